@@ -1,0 +1,76 @@
+//! The pins of the processor: what it asks of the board it sits on.
+
+use crate::memory::Memory;
+
+/// The width of one port or memory-mapped access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Width {
+    /// 8 bits.
+    Byte = 1,
+    /// 16 bits.
+    Word = 2,
+    /// 32 bits.
+    Dword = 4,
+}
+
+impl Width {
+    /// The number of bytes: 1, 2 or 4.
+    pub const fn bytes(self) -> u32 {
+        self as u32
+    }
+
+    /// The value with all bits of this width set, which is also what an access that nothing on the
+    /// board claims reads.
+    pub const fn mask(self) -> u32 {
+        match self {
+            Width::Byte => 0xff,
+            Width::Word => 0xffff,
+            Width::Dword => 0xffff_ffff,
+        }
+    }
+}
+
+/// The board as the processor sees it.
+///
+/// Accesses carry the guest's memory, so that a device that is a bus master can reach it. Nothing
+/// here fails: what no device claims reads as all ones and swallows writes.
+pub trait Bus {
+    /// Reads a port. Bits above `width` of the result are ignored.
+    fn port_read(&mut self, mem: &mut Memory, port: u16, width: Width) -> u32;
+
+    /// Writes a port. Bits of `value` above `width` are zero.
+    fn port_write(&mut self, mem: &mut Memory, port: u16, width: Width, value: u32);
+
+    /// Reads a physical address that is not RAM.
+    fn mmio_read(&mut self, mem: &mut Memory, addr: u32, width: Width) -> u32;
+
+    /// Writes a physical address that is not RAM.
+    fn mmio_write(&mut self, mem: &mut Memory, addr: u32, width: Width, value: u32);
+
+    /// The level of the INTR pin: an interrupt controller has a vector to deliver.
+    fn interrupt(&self) -> bool;
+
+    /// The interrupt acknowledge cycle: takes the vector (a spurious one if the reason has gone).
+    fn acknowledge(&mut self) -> u8;
+
+    /// The board wants the running processor to return before its budget is spent: a reset, a
+    /// power-off, an exit was asked for, or a deadline was moved nearer.
+    fn yield_requested(&self) -> bool;
+
+    /// Guest time in nanoseconds since power-on; never goes back. The TSC counts it.
+    fn now(&mut self) -> u64;
+
+    /// The FERR pin: an unmasked x87 exception with CR0.NE clear, which a PC routes to IRQ 13.
+    fn fpu_error(&mut self) {}
+
+    /// 32 random bits for RDRAND.
+    fn random(&mut self) -> u32;
+
+    /// IA32_APIC_BASE (MSR 1Bh).
+    fn apic_base(&self) -> u32 {
+        0
+    }
+
+    /// A guest's write to IA32_APIC_BASE.
+    fn set_apic_base(&mut self, _value: u32) {}
+}

@@ -1,0 +1,14 @@
+//! The i386 processor of env86 and its memory.
+//!
+//! This crate knows no device and no operating system. What lies outside the processor (ports,
+//! memory-mapped registers, the interrupt pin, the clock) comes in through [`bus::Bus`].
+
+pub mod bus;
+pub mod exception;
+pub mod memory;
+pub mod state;
+
+pub use bus::{Bus, Width};
+pub use exception::Exception;
+pub use memory::Memory;
+pub use state::{ArchState, Segment};

@@ -1,0 +1,2 @@
+//! The env86 command.
+fn main() {}
