@@ -4,11 +4,13 @@
 //! memory-mapped registers, the interrupt pin, the clock) comes in through [`bus::Bus`].
 
 pub mod bus;
+pub mod cpu;
 pub mod exception;
 pub mod memory;
 pub mod state;
 
 pub use bus::{Bus, Width};
+pub use cpu::{Cpu, CpuConfig, Exit};
 pub use exception::Exception;
 pub use memory::Memory;
 pub use state::{ArchState, Segment};
