@@ -7,6 +7,7 @@ pub mod bus;
 pub mod cpu;
 pub mod exception;
 pub mod memory;
+pub mod simd;
 pub mod state;
 
 pub use bus::{Bus, Width};
