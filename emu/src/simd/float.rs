@@ -320,12 +320,7 @@ pub fn ucomisd(env: &mut Env, dst: u128, src: u128) -> Result<u32> {
 }
 
 /// The source's low `LANES` integers to floating point; above them the destination's lanes stay.
-pub fn from_int<F: Float, const LANES: usize>(
-    env: &mut Env,
-    dst: u128,
-    src: u128,
-    _imm: u8,
-) -> Result<u128> {
+pub fn from_int<F: Float, const LANES: usize>(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
     let mut out = dst;
     for i in 0..LANES {
         let value: F = softfloat::from_i32(env, (src >> (i * 32)) as i32);

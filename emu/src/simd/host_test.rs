@@ -204,12 +204,13 @@ fn state(random: &mut Random, row: &Row) -> Toy {
 }
 
 /// The approximations differ between processors: ours must be as near as the manual demands, and
-/// the host's too.
-fn approximations_agree(got: u128, want: u128) -> bool {
+/// the host's too. Results next to the denormals may be flushed.
+fn approximations_agree(ours: u128, host: u128) -> bool {
     (0..4).all(|i| {
-        let (got, want) = ((got >> (i * 32)) as u32, (want >> (i * 32)) as u32);
-        let (x, y) = (f32::from_bits(got), f32::from_bits(want));
-        got == want || ((x - y) / y).abs() <= 3.0 / 4096.0 || x == 0.0 && y.abs() <= f32::MIN_POSITIVE * 1.001
+        let [ours, host] = [ours, host].map(|register| f32::from_bits((register >> (i * 32)) as u32));
+        ours.to_bits() == host.to_bits()
+            || ((ours - host) / host).abs() <= 3.0 / 4096.0
+            || ours.abs().max(host.abs()) <= f32::MIN_POSITIVE * 1.001
     })
 }
 
@@ -241,8 +242,13 @@ fn compare_row(row: &Row, code: &mut Code, random: &mut Random, cases: u32) -> V
                 if !matches!(row.op, Op::Compare(_)) || result.is_err() {
                     ours.flags = host.flags;
                 }
-                if approximate && approximations_agree(ours.xmm[usize::from(insn.reg)], host.xmm[usize::from(insn.reg)]) {
-                    ours.xmm = host.xmm;
+                let dst = usize::from(insn.reg);
+                if approximate && approximations_agree(ours.xmm[dst], host.xmm[dst]) {
+                    ours.xmm[dst] = host.xmm[dst];
+                }
+                if row.name == "cvtpi2ps" && memory {
+                    // AMD leaves the x87 unit alone, Intel does not.
+                    ours.mmx_mode = host.mmx_mode;
                 }
                 let faulted = scratch.context.faulted != 0;
                 if ours != host || faulted != result.is_err() {
@@ -259,7 +265,7 @@ fn compare_row(row: &Row, code: &mut Code, random: &mut Random, cases: u32) -> V
 
 #[test]
 fn every_row_agrees_with_the_host() {
-    let cases = std::env::var("SIMD_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(20);
+    let cases = std::env::var("SIMD_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(50);
     let seed = std::env::var("SIMD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(86);
     let (mut code, mut random) = (Code::new(), Random(seed));
     let mut report = String::new();

@@ -270,8 +270,8 @@ pub trait Operands {
     fn set_arithmetic_flags(&mut self, flags: u32);
 }
 
-/// Carries out `row`. On an error nothing has changed but MXCSR's flags (for #XM, which the
-/// caller turns into #UD if `CR4.OSXMMEXCPT` is clear).
+/// Carries out `row`. On an error nothing has changed, except that #XM (which the caller turns into
+/// #UD if `CR4.OSXMMEXCPT` is clear) leaves MXCSR's flags and MMX mode behind.
 pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
     let form = &row.form;
     let value = match row.op {
@@ -285,6 +285,10 @@ pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
         }
         Op::Float(f) => {
             let (dst, src) = fetch(form, insn, m)?;
+            if row.touches_mmx() {
+                // Even if the operation faults, unlike a fault in memory.
+                m.enter_mmx();
+            }
             let mut env = Env::new(m.mxcsr());
             let value = f(&mut env, dst, src, insn.imm);
             m.set_mxcsr(env.mxcsr);

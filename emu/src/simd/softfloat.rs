@@ -236,7 +236,13 @@ pub fn round<F: Float>(env: &mut Env, negative: bool, significand: u128, exponen
 }
 
 /// [`round`] for results that are tiny even after rounding with an unbounded exponent.
-fn round_tiny<F: Float>(env: &mut Env, negative: bool, top: u64, exponent: i32, lost_if_unbounded: bool) -> F {
+fn round_tiny<F: Float>(
+    env: &mut Env,
+    negative: bool,
+    top: u64,
+    exponent: i32,
+    lost_if_unbounded: bool,
+) -> F {
     if !env.masked(UE) {
         env.raise(if lost_if_unbounded { UE | PE } else { UE });
         return F::signed(negative, 0);
@@ -339,11 +345,8 @@ fn add_numbers<F: Float>(env: &mut Env, a: F, b: F) -> F {
     let distance = (large_exponent - small_exponent) as u32;
     let large_wide = u128::from(large_significand) << 64;
     let small_wide = shift_right_jam(u128::from(small_significand) << 64, distance);
-    let sum = if large.negative() == small.negative() {
-        large_wide + small_wide
-    } else {
-        large_wide - small_wide
-    };
+    let sum =
+        if large.negative() == small.negative() { large_wide + small_wide } else { large_wide - small_wide };
     if sum == 0 {
         return cancelled(env);
     }
@@ -393,7 +396,8 @@ pub fn div<F: Float>(env: &mut Env, a: F, b: F) -> F {
     // The dividend's highest bit goes to bit 127, which leaves at least 75 bits of quotient.
     let shift = u128::from(a).leading_zeros();
     let (dividend, divisor) = (u128::from(a) << shift, u128::from(b));
-    let quotient = dividend / divisor | u128::from(dividend % divisor != 0);
+    let inexact = dividend % divisor != 0;
+    let quotient = (dividend / divisor) | u128::from(inexact);
     round(env, negative, quotient, a_exponent - shift as i32 - b_exponent)
 }
 

@@ -149,6 +149,22 @@ impl Random {
                 let exponent = (F::EXPONENT_MAX as u64 + self.below(4) - 2) << F::FRACTION;
                 exponent | self.next() & F::FRACTION_MASK
             }
+            14 => {
+                // Where products meet the limits of the format, and where doubles meet those of
+                // singles.
+                let bias = F::EXPONENT_MAX as u64;
+                let at = [
+                    bias / 2,
+                    bias + bias / 2,
+                    bias.saturating_sub(126),
+                    bias.saturating_sub(149),
+                    bias + 127,
+                ];
+                let exponent = (at[self.below(5) as usize] + self.below(4)).max(3) - 2;
+                let keep = !0 << self.below(u64::from(F::FRACTION) + 1);
+                let fraction = if self.below(3) == 0 { !0 } else { self.next() };
+                (exponent << F::FRACTION) | fraction & keep & F::FRACTION_MASK
+            }
             _ => self.next(),
         };
         F::signed(self.next() & 1 != 0, magnitude & !F::SIGN)
@@ -279,7 +295,7 @@ fn fast_equals_slow<F: Float>(
 ) {
     for _ in 0..20_000 {
         let (a, b) = (random.float::<F>(), random.float::<F>());
-        let mxcsr = mxcsr::DEFAULT | [0, mxcsr::PE][random.below(2) as usize];
+        let mxcsr = mxcsr::DEFAULT | random.next() as u32 & (mxcsr::PE | mxcsr::DAZ | mxcsr::FTZ);
         let (mut env, mut slow_env) = (Env::new(mxcsr), Env::new(mxcsr));
         let got = fast(&mut env, a.bits().into(), b.bits().into(), 0).unwrap();
         let result = slow(&mut slow_env, a, b);
