@@ -12,33 +12,31 @@ use super::mxcsr::{Env, PE, Rounding};
 use super::softfloat::{self, Double, Float, Single};
 use crate::exception::Result;
 
-/// Lane `i` of a register.
+/// The low `LANES` lanes of `dst` become what `f` says of each; the others stay. Nothing is written
+/// if one of them raises an unmasked exception.
 #[inline(always)]
-fn lane<F: Float>(register: u128, i: usize) -> F {
-    F::from_bits((register >> (i as u32 * F::BITS)) as u64)
+fn fill<F: Float, const LANES: usize>(
+    env: &mut Env,
+    dst: &mut u128,
+    f: impl Fn(&mut Env, &u128, usize) -> F,
+) -> Result<()> {
+    let results: [F; LANES] = core::array::from_fn(|i| f(env, dst, i));
+    env.finish(())?;
+    for (i, result) in results.into_iter().enumerate() {
+        result.set_lane(dst, i);
+    }
+    Ok(())
 }
 
-/// `register` with lane `i` replaced.
-#[inline(always)]
-fn with_lane<F: Float>(register: u128, i: usize, value: F) -> u128 {
-    let shift = i as u32 * F::BITS;
-    let mask = (1 << F::BITS) - 1;
-    register & !(mask << shift) | u128::from(value.bits()) << shift
-}
-
-/// The low `LANES` lanes become `f` of both operands' lanes; the others stay.
+/// The low `LANES` lanes become `f` of both operands' lanes.
 #[inline(always)]
 fn each<F: Float, const LANES: usize>(
     env: &mut Env,
-    dst: u128,
-    src: u128,
+    dst: &mut u128,
+    src: &u128,
     f: impl Fn(&mut Env, F, F) -> F,
-) -> Result<u128> {
-    let mut out = dst;
-    for i in 0..LANES {
-        out = with_lane(out, i, f(env, lane(dst, i), lane(src, i)));
-    }
-    env.finish(out)
+) -> Result<()> {
+    fill::<F, LANES>(env, dst, |env, dst, i| f(env, F::lane(dst, i), F::lane(src, i)))
 }
 
 /// The product of two normal numbers fits the format, exponent aside.
@@ -173,7 +171,7 @@ macro_rules! lanewise {
     };
     (one $f:ident, $name:ident, $format:ty, $lanes:literal, $kind:literal) => {
         #[doc = concat!("`", stringify!($f), "`, ", $kind, ".")]
-        pub fn $name(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+        pub fn $name(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
             each::<$format, $lanes>(env, dst, src, $f)
         }
     };
@@ -190,32 +188,30 @@ lanewise! {
 }
 
 /// CMPccPS (`LANES` 4), CMPccSS (1).
-pub fn cmp_single<const LANES: usize>(env: &mut Env, dst: u128, src: u128, imm: u8) -> Result<u128> {
+pub fn cmp_single<const LANES: usize>(env: &mut Env, dst: &mut u128, src: &u128, imm: u8) -> Result<()> {
     each::<Single, LANES>(env, dst, src, |env, a, b| compare(env, a, b, imm))
 }
 
 /// CMPccPD (`LANES` 2), CMPccSD (1).
-pub fn cmp_double<const LANES: usize>(env: &mut Env, dst: u128, src: u128, imm: u8) -> Result<u128> {
+pub fn cmp_double<const LANES: usize>(env: &mut Env, dst: &mut u128, src: &u128, imm: u8) -> Result<()> {
     each::<Double, LANES>(env, dst, src, |env, a, b| compare(env, a, b, imm))
 }
 
 /// Subtracts in even lanes, adds in odd ones.
-fn addsub<F: Float, const LANES: usize>(env: &mut Env, dst: u128, src: u128) -> Result<u128> {
-    let mut out = 0;
-    for i in 0..LANES {
-        let operation = if i % 2 == 0 { sub::<F> } else { add::<F> };
-        out = with_lane(out, i, operation(env, lane(dst, i), lane(src, i)));
-    }
-    env.finish(out)
+fn addsub<F: Float, const LANES: usize>(env: &mut Env, dst: &mut u128, src: &u128) -> Result<()> {
+    fill::<F, LANES>(env, dst, |env, dst, i| {
+        let operation = if i % 2 == 0 { sub } else { add };
+        operation(env, F::lane(dst, i), F::lane(src, i))
+    })
 }
 
 /// ADDSUBPS.
-pub fn addsubps(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+pub fn addsubps(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     addsub::<Single, 4>(env, dst, src)
 }
 
 /// ADDSUBPD.
-pub fn addsubpd(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+pub fn addsubpd(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     addsub::<Double, 2>(env, dst, src)
 }
 
@@ -223,36 +219,34 @@ pub fn addsubpd(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
 #[inline(always)]
 fn horizontal<F: Float, const LANES: usize>(
     env: &mut Env,
-    dst: u128,
-    src: u128,
+    dst: &mut u128,
+    src: &u128,
     f: impl Fn(&mut Env, F, F) -> F,
-) -> Result<u128> {
-    let mut out = 0;
-    for i in 0..LANES {
+) -> Result<()> {
+    fill::<F, LANES>(env, dst, |env, dst, i| {
         let from = if i < LANES / 2 { dst } else { src };
         let left = i * 2 % LANES;
-        out = with_lane(out, i, f(env, lane(from, left), lane(from, left + 1)));
-    }
-    env.finish(out)
+        f(env, F::lane(from, left), F::lane(from, left + 1))
+    })
 }
 
 /// HADDPS.
-pub fn haddps(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+pub fn haddps(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     horizontal::<Single, 4>(env, dst, src, add)
 }
 
 /// HADDPD.
-pub fn haddpd(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+pub fn haddpd(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     horizontal::<Double, 2>(env, dst, src, add)
 }
 
 /// HSUBPS.
-pub fn hsubps(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+pub fn hsubps(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     horizontal::<Single, 4>(env, dst, src, sub)
 }
 
 /// HSUBPD.
-pub fn hsubpd(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+pub fn hsubpd(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     horizontal::<Double, 2>(env, dst, src, sub)
 }
 
@@ -276,12 +270,12 @@ fn approximate(a: Single, f: impl Fn(f64) -> f64) -> Single {
 }
 
 /// RCPPS (`LANES` 4), RCPSS (1).
-pub fn rcp<const LANES: usize>(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+pub fn rcp<const LANES: usize>(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     each::<Single, LANES>(env, dst, src, |_, _, a| approximate(a, |x| 1.0 / x))
 }
 
 /// RSQRTPS (`LANES` 4), RSQRTSS (1).
-pub fn rsqrt<const LANES: usize>(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
+pub fn rsqrt<const LANES: usize>(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     each::<Single, LANES>(env, dst, src, |_, _, a| approximate(a, |x| 1.0 / x.sqrt()))
 }
 
@@ -289,8 +283,8 @@ const CF: u32 = 1 << 0;
 const PF: u32 = 1 << 2;
 const ZF: u32 = 1 << 6;
 
-fn comi<F: Float>(env: &mut Env, dst: u128, src: u128, signal_quiet: bool) -> Result<u32> {
-    let flags = match softfloat::compare::<F>(env, lane(dst, 0), lane(src, 0), signal_quiet) {
+fn comi<F: Float>(env: &mut Env, dst: &u128, src: &u128, signal_quiet: bool) -> Result<u32> {
+    let flags = match softfloat::compare(env, F::lane(dst, 0), F::lane(src, 0), signal_quiet) {
         None => ZF | PF | CF,
         Some(Ordering::Greater) => 0,
         Some(Ordering::Less) => CF,
@@ -300,92 +294,95 @@ fn comi<F: Float>(env: &mut Env, dst: u128, src: u128, signal_quiet: bool) -> Re
 }
 
 /// COMISS: the six arithmetic flags.
-pub fn comiss(env: &mut Env, dst: u128, src: u128) -> Result<u32> {
+pub fn comiss(env: &mut Env, dst: &u128, src: &u128) -> Result<u32> {
     comi::<Single>(env, dst, src, true)
 }
 
 /// COMISD: the six arithmetic flags.
-pub fn comisd(env: &mut Env, dst: u128, src: u128) -> Result<u32> {
+pub fn comisd(env: &mut Env, dst: &u128, src: &u128) -> Result<u32> {
     comi::<Double>(env, dst, src, true)
 }
 
 /// UCOMISS: the six arithmetic flags.
-pub fn ucomiss(env: &mut Env, dst: u128, src: u128) -> Result<u32> {
+pub fn ucomiss(env: &mut Env, dst: &u128, src: &u128) -> Result<u32> {
     comi::<Single>(env, dst, src, false)
 }
 
 /// UCOMISD: the six arithmetic flags.
-pub fn ucomisd(env: &mut Env, dst: u128, src: u128) -> Result<u32> {
+pub fn ucomisd(env: &mut Env, dst: &u128, src: &u128) -> Result<u32> {
     comi::<Double>(env, dst, src, false)
 }
 
 /// The source's low `LANES` integers to floating point; above them the destination's lanes stay.
-pub fn from_int<F: Float, const LANES: usize>(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
-    let mut out = dst;
-    for i in 0..LANES {
-        let value: F = softfloat::from_i32(env, (src >> (i * 32)) as i32);
-        out = with_lane(out, i, value);
-    }
-    env.finish(out)
+pub fn from_int<F: Float, const LANES: usize>(
+    env: &mut Env,
+    dst: &mut u128,
+    src: &u128,
+    _imm: u8,
+) -> Result<()> {
+    let source: &[i32; 4] = bytemuck::cast_ref(src);
+    fill::<F, LANES>(env, dst, |env, _, i| softfloat::from_i32(env, source[i]))
 }
 
-fn to_int<F: Float, const LANES: usize>(env: &mut Env, src: u128, mode: Rounding) -> Result<u128> {
-    let mut out = 0;
-    for i in 0..LANES {
-        let value = softfloat::to_i32::<F>(env, lane(src, i), mode) as u32;
-        out |= u128::from(value) << (i * 32);
+/// The result replaces the whole destination, so that it is zero above `LANES` doublewords.
+fn to_int<F: Float, const LANES: usize>(
+    env: &mut Env,
+    dst: &mut u128,
+    src: &u128,
+    mode: Rounding,
+) -> Result<()> {
+    let mut out = [0; 4];
+    for (i, lane) in out.iter_mut().take(LANES).enumerate() {
+        *lane = softfloat::to_i32(env, F::lane(src, i), mode);
     }
-    env.finish(out)
+    env.finish(())?;
+    *dst = bytemuck::cast(out);
+    Ok(())
 }
 
 /// The source's low `LANES` numbers to integers, rounded as MXCSR says (CVT*2PI, CVT*2SI, CVT*2DQ).
 pub fn round_int<F: Float, const LANES: usize>(
     env: &mut Env,
-    _dst: u128,
-    src: u128,
+    dst: &mut u128,
+    src: &u128,
     _imm: u8,
-) -> Result<u128> {
-    to_int::<F, LANES>(env, src, env.rounding())
+) -> Result<()> {
+    let mode = env.rounding();
+    to_int::<F, LANES>(env, dst, src, mode)
 }
 
 /// The source's low `LANES` numbers to integers, rounded toward zero (CVTT*).
 pub fn truncate_int<F: Float, const LANES: usize>(
     env: &mut Env,
-    _dst: u128,
-    src: u128,
+    dst: &mut u128,
+    src: &u128,
     _imm: u8,
-) -> Result<u128> {
-    to_int::<F, LANES>(env, src, Rounding::Zero)
+) -> Result<()> {
+    to_int::<F, LANES>(env, dst, src, Rounding::Zero)
 }
 
 /// CVTPS2PD.
-pub fn cvtps2pd(env: &mut Env, _dst: u128, src: u128, _imm: u8) -> Result<u128> {
-    let mut out = 0;
-    for i in 0..2 {
-        let value: Double = softfloat::convert(env, lane::<Single>(src, i));
-        out = with_lane(out, i, value);
-    }
-    env.finish(out)
+pub fn cvtps2pd(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
+    fill::<Double, 2>(env, dst, |env, _, i| softfloat::convert(env, Single::lane(src, i)))
 }
 
-/// CVTPD2PS.
-pub fn cvtpd2ps(env: &mut Env, _dst: u128, src: u128, _imm: u8) -> Result<u128> {
-    let mut out = 0;
-    for i in 0..2 {
-        let value: Single = softfloat::convert(env, lane::<Double>(src, i));
-        out = with_lane(out, i, value);
-    }
-    env.finish(out)
+/// CVTPD2PS: the high quadword becomes zero.
+pub fn cvtpd2ps(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
+    fill::<Single, 4>(
+        env,
+        dst,
+        |env, _, i| {
+            if i < 2 { softfloat::convert(env, Double::lane(src, i)) } else { Single(0) }
+        },
+    )
 }
 
 /// CVTSS2SD.
-pub fn cvtss2sd(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
-    let value: Double = softfloat::convert(env, lane::<Single>(src, 0));
-    env.finish(with_lane(dst, 0, value))
+pub fn cvtss2sd(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
+    fill::<Double, 1>(env, dst, |env, _, _| softfloat::convert(env, Single::lane(src, 0)))
 }
 
 /// CVTSD2SS.
-pub fn cvtsd2ss(env: &mut Env, dst: u128, src: u128, _imm: u8) -> Result<u128> {
-    let value: Single = softfloat::convert(env, lane::<Double>(src, 0));
-    env.finish(with_lane(dst, 0, value))
+pub fn cvtsd2ss(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
+    fill::<Single, 1>(env, dst, |env, _, _| softfloat::convert(env, Double::lane(src, 0)))
 }

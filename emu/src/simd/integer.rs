@@ -1,81 +1,83 @@
 //! Packed integer arithmetic on MMX (64-bit) and XMM (128-bit) registers alike.
 //!
-//! Each operation is written once over [`Packed`]. The signature is the table's: destination,
-//! source, immediate.
+//! Each operation is written once over [`Packed`]. The signature is the table's: destination (in
+//! place), source, immediate. Registers are looked at as arrays in memory, because from there the
+//! compiler makes vector instructions of these loops; of shifted integers it does not.
+
+use bytemuck::{cast_mut, cast_ref};
+
+#[cfg(target_endian = "big")]
+compile_error!("lanes of registers are read as array elements, lowest first");
 
 /// A register as an array of lanes.
 pub trait Packed: Copy {
     /// The low quadword, which is where shifts have their count.
-    fn low(self) -> u64;
+    fn low(&self) -> u64;
     /// Applies `f` to each pair of bytes.
-    fn bytes(self, other: Self, f: impl Fn(u8, u8) -> u8) -> Self;
+    fn bytes(&mut self, other: &Self, f: impl Fn(u8, u8) -> u8);
     /// Applies `f` to each pair of words.
-    fn words(self, other: Self, f: impl Fn(u16, u16) -> u16) -> Self;
+    fn words(&mut self, other: &Self, f: impl Fn(u16, u16) -> u16);
     /// Applies `f` to each pair of doublewords.
-    fn dwords(self, other: Self, f: impl Fn(u32, u32) -> u32) -> Self;
+    fn dwords(&mut self, other: &Self, f: impl Fn(u32, u32) -> u32);
     /// Applies `f` to each pair of quadwords.
-    fn qwords(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self;
+    fn qwords(&mut self, other: &Self, f: impl Fn(u64, u64) -> u64);
     /// Narrows the words of `self`, then those of `other`, to bytes.
-    fn pack_words(self, other: Self, f: impl Fn(i16) -> u8) -> Self;
+    fn pack_words(&mut self, other: &Self, f: impl Fn(i16) -> u8);
     /// Narrows the doublewords of `self`, then those of `other`, to words.
-    fn pack_dwords(self, other: Self, f: impl Fn(i32) -> u16) -> Self;
+    fn pack_dwords(&mut self, other: &Self, f: impl Fn(i32) -> u16);
     /// Alternates lanes of `LANE` bytes from the low (or high) halves of `self` and `other`.
-    fn interleave<const LANE: usize, const HIGH: bool>(self, other: Self) -> Self;
+    fn interleave<const LANE: usize, const HIGH: bool>(&mut self, other: &Self);
 }
 
 macro_rules! packed {
     ($reg:ty, $bytes:literal) => {
         impl Packed for $reg {
             #[inline(always)]
-            fn low(self) -> u64 {
-                self as u64
+            fn low(&self) -> u64 {
+                *self as u64
             }
-            packed!(lanes $reg, $bytes, bytes, u8, 1);
-            packed!(lanes $reg, $bytes, words, u16, 2);
-            packed!(lanes $reg, $bytes, dwords, u32, 4);
-            packed!(lanes $reg, $bytes, qwords, u64, 8);
+            packed!(map $bytes, bytes, u8, 1);
+            packed!(map $bytes, words, u16, 2);
+            packed!(map $bytes, dwords, u32, 4);
+            packed!(map $bytes, qwords, u64, 8);
+            packed!(pack $bytes, pack_words, i16, u8, 2);
+            packed!(pack $bytes, pack_dwords, i32, u16, 4);
 
             #[inline(always)]
-            fn pack_words(self, other: Self, f: impl Fn(i16) -> u8) -> Self {
-                const HALF: usize = $bytes / 2;
-                <$reg>::from_le_bytes(core::array::from_fn(|i| {
-                    let (from, lane) = if i < HALF { (self, i) } else { (other, i - HALF) };
-                    f((from >> (lane * 16)) as i16)
-                }))
-            }
-
-            #[inline(always)]
-            fn pack_dwords(self, other: Self, f: impl Fn(i32) -> u16) -> Self {
-                const HALF: usize = $bytes / 4;
-                let mut out = 0;
-                for i in 0..HALF {
-                    out |= <$reg>::from(f((self >> (i * 32)) as i32)) << (i * 16);
-                    out |= <$reg>::from(f((other >> (i * 32)) as i32)) << ((i + HALF) * 16);
-                }
-                out
-            }
-
-            #[inline(always)]
-            fn interleave<const LANE: usize, const HIGH: bool>(self, other: Self) -> Self {
-                let (a, b) = (self.to_le_bytes(), other.to_le_bytes());
+            fn interleave<const LANE: usize, const HIGH: bool>(&mut self, other: &Self) {
                 let half = if HIGH { $bytes / 2 } else { 0 };
-                <$reg>::from_le_bytes(core::array::from_fn(|i| {
+                let dst: &mut [u8; $bytes] = cast_mut(self);
+                let src: &[u8; $bytes] = cast_ref(other);
+                let old = *dst;
+                for i in 0..$bytes {
                     let (lane, byte) = (i / LANE, i % LANE);
                     let at = half + lane / 2 * LANE + byte;
-                    if lane % 2 == 0 { a[at] } else { b[at] }
-                }))
+                    dst[i] = if lane % 2 == 0 { old[at] } else { src[at] };
+                }
             }
         }
     };
-    (lanes $reg:ty, $bytes:literal, $name:ident, $lane:ty, $size:literal) => {
+    (map $bytes:literal, $name:ident, $lane:ty, $size:literal) => {
         #[inline(always)]
-        fn $name(self, other: Self, f: impl Fn($lane, $lane) -> $lane) -> Self {
-            let mut out = 0;
-            for i in 0..$bytes / $size {
-                let shift = i * $size * 8;
-                out |= <$reg>::from(f((self >> shift) as $lane, (other >> shift) as $lane)) << shift;
+        fn $name(&mut self, other: &Self, f: impl Fn($lane, $lane) -> $lane) {
+            let dst: &mut [$lane; $bytes / $size] = cast_mut(self);
+            let src: &[$lane; $bytes / $size] = cast_ref(other);
+            for (a, b) in dst.iter_mut().zip(src) {
+                *a = f(*a, *b);
             }
-            out
+        }
+    };
+    (pack $bytes:literal, $name:ident, $from:ty, $to:ty, $size:literal) => {
+        #[inline(always)]
+        fn $name(&mut self, other: &Self, f: impl Fn($from) -> $to) {
+            const LANES: usize = $bytes / $size;
+            let low: [$from; LANES] = *cast_ref(self);
+            let high: &[$from; LANES] = cast_ref(other);
+            let dst: &mut [$to; LANES * 2] = cast_mut(self);
+            for i in 0..LANES {
+                dst[i] = f(low[i]);
+                dst[i + LANES] = f(high[i]);
+            }
         }
     };
 }
@@ -87,8 +89,8 @@ packed!(u128, 16);
 macro_rules! lanewise {
     ($($(#[$doc:meta])* $name:ident: $lanes:ident, $f:expr;)*) => {
         $($(#[$doc])*
-        pub fn $name<V: Packed>(dst: V, src: V, _imm: u8) -> V {
-            dst.$lanes(src, $f)
+        pub fn $name<V: Packed>(dst: &mut V, src: &V, _imm: u8) {
+            dst.$lanes(src, $f);
         })*
     };
 }
@@ -183,12 +185,12 @@ lanewise! {
 macro_rules! shifts {
     ($($(#[$doc:meta])* $name:ident: $lanes:ident, $bits:literal, $f:expr, beyond $beyond:expr;)*) => {
         $($(#[$doc])*
-        pub fn $name<V: Packed>(dst: V, src: V, _imm: u8) -> V {
+        pub fn $name<V: Packed>(dst: &mut V, src: &V, _imm: u8) {
             let count = src.low();
             if count < $bits {
-                dst.$lanes(dst, |lane, _| $f(lane, count as u32))
+                dst.$lanes(src, |lane, _| $f(lane, count as u32));
             } else {
-                dst.$lanes(dst, |lane, _| $beyond(lane))
+                dst.$lanes(src, |lane, _| $beyond(lane));
             }
         })*
     };
@@ -214,36 +216,36 @@ shifts! {
 }
 
 /// Right shift of the whole register by bytes.
-pub fn psrldq(dst: u128, src: u128, _imm: u8) -> u128 {
-    if src < 16 { dst >> (src * 8) } else { 0 }
+pub fn psrldq(dst: &mut u128, src: &u128, _imm: u8) {
+    *dst = if *src < 16 { *dst >> (*src * 8) } else { 0 };
 }
 
 /// Left shift of the whole register by bytes.
-pub fn pslldq(dst: u128, src: u128, _imm: u8) -> u128 {
-    if src < 16 { dst << (src * 8) } else { 0 }
+pub fn pslldq(dst: &mut u128, src: &u128, _imm: u8) {
+    *dst = if *src < 16 { *dst << (*src * 8) } else { 0 };
 }
 
 /// Words to signed bytes with saturation.
-pub fn packsswb<V: Packed>(dst: V, src: V, _imm: u8) -> V {
-    dst.pack_words(src, |word| word.clamp(-0x80, 0x7f) as u8)
+pub fn packsswb<V: Packed>(dst: &mut V, src: &V, _imm: u8) {
+    dst.pack_words(src, |word| word.clamp(-0x80, 0x7f) as u8);
 }
 
 /// Words to unsigned bytes with saturation.
-pub fn packuswb<V: Packed>(dst: V, src: V, _imm: u8) -> V {
-    dst.pack_words(src, |word| word.clamp(0, 0xff) as u8)
+pub fn packuswb<V: Packed>(dst: &mut V, src: &V, _imm: u8) {
+    dst.pack_words(src, |word| word.clamp(0, 0xff) as u8);
 }
 
 /// Doublewords to signed words with saturation.
-pub fn packssdw<V: Packed>(dst: V, src: V, _imm: u8) -> V {
-    dst.pack_dwords(src, |dword| dword.clamp(-0x8000, 0x7fff) as u16)
+pub fn packssdw<V: Packed>(dst: &mut V, src: &V, _imm: u8) {
+    dst.pack_dwords(src, |dword| dword.clamp(-0x8000, 0x7fff) as u16);
 }
 
 /// Interleaves the low halves, `LANE` bytes at a time (PUNPCKL*, UNPCKLP*).
-pub fn unpack_low<V: Packed, const LANE: usize>(dst: V, src: V, _imm: u8) -> V {
-    dst.interleave::<LANE, false>(src)
+pub fn unpack_low<V: Packed, const LANE: usize>(dst: &mut V, src: &V, _imm: u8) {
+    dst.interleave::<LANE, false>(src);
 }
 
 /// Interleaves the high halves, `LANE` bytes at a time (PUNPCKH*, UNPCKHP*).
-pub fn unpack_high<V: Packed, const LANE: usize>(dst: V, src: V, _imm: u8) -> V {
-    dst.interleave::<LANE, true>(src)
+pub fn unpack_high<V: Packed, const LANE: usize>(dst: &mut V, src: &V, _imm: u8) {
+    dst.interleave::<LANE, true>(src);
 }

@@ -94,15 +94,15 @@ pub struct Form {
     pub imm: bool,
 }
 
-/// An operation on 128-bit values: destination, source, immediate. Operands that are narrower
-/// come zero-extended, results are cut.
-pub type WideFn = fn(u128, u128, u8) -> u128;
+/// An operation on 128-bit values: destination (in place), source, immediate. Operands that are
+/// narrower come zero-extended, results are cut.
+pub type WideFn = fn(&mut u128, &u128, u8);
 /// An operation on 64-bit values.
-pub type MmxFn = fn(u64, u64, u8) -> u64;
-/// An operation that depends on MXCSR and may raise #XM.
-pub type FloatFn = fn(&mut Env, u128, u128, u8) -> Result<u128>;
+pub type MmxFn = fn(&mut u64, &u64, u8);
+/// An operation that depends on MXCSR and may raise #XM, which leaves the destination as it was.
+pub type FloatFn = fn(&mut Env, &mut u128, &u128, u8) -> Result<()>;
 /// A comparison that gives the arithmetic flags of EFLAGS.
-pub type CompareFn = fn(&mut Env, u128, u128) -> Result<u32>;
+pub type CompareFn = fn(&mut Env, &u128, &u128) -> Result<u32>;
 
 /// What an instruction does.
 #[derive(Clone, Copy, Debug)]
@@ -276,28 +276,32 @@ pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
     let form = &row.form;
     let value = match row.op {
         Op::Wide(f) => {
-            let (dst, src) = fetch(form, insn, m)?;
-            f(dst, src, insn.imm)
+            let (mut dst, src) = fetch(form, insn, m)?;
+            f(&mut dst, &src, insn.imm);
+            dst
         }
         Op::Mmx(f) => {
             let (dst, src) = fetch(form, insn, m)?;
-            f(dst as u64, src as u64, insn.imm).into()
+            let mut dst = dst as u64;
+            f(&mut dst, &(src as u64), insn.imm);
+            dst.into()
         }
         Op::Float(f) => {
-            let (dst, src) = fetch(form, insn, m)?;
+            let (mut dst, src) = fetch(form, insn, m)?;
             if row.touches_mmx() {
                 // Even if the operation faults, unlike a fault in memory.
                 m.enter_mmx();
             }
             let mut env = Env::new(m.mxcsr());
-            let value = f(&mut env, dst, src, insn.imm);
+            let result = f(&mut env, &mut dst, &src, insn.imm);
             m.set_mxcsr(env.mxcsr);
-            value?
+            result?;
+            dst
         }
         Op::Compare(f) => {
             let (dst, src) = fetch(form, insn, m)?;
             let mut env = Env::new(m.mxcsr());
-            let flags = f(&mut env, dst, src);
+            let flags = f(&mut env, &dst, &src);
             m.set_mxcsr(env.mxcsr);
             m.set_arithmetic_flags(flags?);
             return Ok(());
@@ -369,10 +373,11 @@ fn write(class: Class, index: u8, value: u128, m: &mut impl Operands) {
 }
 
 fn masked_store(form: &Form, insn: &Insn, m: &mut impl Operands) -> Result<()> {
-    let (value, mask) = (read(form.reg, insn.reg, m), read(form.rm, insn.rm, m));
+    let (value, bytes) = (read(form.reg, insn.reg, m), read(form.rm, insn.rm, m));
     // A quadword comes zero-extended, so the mask has no bits beyond it.
-    let mask = shuffle::sign_mask::<8, 16>(0, mask, 0) as u16;
-    m.store_masked(form.size, value, mask)?;
+    let mut mask = 0;
+    shuffle::byte_signs(&mut mask, &bytes, 0);
+    m.store_masked(form.size, value, mask as u16)?;
     if form.rm == Class::Mmx {
         m.enter_mmx();
     }

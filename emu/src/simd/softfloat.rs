@@ -20,6 +20,11 @@ pub trait Float: Copy + PartialEq {
     /// Zero-extended.
     fn bits(self) -> u64;
 
+    /// Lane `i` of a register.
+    fn lane(register: &u128, i: usize) -> Self;
+    /// Replaces lane `i` of a register.
+    fn set_lane(self, register: &mut u128, i: usize);
+
     /// The host's addition, to nearest.
     fn host_add(self, other: Self) -> Self;
     /// The host's subtraction, to nearest.
@@ -142,6 +147,16 @@ macro_rules! float {
             #[inline(always)]
             fn bits(self) -> u64 {
                 self.0.into()
+            }
+            #[inline(always)]
+            fn lane(register: &u128, i: usize) -> Self {
+                let lanes: &[$bits; 128 / $width] = bytemuck::cast_ref(register);
+                Self(lanes[i])
+            }
+            #[inline(always)]
+            fn set_lane(self, register: &mut u128, i: usize) {
+                let lanes: &mut [$bits; 128 / $width] = bytemuck::cast_mut(register);
+                lanes[i] = self.0;
             }
             #[inline(always)]
             fn host_add(self, other: Self) -> Self {
