@@ -302,14 +302,14 @@ pub fn sqrt(cx: &mut Context, a: F80) -> F80 {
     cx.round(false, ((unbiased - odd) >> 1) + BIAS, root << 64 | rest)
 }
 
-/// How an FPREM ended: the condition codes' meaning is in SDM volume 2, FPREM.
-fn quotient_codes(quotient: u128) -> u16 {
+/// The low bits of a complete reduction's quotient go to the condition codes (SDM volume 2, FPREM).
+fn set_quotient(cx: &mut Context, quotient: u128) {
     let bit = |n: u32, code: u16| if quotient >> n & 1 != 0 { code } else { 0 };
-    bit(0, C1) | bit(1, C3) | bit(2, C0)
+    cx.determine(C0 | C1 | C3, bit(0, C1) | bit(1, C3) | bit(2, C0));
 }
 
 /// FPREM (`nearest` false: the quotient is truncated) and FPREM1 (`nearest` true: IEEE remainder).
-/// C2 is raised if the reduction is incomplete, else C0, C3, C1 are the quotient's low bits.
+/// C2 is set if the reduction is incomplete, else C0, C3, C1 are the quotient's low bits.
 pub fn remainder(cx: &mut Context, a: F80, b: F80, nearest: bool) -> F80 {
     if let Some(nan) = nan_result(cx, a, b) {
         return nan;
@@ -322,6 +322,7 @@ pub fn remainder(cx: &mut Context, a: F80, b: F80, nearest: bool) -> F80 {
         return F80::INDEFINITE;
     }
     if a.class() == Class::Zero || b.class() == Class::Infinity {
+        set_quotient(cx, 0);
         return a;
     }
     let ((a_exponent, a_bits), (b_exponent, b_bits)) = (a.normalized(), b.normalized());
@@ -330,13 +331,19 @@ pub fn remainder(cx: &mut Context, a: F80, b: F80, nearest: bool) -> F80 {
     let mut negative = a.is_negative();
     // Everything below in units of the lower exponent's last place.
     let (exponent, rest) = match difference {
-        ..-1 => (a_exponent, a_bits),
+        ..-1 => {
+            set_quotient(cx, 0);
+            (a_exponent, a_bits)
+        }
         -1 if nearest && a_bits > b_bits => {
             negative = !negative;
-            cx.flags |= quotient_codes(1);
+            set_quotient(cx, 1);
             (a_exponent, (b_bits << 1) - a_bits)
         }
-        -1 => (a_exponent, a_bits),
+        -1 => {
+            set_quotient(cx, 0);
+            (a_exponent, a_bits)
+        }
         0..64 => {
             let dividend = a_bits << difference;
             let (mut quotient, mut rest) = (dividend / b_bits, dividend % b_bits);
@@ -345,13 +352,13 @@ pub fn remainder(cx: &mut Context, a: F80, b: F80, nearest: bool) -> F80 {
                 quotient += 1;
                 negative = !negative;
             }
-            cx.flags |= quotient_codes(quotient);
+            set_quotient(cx, quotient);
             (b_exponent, rest)
         }
         _ => {
             // A partial reduction by 32 to 63 bits.
             let step = difference & 31 | 32;
-            cx.flags |= C2;
+            cx.determine(C0 | C2 | C3, C2);
             (b_exponent + difference - step, (a_bits << step) % b_bits)
         }
     };

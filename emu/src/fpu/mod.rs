@@ -349,7 +349,13 @@ impl Fpu {
             (1, 0) => self.load_register(i),
             (1 | 5 | 7, 1) => self.exchange(i),
             (5, 2) => self.store_register(i, false),
-            (1 | 5, 3) | (7, 2 | 3) => self.store_register(i, true),
+            (5, 3) | (7, 2 | 3) => self.store_register(i, true),
+            // FSTPNCE: FSTP that does not mind an empty ST(0)
+            (1, 3) if self.is_empty(0) => {
+                self.pop();
+                self.status &= !C1;
+            }
+            (1, 3) => self.store_register(i, true),
             // FNOP
             (1, 2) if i == 0 => {}
             (1, 4..) => self.one_operand(insn.modrm)?,
@@ -371,6 +377,7 @@ impl Fpu {
                 if op == 7 {
                     self.pop();
                 }
+                self.status &= !C1;
             }
             _ => return self.control_register(insn, m),
         }
@@ -440,11 +447,10 @@ impl Fpu {
         self.set_st(0, value);
     }
 
-    /// Puts what an operation raised into the status word. C1 is always the last operation's;
-    /// `codes` are the condition codes it determines besides.
+    /// Puts what an operation raised and determined into the status word.
     #[inline]
-    fn finish(&mut self, cx: &Context, codes: u16) {
-        self.status = self.status & !(C1 | codes) | cx.flags;
+    fn finish(&mut self, cx: &Context) {
+        self.status = self.status & !cx.determined | cx.flags;
         if cx.unmasked() != 0 {
             self.update_summary();
         }
@@ -456,6 +462,15 @@ impl Fpu {
         let underflow = registers.iter().any(|&i| self.is_empty(i));
         if underflow {
             cx.raise(IE | SF);
+        }
+        underflow
+    }
+
+    /// As [`Fpu::check_underflow`] for FCMOVcc and FCOMI, which leave C1 alone but for an underflow.
+    fn check_underflow_only(&self, cx: &mut Context, registers: &[u8]) -> bool {
+        let underflow = self.check_underflow(cx, registers);
+        if !underflow {
+            cx.determined = 0;
         }
         underflow
     }
@@ -473,7 +488,7 @@ impl Fpu {
         if cx.unmasked() & IE == 0 {
             self.push(value);
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
     /// Stores ST(0), converted, in memory.
@@ -493,7 +508,7 @@ impl Fpu {
                 self.pop();
             }
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
         Ok(())
     }
 
@@ -514,7 +529,7 @@ impl Fpu {
         if !cx.blocked() {
             self.set_st(0, value);
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
     fn arith_register(&mut self, op: u8, i: u8, destination: u8, pop: bool) {
@@ -529,19 +544,15 @@ impl Fpu {
                 self.pop();
             }
         }
-        self.finish(&cx, 0);
-    }
-
-    fn compare_st(&self, cx: &mut Context, i: u8, quiet: bool) -> Comparison {
-        match self.check_underflow(cx, &[0, i]) {
-            true => Comparison::Unordered,
-            false => arith::compare(cx, self.st(0), self.st(i), quiet),
-        }
+        self.finish(&cx);
     }
 
     fn compare_register(&mut self, i: u8, quiet: bool, pops: u8) {
         let mut cx = self.context();
-        let result = self.compare_st(&mut cx, i, quiet);
+        let result = match self.check_underflow(&mut cx, &[0, i]) {
+            true => Comparison::Unordered,
+            false => arith::compare(&mut cx, self.st(0), self.st(i), quiet),
+        };
         self.finish_compare(cx, result, pops);
     }
 
@@ -551,18 +562,22 @@ impl Fpu {
                 self.pop();
             }
         }
-        cx.flags |= result.codes();
-        self.finish(&cx, CONDITION_CODES);
+        cx.determine(CONDITION_CODES, result.codes());
+        self.finish(&cx);
     }
 
     fn compare_to_eflags<M: Operands>(&mut self, m: &mut M, i: u8, quiet: bool, pop: bool) {
         let mut cx = self.context();
-        let codes = self.compare_st(&mut cx, i, quiet).codes();
+        let result = match self.check_underflow_only(&mut cx, &[0, i]) {
+            true => Comparison::Unordered,
+            false => arith::compare(&mut cx, self.st(0), self.st(i), quiet),
+        };
+        let codes = result.codes();
         m.set_eflags(codes & C3 != 0, codes & C2 != 0, codes & C0 != 0);
         if pop && !cx.blocked() {
             self.pop();
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
     fn load_register(&mut self, i: u8) {
@@ -574,7 +589,7 @@ impl Fpu {
         if !cx.blocked() {
             self.push(F80::INDEFINITE);
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
     fn store_register(&mut self, i: u8, pop: bool) {
@@ -586,7 +601,7 @@ impl Fpu {
                 self.pop();
             }
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
     fn exchange(&mut self, i: u8) {
@@ -597,12 +612,12 @@ impl Fpu {
             self.set_st(0, b);
             self.set_st(i, a);
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
     fn conditional_move(&mut self, i: u8, condition: bool) {
         let mut cx = self.context();
-        let underflow = self.check_underflow(&mut cx, &[0, i]);
+        let underflow = self.check_underflow_only(&mut cx, &[0, i]);
         if !cx.blocked() {
             if underflow {
                 self.set_st(0, F80::INDEFINITE);
@@ -610,7 +625,7 @@ impl Fpu {
                 self.set_st(0, self.st(i));
             }
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
     /// D9 E0 to D9 FF: instructions on ST(0), and on ST(0) and ST(1).
@@ -630,8 +645,8 @@ impl Fpu {
             }
             // FXAM
             0xe5 => {
-                cx.flags = arith::examine(self.st(0), self.is_empty(0));
-                self.finish(&cx, CONDITION_CODES);
+                cx.determine(CONDITION_CODES, arith::examine(self.st(0), self.is_empty(0)));
+                self.finish(&cx);
             }
             // FLD1, FLDL2T, FLDL2E, FLDPI, FLDLG2, FLDLN2, FLDZ
             0xe8..=0xee => {
@@ -641,21 +656,23 @@ impl Fpu {
             // FXTRACT
             0xf4 => self.replace_and_push(arith::extract),
             // FPREM1, FPREM
-            0xf5 => self.binary(C0 | C2 | C3, |cx, a, b| arith::remainder(cx, a, b, true)),
-            0xf8 => self.binary(C0 | C2 | C3, |cx, a, b| arith::remainder(cx, a, b, false)),
+            0xf5 | 0xf8 => {
+                self.status &= !C2;
+                self.binary(|cx, a, b| arith::remainder(cx, a, b, modrm == 0xf5));
+            }
             // FDECSTP, FINCSTP
             0xf6 => {
                 self.top = self.top.wrapping_sub(1) & 7;
-                self.finish(&cx, 0);
+                self.finish(&cx);
             }
             0xf7 => {
                 self.top = self.top.wrapping_add(1) & 7;
-                self.finish(&cx, 0);
+                self.finish(&cx);
             }
             // FSQRT, FRNDINT, FSCALE
             0xfa => self.unary(arith::sqrt),
             0xfc => self.unary(arith::round_to_integer),
-            0xfd => self.binary(0, arith::scale),
+            0xfd => self.binary(arith::scale),
             _ => return Err(Exception::INVALID_OPCODE),
         }
         Ok(())
@@ -671,11 +688,11 @@ impl Fpu {
         if !cx.blocked() {
             self.set_st(0, value);
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
-    /// ST(0) := operation(ST(0), ST(1)), which determines the condition codes `codes`.
-    fn binary(&mut self, codes: u16, operation: impl FnOnce(&mut Context, F80, F80) -> F80) {
+    /// ST(0) := operation(ST(0), ST(1)).
+    fn binary(&mut self, operation: impl FnOnce(&mut Context, F80, F80) -> F80) {
         let mut cx = self.context();
         let value = match self.check_underflow(&mut cx, &[0, 1]) {
             true => F80::INDEFINITE,
@@ -684,7 +701,7 @@ impl Fpu {
         if !cx.blocked() {
             self.set_st(0, value);
         }
-        self.finish(&cx, codes);
+        self.finish(&cx);
     }
 
     /// Replaces ST(0) by the first result and pushes the second.
@@ -702,7 +719,7 @@ impl Fpu {
             self.set_st(0, results[0]);
             self.push(results[1]);
         }
-        self.finish(&cx, 0);
+        self.finish(&cx);
     }
 
     /// What every MMX instruction but EMMS does to the unit: TOP is 0, all registers are valid.

@@ -60,6 +60,9 @@ pub struct Context {
     control: u16,
     /// Exceptions and condition codes for the status word.
     pub flags: u16,
+    /// Condition codes that the operation sets or clears; the others keep what they were. C1 is
+    /// among them but for a few instructions.
+    pub determined: u16,
     /// An operand came from a denormal in memory: widened it no longer looks like one.
     pub denormal_source: bool,
 }
@@ -81,7 +84,7 @@ impl Context {
     /// An operation under the given control word, with nothing raised.
     #[inline]
     pub const fn new(control: u16) -> Self {
-        Self { control, flags: 0, denormal_source: false }
+        Self { control, flags: 0, determined: C1, denormal_source: false }
     }
 
     /// The same operation under another rounding control.
@@ -100,6 +103,13 @@ impl Context {
     pub fn raise(&mut self, exceptions: u16) -> bool {
         self.flags |= exceptions;
         exceptions & EXCEPTIONS & !self.control != 0
+    }
+
+    /// Sets condition codes to `codes`, which is within `mask`.
+    #[inline]
+    pub fn determine(&mut self, mask: u16, codes: u16) {
+        self.determined |= mask;
+        self.flags |= codes;
     }
 
     /// The unmasked ones among the exceptions raised so far.
@@ -210,6 +220,8 @@ impl Context {
         if self.raise_unmasked(UE) {
             let wrapped = rounded_exponent + EXPONENT_WRAP;
             if wrapped < 1 {
+                // Only FSCALE goes that far.
+                self.flags |= PE;
                 return F80::new(negative, 0, 0);
             }
             self.note(cut);
@@ -230,6 +242,7 @@ impl Context {
         if self.raise_unmasked(OE) {
             let wrapped = exponent - EXPONENT_WRAP;
             if wrapped >= i32::from(EXPONENT_MAX) {
+                self.flags |= PE | C1;
                 return F80::INFINITY.with_sign(negative);
             }
             self.note(cut);
