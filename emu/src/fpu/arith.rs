@@ -321,10 +321,11 @@ pub fn remainder(cx: &mut Context, a: F80, b: F80, nearest: bool) -> F80 {
     if cx.check_denormal(&[a, b]) {
         return F80::INDEFINITE;
     }
-    if a.class() == Class::Zero || b.class() == Class::Infinity {
+    if a.class() == Class::Zero {
         set_quotient(cx, 0);
         return a;
     }
+    // An infinite divisor works like any large one: its exponent is the highest.
     let ((a_exponent, a_bits), (b_exponent, b_bits)) = (a.normalized(), b.normalized());
     let (a_bits, b_bits) = (u128::from(a_bits), u128::from(b_bits));
     let difference = a_exponent - b_exponent;
@@ -335,7 +336,7 @@ pub fn remainder(cx: &mut Context, a: F80, b: F80, nearest: bool) -> F80 {
             set_quotient(cx, 0);
             (a_exponent, a_bits)
         }
-        -1 if nearest && a_bits > b_bits => {
+        -1 if nearest && a_bits > b_bits && b.class() != Class::Infinity => {
             negative = !negative;
             set_quotient(cx, 1);
             (a_exponent, (b_bits << 1) - a_bits)
