@@ -6,6 +6,7 @@
 pub mod bus;
 pub mod cpu;
 pub mod exception;
+pub mod fpu;
 pub mod memory;
 pub mod simd;
 pub mod state;
