@@ -1,1 +1,5 @@
 //! devices
+pub mod pic;
+pub mod pit;
+pub mod system_control;
+pub mod uart;
