@@ -1,5 +1,7 @@
 //! devices
+pub mod dma;
 pub mod pic;
 pub mod pit;
+pub mod rtc;
 pub mod system_control;
 pub mod uart;
