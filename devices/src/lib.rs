@@ -1,1 +1,6 @@
-//! devices
+//! The chips on the board of an i386 PC, and the board.
+//!
+//! One chip, one file. A device is a plain struct that is told everything it needs: the access, the
+//! time, the memory to reach as a bus master. No operating system is in here.
+
+pub mod pci;
