@@ -3,4 +3,7 @@
 //! One chip, one file. A device is a plain struct that is told everything it needs: the access, the
 //! time, the memory to reach as a bus master. No operating system is in here.
 
+pub mod acpi;
+pub mod apic;
+pub mod ioapic;
 pub mod pci;

@@ -127,7 +127,7 @@ impl ConfigSpace {
     /// Adds `size` ports (a power of two, at least 4) as base address `index`, at `port` on
     /// power-up. The guest may move them.
     pub fn with_io_bar(mut self, index: usize, port: u16, size: u16) -> Self {
-        debug_assert!(size.is_power_of_two() && size >= 4 && port % size == 0);
+        debug_assert!(size.is_power_of_two() && size >= 4 && port.is_multiple_of(size));
         self.bars[index] = Some(Bar::Io { size: size.into() });
         self.with_bytes(bar_offset(index), &(u32::from(port) | BAR_IO).to_le_bytes())
     }
