@@ -1,3 +1,11 @@
-//! devices
+//! The chips on the board of an i386 PC, and the board.
+//!
+//! One chip, one file. A device is a plain struct that is told everything it needs: the access, the
+//! time, the memory to reach as a bus master. No operating system is in here.
 
+pub mod acpi;
+pub mod apic;
 pub mod fs;
+pub mod ioapic;
+pub mod pci;
+pub mod virtio;
