@@ -7,3 +7,4 @@ pub mod acpi;
 pub mod apic;
 pub mod ioapic;
 pub mod pci;
+pub mod vga;
