@@ -7,4 +7,8 @@ pub mod acpi;
 pub mod apic;
 pub mod ioapic;
 pub mod pci;
+pub mod pic;
+pub mod pit;
+pub mod system_control;
+pub mod uart;
 pub mod vga;
