@@ -5,10 +5,19 @@
 
 pub mod acpi;
 pub mod apic;
+pub mod debug;
+pub mod dma;
+pub mod fw_cfg;
 pub mod ioapic;
+pub mod machine;
+pub mod pc;
 pub mod pci;
 pub mod pic;
 pub mod pit;
+pub mod rtc;
 pub mod system_control;
 pub mod uart;
 pub mod vga;
+
+pub use machine::{Event, Machine};
+pub use pc::{Clock, Config, Entropy, Pc};
