@@ -14,6 +14,7 @@ pub mod pc;
 pub mod pci;
 pub mod pic;
 pub mod pit;
+pub mod ps2;
 pub mod rtc;
 pub mod system_control;
 pub mod uart;

@@ -504,7 +504,7 @@ impl Rtc {
     }
 
     fn encode(&self, value: u8) -> u8 {
-        if self.control_b & B_DM_BINARY != 0 { value } else { (value / 10) << 4 | value % 10 }
+        if self.control_b & B_DM_BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     fn decode(&self, value: u8) -> u8 {
