@@ -7,6 +7,7 @@ pub mod acpi;
 pub mod apic;
 pub mod debug;
 pub mod dma;
+pub mod fs;
 pub mod fw_cfg;
 pub mod ioapic;
 pub mod machine;
@@ -19,6 +20,7 @@ pub mod rtc;
 pub mod system_control;
 pub mod uart;
 pub mod vga;
+pub mod virtio;
 
 pub use machine::{Event, Machine};
 pub use pc::{Clock, Config, Entropy, Pc};
