@@ -36,7 +36,7 @@ fn config_address(slot: u8, offset: u32) -> u32 {
 fn nobody_answers_with_ones() {
     let (mut pc, mut mem, _) = default_board();
     for width in [Width::Byte, Width::Word, Width::Dword] {
-        for port in [0x2e8, 0x3e8, 0xb000, 0xb2, 0xf4, 0x5658, 0xfffe] {
+        for port in [0x2e8, 0x3e8, 0xb000, 0xb2, 0xf4, 0x5658, 0xfff0] {
             assert_eq!(pc.port_read(&mut mem, port, width), width.mask(), "{port:x}");
         }
         for addr in [0x8000_0000, 0xe080_0000, 0xfeb0_0000, 0xfec0_0000, 0xfee0_0030, 0xffff_fffc] {
