@@ -5,9 +5,13 @@
 
 pub mod acpi;
 pub mod apic;
+pub mod debug;
 pub mod dma;
 pub mod fs;
+pub mod fw_cfg;
 pub mod ioapic;
+pub mod machine;
+pub mod pc;
 pub mod pci;
 pub mod pic;
 pub mod pit;
@@ -15,4 +19,8 @@ pub mod ps2;
 pub mod rtc;
 pub mod system_control;
 pub mod uart;
+pub mod vga;
 pub mod virtio;
+
+pub use machine::{Event, Machine};
+pub use pc::{Clock, Config, Entropy, Pc};

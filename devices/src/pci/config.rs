@@ -201,6 +201,14 @@ impl ConfigSpace {
         }
     }
 
+    /// Ports that base address `index` decodes; 0 if it decodes none.
+    pub fn io_ports(&self, index: usize) -> u16 {
+        match self.bars.get(index) {
+            Some(&Some(Bar::Io { size })) => size as u16,
+            _ => 0,
+        }
+    }
+
     /// Ports or bytes that base address `index` decodes; 0 if there is none.
     pub fn bar_size(&self, index: usize) -> u32 {
         match self.bars.get(index) {
