@@ -102,7 +102,7 @@ pub fn install(board: &BoardInfo, mem: &mut Memory) -> Result<Vec<Step>, BootErr
     mem.write(PIRQ_TABLE, &pirq_table());
     mem.write(MP_TABLE, &mptable::build(MP_TABLE, board));
     if board.acpi {
-        acpi::install(usable_top(board, size), size - ACPI_NVS, mem);
+        acpi::install(board, usable_top(board, size), size - ACPI_NVS, mem);
     }
 
     let mut steps = configure_pci(board);
@@ -429,9 +429,9 @@ mod tests {
     fn data_area_describes_the_board() {
         let mem = installed(false);
         assert_eq!(mem.read_u16(0x400), 0x3f8);
-        assert_eq!(mem.read_u16(0x402), 0);
+        assert_eq!(mem.read_u16(0x406), 0x2e8);
         assert_eq!(mem.read_u16(0x40e), 0x9fc0);
-        assert_eq!(mem.read_u16(0x410), 0x226);
+        assert_eq!(mem.read_u16(0x410), 0x826);
         assert_eq!(mem.read_u16(0x413), 639);
         assert_eq!((mem.read_u8(0x449), mem.read_u16(0x44a), mem.read_u16(0x463)), (3, 80, 0x3d4));
         assert_eq!(mem.read_u16(EBDA), 1);
