@@ -1,1 +1,3 @@
 //! devices
+
+pub mod fs;
