@@ -57,13 +57,7 @@ impl FileData {
     }
 
     /// Reads from a file of `size` bytes; returns how many there were.
-    pub fn read(
-        &self,
-        store: &mut dyn BlobStore,
-        size: u64,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> FsResult<usize> {
+    pub fn read(&self, store: &mut dyn BlobStore, size: u64, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
         let len = size.saturating_sub(offset).min(buf.len() as u64) as usize;
         let mut done = 0;
         while done < len {

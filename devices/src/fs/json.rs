@@ -129,9 +129,7 @@ impl Number {
 
     fn time(&self) -> Timestamp {
         match self.1 {
-            Some(secs) => {
-                Timestamp::from_secs(secs.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
-            }
+            Some(secs) => Timestamp::from_secs(secs.clamp(i64::MIN.into(), i64::MAX.into()) as i64),
             None => {
                 let secs = self.0.floor();
                 let nanos = ((self.0 - secs) * 1e9) as u32;
@@ -369,10 +367,8 @@ mod tests {
 
     #[test]
     fn hard_links_share_an_inode() {
-        let fs = load(
-            r#"["a",3,1,33188,0,0,"x",77],["b",3,1,33188,0,0,"x",77],["c",3,1,33188,0,0,"x",78]"#,
-        )
-        .unwrap();
+        let fs = load(r#"["a",3,1,33188,0,0,"x",77],["b",3,1,33188,0,0,"x",77],["c",3,1,33188,0,0,"x",78]"#)
+            .unwrap();
         assert_eq!(fs.resolve(b"a"), fs.resolve(b"b"));
         assert_ne!(fs.resolve(b"a"), fs.resolve(b"c"));
         assert_eq!(at(&fs, "a").nlink, 2);
@@ -386,7 +382,9 @@ mod tests {
         assert!(error(r#"["x",1,1]"#).contains("entry /x: its mode is missing"));
         assert!(error(r#"["a/b",1,1,33188,0,0,"x"]"#).contains("its name is not one"));
         assert!(error(r#"["..",1,1,33188,0,0,"x"]"#).contains("its name is not one"));
-        assert!(error(r#"["a",1,1,33188,0,0,"x"],["a",1,1,33188,0,0,"x"]"#).contains("/a: its name is there"));
+        assert!(
+            error(r#"["a",1,1,33188,0,0,"x"],["a",1,1,33188,0,0,"x"]"#).contains("/a: its name is there")
+        );
         let deep = r#"["d",0,1,16877,0,0,["#.repeat(300);
         assert!(error(&deep).contains("256 directories deep"));
         let text = |t: &str| Filesystem::from_json(t.as_bytes()).unwrap_err().to_string();
@@ -399,7 +397,8 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_entries() {
-        let files: Vec<_> = (0..1000).map(|i| format!(r#"["file{i}",10,1,33188,0,0,"0123abcd.bin"]"#)).collect();
+        let files: Vec<_> =
+            (0..1000).map(|i| format!(r#"["file{i}",10,1,33188,0,0,"0123abcd.bin"]"#)).collect();
         let dirs: Vec<_> =
             (0..100).map(|i| format!(r#"["dir{i}",0,1,16877,0,0,[{}]]"#, files.join(","))).collect();
         let fs = load(&dirs.join(",")).unwrap();

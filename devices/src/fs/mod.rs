@@ -387,13 +387,16 @@ impl Filesystem {
         match name {
             b"." => Ok(dir),
             b".." => Ok(directory.parent),
+            _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG.into()),
             _ => Ok(directory.get(name).ok_or(Errno::ENOENT)?),
         }
     }
 
     /// The inode at a path from the root; symbolic links are not followed.
     pub fn resolve(&self, path: &[u8]) -> FsResult<Ino> {
-        path.split(|&b| b == b'/').filter(|n| !n.is_empty()).try_fold(ROOT, |dir, name| self.lookup(dir, name))
+        path.split(|&b| b == b'/')
+            .filter(|n| !n.is_empty())
+            .try_fold(ROOT, |dir, name| self.lookup(dir, name))
     }
 
     /// Notes that a fid holds the inode, which then outlives its last name.
@@ -664,13 +667,7 @@ impl Filesystem {
     }
 
     /// Reads from a regular file; returns how many bytes there were.
-    pub fn read(
-        &self,
-        store: &mut dyn BlobStore,
-        ino: Ino,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> FsResult<usize> {
+    pub fn read(&self, store: &mut dyn BlobStore, ino: Ino, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
         let inode = self.inode(ino)?;
         match &inode.content {
             Content::File(data) => data.read(store, inode.size, offset, buf),

@@ -182,7 +182,8 @@ fn locks_go_with_the_client() {
     let mut fs = Filesystem::default();
     let f = file(&mut fs, ROOT, "f");
     let before = fs.memory();
-    let wanted = Lock { kind: LockKind::Write, start: 0, length: 0, proc_id: 1, client_id: b"one"[..].into() };
+    let wanted =
+        Lock { kind: LockKind::Write, start: 0, length: 0, proc_id: 1, client_id: b"one"[..].into() };
     fs.set_lock(f, wanted.clone()).unwrap();
     let other = Lock { client_id: b"two"[..].into(), ..wanted };
     assert!(fs.lock_conflict(f, &other).unwrap().is_some());
