@@ -138,6 +138,8 @@ fn hard_links_share_a_blob_and_count_once() {
     assert_eq!(tree.blob("/a"), tree.blob("/b"));
     assert_eq!(tree.blob("/a"), tree.blob("/same"));
     assert_eq!(tree.index["size"], 20);
+    assert_eq!(tree.entries["/a"][7], tree.entries["/b"][7], "names of one file share a number");
+    assert_eq!(tree.entries["/same"].as_array().unwrap().len(), 7, "equal contents are no link");
     assert_eq!(fs::read_dir(tree.image.join("fs")).unwrap().count(), 1);
 }
 

@@ -1,7 +1,9 @@
 //! The command line.
 
 mod argv;
+mod boot;
 mod create;
+mod log;
 mod size;
 
 use std::env;
@@ -27,6 +29,7 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Boot(boot::Boot),
     Create(create::Create),
 }
 
@@ -41,6 +44,7 @@ impl Outcome {
 
 /// Runs the command that the program's arguments ask for.
 pub fn main() -> ExitCode {
+    log::start();
     let args = env::args_os().skip(1);
     let words = std::iter::once("env86".into()).chain(argv::normalise(args, &Cli::command()));
     let parsed = Cli::command().try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m));
@@ -64,6 +68,7 @@ impl Cli {
             return Ok(Outcome::SUCCESS);
         }
         match self.command {
+            Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Create(create)) => create.run(),
             None => Err("No command given; see env86 --help".into()),
         }

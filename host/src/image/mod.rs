@@ -14,7 +14,7 @@ pub mod create;
 mod kernel;
 mod locate;
 
-pub use blobs::BlobDir;
+pub use blobs::{BlobDir, BlobError};
 pub use config::{DEFAULT_CMDLINE, FileRef, ImageConfig};
 pub use kernel::{KernelPaths, find_kernel};
 pub use locate::{find, global_root};

@@ -1,11 +1,12 @@
 //! `fs.json`: the tree as v86's tools write it, version 3.
 //!
 //! An entry is an array: name, size, mtime, mode, uid, gid, and by type the children, the blob's
-//! name, the link's target or the device numbers.
+//! name, the link's target or the device numbers. v86's tools know no more. Ours are the devices,
+//! FIFOs (which end at gid), and an eighth element: a number that the names of one file share.
 
 use std::collections::HashSet;
 
-use serde::ser::SerializeTuple;
+use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
 use super::store::Blob;
@@ -44,13 +45,12 @@ pub struct Entry {
 }
 
 /// What an entry is.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 pub enum Node {
     /// A directory and its entries.
     Directory(Vec<Entry>),
-    /// A file and its blob's name.
-    File(String),
+    /// A file: its blob's name, and the number that its other names have too, if it has any.
+    File(String, Option<usize>),
     /// A symbolic link's target.
     Symlink(String),
     /// A block or character device: major and minor number.
@@ -70,21 +70,32 @@ impl Entry {
 
     /// Something that a boot loader could read as a file.
     pub fn is_loadable(&self) -> bool {
-        matches!(self.node, Node::File(_) | Node::Symlink(_))
+        matches!(self.node, Node::File(..) | Node::Symlink(_))
     }
 }
 
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut tuple = serializer.serialize_tuple(7)?;
-        tuple.serialize_element(&self.name)?;
-        tuple.serialize_element(&self.size)?;
-        tuple.serialize_element(&self.mtime)?;
-        tuple.serialize_element(&self.mode)?;
-        tuple.serialize_element(&self.uid)?;
-        tuple.serialize_element(&self.gid)?;
-        tuple.serialize_element(&self.node)?;
-        tuple.end()
+        let mut list = serializer.serialize_seq(None)?;
+        list.serialize_element(&self.name)?;
+        list.serialize_element(&self.size)?;
+        list.serialize_element(&self.mtime)?;
+        list.serialize_element(&self.mode)?;
+        list.serialize_element(&self.uid)?;
+        list.serialize_element(&self.gid)?;
+        match &self.node {
+            Node::Directory(entries) => list.serialize_element(entries)?,
+            Node::File(blob, link) => {
+                list.serialize_element(blob)?;
+                if let Some(link) = link {
+                    list.serialize_element(link)?;
+                }
+            }
+            Node::Symlink(target) => list.serialize_element(target)?,
+            Node::Device(major, minor) => list.serialize_element(&[major, minor])?,
+            Node::Fifo => {}
+        }
+        list.end()
     }
 }
 
@@ -100,7 +111,7 @@ pub fn fill_in(entries: &mut [Entry], blobs: &mut dyn Iterator<Item = (usize, &B
         for entry in entries {
             match &mut entry.node {
                 Node::Directory(children) => total += entry.size + fill(children, blobs, counted),
-                Node::File(name) => {
+                Node::File(name, _) => {
                     let Some((number, blob)) = blobs.next() else { continue };
                     name.clone_from(&blob.name);
                     // What was read, should the file have changed since the walk.

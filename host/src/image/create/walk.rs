@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::index::{Entry, Node};
 use super::{CreateError, Options};
 
-/// The deepest tree: far above any real one, and within what readers of fs.json must bear.
-const MAX_DEPTH: usize = 256;
+/// The deepest directory: far above any real one, and what the reader of fs.json goes down to.
+const MAX_DEPTH: usize = 255;
 
 /// A tree that has been walked but whose files have not been read.
 #[derive(Default)]
@@ -95,21 +95,22 @@ impl Tree {
             self.sockets += 1;
             return Ok(None);
         } else {
-            self.visit(path, meta);
-            Node::File(String::new())
+            let number = self.visit(path, meta);
+            Node::File(String::new(), (meta.nlink() > 1).then_some(number))
         }))
     }
 
-    /// Notes a file to be read, once for all its names.
-    fn visit(&mut self, path: &Path, meta: &Metadata) {
+    /// Notes a file to be read, once for all its names; returns its number.
+    fn visit(&mut self, path: &Path, meta: &Metadata) -> usize {
         let next = self.files.len();
-        let at = match meta.nlink() {
+        let number = match meta.nlink() {
             0 | 1 => next,
             _ => *self.links.entry((meta.dev(), meta.ino())).or_insert(next),
         };
-        if at == next {
+        if number == next {
             self.files.push((path.into(), meta.len()));
         }
-        self.visits.push(at);
+        self.visits.push(number);
+        number
     }
 }
