@@ -6,7 +6,9 @@
 pub mod bus;
 pub mod cpu;
 pub mod exception;
+pub mod fpu;
 pub mod memory;
+pub mod simd;
 pub mod state;
 
 pub use bus::{Bus, Width};
