@@ -142,3 +142,47 @@ impl Machine {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pc::{Seeded, VirtualClock};
+    use env86_emu::Width;
+
+    fn machine() -> Machine {
+        let config = Config { debug_exit: Some(0xf4), ..Config::default() };
+        let memory = Memory::new(1 << 20).unwrap();
+        Machine::new(memory, config, Box::new(VirtualClock::new(1, 0)), Box::new(Seeded(1)))
+    }
+
+    fn out(machine: &mut Machine, port: u16, value: u32) {
+        machine.pc.port_write(&mut machine.cpu.mem, port, Width::Byte, value);
+    }
+
+    #[test]
+    fn what_the_guest_asks_for_ends_the_run() {
+        let mut machine = machine();
+        out(&mut machine, 0xf4, 7);
+        assert_eq!(machine.run(1_000_000), Event::DebugExit(7));
+        out(&mut machine, 0x20, 0x11);
+        out(&mut machine, 0xcf9, 6);
+        assert_eq!(machine.run(1_000_000), Event::Reset);
+        assert_eq!(machine.pc.interrupts.pic, crate::pic::Pic::default());
+    }
+
+    #[test]
+    fn output_is_told_at_the_end_of_the_budget() {
+        let mut machine = machine();
+        out(&mut machine, 0x3f8, 0x41);
+        assert_eq!(machine.run(0), Event::Output);
+        assert_eq!(machine.pc.serial_output(0), b"A");
+        assert_eq!(machine.run(0), Event::Budget);
+    }
+
+    #[test]
+    fn memory_size_is_that_of_the_memory() {
+        let mut machine = machine();
+        out(&mut machine, 0x70, 0x17);
+        assert_eq!(machine.pc.port_read(&mut machine.cpu.mem, 0x71, Width::Byte), 0);
+    }
+}

@@ -12,13 +12,16 @@ mod timers;
 use crate::acpi::{self, Acpi};
 use crate::debug::{self, DebugConsole};
 use crate::dma::Dma;
+use crate::fs::{BlobStore, Filesystem};
 use crate::fw_cfg::{self, FwCfg};
 use crate::pci::{self, Effect, Pci};
 use crate::pit::{self, Irq0, Pit};
+use crate::ps2::{self, Ps2};
 use crate::rtc::{self, CmosConfig, Rtc};
 use crate::system_control::{self, SystemControl};
 use crate::uart::{self, Uart};
 use crate::vga::{self, Vga};
+use crate::virtio::{console, console::VirtioConsole, p9, p9::Virtio9p};
 use crate::{apic, ioapic, pic};
 pub use clock::{Clock, Entropy, ManualClock, Seeded, VirtualClock};
 use env86_emu::{Bus, Memory, Width};
@@ -35,7 +38,6 @@ const FPU_ERROR_CLEAR: u16 = 0xf0;
 pub(crate) const OUTPUT_LIMIT: usize = 4096;
 
 /// What a board is built from.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Bytes of RAM, which the setup memory and fw_cfg tell the firmware.
     pub memory_size: u32,
@@ -53,6 +55,10 @@ pub struct Config {
     pub vga_rom: Vec<u8>,
     /// A guest's write to this port ends the program.
     pub debug_exit: Option<u16>,
+    /// Files for the guest over virtio-9p, with the contents of their image.
+    pub filesystem: Option<(Filesystem, Box<dyn BlobStore>)>,
+    /// A virtio console is fitted.
+    pub virtio_console: bool,
 }
 
 impl Default for Config {
@@ -67,6 +73,8 @@ impl Default for Config {
             fw_cfg_files: Vec::new(),
             vga_rom: Vec::new(),
             debug_exit: None,
+            filesystem: None,
+            virtio_console: false,
         }
     }
 }
@@ -94,6 +102,8 @@ pub struct Pc {
     pub dma: Dma,
     /// Ports 61h and 92h.
     pub system_control: SystemControl,
+    /// Keyboard and mouse.
+    pub ps2: Ps2,
     /// COM1 to COM4.
     pub uarts: [Option<Uart>; 4],
     /// PCI bus.
@@ -102,6 +112,10 @@ pub struct Pc {
     pub vga: Vga,
     /// ACPI power management, if fitted.
     pub acpi: Option<Acpi>,
+    /// Files over virtio, if fitted.
+    pub p9: Option<Virtio9p>,
+    /// Virtio console, if fitted.
+    pub console: Option<VirtioConsole>,
     /// Firmware configuration.
     pub fw_cfg: FwCfg,
     /// Debug console.
@@ -127,10 +141,13 @@ impl Pc {
             rtc: Rtc::new(&cmos),
             dma: Dma::default(),
             system_control: SystemControl::default(),
+            ps2: Ps2::default(),
             uarts: config.uarts.map(|fitted| fitted.then(Uart::default)),
             pci: Pci::default(),
             vga: Vga::new(config.vga_memory_size),
             acpi: config.acpi.then(Acpi::default),
+            p9: config.filesystem.map(|(files, store)| Virtio9p::new(files, store)),
+            console: config.virtio_console.then(VirtioConsole::default),
             fw_cfg: FwCfg::new(config.memory_size, config.fw_cfg_files),
             debug: DebugConsole::default(),
             vga_rom: config.vga_rom,
@@ -154,7 +171,10 @@ impl Pc {
         self.rtc.reset();
         self.dma.reset();
         self.system_control = SystemControl::default();
+        self.ps2.reset();
         self.uarts.iter_mut().flatten().for_each(Uart::reset);
+        self.p9.iter_mut().for_each(Virtio9p::reset);
+        self.console.iter_mut().for_each(VirtioConsole::reset);
         self.vga.reset();
         self.fw_cfg.reset();
         if let Some(acpi) = &mut self.acpi {
@@ -168,9 +188,9 @@ impl Pc {
 
     fn plug_functions(&mut self) {
         self.pci.plug(&self.vga);
-        if let Some(acpi) = &self.acpi {
-            self.pci.plug(acpi);
-        }
+        self.acpi.iter().for_each(|acpi| self.pci.plug(acpi));
+        self.p9.iter().for_each(|p9| self.pci.plug(p9));
+        self.console.iter().for_each(|console| self.pci.plug(console));
     }
 
     /// Derives everything that follows from the devices' state: to be called after that was
@@ -180,6 +200,8 @@ impl Pc {
         for port in 0..self.uarts.len() {
             self.uart_changed(port);
         }
+        self.drive_p9();
+        self.drive_console();
         self.interrupts.set_pci(self.pci.irq_levels());
         self.interrupts.update();
         let now = self.clock.now();
@@ -191,8 +213,18 @@ impl Pc {
 
     /// Fills the port table: what moves first, what stays where it is over that.
     fn map_ports(&mut self) {
+        type Decode = fn(u8) -> Target;
+        const MOVABLE: [(u8, Decode); 2] = [(p9::DEVFN, Target::P9), (console::DEVFN, Target::VirtioConsole)];
         let ports = &mut self.ports;
         ports.clear();
+        for (devfn, target) in MOVABLE {
+            let Some(space) = self.pci.function(devfn) else { continue };
+            for bar in 0..pci::BARS {
+                if let Some(port) = space.bar(bar) {
+                    ports.claim(port as u16, space.io_ports(bar), target(bar as u8));
+                }
+            }
+        }
         ports.claim(0x00, 16, Target::Dma);
         ports.claim(0x81, 15, Target::Dma);
         ports.claim(0xc0, 32, Target::Dma);
@@ -203,6 +235,8 @@ impl Pc {
         ports.claim(pit::PORT_COUNTER0, 4, Target::Pit);
         ports.claim(system_control::PORT_B, 1, Target::SystemControl);
         ports.claim(system_control::PORT_A, 1, Target::SystemControl);
+        ports.claim(ps2::PORT_DATA, 1, Target::Ps2);
+        ports.claim(ps2::PORT_COMMAND, 1, Target::Ps2);
         ports.claim(rtc::PORT_INDEX, 2, Target::Rtc);
         ports.claim(FPU_ERROR_CLEAR, 1, Target::FpuError);
         for (number, base) in (0..).zip(uart::PORTS) {
@@ -295,6 +329,7 @@ impl Pc {
             Timer::Rtc => {
                 self.rtc.poll(now, self.clock.unix_millis());
             }
+            Timer::Ps2 => self.ps2.poll(now),
             // Polled when its line is carried, below.
             Timer::Pit => {}
         }
@@ -315,6 +350,11 @@ impl Pc {
             Timer::Rtc => {
                 self.interrupts.set_isa(RTC_IRQ, self.rtc.irq());
                 self.rtc.next_event(now, self.clock.unix_millis())
+            }
+            Timer::Ps2 => {
+                self.interrupts.set_isa(ps2::IRQ_KEYBOARD, self.ps2.irq1());
+                self.interrupts.set_isa(ps2::IRQ_MOUSE, self.ps2.irq12());
+                self.ps2.next_event()
             }
             Timer::Apic => self.interrupts.apics.as_ref().and_then(|apics| apics.local.next_event()),
             Timer::Acpi => self.acpi.as_ref().and_then(|acpi| {
@@ -340,6 +380,21 @@ impl Pc {
         self.interrupts.set_isa(irq, level);
     }
 
+    /// Carries the interrupt pin of a PCI function.
+    fn drive_function(&mut self, devfn: u8, level: bool) {
+        if self.pci.set_interrupt(devfn, level) {
+            self.interrupts.set_pci(self.pci.irq_levels());
+        }
+    }
+
+    fn drive_p9(&mut self) {
+        self.drive_function(p9::DEVFN, self.p9.as_ref().is_some_and(Virtio9p::irq));
+    }
+
+    fn drive_console(&mut self) {
+        self.drive_function(console::DEVFN, self.console.as_ref().is_some_and(VirtioConsole::irq));
+    }
+
     /// Gives a serial port input; tells how many bytes it took. 0 is COM1.
     pub fn serial_input(&mut self, port: usize, bytes: &[u8]) -> usize {
         let Some(uart) = self.uarts.get_mut(port).and_then(Option::as_mut) else { return 0 };
@@ -353,6 +408,60 @@ impl Pc {
         self.uarts.get_mut(port).and_then(Option::as_mut).map(Uart::take_output).unwrap_or_default()
     }
 
+    /// Gives a port of the virtio console input; tells how many bytes it took.
+    pub fn console_input(&mut self, mem: &mut Memory, port: usize, bytes: &[u8]) -> usize {
+        let Some(console) = &mut self.console else { return 0 };
+        let taken = console.push_input(port, bytes);
+        console.poll(mem);
+        self.drive_console();
+        taken
+    }
+
+    /// Takes what the guest has written to a port of the virtio console.
+    pub fn console_output(&mut self, mem: &mut Memory, port: usize) -> Vec<u8> {
+        let Some(console) = &mut self.console else { return Vec::new() };
+        let output = console.drain_output(port);
+        console.poll(mem);
+        self.drive_console();
+        output
+    }
+
+    /// Tells the guest the size of the virtio console's screen.
+    pub fn set_console_size(&mut self, mem: &mut Memory, columns: u16, rows: u16) {
+        if let Some(console) = &mut self.console {
+            console.set_size(mem, columns, rows);
+            self.drive_console();
+        }
+    }
+
+    /// Contents of files that the guest waits for have come.
+    pub fn files_arrived(&mut self, mem: &mut Memory) {
+        let unix_ns = self.unix_ns();
+        if let Some(p9) = &mut self.p9 {
+            p9.poll(mem, unix_ns);
+            self.drive_p9();
+        }
+    }
+
+    /// Wall time in nanoseconds since 1970.
+    fn unix_ns(&mut self) -> u64 {
+        u64::try_from(self.clock.unix_millis()).unwrap_or(0).saturating_mul(1_000_000)
+    }
+
+    /// Presses and releases keys, as bytes of scan code set 1. Takes all or nothing: false says to
+    /// try again later.
+    pub fn keyboard_input(&mut self, set1: &[u8]) -> bool {
+        self.with_ps2(|ps2, now| ps2.key(set1, now))
+    }
+
+    /// Lets something outside move keyboard or mouse; `act` gets guest time.
+    pub fn with_ps2<T>(&mut self, act: impl FnOnce(&mut Ps2, u64) -> T) -> T {
+        let now = self.clock.now();
+        let result = act(&mut self.ps2, now);
+        self.timer_changed(Timer::Ps2, now);
+        result
+    }
+
     /// Presses the power button, which a board without ACPI has not.
     pub fn press_power_button(&mut self) {
         if let Some(acpi) = &mut self.acpi {
@@ -364,7 +473,8 @@ impl Pc {
     /// Bytes that wait to be taken by the host, on the port that has most of them.
     pub(crate) fn output_waiting(&self) -> usize {
         let serial = self.uarts.iter().flatten().map(|uart| uart.output.len());
-        serial.chain([self.debug.waiting()]).max().unwrap_or(0)
+        let console = self.console.iter().flat_map(|console| &console.ports).map(|port| port.output.len());
+        serial.chain(console).chain([self.debug.waiting()]).max().unwrap_or(0)
     }
 
     /// An access that one device takes in one piece.
@@ -406,11 +516,31 @@ impl Pc {
                 self.timer_changed(Timer::Acpi, now);
                 value
             }
+            Target::Ps2 => {
+                let value = self.ps2.read(port, now);
+                self.timer_changed(Timer::Ps2, now);
+                value.into()
+            }
+            Target::P9(bar) => {
+                let offset = port - region.base;
+                let value =
+                    self.p9.as_mut().map_or(width.mask(), |p9| p9.port_read(bar.into(), offset, width));
+                self.drive_p9();
+                value
+            }
+            Target::VirtioConsole(bar) => {
+                let offset = port - region.base;
+                let console = self.console.as_mut();
+                let value =
+                    console.map_or(width.mask(), |console| console.port_read(bar.into(), offset, width));
+                self.drive_console();
+                value
+            }
         }
     }
 
     /// An access that one device takes in one piece.
-    fn write_device(&mut self, region: Region, port: u16, width: Width, value: u32) {
+    fn write_device(&mut self, mem: &mut Memory, region: Region, port: u16, width: Width, value: u32) {
         let now = self.clock.now();
         let byte = value as u8;
         match region.target {
@@ -458,6 +588,27 @@ impl Pc {
                 }
                 self.timer_changed(Timer::Acpi, now);
             }
+            Target::Ps2 => {
+                self.ps2.write(port, byte, now);
+                self.timer_changed(Timer::Ps2, now);
+                if self.ps2.take_reset() {
+                    self.ask(Request::Reset);
+                }
+            }
+            Target::P9(bar) => {
+                let unix_ns = self.unix_ns();
+                if let Some(p9) = &mut self.p9 {
+                    p9.port_write(mem, bar.into(), port - region.base, width, value, unix_ns);
+                }
+                self.drive_p9();
+            }
+            Target::VirtioConsole(bar) => {
+                if let Some(console) = &mut self.console {
+                    console.port_write(mem, bar.into(), port - region.base, width, value);
+                }
+                self.drive_console();
+                self.yield_requested |= self.output_waiting() > OUTPUT_LIMIT;
+            }
         }
     }
 
@@ -482,7 +633,7 @@ impl Pc {
             Target::Vbe => width == Width::Word,
             Target::FwCfg => width == Width::Word && port == fw_cfg::PORT_SELECT,
             Target::Pci => u32::from(port & 3) + width.bytes() <= 4,
-            Target::Acpi | Target::DebugExit => {
+            Target::Acpi | Target::DebugExit | Target::P9(_) | Target::VirtioConsole(_) => {
                 self.ports.find(port.wrapping_add(width.bytes() as u16 - 1)) == region
             }
             _ => false,
@@ -504,13 +655,13 @@ impl Bus for Pc {
         })
     }
 
-    fn port_write(&mut self, _mem: &mut Memory, port: u16, width: Width, value: u32) {
+    fn port_write(&mut self, mem: &mut Memory, port: u16, width: Width, value: u32) {
         if let Some(region) = self.whole(port, width) {
-            return self.write_device(region, port, width, value);
+            return self.write_device(mem, region, port, width, value);
         }
         for (i, byte) in (0..width.bytes() as u16).zip(value.to_le_bytes()) {
             let port = port.wrapping_add(i);
-            self.write_device(self.ports.find(port), port, Width::Byte, byte.into());
+            self.write_device(mem, self.ports.find(port), port, Width::Byte, byte.into());
         }
     }
 

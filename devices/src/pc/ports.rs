@@ -15,6 +15,8 @@ pub enum Target {
     SystemControl,
     /// Clock and CMOS.
     Rtc,
+    /// Keyboard and mouse controller.
+    Ps2,
     /// The latch that clears the FPU's error.
     FpuError,
     /// COM1 (0) to COM4 (3).
@@ -33,6 +35,10 @@ pub enum Target {
     Pci,
     /// ACPI power management.
     Acpi,
+    /// A base address of the virtio file system.
+    P9(u8),
+    /// A base address of the virtio console.
+    VirtioConsole(u8),
 }
 
 /// Consecutive ports of one device.

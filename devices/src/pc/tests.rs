@@ -36,7 +36,7 @@ fn config_address(slot: u8, offset: u32) -> u32 {
 fn nobody_answers_with_ones() {
     let (mut pc, mut mem, _) = default_board();
     for width in [Width::Byte, Width::Word, Width::Dword] {
-        for port in [0x80, 0x2e8, 0x3e8, 0xb000, 0xb2, 0xf4, 0x5658, 0xfffe] {
+        for port in [0x2e8, 0x3e8, 0xb000, 0xb2, 0xf4, 0x5658, 0xfff0] {
             assert_eq!(pc.port_read(&mut mem, port, width), width.mask(), "{port:x}");
         }
         for addr in [0x8000_0000, 0xe080_0000, 0xfeb0_0000, 0xfec0_0000, 0xfee0_0030, 0xffff_fffc] {
@@ -53,7 +53,7 @@ fn wide_accesses_reach_devices_of_bytes() {
     assert_eq!(pc.port_read(&mut mem, 0x3d4, Width::Word), 0x5a0f);
     // Scratch register of COM1, nobody at 400h and 401h, the debug console at 402h.
     pc.port_write(&mut mem, 0x3ff, Width::Dword, 0xffff_ff77);
-    assert_eq!(pc.port_read(&mut mem, 0x3ff, Width::Dword), 0xffe9_ff77);
+    assert_eq!(pc.port_read(&mut mem, 0x3ff, Width::Dword), 0xe9ff_ff77);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn serial_input_interrupts() {
     assert_eq!(pc.serial_input(0, b"x"), 1);
     assert!(pc.interrupt());
     assert_eq!(pc.acknowledge(), 0x34);
-    assert_eq!(pc.port_read(&mut mem, 0x3f8, Width::Byte), b'x'.into());
+    assert_eq!(pc.port_read(&mut mem, 0x3f8, Width::Byte), u32::from(b'x'));
     assert_eq!(pc.serial_input(2, b"x"), 0, "no COM3");
     pc.port_write(&mut mem, 0x2f8, Width::Byte, b'y'.into());
     assert_eq!(pc.serial_output(1), b"y");
@@ -108,6 +108,8 @@ fn the_timer_interrupts_at_its_deadline() {
     pc.port_write(&mut mem, 0x43, Width::Byte, 0x34);
     pc.port_write(&mut mem, 0x40, Width::Byte, 0xa9);
     assert!(!pc.yield_requested());
+    assert_eq!(pc.acknowledge(), 0x30, "the mode's output is high");
+    pc.port_write(&mut mem, 0x20, Width::Byte, 0x20);
     pc.port_write(&mut mem, 0x40, Width::Byte, 0x00);
     assert!(pc.yield_requested(), "169 ticks are over before the slice is");
     let deadline = pc.next_event().unwrap();
@@ -145,6 +147,8 @@ fn every_way_to_reset() {
     assert!(pc.yield_requested());
     assert_eq!(pc.take_request(), Some(Request::Reset));
     pc.port_write(&mut mem, 0x92, Width::Byte, 3);
+    assert_eq!(pc.take_request(), Some(Request::Reset));
+    pc.port_write(&mut mem, 0x64, Width::Byte, 0xfe);
     assert_eq!(pc.take_request(), Some(Request::Reset));
 }
 
@@ -254,6 +258,76 @@ fn the_framebuffer_and_the_window_are_mapped() {
     assert_eq!(pc.mmio_read(&mut mem, 0xfeb0_0000, Width::Dword), 0xaa55);
 }
 
+fn files_board() -> (Pc, Memory, ManualClock) {
+    let filesystem: Option<(Filesystem, Box<dyn BlobStore>)> =
+        Some((Filesystem::default(), Box::new(crate::fs::NoBlobs)));
+    board(Config { filesystem, virtio_console: true, ..Config::default() })
+}
+
+#[test]
+fn virtio_answers_where_its_base_addresses_are() {
+    let (mut pc, mut mem, _) = files_board();
+    assert_eq!(pc.port_read(&mut mem, 0xa812, Width::Word), 1, "number of queues at power-up");
+    pc.port_write(&mut mem, 0xcf8, Width::Dword, config_address(6, 0x10));
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0xffff_ffff);
+    assert_eq!(pc.port_read(&mut mem, 0xcfc, Width::Dword), 0xffff_ffc1);
+    assert_eq!(pc.port_read(&mut mem, 0xa812, Width::Word), 0xffff, "being sized");
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0xc100);
+    assert_eq!(pc.port_read(&mut mem, 0xc112, Width::Word), 1);
+    assert_eq!(pc.port_read(&mut mem, 0xa812, Width::Word), 0xffff);
+    assert_eq!(pc.port_read(&mut mem, 0xa602, Width::Dword), u32::from_le_bytes(*b"host"), "the mount tag");
+    // Legacy ports cannot be taken away by a base address.
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0x3c0);
+    pc.port_write(&mut mem, 0x3c8, Width::Byte, 7);
+    assert_eq!(pc.port_read(&mut mem, 0x3c8, Width::Byte), 7);
+    // Without I/O decoding there is nothing.
+    pc.port_write(&mut mem, 0xcf8, Width::Dword, config_address(6, 4));
+    pc.port_write(&mut mem, 0xcfc, Width::Word, 0);
+    assert_eq!(pc.port_read(&mut mem, 0xa602, Width::Byte), 0xff);
+}
+
+#[test]
+fn pci_interrupts_take_the_routed_line() {
+    let (mut pc, mut mem, _) = files_board();
+    set_up_pic(&mut pc, &mut mem);
+    pc.port_write(&mut mem, 0x4d1, Width::Byte, 0x0c);
+    pc.port_write(&mut mem, 0xcf8, Width::Dword, config_address(1, 0x60));
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0x0b0b_0a0a);
+    if let Some(p9) = &mut pc.p9 {
+        p9.transport.isr_status = 1;
+    }
+    pc.synchronize();
+    assert_eq!(pc.acknowledge(), 0x3a);
+    for port in [0xa0, 0x20] {
+        pc.port_write(&mut mem, port, Width::Byte, 0x20);
+    }
+    assert!(pc.interrupt(), "still asserted");
+    pc.port_write(&mut mem, 0xcfd, Width::Byte, 5);
+    assert_eq!(pc.acknowledge(), 0x35, "routed elsewhere");
+    assert_eq!(pc.port_read(&mut mem, 0xa700, Width::Byte), 1);
+    assert_eq!(pc.pci.irq_levels(), 0, "reading the status lets go");
+}
+
+#[test]
+fn keys_interrupt() {
+    let (mut pc, mut mem, clock) = default_board();
+    set_up_pic(&mut pc, &mut mem);
+    // Keyboard interrupt and translation on, keyboard enabled.
+    pc.port_write(&mut mem, 0x64, Width::Byte, 0x60);
+    pc.port_write(&mut mem, 0x60, Width::Byte, 0x45);
+    assert!(pc.keyboard_input(&[0x1e, 0x9e]));
+    clock.advance(10_000_000);
+    pc.begin_slice(10_000_000);
+    assert_eq!(pc.acknowledge(), 0x31);
+    assert_eq!(pc.port_read(&mut mem, 0x60, Width::Byte), 0x1e);
+    assert!(!pc.interrupt());
+    let next = pc.next_event().unwrap();
+    pc.port_write(&mut mem, 0x20, Width::Byte, 0x20);
+    pc.begin_slice(next);
+    assert_eq!(pc.acknowledge(), 0x31);
+    assert_eq!(pc.port_read(&mut mem, 0x60, Width::Byte), 0x9e);
+}
+
 #[test]
 fn setup_memory_tells_the_ram_size() {
     let (mut pc, mut mem, _) = board(Config { memory_size: 512 << 20, ..Config::default() });
@@ -263,9 +337,15 @@ fn setup_memory_tells_the_ram_size() {
 
 #[test]
 fn any_port_and_address_is_harmless() {
-    let (mut pc, mut mem, clock) = board(Config { acpi: true, uarts: [true; 4], ..Config::default() });
+    let (mut pc, mut mem, clock) = board(Config {
+        acpi: true,
+        uarts: [true; 4],
+        virtio_console: true,
+        filesystem: Some((Filesystem::default(), Box::new(crate::fs::NoBlobs))),
+        ..Config::default()
+    });
     for value in [0, 0x5555_5555, u32::MAX] {
-        for port in (0..0x1100).chain(0xafd0..0xb020).chain([0xfffe, 0xffff]) {
+        for port in (0..0x1100).chain(0xa5f0..0xb940).chain([0xfffe, 0xffff]) {
             for width in [Width::Byte, Width::Word, Width::Dword] {
                 pc.port_write(&mut mem, port, width, value & width.mask());
                 pc.port_read(&mut mem, port, width);

@@ -7,10 +7,11 @@ pub(super) enum Timer {
     Rtc,
     Apic,
     Acpi,
+    Ps2,
 }
 
 impl Timer {
-    pub const ALL: [Self; 4] = [Self::Pit, Self::Rtc, Self::Apic, Self::Acpi];
+    pub const ALL: [Self; 5] = [Self::Pit, Self::Rtc, Self::Apic, Self::Acpi, Self::Ps2];
 }
 
 /// The deadline of each timer and the first of them. All times are guest time in ns; `u64::MAX` is

@@ -60,6 +60,7 @@ pub enum Effect {
 }
 
 /// The bus: what configuration mechanism 1 reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pci {
     /// CONFIG_ADDRESS.
     pub address: u32,
