@@ -124,6 +124,36 @@ fn figures_are_printed_at_the_end() {
     assert!(text.contains("instructions") && text.contains("guest MIPS"), "{text}");
 }
 
+#[test]
+fn output_that_nobody_reads_ends_the_machine() {
+    let rom = Rom::new();
+    let endless = fs::File::open("/dev/zero").unwrap();
+    let mut child = rom
+        .boot(&["-ttyS0"])
+        .stdin(endless)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8(out.stderr).unwrap().starts_with("env86: Cannot write the guest's output: "));
+}
+
+#[test]
+fn a_triple_fault_is_an_error_where_the_machine_must_not_restart() {
+    let rom = Rom::new();
+    let mut bytes = fs::read(rom.path()).unwrap();
+    // lidt [cs:20h], where a limit of 0 lies, and int3
+    bytes[..7].copy_from_slice(&[0x2e, 0x0f, 0x01, 0x1e, 0x20, 0x00, 0xcc]);
+    bytes[0x20..0x26].fill(0);
+    fs::write(rom.path(), bytes).unwrap();
+    let out = rom.run(&["-ttyS0", "-no-reboot"], b"");
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8(out.stderr).unwrap().contains("triple fault"));
+}
+
 /// A terminal, and the program on it.
 struct Session {
     master: fs::File,

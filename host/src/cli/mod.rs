@@ -15,9 +15,21 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 /// What a command fails with: the chain of its sources is shown to the user.
 type CliError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What the environment can say.
+const ENVIRONMENT: &str = "\
+Environment:
+  ENV86_PATH  Where global images are, instead of ~/.env86
+  ENV86_LOG   Which parts log to stderr, and how much: debug, or pit=trace,9p=debug";
+
 /// A PC that fits in a file.
 #[derive(Parser, Debug)]
-#[command(name = "env86", disable_version_flag = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "env86",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = ENVIRONMENT
+)]
 pub struct Cli {
     /// Print the version
     #[arg(short = 'v', long)]

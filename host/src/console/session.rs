@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
 use tracing::debug;
@@ -83,10 +83,10 @@ pub fn run(machine: Machine, options: Options) -> Result<(Cause, Report), Sessio
     let stdin = StdinThread::spawn(on_stdin(input, is_terminal, wishes)).map_err(SessionError::Setup)?;
 
     let mut output = Output { show: options.serial, pattern: options.exit_on.map(Pattern::new) };
-    let forwarded = output.forward(&machine, &wished).and_then(|cause| {
-        machine.stop();
-        output.drain(&machine).map(|()| cause)
-    });
+    let forwarded = output.forward(&machine, &wished);
+    machine.stop();
+    // Nobody reads what is left if nobody read what was before it.
+    let forwarded = forwarded.and_then(|cause| output.drain(&machine).map(|()| cause));
     // The machine's end also frees the thread that feeds it.
     let ended = machine.wait();
     drop(stdin);
@@ -179,7 +179,7 @@ struct SignalThread {
 
 impl SignalThread {
     fn spawn(wishes: Sender<Wish>, saved: Saved) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
         let handle = signals.handle();
         let (done, is_done) = mpsc::channel();
         let thread = thread::Builder::new().name("signals".into()).spawn(move || {

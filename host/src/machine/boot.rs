@@ -2,6 +2,7 @@
 //! which memory, command line and file system.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +15,10 @@ use crate::image::{BlobDir, BlobError, FileRef, Image, find_kernel};
 
 /// Where a bzImage has its signature, `HdrS` (Linux boot protocol 2.00 and later).
 const LINUX_SIGNATURE: (usize, &[u8]) = (0x202, b"HdrS");
+/// Video memory in bytes where the image does not say.
+const DEFAULT_VIDEO_MEMORY: u64 = 8 << 20;
+/// The video memory that a card can have: 256 KiB, as the first VGA, to what fits below the ROMs.
+const VIDEO_MEMORY: RangeInclusive<u64> = 256 << 10..=256 << 20;
 /// Symbolic links followed on the way to a kernel.
 const MAX_LINKS: usize = 8;
 
@@ -67,6 +72,8 @@ pub(super) struct Parts {
     pub name: String,
     /// Memory in bytes.
     pub memory: u64,
+    /// Video memory in bytes.
+    pub video_memory: u32,
     /// APICs and ACPI are on the board.
     pub acpi: bool,
     /// The port that ends the machine.
@@ -89,10 +96,15 @@ impl Parts {
         };
         let (source, name) = source(config, &filesystem, &mut blobs)?;
         let json = image.map(|image| &image.config);
+        let video_memory = json.and_then(|j| j.vga_memory_size).unwrap_or(DEFAULT_VIDEO_MEMORY);
+        if !VIDEO_MEMORY.contains(&video_memory) {
+            return Err(MachineError::VideoMemory(video_memory));
+        }
         Ok(Self {
             source,
             name,
             memory: config.memory.or(json.and_then(|j| j.memory_size)).unwrap_or(DEFAULT_MEMORY),
+            video_memory: video_memory as u32,
             acpi: config.acpi.or(json.and_then(|j| j.acpi)).unwrap_or(false),
             debug_exit: config.debug_exit,
             filesystem,
@@ -328,6 +340,13 @@ mod tests {
         assert!(message(&config).contains("fs.json"), "{}", message(&config));
         fs::remove_file(dir.path().join("fs.json")).unwrap();
         assert!(message(&config).contains("fs.json` is missing"), "{}", message(&config));
+    }
+
+    #[test]
+    fn video_memory_has_bounds() {
+        let files: &[(&str, &[u8])] = &[("fs/k.bin", b"kern"), ("fs/i.bin", b"rd")];
+        let (_dir, config) = image(KERNEL_IN_BOOT, r#"{"vga_memory_size":1000000000000}"#, files);
+        assert!(message(&config).contains("vga_memory_size"), "{}", message(&config));
     }
 
     #[test]

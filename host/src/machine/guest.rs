@@ -42,6 +42,7 @@ impl PcGuest {
         };
         let board_config = devices::Config {
             memory_size: mem.size(),
+            vga_memory_size: parts.video_memory,
             acpi: parts.acpi,
             vga_rom,
             debug_exit: parts.debug_exit,

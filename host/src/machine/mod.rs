@@ -78,6 +78,11 @@ pub enum MachineError {
     /// The guest's memory cannot be made.
     #[error(transparent)]
     Memory(#[from] env86_emu::memory::MemoryError),
+    /// The video card cannot have that much or that little.
+    #[error(
+        "Video memory of {0} bytes (vga_memory_size in image.json) is not possible; choose between 256 KiB and 256 MiB"
+    )]
+    VideoMemory(u64),
     /// File contents that the guest needs cannot be read.
     #[error("The guest's file system has lost a file")]
     Blob(#[from] BlobError),
