@@ -1,1 +1,26 @@
-//! devices
+//! The chips on the board of an i386 PC, and the board.
+//!
+//! One chip, one file. A device is a plain struct that is told everything it needs: the access, the
+//! time, the memory to reach as a bus master. No operating system is in here.
+
+pub mod acpi;
+pub mod apic;
+pub mod debug;
+pub mod dma;
+pub mod fs;
+pub mod fw_cfg;
+pub mod ioapic;
+pub mod machine;
+pub mod pc;
+pub mod pci;
+pub mod pic;
+pub mod pit;
+pub mod ps2;
+pub mod rtc;
+pub mod system_control;
+pub mod uart;
+pub mod vga;
+pub mod virtio;
+
+pub use machine::{Event, Machine};
+pub use pc::{Clock, Config, Entropy, Pc};

@@ -87,22 +87,6 @@ pub fn image_root() -> Result<PathBuf> {
     find("ENV86_IMAGE_ROOT", "images/debian/root", "make image")
 }
 
-/// A copy of an image with one key of its image.json set; the contents are linked, not copied.
-pub fn with_setting(image: &Path, key: &str, value: serde_json::Value, copy: &Path) -> Result<PathBuf> {
-    let text = std::fs::read_to_string(image.join("image.json"))?;
-    let mut settings: serde_json::Value = serde_json::from_str(&text).map_err(io::Error::from)?;
-    settings[key] = value;
-    if copy.exists() {
-        std::fs::remove_dir_all(copy)?;
-    }
-    std::fs::create_dir_all(copy)?;
-    std::fs::write(copy.join("image.json"), settings.to_string())?;
-    for part in ["fs.json", "fs"] {
-        std::os::unix::fs::symlink(image.canonicalize()?.join(part), copy.join(part))?;
-    }
-    Ok(copy.to_owned())
-}
-
 /// A running machine whose COM1 a test reads and writes.
 pub struct Guest {
     process: Child,

@@ -1,0 +1,371 @@
+use super::*;
+use crate::pci::devfn;
+
+fn memory() -> Memory {
+    Memory::new(1 << 20).unwrap()
+}
+
+fn board(config: Config) -> (Pc, Memory, ManualClock) {
+    let clock = ManualClock::default();
+    (Pc::new(config, Box::new(clock.clone()), Box::new(Seeded(0))), memory(), clock)
+}
+
+fn default_board() -> (Pc, Memory, ManualClock) {
+    board(Config::default())
+}
+
+fn acpi_board() -> (Pc, Memory, ManualClock) {
+    board(Config { acpi: true, ..Config::default() })
+}
+
+/// The 8259 pair as a BIOS leaves it, with everything unmasked.
+fn set_up_pic(pc: &mut Pc, mem: &mut Memory) {
+    for (port, base, wiring) in [(0x20, 0x30, 4), (0xa0, 0x38, 2)] {
+        pc.port_write(mem, port, Width::Byte, 0x11);
+        for value in [base, wiring, 1, 0] {
+            pc.port_write(mem, port + 1, Width::Byte, value);
+        }
+    }
+}
+
+fn config_address(slot: u8, offset: u32) -> u32 {
+    1 << 31 | u32::from(devfn(slot, 0)) << 8 | offset
+}
+
+#[test]
+fn nobody_answers_with_ones() {
+    let (mut pc, mut mem, _) = default_board();
+    for width in [Width::Byte, Width::Word, Width::Dword] {
+        for port in [0x2e8, 0x3e8, 0xb000, 0xb2, 0xf4, 0x5658, 0xfff0] {
+            assert_eq!(pc.port_read(&mut mem, port, width), width.mask(), "{port:x}");
+        }
+        for addr in [0x8000_0000, 0xe080_0000, 0xfeb0_0000, 0xfec0_0000, 0xfee0_0030, 0xffff_fffc] {
+            assert_eq!(pc.mmio_read(&mut mem, addr, width), width.mask(), "{addr:x}");
+        }
+    }
+}
+
+#[test]
+fn wide_accesses_reach_devices_of_bytes() {
+    let (mut pc, mut mem, _) = default_board();
+    pc.port_write(&mut mem, 0x3d4, Width::Word, 0x5a0f);
+    assert_eq!(pc.vga.crtc.registers[0x0f], 0x5a);
+    assert_eq!(pc.port_read(&mut mem, 0x3d4, Width::Word), 0x5a0f);
+    // Scratch register of COM1, nobody at 400h and 401h, the debug console at 402h.
+    pc.port_write(&mut mem, 0x3ff, Width::Dword, 0xffff_ff77);
+    assert_eq!(pc.port_read(&mut mem, 0x3ff, Width::Dword), 0xe9ff_ff77);
+}
+
+#[test]
+fn vbe_registers_are_words_at_neighbouring_ports() {
+    let (mut pc, mut mem, _) = default_board();
+    pc.port_write(&mut mem, 0x1ce, Width::Word, 1);
+    pc.port_write(&mut mem, 0x1cf, Width::Word, 800);
+    assert_eq!(pc.port_read(&mut mem, 0x1cf, Width::Word), 800);
+    pc.port_write(&mut mem, 0x1ce, Width::Word, 0x0a);
+    assert_eq!(pc.port_read(&mut mem, 0x1cf, Width::Word), 128);
+}
+
+#[test]
+fn serial_input_interrupts() {
+    let (mut pc, mut mem, _) = default_board();
+    set_up_pic(&mut pc, &mut mem);
+    pc.port_write(&mut mem, 0x3fc, Width::Byte, 0x08);
+    pc.port_write(&mut mem, 0x3f9, Width::Byte, 0x01);
+    assert!(!pc.interrupt());
+    assert_eq!(pc.serial_input(0, b"x"), 1);
+    assert!(pc.interrupt());
+    assert_eq!(pc.acknowledge(), 0x34);
+    assert_eq!(pc.port_read(&mut mem, 0x3f8, Width::Byte), u32::from(b'x'));
+    assert_eq!(pc.serial_input(2, b"x"), 0, "no COM3");
+    pc.port_write(&mut mem, 0x2f8, Width::Byte, b'y'.into());
+    assert_eq!(pc.serial_output(1), b"y");
+    assert!(pc.serial_output(3).is_empty());
+}
+
+#[test]
+fn com1_and_com3_share_their_line() {
+    let (mut pc, mut mem, _) = board(Config { uarts: [true; 4], ..Config::default() });
+    set_up_pic(&mut pc, &mut mem);
+    for base in [0x3f8, 0x3e8] {
+        pc.port_write(&mut mem, base + 4, Width::Byte, 0x08);
+        pc.port_write(&mut mem, base + 1, Width::Byte, 0x01);
+    }
+    pc.serial_input(0, b"1");
+    pc.serial_input(2, b"3");
+    pc.port_read(&mut mem, 0x3f8, Width::Byte);
+    assert!(pc.interrupt(), "COM3 still asks");
+    pc.port_read(&mut mem, 0x3e8, Width::Byte);
+    assert!(!pc.interrupt());
+}
+
+#[test]
+fn the_timer_interrupts_at_its_deadline() {
+    let (mut pc, mut mem, clock) = default_board();
+    set_up_pic(&mut pc, &mut mem);
+    pc.begin_slice(0);
+    pc.set_slice_end(500_000);
+    pc.port_write(&mut mem, 0x43, Width::Byte, 0x34);
+    pc.port_write(&mut mem, 0x40, Width::Byte, 0xa9);
+    assert!(!pc.yield_requested());
+    assert_eq!(pc.acknowledge(), 0x30, "the mode's output is high");
+    pc.port_write(&mut mem, 0x20, Width::Byte, 0x20);
+    pc.port_write(&mut mem, 0x40, Width::Byte, 0x00);
+    assert!(pc.yield_requested(), "169 ticks are over before the slice is");
+    let deadline = pc.next_event().unwrap();
+    assert!((141_000..143_500).contains(&deadline), "{deadline}");
+    clock.advance(deadline - 1);
+    pc.begin_slice(deadline - 1);
+    assert!(!pc.interrupt());
+    clock.advance(1);
+    pc.begin_slice(deadline);
+    assert!(pc.interrupt());
+    assert_eq!(pc.acknowledge(), 0x30);
+    assert!(pc.next_event().unwrap() > deadline);
+}
+
+#[test]
+fn the_clock_chip_interrupts() {
+    let (mut pc, mut mem, clock) = default_board();
+    set_up_pic(&mut pc, &mut mem);
+    pc.port_write(&mut mem, 0x70, Width::Byte, 0x0b);
+    pc.port_write(&mut mem, 0x71, Width::Byte, 0x42);
+    let deadline = pc.next_event().unwrap();
+    clock.advance(deadline);
+    pc.begin_slice(deadline);
+    assert_eq!(pc.acknowledge(), 0x38);
+    pc.port_write(&mut mem, 0x70, Width::Byte, 0x0c);
+    assert_eq!(pc.port_read(&mut mem, 0x71, Width::Byte) & 0xc0, 0xc0);
+}
+
+#[test]
+fn every_way_to_reset() {
+    let (mut pc, mut mem, _) = default_board();
+    pc.port_write(&mut mem, 0xcf9, Width::Byte, 2);
+    assert_eq!(pc.take_request(), None);
+    pc.port_write(&mut mem, 0xcf9, Width::Byte, 6);
+    assert!(pc.yield_requested());
+    assert_eq!(pc.take_request(), Some(Request::Reset));
+    pc.port_write(&mut mem, 0x92, Width::Byte, 3);
+    assert_eq!(pc.take_request(), Some(Request::Reset));
+    pc.port_write(&mut mem, 0x64, Width::Byte, 0xfe);
+    assert_eq!(pc.take_request(), Some(Request::Reset));
+}
+
+#[test]
+fn reset_puts_devices_back() {
+    let (mut pc, mut mem, _) = acpi_board();
+    set_up_pic(&mut pc, &mut mem);
+    pc.port_write(&mut mem, 0xcf8, Width::Dword, config_address(1, 0x60));
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0x0b0b_0a0a);
+    pc.fpu_error();
+    pc.reset();
+    assert!(!pc.interrupt());
+    assert_eq!(pc.pci, {
+        let mut pci = Pci::default();
+        pci.plug(&pc.vga);
+        pci.plug(&Acpi::default());
+        pci
+    });
+}
+
+#[test]
+fn an_fpu_error_is_irq_13() {
+    let (mut pc, mut mem, _) = default_board();
+    set_up_pic(&mut pc, &mut mem);
+    pc.fpu_error();
+    assert_eq!(pc.acknowledge(), 0x3d);
+    pc.port_write(&mut mem, 0xf0, Width::Byte, 0);
+    pc.port_write(&mut mem, 0xa0, Width::Byte, 0x20);
+    pc.port_write(&mut mem, 0x20, Width::Byte, 0x20);
+    pc.fpu_error();
+    assert!(pc.interrupt(), "the line had been released");
+}
+
+#[test]
+fn power_off_through_acpi() {
+    let (mut pc, mut mem, _) = acpi_board();
+    pc.port_write(&mut mem, 0xb004, Width::Word, 1 << 13);
+    assert_eq!(pc.take_request(), Some(Request::PowerOff));
+    let (mut pc, mut mem, _) = default_board();
+    pc.port_write(&mut mem, 0xb004, Width::Word, 1 << 13);
+    assert_eq!(pc.take_request(), None, "there is no ACPI");
+}
+
+#[test]
+fn the_power_button_is_irq_9() {
+    let (mut pc, mut mem, _) = acpi_board();
+    set_up_pic(&mut pc, &mut mem);
+    pc.port_write(&mut mem, 0xb002, Width::Word, 1 << 8);
+    pc.press_power_button();
+    assert_eq!(pc.acknowledge(), 0x39);
+    pc.port_write(&mut mem, 0xb000, Width::Word, 1 << 8);
+    assert!(!pc.interrupts.interrupt());
+}
+
+#[test]
+fn the_local_timer_has_a_deadline() {
+    let (mut pc, mut mem, clock) = acpi_board();
+    assert_eq!(pc.apic_base(), 0xfee0_0900);
+    for (register, value) in [(0xf0, 0x1ff), (0x3e0, 0xb), (0x320, 0xef), (0x380, 5000)] {
+        pc.mmio_write(&mut mem, 0xfee0_0000 + register, Width::Dword, value);
+    }
+    assert_eq!(pc.next_event(), Some(5000));
+    clock.advance(2000);
+    assert_eq!(pc.mmio_read(&mut mem, 0xfee0_0390, Width::Dword), 3000);
+    assert_eq!(pc.mmio_read(&mut mem, 0xfee0_0032, Width::Byte), 5, "a part of the version");
+    clock.advance(3000);
+    pc.begin_slice(5000);
+    assert_eq!(pc.acknowledge(), 0xef);
+    assert_eq!(pc.next_event(), None);
+    pc.set_apic_base(0);
+    assert_eq!(pc.mmio_read(&mut mem, 0xfee0_0030, Width::Dword), u32::MAX);
+}
+
+#[test]
+fn the_io_apic_is_mapped() {
+    let (mut pc, mut mem, _) = acpi_board();
+    pc.mmio_write(&mut mem, 0xfec0_0000, Width::Dword, 1);
+    assert_eq!(pc.mmio_read(&mut mem, 0xfec0_0010, Width::Dword), 0x17_0011);
+}
+
+#[test]
+fn debug_ports() {
+    let (mut pc, mut mem, _) = board(Config { debug_exit: Some(0xf4), ..Config::default() });
+    pc.port_write(&mut mem, 0x402, Width::Byte, b'a'.into());
+    pc.port_write(&mut mem, 0xe9, Width::Byte, b'b'.into());
+    assert_eq!(pc.port_read(&mut mem, 0x402, Width::Byte), 0xe9);
+    assert_eq!(pc.debug.take_output(), b"ab");
+    pc.port_write(&mut mem, 0xf4, Width::Dword, 0x1_0002);
+    assert_eq!(pc.take_request(), Some(Request::DebugExit(0x1_0002)));
+}
+
+#[test]
+fn firmware_configuration_ports() {
+    let (mut pc, mut mem, _) = default_board();
+    pc.port_write(&mut mem, 0x510, Width::Word, 0);
+    let read: Vec<u8> = (0..4).map(|_| pc.port_read(&mut mem, 0x511, Width::Byte) as u8).collect();
+    assert_eq!(read, b"QEMU");
+}
+
+#[test]
+fn the_framebuffer_and_the_window_are_mapped() {
+    let (mut pc, mut mem, _) = board(Config { vga_rom: vec![0x55, 0xaa], ..Config::default() });
+    pc.mmio_write(&mut mem, 0xe000_0010, Width::Dword, 0x1234_5678);
+    assert_eq!(pc.mmio_read(&mut mem, 0xe000_0012, Width::Word), 0x1234);
+    pc.mmio_write(&mut mem, 0xa_0000, Width::Byte, 0x41);
+    assert_eq!(pc.mmio_read(&mut mem, 0xa_0000, Width::Byte), 0x41);
+    assert_eq!(pc.mmio_read(&mut mem, 0xfeb0_0000, Width::Dword), 0xaa55);
+}
+
+fn files_board() -> (Pc, Memory, ManualClock) {
+    let filesystem: Option<(Filesystem, Box<dyn BlobStore>)> =
+        Some((Filesystem::default(), Box::new(crate::fs::NoBlobs)));
+    board(Config { filesystem, virtio_console: true, ..Config::default() })
+}
+
+#[test]
+fn virtio_answers_where_its_base_addresses_are() {
+    let (mut pc, mut mem, _) = files_board();
+    assert_eq!(pc.port_read(&mut mem, 0xa812, Width::Word), 1, "number of queues at power-up");
+    pc.port_write(&mut mem, 0xcf8, Width::Dword, config_address(6, 0x10));
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0xffff_ffff);
+    assert_eq!(pc.port_read(&mut mem, 0xcfc, Width::Dword), 0xffff_ffc1);
+    assert_eq!(pc.port_read(&mut mem, 0xa812, Width::Word), 0xffff, "being sized");
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0xc100);
+    assert_eq!(pc.port_read(&mut mem, 0xc112, Width::Word), 1);
+    assert_eq!(pc.port_read(&mut mem, 0xa812, Width::Word), 0xffff);
+    assert_eq!(pc.port_read(&mut mem, 0xa602, Width::Dword), u32::from_le_bytes(*b"host"), "the mount tag");
+    // Legacy ports cannot be taken away by a base address.
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0x3c0);
+    pc.port_write(&mut mem, 0x3c8, Width::Byte, 7);
+    assert_eq!(pc.port_read(&mut mem, 0x3c8, Width::Byte), 7);
+    // Without I/O decoding there is nothing.
+    pc.port_write(&mut mem, 0xcf8, Width::Dword, config_address(6, 4));
+    pc.port_write(&mut mem, 0xcfc, Width::Word, 0);
+    assert_eq!(pc.port_read(&mut mem, 0xa602, Width::Byte), 0xff);
+}
+
+#[test]
+fn pci_interrupts_take_the_routed_line() {
+    let (mut pc, mut mem, _) = files_board();
+    set_up_pic(&mut pc, &mut mem);
+    pc.port_write(&mut mem, 0x4d1, Width::Byte, 0x0c);
+    pc.port_write(&mut mem, 0xcf8, Width::Dword, config_address(1, 0x60));
+    pc.port_write(&mut mem, 0xcfc, Width::Dword, 0x0b0b_0a0a);
+    if let Some(p9) = &mut pc.p9 {
+        p9.transport.isr_status = 1;
+    }
+    pc.synchronize();
+    assert_eq!(pc.acknowledge(), 0x3a);
+    for port in [0xa0, 0x20] {
+        pc.port_write(&mut mem, port, Width::Byte, 0x20);
+    }
+    assert!(pc.interrupt(), "still asserted");
+    pc.port_write(&mut mem, 0xcfd, Width::Byte, 5);
+    assert_eq!(pc.acknowledge(), 0x35, "routed elsewhere");
+    assert_eq!(pc.port_read(&mut mem, 0xa700, Width::Byte), 1);
+    assert_eq!(pc.pci.irq_levels(), 0, "reading the status lets go");
+}
+
+#[test]
+fn keys_interrupt() {
+    let (mut pc, mut mem, clock) = default_board();
+    set_up_pic(&mut pc, &mut mem);
+    // Keyboard interrupt and translation on, keyboard enabled.
+    pc.port_write(&mut mem, 0x64, Width::Byte, 0x60);
+    pc.port_write(&mut mem, 0x60, Width::Byte, 0x45);
+    assert!(pc.keyboard_input(&[0x1e, 0x9e]));
+    clock.advance(10_000_000);
+    pc.begin_slice(10_000_000);
+    assert_eq!(pc.acknowledge(), 0x31);
+    assert_eq!(pc.port_read(&mut mem, 0x60, Width::Byte), 0x1e);
+    assert!(!pc.interrupt());
+    let next = pc.next_event().unwrap();
+    pc.port_write(&mut mem, 0x20, Width::Byte, 0x20);
+    pc.begin_slice(next);
+    assert_eq!(pc.acknowledge(), 0x31);
+    assert_eq!(pc.port_read(&mut mem, 0x60, Width::Byte), 0x9e);
+}
+
+#[test]
+fn setup_memory_tells_the_ram_size() {
+    let (mut pc, mut mem, _) = board(Config { memory_size: 512 << 20, ..Config::default() });
+    pc.port_write(&mut mem, 0x70, Width::Byte, 0x35);
+    assert_eq!(pc.port_read(&mut mem, 0x71, Width::Byte), 0x1f);
+}
+
+#[test]
+fn any_port_and_address_is_harmless() {
+    let (mut pc, mut mem, clock) = board(Config {
+        acpi: true,
+        uarts: [true; 4],
+        virtio_console: true,
+        filesystem: Some((Filesystem::default(), Box::new(crate::fs::NoBlobs))),
+        ..Config::default()
+    });
+    for value in [0, 0x5555_5555, u32::MAX] {
+        for port in (0..0x1100).chain(0xa5f0..0xb940).chain([0xfffe, 0xffff]) {
+            for width in [Width::Byte, Width::Word, Width::Dword] {
+                pc.port_write(&mut mem, port, width, value & width.mask());
+                pc.port_read(&mut mem, port, width);
+            }
+        }
+        clock.advance(1_000_000_000);
+        let now = pc.time();
+        pc.begin_slice(now);
+        pc.acknowledge();
+    }
+    for addr in [0xa_0000, 0xb_ffff, 0xe000_0000, 0xe07f_ffff, 0xfec0_0ffd, 0xfee0_0fff, u32::MAX] {
+        for width in [Width::Byte, Width::Word, Width::Dword] {
+            pc.mmio_write(&mut mem, addr, width, width.mask());
+            pc.mmio_read(&mut mem, addr, width);
+        }
+    }
+}
+
+#[test]
+fn a_board_can_be_sent_to_a_thread() {
+    fn sendable<T: Send>() {}
+    sendable::<crate::Machine>();
+}

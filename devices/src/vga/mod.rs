@@ -1,0 +1,297 @@
+//! The VGA with the Bochs VBE extensions: registers, 256 KiB of planes, a linear framebuffer.
+//!
+//! Sources: IBM VGA Technical Reference (1992), Bochs' dispi interface. The card answers at the
+//! monochrome and the colour addresses alike, as v86's does.
+
+mod memory;
+pub mod registers;
+mod text;
+mod vbe;
+
+use crate::pci::{COMMAND_IO, COMMAND_MEMORY, ConfigSpace, Function, devfn};
+use env86_emu::Width;
+use registers::{Attribute, Crtc, Dac, GRAPHICS_MASKS, Indexed, SEQUENCER_MASKS, crtc, graphics, sequencer};
+pub use text::{Cell, Cursor, TextScreen, cp437};
+pub use vbe::Vbe;
+
+/// Physical address of the window that the processor reaches the planes through.
+pub const WINDOW: u32 = 0xa_0000;
+/// Bytes of the window.
+pub const WINDOW_SIZE: u32 = 0x2_0000;
+/// Physical address of the linear framebuffer.
+pub const FRAMEBUFFER: u32 = 0xe000_0000;
+/// Physical address of the video BIOS ROM, where the board has one.
+pub const ROM: u32 = 0xfeb0_0000;
+/// Bytes of the ROM's place.
+pub const ROM_SIZE: u32 = 0x1_0000;
+/// Bytes of a plane.
+pub const PLANE_SIZE: usize = 0x1_0000;
+/// The least memory a framebuffer has.
+pub const MIN_MEMORY: u32 = 256 << 10;
+/// The most, so that it ends below the other memory-mapped devices.
+pub const MAX_MEMORY: u32 = 256 << 20;
+
+/// First and last of the VGA's ports at the monochrome addresses.
+pub const MONO_PORTS: core::ops::RangeInclusive<u16> = 0x3b4..=0x3ba;
+/// First and last of the VGA's ports.
+pub const PORTS: core::ops::RangeInclusive<u16> = 0x3c0..=0x3df;
+/// The dispi index port, 16 bits wide.
+pub const VBE_INDEX: u16 = 0x1ce;
+/// The dispi data port, 16 bits wide.
+pub const VBE_DATA: u16 = 0x1cf;
+
+const ATTRIBUTE_WRITE: u16 = 0x3c0;
+const ATTRIBUTE_READ: u16 = 0x3c1;
+/// Miscellaneous output when written, input status 0 when read.
+const MISCELLANEOUS_WRITE: u16 = 0x3c2;
+const ENABLE: u16 = 0x3c3;
+const SEQUENCER_INDEX: u16 = 0x3c4;
+const SEQUENCER_DATA: u16 = 0x3c5;
+const DAC_MASK: u16 = 0x3c6;
+/// Read index when written, state when read.
+const DAC_READ_INDEX: u16 = 0x3c7;
+const DAC_WRITE_INDEX: u16 = 0x3c8;
+const DAC_DATA: u16 = 0x3c9;
+const FEATURE_READ: u16 = 0x3ca;
+const MISCELLANEOUS_READ: u16 = 0x3cc;
+const GRAPHICS_INDEX: u16 = 0x3ce;
+const GRAPHICS_DATA: u16 = 0x3cf;
+const CRTC_INDEX: u16 = 0x3d4;
+const CRTC_DATA: u16 = 0x3d5;
+/// Input status 1 when read, feature control when written.
+const INPUT_STATUS_1: u16 = 0x3da;
+const MONO_CRTC_INDEX: u16 = 0x3b4;
+const MONO_CRTC_DATA: u16 = 0x3b5;
+const MONO_INPUT_STATUS_1: u16 = 0x3ba;
+
+/// Input status 0: the monitor's sense line.
+const SENSE: u8 = 1 << 4;
+/// Input status 1: the beam is outside the picture.
+const DISPLAY_DISABLED: u8 = 1 << 0;
+/// Input status 1: vertical retrace.
+const VERTICAL_RETRACE: u8 = 1 << 3;
+/// Duration of a dot in picoseconds at 25.175 MHz and at 28.322 MHz.
+const DOT_PS: [u64; 2] = [39_722, 35_308];
+/// Fewer lines than this are no picture: the registers are not set up.
+const LEAST_LINES: u32 = 100;
+
+/// The card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vga {
+    /// CRT controller.
+    pub crtc: Crtc,
+    /// Sequencer.
+    pub sequencer: Indexed<{ sequencer::COUNT }>,
+    /// Graphics controller.
+    pub graphics: Indexed<{ graphics::COUNT }>,
+    /// Attribute controller.
+    pub attribute: Attribute,
+    /// Palette DAC.
+    pub dac: Dac,
+    /// Miscellaneous output.
+    pub miscellaneous: u8,
+    /// Feature control.
+    pub feature: u8,
+    /// VGA enable: a bit that is remembered.
+    pub enable: u8,
+    /// The four latches, plane 0 in the low byte.
+    pub latch: u32,
+    /// The four planes, one after the other; see the storage notes in this folder.
+    pub planes: Box<[u8]>,
+    /// The Bochs VBE extensions.
+    pub vbe: Vbe,
+    /// The linear framebuffer.
+    pub framebuffer: Box<[u8]>,
+    /// Counts writes that may change the picture, so that a console sees whether to look again.
+    pub changes: u64,
+}
+
+impl Vga {
+    /// A card after power-on with `memory` bytes of framebuffer, brought into
+    /// [`MIN_MEMORY`]`..=`[`MAX_MEMORY`] and up to a power of two.
+    pub fn new(memory: u32) -> Self {
+        let memory = memory.clamp(MIN_MEMORY, MAX_MEMORY).next_power_of_two();
+        let mut crtc = Crtc::new([0; crtc::COUNT]);
+        crtc.registers[crtc::CURSOR_START] = 14;
+        crtc.registers[crtc::CURSOR_END] = 15;
+        let mut sequencer = Indexed::new([0; sequencer::COUNT]);
+        sequencer.registers[sequencer::MAP_MASK] = 0x0f;
+        let mut graphics = Indexed::new([0; graphics::COUNT]);
+        graphics.registers[graphics::BIT_MASK] = 0xff;
+        Self {
+            crtc,
+            sequencer,
+            graphics,
+            attribute: Attribute::default(),
+            dac: Dac::default(),
+            miscellaneous: 0xff,
+            feature: 0,
+            enable: 1,
+            latch: 0,
+            planes: vec![0; 4 * PLANE_SIZE].into_boxed_slice(),
+            vbe: Vbe::default(),
+            framebuffer: vec![0; memory as usize].into_boxed_slice(),
+            changes: 0,
+        }
+    }
+
+    /// What a reset does: registers as after power-on; the memory keeps its contents.
+    pub fn reset(&mut self) {
+        let fresh = Self::new(MIN_MEMORY);
+        let planes = core::mem::take(&mut self.planes);
+        let framebuffer = core::mem::take(&mut self.framebuffer);
+        *self = Self { planes, framebuffer, changes: self.changes.wrapping_add(1), ..fresh };
+    }
+
+    /// Graphics are shown, by VBE or by the VGA itself.
+    pub fn graphics_shown(&self) -> bool {
+        self.vbe.active || self.attribute.graphics()
+    }
+
+    /// Reads a port of [`PORTS`] or [`MONO_PORTS`].
+    pub fn read(&mut self, port: u16, now: u64) -> u8 {
+        match port {
+            ATTRIBUTE_WRITE => self.attribute.index,
+            ATTRIBUTE_READ => self.attribute.read(),
+            MISCELLANEOUS_WRITE => SENSE,
+            ENABLE => self.enable,
+            SEQUENCER_INDEX => self.sequencer.index,
+            SEQUENCER_DATA => self.sequencer.read(),
+            DAC_MASK => self.dac.mask,
+            DAC_READ_INDEX => self.dac.state,
+            DAC_WRITE_INDEX => self.dac.write_index(),
+            DAC_DATA => self.dac.read(self.vbe.wide_dac()),
+            FEATURE_READ => self.feature,
+            MISCELLANEOUS_READ => self.miscellaneous,
+            GRAPHICS_INDEX => self.graphics.index,
+            GRAPHICS_DATA => self.graphics.read(),
+            CRTC_INDEX | MONO_CRTC_INDEX => self.crtc.index,
+            CRTC_DATA | MONO_CRTC_DATA => self.crtc.read(),
+            INPUT_STATUS_1 | MONO_INPUT_STATUS_1 => {
+                self.attribute.data_next = false;
+                self.input_status_1(now)
+            }
+            _ => 0xff,
+        }
+    }
+
+    /// Writes a port of [`PORTS`] or [`MONO_PORTS`].
+    pub fn write(&mut self, port: u16, value: u8) {
+        self.changes = self.changes.wrapping_add(1);
+        match port {
+            ATTRIBUTE_WRITE => self.attribute.write(value),
+            MISCELLANEOUS_WRITE => self.miscellaneous = value,
+            ENABLE => self.enable = value & 1,
+            SEQUENCER_INDEX => self.sequencer.index = value,
+            SEQUENCER_DATA => self.sequencer.write(value, &SEQUENCER_MASKS),
+            DAC_MASK => self.dac.mask = value,
+            DAC_READ_INDEX => self.dac.set_read_index(value),
+            DAC_WRITE_INDEX => self.dac.set_write_index(value),
+            DAC_DATA => self.dac.write(value, self.vbe.wide_dac()),
+            GRAPHICS_INDEX => self.graphics.index = value,
+            GRAPHICS_DATA => self.graphics.write(value, &GRAPHICS_MASKS),
+            CRTC_INDEX | MONO_CRTC_INDEX => self.crtc.index = value,
+            CRTC_DATA | MONO_CRTC_DATA => self.crtc.write_protected(value),
+            INPUT_STATUS_1 | MONO_INPUT_STATUS_1 => self.feature = value,
+            _ => {}
+        }
+    }
+
+    /// Reads [`VBE_INDEX`] or [`VBE_DATA`].
+    pub fn read_vbe(&self, port: u16) -> u16 {
+        if port == VBE_INDEX { self.vbe.index } else { self.vbe.read(self.framebuffer.len()) }
+    }
+
+    /// Writes [`VBE_INDEX`] or [`VBE_DATA`].
+    pub fn write_vbe_port(&mut self, port: u16, value: u16) {
+        if port == VBE_INDEX {
+            self.vbe.index = value;
+        } else {
+            self.changes = self.changes.wrapping_add(1);
+            self.write_vbe(value);
+        }
+    }
+
+    /// Reads the window at [`WINDOW`], by offset.
+    pub fn read_window(&mut self, offset: u32, width: Width) -> u32 {
+        (0..width.bytes()).rev().fold(0, |value, i| value << 8 | u32::from(self.window_read(offset + i)))
+    }
+
+    /// Writes the window at [`WINDOW`], by offset.
+    pub fn write_window(&mut self, offset: u32, width: Width, value: u32) {
+        self.changes = self.changes.wrapping_add(1);
+        for (i, byte) in (0..width.bytes()).zip(value.to_le_bytes()) {
+            self.window_write(offset + i, byte);
+        }
+    }
+
+    /// Reads the framebuffer, by offset.
+    pub fn read_framebuffer(&self, offset: u32, width: Width) -> u32 {
+        let byte = |at: u32| self.framebuffer.get(at as usize).copied().unwrap_or(0xff);
+        (0..width.bytes()).rev().fold(0, |value, i| value << 8 | u32::from(byte(offset.saturating_add(i))))
+    }
+
+    /// Writes the framebuffer, by offset.
+    pub fn write_framebuffer(&mut self, offset: u32, width: Width, value: u32) {
+        self.changes = self.changes.wrapping_add(1);
+        let bytes = value.to_le_bytes();
+        let start = offset as usize;
+        if let Some(target) = self.framebuffer.get_mut(start..start.saturating_add(width.bytes() as usize)) {
+            target.copy_from_slice(&bytes[..target.len()]);
+        }
+    }
+
+    /// Where the beam is, from the time and the CRT controller's timing.
+    fn input_status_1(&self, now: u64) -> u8 {
+        let registers = &self.crtc.registers;
+        let clocking = self.sequencer.registers[sequencer::CLOCKING_MODE];
+        let dots = if clocking & sequencer::CLOCKING_8_DOTS != 0 { 8 } else { 9 };
+        let dots = dots << u64::from(clocking & sequencer::CLOCKING_HALF != 0);
+        let character_ps = dots * DOT_PS[usize::from(self.miscellaneous >> 2 & 1)];
+        // Until a mode is set the beam moves as in text mode 3.
+        let set_up = self.crtc.vertical_total() >= LEAST_LINES;
+        let (columns, shown_columns, lines, shown_lines, retrace) = if set_up {
+            (
+                u64::from(registers[crtc::HORIZONTAL_TOTAL]) + 5,
+                u64::from(registers[crtc::HORIZONTAL_DISPLAY_END]) + 1,
+                self.crtc.vertical_total(),
+                self.crtc.vertical_display_end() + 1,
+                self.crtc.vertical_retrace_start(),
+            )
+        } else {
+            (100, 80, 449, 400, 412)
+        };
+        let line_ps = columns * character_ps;
+        let in_frame = (u128::from(now) * 1000 % u128::from(line_ps * u64::from(lines))) as u64;
+        let line = (in_frame / line_ps) as u32;
+        let column = in_frame % line_ps / character_ps;
+        // The end has the low four bits of the line after the retrace.
+        let end = u32::from(registers[crtc::VERTICAL_RETRACE_END]) & 0xf;
+        let length = if set_up { end.wrapping_sub(retrace) & 0xf } else { 2 };
+        let mut status = 0;
+        if line >= shown_lines || column >= shown_columns {
+            status |= DISPLAY_DISABLED;
+        }
+        if (retrace..retrace + length.max(1)).contains(&line) {
+            status |= DISPLAY_DISABLED | VERTICAL_RETRACE;
+        }
+        status
+    }
+}
+
+impl Function for Vga {
+    fn devfn(&self) -> u8 {
+        devfn(0x12, 0)
+    }
+
+    fn config_space(&self) -> ConfigSpace {
+        ConfigSpace::new(0x1234, 0x1111, 0x03_0000, 0)
+            .with_subsystem(0x1af4, 0x1100)
+            .with_command(COMMAND_IO | COMMAND_MEMORY)
+            .with_fixed_memory_bar(0, FRAMEBUFFER, self.framebuffer.len() as u32)
+            .with_fixed_rom(ROM, ROM_SIZE)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! Every instruction against the host's own x87: the whole unit's state before and after, over
+//! random operands among which the special values are common.
+#![allow(unsafe_code)]
+
+use super::*;
+
+core::arch::global_asm!(
+    // One stub per register form (D8 C0 to DF FF) and one per memory form (operand at RDI), each
+    // four bytes: the instruction, RET, padding.
+    ".balign 16",
+    "env86_test_register_forms:",
+    ".set opcode, 0xd8",
+    ".rept 8",
+    ".set modrm, 0xc0",
+    ".rept 64",
+    ".byte opcode, modrm, 0xc3, 0x90",
+    ".set modrm, modrm + 1",
+    ".endr",
+    ".set opcode, opcode + 1",
+    ".endr",
+    "env86_test_memory_forms:",
+    ".set opcode, 0xd8",
+    ".rept 8",
+    ".set modrm, 7",
+    ".rept 8",
+    ".byte opcode, modrm, 0xc3, 0x90",
+    ".set modrm, modrm + 8",
+    ".endr",
+    ".set opcode, opcode + 1",
+    ".endr",
+);
+
+/// What an instruction sees and leaves behind outside the unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct World {
+    memory: [u8; 112],
+    flags: u64,
+    ax: u16,
+}
+
+impl Operands for World {
+    fn load<const N: usize>(&mut self) -> Result<[u8; N]> {
+        Ok(core::array::from_fn(|i| self.memory[i]))
+    }
+    fn store<const N: usize>(&mut self, bytes: [u8; N]) -> Result<()> {
+        self.memory[..N].copy_from_slice(&bytes);
+        Ok(())
+    }
+    fn set_ax(&mut self, value: u16) {
+        self.ax = value;
+    }
+    fn eflags(&self) -> u32 {
+        self.flags as u32
+    }
+    fn set_eflags(&mut self, zf: bool, pf: bool, cf: bool) {
+        let bit = |set, flag| if set { u64::from(flag) } else { 0 };
+        self.flags = self.flags & !u64::from(ARITHMETIC_FLAGS) | bit(zf, ZF) | bit(pf, PF) | bit(cf, CF);
+    }
+}
+
+const ARITHMETIC_FLAGS: u32 = 0x8d5;
+
+fn insn(opcode: u8, modrm: u8) -> Insn {
+    Insn { opcode, modrm, op32: true, protected: true, cs: 0, eip: 0, ds: 0, dp: 0 }
+}
+
+fn image_of(fpu: &Fpu) -> [u8; environment::SAVE_32] {
+    let mut image = [0; environment::SAVE_32];
+    image[..environment::ENVIRONMENT_32].copy_from_slice(&fpu.environment32(&insn(0xdd, 0x37)));
+    fpu.stack_image(&mut image[environment::ENVIRONMENT_32..]);
+    image
+}
+
+fn fpu_of(image: &[u8; environment::SAVE_32]) -> Fpu {
+    let mut fpu = Fpu::default();
+    fpu.load_environment32(&insn(0xdd, 0x27), image);
+    fpu.load_stack(&image[environment::ENVIRONMENT_32..]);
+    fpu
+}
+
+/// Executes one instruction on the host.
+fn hardware(opcode: u8, modrm: u8, fpu: &Fpu, world: &mut World) -> Fpu {
+    let mut image = image_of(fpu);
+    let index = usize::from(opcode - 0xd8);
+    let offset = if modrm >= 0xc0 {
+        index * 64 + usize::from(modrm - 0xc0)
+    } else {
+        8 * 64 + index * 8 + usize::from(modrm >> 3 & 7)
+    };
+    // SAFETY: the stub is one x87 instruction and RET. It writes at most 108 bytes at RDI, which
+    // `memory` has; FRSTOR and FNSAVE move exactly `image`. FNSAVE leaves the unit as FNINIT does,
+    // which is what the ABI asks for between functions, and all its registers are declared.
+    unsafe {
+        core::arch::asm!(
+            "frstor [{image}]",
+            "lea {stub}, [rip + env86_test_register_forms]",
+            "add {stub}, {offset}",
+            "push {flags}",
+            "popfq",
+            "call {stub}",
+            "pushfq",
+            "pop {flags}",
+            "fnsave [{image}]",
+            image = in(reg) image.as_mut_ptr(),
+            stub = out(reg) _,
+            offset = in(reg) offset * 4,
+            flags = inout(reg) world.flags,
+            in("rdi") world.memory.as_mut_ptr(),
+            inout("ax") world.ax,
+            out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+            out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+        );
+    }
+    fpu_of(&image)
+}
+
+const SEED: u64 = 7;
+const COUNT: usize = 200000;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    /// Bits in patterns that rounding cares about.
+    fn bits(&mut self) -> u64 {
+        let x = self.next();
+        match self.below(8) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => x & u64::MAX << self.below(64),
+            3 => x | u64::MAX >> self.below(64),
+            4 => 1 << self.below(64),
+            5 => (1u64 << self.below(64)).wrapping_sub(self.below(3)),
+            _ => x,
+        }
+    }
+
+    fn f80(&mut self) -> F80 {
+        const EXPONENTS: [u16; 15] =
+            [0, 0, 0, 1, 2, 63, 64, 65, 0x3ffe, 0x3fff, 0x4000, 0x403d, 0x403e, 0x7ffe, 0x7fff];
+        let significand = match self.below(8) {
+            0 => 0,
+            1 => 1 << 63,
+            2 => 3 << 62 | self.bits(),
+            3 => self.bits(),
+            _ => 1 << 63 | self.bits(),
+        };
+        let exponent = match self.below(8) {
+            0 | 1 => self.pick(&EXPONENTS),
+            2 => 0x3fff - 20 + self.below(100) as u16,
+            3 => 0x3fff - 160 + self.below(320) as u16,
+            4 => 0x3fff - 1100 + self.below(2200) as u16,
+            5 | 6 => 0x3fff - 4 + self.below(8) as u16,
+            _ => self.below(0x8000) as u16,
+        };
+        F80::new(self.one_in(2), exponent, significand)
+    }
+
+    fn memory(&mut self) -> [u8; 112] {
+        let mut memory = [0; 112];
+        for chunk in memory.chunks_exact_mut(8) {
+            let bits = match self.below(4) {
+                0 => self.bits() & 0x800f_ffff_ffff_ffff | self.pick(&[0, 0x7ff << 52, 0x3ff << 52]),
+                1 => self.bits() & 0x807f_ffff | self.pick(&[0, 0xff << 23, 0x7f << 23]),
+                2 => self.below(1 << 20),
+                _ => self.bits(),
+            };
+            chunk.copy_from_slice(&bits.to_le_bytes());
+        }
+        memory
+    }
+
+    fn fpu(&mut self) -> Fpu {
+        let mut fpu = Fpu::default();
+        let masks = if self.one_in(3) { self.below(64) as u16 } else { 0x3f };
+        let mode = if self.one_in(3) { 3 } else { self.below(16) as u16 };
+        fpu.set_control_word(masks | mode << 8);
+        // Raised earlier: only what is masked, or the instruction would not start.
+        let raised = if self.one_in(2) { self.next() as u16 & (masks | SF) } else { 0 };
+        fpu.set_status_word(raised | self.next() as u16 & (CONDITION_CODES | 7 << TOP_SHIFT));
+        fpu.empty = if self.one_in(4) { self.next() as u8 } else { 1 << fpu.physical(7) };
+        if self.one_in(8) {
+            fpu.empty = 0;
+        }
+        for i in 0..8 {
+            fpu.regs[i] = self.f80();
+        }
+        let near = self.below(4) as u8;
+        if near < 2 {
+            // Operands that meet: equal, or a few bits apart.
+            let mut b = fpu.st(0);
+            b.sign_exponent ^= self.pick(&[0, 0x8000]);
+            b.sign_exponent = b.sign_exponent.wrapping_add(self.below(8) as u16).wrapping_sub(4);
+            b.significand ^= self.pick(&[0, 0, 1, 3, 1 << 62, 0x8000]);
+            let one = fpu.physical(1);
+            fpu.regs[one] = b;
+        }
+        fpu
+    }
+}
+
+/// Runs `count` cases of one instruction; describes the first difference.
+fn differences(opcode: u8, modrm: u8, count: usize, undefined: u16) -> (usize, String) {
+    let mut random = Random(SEED << 16 | u64::from(opcode) << 8 | u64::from(modrm));
+    let (mut found, mut first) = (0, String::new());
+    for _ in 0..count {
+        let before = random.fpu();
+        let world = World {
+            memory: random.memory(),
+            flags: 0x202 | random.next() & u64::from(ARITHMETIC_FLAGS),
+            ax: 0x1234,
+        };
+        let (mut expected_world, mut world_after) = (world, world);
+        let mut expected = hardware(opcode, modrm, &before, &mut expected_world);
+        let mut fpu = before.clone();
+        fpu.execute(&insn(opcode, modrm), &mut world_after).expect("an instruction");
+        // Where the code lies is the host's business.
+        (expected.ip, expected.cs, expected.dp, expected.ds) = (fpu.ip, fpu.cs, fpu.dp, fpu.ds);
+        (expected.opcode, expected.status, fpu.status) =
+            (fpu.opcode, expected.status & !undefined, fpu.status & !undefined);
+        if fpu != expected || world_after != expected_world {
+            found += 1;
+            if found <= 2 {
+                first += &format!(
+                    "\n{opcode:02x} {modrm:02x}\n before {}\n host   {}\n ours   {}\n",
+                    describe(&before, &world),
+                    describe(&expected, &expected_world),
+                    describe(&fpu, &world_after)
+                );
+            }
+        }
+    }
+    (found, first)
+}
+
+fn describe(fpu: &Fpu, world: &World) -> String {
+    let stack: Vec<String> = (0..8)
+        .map(|i| {
+            let x = fpu.st(i);
+            format!(
+                "{}{:04x}:{:016x}",
+                if fpu.is_empty(i) { "-" } else { "" },
+                x.sign_exponent,
+                x.significand
+            )
+        })
+        .collect();
+    format!(
+        "cw {:04x} sw {:04x} [{}] m {:02x?} fl {:x}",
+        fpu.control,
+        fpu.status_word(),
+        stack.join(" "),
+        &world.memory[..12],
+        world.flags
+    )
+}
+
+#[test]
+fn survey() {
+    let mut report = String::new();
+    for opcode in 0xd8..=0xdf {
+        for modrm in (7..0x40).step_by(8).chain(0xc0..=0xff) {
+            let mut world = World { memory: [0; 112], flags: 2, ax: 0 };
+            if Fpu::default().execute(&insn(opcode, modrm), &mut world).is_err() {
+                continue;
+            }
+            if (opcode == 0xd9 || opcode == 0xdd) && modrm < 0xc0 && matches!(modrm >> 3, 4 | 6) {
+                continue;
+            }
+            let (found, text) = differences(opcode, modrm, COUNT, 0);
+            if found != 0 {
+                report += &format!("== {found}{text}");
+            }
+        }
+    }
+    panic!("{report}");
+}
