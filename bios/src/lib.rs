@@ -1,1 +1,198 @@
-//! bios
+//! What firmware leaves in memory before the first instruction.
+//!
+//! A Linux or Multiboot machine starts without a BIOS: [`load`] puts the kernel and the tables that
+//! firmware would have made into memory and says, as data, which registers it would have programmed
+//! ([`Step`]) and where the processor starts ([`ArchState`]). A ROM image starts at the reset vector
+//! and does all that itself. The crate reads no file and knows no device: bytes come in, memory and
+//! state go out.
+
+pub mod acpi;
+mod aml;
+pub mod board;
+pub mod elf;
+pub mod firmware;
+pub mod font;
+pub mod linux;
+pub mod mptable;
+pub mod multiboot;
+pub mod rom;
+pub mod step;
+pub mod unpack;
+pub mod video;
+
+use env86_emu::{ArchState, Memory, Segment, state::TableRegister};
+use thiserror::Error;
+
+pub use board::{BoardInfo, IoBar, PciFunction};
+pub use multiboot::Module;
+pub use step::{Step, apply};
+
+/// What the machine starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BootSource {
+    /// A Linux kernel (bzImage), entered by the 32-bit boot protocol.
+    Linux {
+        /// The whole bzImage file.
+        kernel: Vec<u8>,
+        /// The initial RAM disk.
+        initrd: Option<Vec<u8>>,
+        /// The kernel's command line.
+        cmdline: String,
+        /// Unpack the kernel here, where that is possible, instead of letting the guest do it.
+        unpack: bool,
+    },
+    /// A Multiboot 1 kernel.
+    Multiboot {
+        /// The whole kernel file.
+        kernel: Vec<u8>,
+        /// The modules, in order.
+        modules: Vec<Module>,
+        /// The kernel's command line.
+        cmdline: String,
+    },
+    /// Firmware of the user's: a raw ROM image that ends at FFFFFh.
+    Rom {
+        /// The system BIOS.
+        bios: Vec<u8>,
+        /// The video BIOS, copied to C0000h.
+        vga_bios: Option<Vec<u8>>,
+    },
+}
+
+/// How to start a loaded machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// The processor's registers at the first instruction.
+    pub state: ArchState,
+    /// What firmware would have programmed into the board, in order; see [`apply`].
+    pub steps: Vec<Step>,
+}
+
+/// Why a machine can't start. The caller knows the file and names it in front of the message.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BootError {
+    /// The file is no bzImage.
+    #[error("not a Linux kernel this machine can boot: {0}")]
+    NotLinux(&'static str),
+    /// An x86-64 kernel.
+    #[error(
+        "the kernel is 64-bit only, this machine is 32-bit; use an i386 kernel (Debian: linux-image-686)"
+    )]
+    Kernel64,
+    /// The file ends before what its header announces.
+    #[error("the {what} is cut short: {have} bytes of {need}; copy it again")]
+    Truncated {
+        /// Which part.
+        what: &'static str,
+        /// Bytes there are.
+        have: u64,
+        /// Bytes announced.
+        need: u64,
+    },
+    /// It does not fit into RAM.
+    #[error("the {what} needs {} MiB of memory and the machine has {} MiB; give it more with --memory", need.div_ceil(1 << 20), have >> 20)]
+    Memory {
+        /// What does not fit.
+        what: &'static str,
+        /// The least RAM that would do, in bytes.
+        need: u64,
+        /// The RAM there is, in bytes.
+        have: u64,
+    },
+    /// The command line does not fit.
+    #[error("the command line has {have} bytes and this kernel takes {limit}; shorten it")]
+    CommandLine {
+        /// Bytes given.
+        have: usize,
+        /// Bytes possible.
+        limit: usize,
+    },
+    /// The file is no Multiboot 1 kernel, or asks for what this machine does not give.
+    #[error("not a Multiboot kernel this machine can boot: {0}")]
+    NotMultiboot(&'static str),
+    /// An ELF file that can't be loaded.
+    #[error("not an i386 ELF executable: {0}")]
+    Elf(&'static str),
+    /// A ROM image of the wrong size.
+    #[error("a BIOS image is 64, 128 or 256 KiB and ends with the reset vector; this file has {0} bytes")]
+    RomSize(usize),
+    /// A video ROM that does not fit between C0000h and the BIOS.
+    #[error("a video BIOS has at most {limit} bytes here; this file has {have}")]
+    VgaRomSize {
+        /// Bytes given.
+        have: usize,
+        /// Bytes possible.
+        limit: usize,
+    },
+}
+
+/// Puts `source` into memory and tells how to start it.
+///
+/// To be called at power-on and again at every reset: it writes everything that it relies on and
+/// expects nothing of the memory's content.
+pub fn load(source: &BootSource, board: &BoardInfo, mem: &mut Memory) -> Result<Boot, BootError> {
+    mem.set_rom_alias(matches!(source, BootSource::Rom { .. }));
+    match source {
+        BootSource::Linux { kernel, initrd, cmdline, unpack } => {
+            let steps = firmware::install(board, mem)?;
+            let state = linux::load(kernel, initrd.as_deref(), cmdline, *unpack, board, mem)?;
+            Ok(Boot { state, steps })
+        }
+        BootSource::Multiboot { kernel, modules, cmdline } => {
+            let steps = firmware::install(board, mem)?;
+            let state = multiboot::load(kernel, modules, cmdline, board, mem)?;
+            Ok(Boot { state, steps })
+        }
+        BootSource::Rom { bios, vga_bios } => {
+            rom::load(bios, vga_bios.as_deref(), mem)?;
+            Ok(Boot { state: ArchState::default(), steps: Vec::new() })
+        }
+    }
+}
+
+/// Where the flat segments' descriptors lie; boot loaders and Multiboot leave the place open.
+const GDT_ADDR: u32 = 0x8f000;
+/// The first address above the interrupt vectors, the BIOS data area and what boot loaders use.
+const LOW_MEMORY: u32 = 0x600;
+/// The selector of the flat code segment (`__BOOT_CS` of the Linux boot protocol).
+const CODE_SELECTOR: u16 = 0x10;
+/// The selector of the flat data segment (`__BOOT_DS`).
+const DATA_SELECTOR: u16 = 0x18;
+/// CR0: protection enabled, extension type. Paging off, caches on.
+const CR0_PE_ET: u32 = 0x11;
+
+/// Flat 32-bit protected mode with interrupts off, its descriptor table in memory, about to execute
+/// at `entry`. Both boot protocols start there.
+fn protected_mode(entry: u32, mem: &mut Memory) -> ArchState {
+    const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
+    const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
+    let table = [0, 0, FLAT_CODE, FLAT_DATA];
+    for (addr, descriptor) in (GDT_ADDR..).step_by(8).zip(table) {
+        mem.write_u64(addr, descriptor);
+    }
+    let data = Segment::flat(DATA_SELECTOR, 0x93);
+    let mut state = ArchState {
+        eip: entry,
+        seg: [data; 6],
+        gdtr: TableRegister { base: GDT_ADDR, limit: size_of_val(&table) as u16 - 1 },
+        idtr: TableRegister { base: 0, limit: 0 },
+        cr0: CR0_PE_ET,
+        ..ArchState::default()
+    };
+    state.gpr = [0; 8];
+    state.gpr[4] = GDT_ADDR; // ESP: free memory below, for whoever pushes before setting a stack
+    state.seg[1] = Segment::flat(CODE_SELECTOR, 0x9b);
+    state
+}
+
+/// Checks that `[start, end)` lies in RAM above 1 MiB, or below it where firmware has nothing.
+fn fits(what: &'static str, start: u64, end: u64, board: &BoardInfo, mem: &Memory) -> Result<(), BootError> {
+    let top = u64::from(firmware::usable_top(board, mem.size()));
+    let low = start >= LOW_MEMORY.into() && end <= GDT_ADDR.into();
+    let high = start >= 1 << 20 && end <= top;
+    if low || high {
+        return Ok(());
+    }
+    let reserved = u64::from(mem.size()) - top;
+    Err(BootError::Memory { what, need: end.max(1 << 20) + reserved, have: mem.size().into() })
+}

@@ -13,7 +13,7 @@ pub struct Exception {
 }
 
 /// The result of anything that can raise an exception.
-pub type Result<T> = core::result::Result<T, Exception>;
+pub type Result<T, E = Exception> = core::result::Result<T, E>;
 
 impl Exception {
     /// #DE, divide error.

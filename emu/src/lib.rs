@@ -3,11 +3,15 @@
 //! This crate knows no device and no operating system. What lies outside the processor (ports,
 //! memory-mapped registers, the interrupt pin, the clock) comes in through [`bus::Bus`].
 
+mod blocks;
 pub mod bus;
 pub mod cpu;
+mod dispatch;
 pub mod exception;
 pub mod fpu;
+pub mod isa;
 pub mod memory;
+pub mod mmu;
 pub mod simd;
 pub mod state;
 

@@ -27,9 +27,16 @@ pub enum MemoryError {
 ///
 /// RAM covers 0 to `size`, less [`VGA_WINDOW`]. Accesses outside it read all ones and write
 /// nothing, as a bus master on the real board would see.
+///
+/// Pages that the processor has decoded code from are marked, so that a write to one by anything
+/// but the processor itself is noted for the block cache.
 pub struct Memory {
     bytes: Vec<u8>,
     rom_alias: bool,
+    /// One bit a page: blocks were decoded from it.
+    code: Vec<u64>,
+    /// Physical ranges in code pages that were written: first byte, length.
+    code_writes: Vec<(u32, u32)>,
 }
 
 impl Memory {
@@ -39,7 +46,13 @@ impl Memory {
         if !(MIN_SIZE.into()..=MAX_SIZE.into()).contains(&rounded) {
             return Err(MemoryError::Size(size));
         }
-        Ok(Self { bytes: vec![0; rounded as usize], rom_alias: false })
+        let pages = rounded as usize / PAGE_SIZE as usize;
+        Ok(Self {
+            bytes: vec![0; rounded as usize],
+            rom_alias: false,
+            code: vec![0; pages.div_ceil(64)],
+            code_writes: Vec::new(),
+        })
     }
 
     /// Bytes of RAM.
@@ -77,11 +90,62 @@ impl Memory {
 
     /// Writes bytes; those outside RAM are dropped.
     pub fn write(&mut self, addr: u32, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        if let Some(first) = self.offset(addr)
+            && let Some(last) = addr.checked_add(data.len() as u32 - 1).and_then(|a| self.offset(a))
+            && last - first == data.len() - 1
+        {
+            self.note_write(first as u32, data.len() as u32);
+            return self.bytes[first..=last].copy_from_slice(data);
+        }
         for (i, &b) in data.iter().enumerate() {
             if let Some(o) = self.offset(addr.wrapping_add(i as u32)) {
+                self.note_write(o as u32, 1);
                 self.bytes[o] = b;
             }
         }
+    }
+
+    fn note_write(&mut self, offset: u32, len: u32) {
+        let pages = offset / PAGE_SIZE..=(offset + len - 1) / PAGE_SIZE;
+        if pages.into_iter().any(|p| self.is_code(p)) {
+            self.code_writes.push((offset, len));
+        }
+    }
+
+    /// Whether blocks were decoded from a page (by its number in RAM).
+    pub(crate) fn is_code(&self, page: u32) -> bool {
+        self.code.get(page as usize / 64).is_some_and(|w| w >> (page % 64) & 1 != 0)
+    }
+
+    /// Marks a page as one that blocks were decoded from, or no longer so.
+    pub(crate) fn set_code(&mut self, page: u32, code: bool) {
+        let bit = 1 << (page % 64);
+        if let Some(word) = self.code.get_mut(page as usize / 64) {
+            *word = if code { *word | bit } else { *word & !bit };
+        }
+    }
+
+    /// Whether [`Memory::take_code_writes`] has something.
+    pub(crate) fn has_code_writes(&self) -> bool {
+        !self.code_writes.is_empty()
+    }
+
+    /// The ranges in code pages written since the last call.
+    pub(crate) fn take_code_writes(&mut self) -> Vec<(u32, u32)> {
+        std::mem::take(&mut self.code_writes)
+    }
+
+    /// All of RAM by offset, the VGA window's unused bytes included.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All of RAM by offset, for the processor, which does its own bookkeeping of code pages.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 
     /// Reads one byte.

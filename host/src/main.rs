@@ -1,2 +1,7 @@
-//! The env86 command.
-fn main() {}
+//! The `env86` command.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

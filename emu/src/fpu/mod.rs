@@ -258,7 +258,9 @@ impl Fpu {
             (3, op @ (2 | 3)) => self.store_with(m, op == 3, |cx, value| {
                 (convert::to_integer(cx, value, 32) as i32).to_le_bytes()
             })?,
-            (7, 7) => self.store_with(m, true, |cx, value| convert::to_integer(cx, value, 64).to_le_bytes())?,
+            (7, 7) => {
+                self.store_with(m, true, |cx, value| convert::to_integer(cx, value, 64).to_le_bytes())?
+            }
             (7, 1) => self.store_with(m, true, |cx, value| {
                 (convert::to_integer_truncated(cx, value, 16) as i16).to_le_bytes()
             })?,

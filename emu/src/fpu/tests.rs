@@ -225,20 +225,27 @@ fn differences(opcode: u8, modrm: u8, count: usize, undefined: u16) -> (usize, S
     let (mut found, mut first) = (0, String::new());
     for _ in 0..count {
         let before = random.fpu();
-        let world = World { memory: random.memory(), flags: 0x202 | random.next() & u64::from(ARITHMETIC_FLAGS), ax: 0x1234 };
+        let world = World {
+            memory: random.memory(),
+            flags: 0x202 | random.next() & u64::from(ARITHMETIC_FLAGS),
+            ax: 0x1234,
+        };
         let (mut expected_world, mut world_after) = (world, world);
         let mut expected = hardware(opcode, modrm, &before, &mut expected_world);
         let mut fpu = before.clone();
         fpu.execute(&insn(opcode, modrm), &mut world_after).expect("an instruction");
         // Where the code lies is the host's business.
         (expected.ip, expected.cs, expected.dp, expected.ds) = (fpu.ip, fpu.cs, fpu.dp, fpu.ds);
-        (expected.opcode, expected.status, fpu.status) = (fpu.opcode, expected.status & !undefined, fpu.status & !undefined);
+        (expected.opcode, expected.status, fpu.status) =
+            (fpu.opcode, expected.status & !undefined, fpu.status & !undefined);
         if fpu != expected || world_after != expected_world {
             found += 1;
             if found <= 2 {
                 first += &format!(
                     "\n{opcode:02x} {modrm:02x}\n before {}\n host   {}\n ours   {}\n",
-                    describe(&before, &world), describe(&expected, &expected_world), describe(&fpu, &world_after)
+                    describe(&before, &world),
+                    describe(&expected, &expected_world),
+                    describe(&fpu, &world_after)
                 );
             }
         }
@@ -250,12 +257,21 @@ fn describe(fpu: &Fpu, world: &World) -> String {
     let stack: Vec<String> = (0..8)
         .map(|i| {
             let x = fpu.st(i);
-            format!("{}{:04x}:{:016x}", if fpu.is_empty(i) { "-" } else { "" }, x.sign_exponent, x.significand)
+            format!(
+                "{}{:04x}:{:016x}",
+                if fpu.is_empty(i) { "-" } else { "" },
+                x.sign_exponent,
+                x.significand
+            )
         })
         .collect();
     format!(
         "cw {:04x} sw {:04x} [{}] m {:02x?} fl {:x}",
-        fpu.control, fpu.status_word(), stack.join(" "), &world.memory[..12], world.flags
+        fpu.control,
+        fpu.status_word(),
+        stack.join(" "),
+        &world.memory[..12],
+        world.flags
     )
 }
 

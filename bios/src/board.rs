@@ -1,0 +1,172 @@
+//! What firmware has to know of the board, and where it puts the PCI functions.
+
+use env86_emu::Width;
+
+use crate::step::Step;
+
+/// The PCI-to-ISA bridge (PIIX3), slot 1: it routes the PCI interrupts.
+pub const ISA_BRIDGE: u8 = 1 << 3;
+/// The power management function (PIIX4), slot 7, there with ACPI only.
+pub const POWER_MANAGEMENT: u8 = 7 << 3;
+/// The ISA interrupts that PIRQA to PIRQD are routed to.
+pub const PIRQ_ROUTING: [u8; 4] = [10, 10, 11, 11];
+/// PIIX3 configuration register PIRQRCA, followed by PIRQRCB to PIRQRCD (82371SB, 2.2.9).
+pub const PIRQRCA: u8 = 0x60;
+/// The interrupt of ACPI's system control (SCI).
+pub const SCI_IRQ: u8 = 9;
+/// Where the power management registers are (PM1a event, control, timer).
+pub const PM_BASE: u16 = 0xb000;
+
+const PCI_COMMAND: u8 = 0x04;
+const PCI_BAR0: u8 = 0x10;
+const PCI_INTERRUPT_LINE: u8 = 0x3c;
+/// Command register: I/O space, memory space, SERR# enable.
+const COMMAND: u32 = 0x103;
+/// I/O BARs are assigned from here.
+const IO_BASE: u32 = 0xc000;
+/// PIIX4 function 3: PMBA and PMREGMISC (82371AB, 7.1).
+const PMBA: u8 = 0x40;
+const PMREGMISC: u8 = 0x80;
+
+/// An I/O base address register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoBar {
+    /// Which one, 0 to 5.
+    pub index: u8,
+    /// Ports it decodes, a power of two.
+    pub ports: u16,
+}
+
+/// A PCI function on bus 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PciFunction {
+    /// Slot * 8 + function.
+    pub devfn: u8,
+    /// The interrupt pin it uses: 0 for none, 1 for INTA# to 4 for INTD#.
+    pub interrupt_pin: u8,
+    /// Its movable I/O base address registers.
+    pub io_bars: Vec<IoBar>,
+}
+
+/// What firmware finds out by probing, given by whoever built the board.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BoardInfo {
+    /// The board has APICs and power management, and tables say so.
+    pub acpi: bool,
+    /// Serial ports, from COM1 on, at most 4.
+    pub serial_ports: u8,
+    /// The PCI functions of bus 0, by rising `devfn`.
+    pub functions: Vec<PciFunction>,
+}
+
+/// The PIRQ line (0 for PIRQA to 3) that a slot's pin (1 for INTA# to 4) is wired to.
+pub fn pirq(slot: u8, pin: u8) -> u8 {
+    slot.wrapping_add(pin).wrapping_sub(2) & 3
+}
+
+impl PciFunction {
+    /// The ISA interrupt the function's pin ends at, if it has one.
+    pub fn interrupt(&self) -> Option<u8> {
+        match (self.interrupt_pin, self.devfn) {
+            (0, _) => None,
+            (_, POWER_MANAGEMENT) => Some(SCI_IRQ),
+            (pin, devfn) => Some(PIRQ_ROUTING[usize::from(pirq(devfn >> 3, pin))]),
+        }
+    }
+}
+
+/// What firmware writes to configuration space: PIRQ routing, base addresses, interrupt lines, then
+/// the command registers that switch the functions on.
+pub fn configure_pci(board: &BoardInfo) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (reg, irq) in (PIRQRCA..).zip(PIRQ_ROUTING) {
+        steps.push(Step::pci(ISA_BRIDGE, reg, Width::Byte, irq.into()));
+    }
+    for (devfn, index, port) in assign_io(board) {
+        steps.push(Step::pci(devfn, PCI_BAR0 + 4 * index, Width::Dword, port.into()));
+    }
+    for function in &board.functions {
+        let devfn = function.devfn;
+        if let Some(irq) = function.interrupt() {
+            steps.push(Step::pci(devfn, PCI_INTERRUPT_LINE, Width::Byte, irq.into()));
+        }
+        if devfn == POWER_MANAGEMENT {
+            steps.push(Step::pci(devfn, PMBA, Width::Dword, u32::from(PM_BASE) | 1));
+            steps.push(Step::pci(devfn, PMREGMISC, Width::Byte, 1));
+        }
+        steps.push(Step::pci(devfn, PCI_COMMAND, Width::Word, COMMAND));
+    }
+    steps
+}
+
+/// Ports for all I/O base address registers: the largest first, so that each is aligned to its size
+/// without gaps. Gives (devfn, BAR index, first port).
+pub fn assign_io(board: &BoardInfo) -> Vec<(u8, u8, u16)> {
+    let mut bars: Vec<_> =
+        board.functions.iter().flat_map(|f| f.io_bars.iter().map(|bar| (f.devfn, *bar))).collect();
+    bars.sort_by_key(|(_, bar)| core::cmp::Reverse(bar.ports));
+    let mut next = IO_BASE;
+    let mut assigned = Vec::new();
+    for (devfn, bar) in bars {
+        let size = u32::from(bar.ports).next_power_of_two();
+        let port = next.next_multiple_of(size);
+        let Some(end) = port.checked_add(size).filter(|&end| end <= 0x1_0000) else { break };
+        next = end;
+        assigned.push((devfn, bar.index, port as u16));
+    }
+    assigned
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    fn function(slot: u8, pin: u8, bars: &[(u8, u16)]) -> PciFunction {
+        let io_bars = bars.iter().map(|&(index, ports)| IoBar { index, ports }).collect();
+        PciFunction { devfn: slot << 3, interrupt_pin: pin, io_bars }
+    }
+
+    /// The board of the reference sample: network card, 9p, VGA, IDE.
+    pub(crate) fn sample(acpi: bool) -> BoardInfo {
+        let mut functions = vec![
+            function(0, 0, &[]),
+            function(1, 0, &[]),
+            function(5, 1, &[(0, 32)]),
+            function(6, 1, &[(0, 64), (1, 16), (2, 16), (3, 256)]),
+            function(0x12, 0, &[]),
+            function(0x1e, 1, &[(2, 8), (3, 4), (4, 16)]),
+        ];
+        if acpi {
+            functions.insert(4, function(7, 1, &[]));
+        }
+        BoardInfo { acpi, serial_ports: 4, functions }
+    }
+
+    #[test]
+    fn io_bars_lie_where_the_reference_has_them() {
+        let assigned = assign_io(&sample(false));
+        let port = |slot: u8, index| {
+            assigned.iter().find(|a| a.0 == slot << 3 && a.1 == index).map(|a| a.2).unwrap()
+        };
+        assert_eq!([0, 1, 2, 3].map(|i| port(6, i)), [0xc100, 0xc160, 0xc170, 0xc000]);
+        assert_eq!(port(5, 0), 0xc140);
+        assert_eq!([2, 3, 4].map(|i| port(0x1e, i)), [0xc190, 0xc198, 0xc180]);
+    }
+
+    #[test]
+    fn interrupts_follow_the_routing() {
+        let irq = |slot| function(slot, 1, &[]).interrupt().unwrap();
+        assert_eq!([5, 6, 10, 11, 12].map(irq), [10, 10, 10, 11, 11]);
+        assert_eq!(irq(7), SCI_IRQ);
+        assert_eq!(function(6, 0, &[]).interrupt(), None);
+    }
+
+    #[test]
+    fn more_ports_than_there_are_do_not_wrap() {
+        let board = BoardInfo {
+            functions: (0..32).map(|slot| function(slot, 0, &[(0, 0x4000)])).collect(),
+            ..BoardInfo::default()
+        };
+        assert_eq!(assign_io(&board).len(), 1);
+    }
+}

@@ -1,0 +1,460 @@
+//! Linux by its 32-bit boot protocol (kernel documentation, `arch/x86/boot.rst` and `zero-page.rst`).
+
+use core::ops::Range;
+
+use env86_emu::{ArchState, Memory};
+use tracing::debug;
+
+use crate::{
+    BoardInfo, BootError,
+    elf::{self, Elf, u16_at, u32_at},
+    firmware, fits, protected_mode, unpack, video,
+};
+
+/// Where the zero page (struct boot_params) is put.
+pub const BOOT_PARAMS: u32 = 0x9_0000;
+/// Where the command line is put.
+pub const COMMAND_LINE: u32 = 0x9_1000;
+/// Bytes for the command line with its terminating NUL.
+const COMMAND_LINE_ROOM: u32 = firmware::EBDA - COMMAND_LINE;
+const PAGE: u32 = 4096;
+const SECTOR: usize = 512;
+
+/// Offsets in the setup header; the zero page has it at the same place.
+mod hdr {
+    pub const START: usize = 0x1f1;
+    pub const SETUP_SECTS: usize = 0x1f1;
+    pub const SYSSIZE: usize = 0x1f4;
+    pub const BOOT_FLAG: usize = 0x1fe;
+    pub const JUMP: usize = 0x200;
+    pub const MAGIC: usize = 0x202;
+    pub const VERSION: usize = 0x206;
+    pub const TYPE_OF_LOADER: usize = 0x210;
+    pub const LOADFLAGS: usize = 0x211;
+    pub const CODE32_START: usize = 0x214;
+    pub const RAMDISK_IMAGE: usize = 0x218;
+    pub const RAMDISK_SIZE: usize = 0x21c;
+    pub const CMD_LINE_PTR: usize = 0x228;
+    pub const INITRD_ADDR_MAX: usize = 0x22c;
+    pub const KERNEL_ALIGNMENT: usize = 0x230;
+    pub const RELOCATABLE_KERNEL: usize = 0x234;
+    pub const XLOADFLAGS: usize = 0x236;
+    pub const CMDLINE_SIZE: usize = 0x238;
+    pub const PAYLOAD_OFFSET: usize = 0x248;
+    pub const PAYLOAD_LENGTH: usize = 0x24c;
+    pub const PREF_ADDRESS: usize = 0x258;
+    pub const INIT_SIZE: usize = 0x260;
+    /// The first byte after the header as this file knows it.
+    pub const END: usize = 0x264;
+}
+
+/// Offsets in the zero page outside the setup header.
+mod params {
+    pub const ACPI_RSDP_ADDR: usize = 0x70;
+    pub const ALT_MEM_K: usize = 0x1e0;
+    pub const E820_ENTRIES: usize = 0x1e8;
+    pub const E820_TABLE: usize = 0x2d0;
+    pub const E820_ENTRY_SIZE: usize = 20;
+    pub const SIZE: usize = 4096;
+}
+
+const BOOT_FLAG: u16 = 0xaa55;
+const HEADER_MAGIC: [u8; 4] = *b"HdrS";
+/// Boot loader without an assigned number.
+const LOADER_UNDEFINED: u8 = 0xff;
+const LOADED_HIGH: u8 = 1;
+const XLF_KERNEL_64: u16 = 1;
+
+/// Protocol versions and what came with them.
+mod version {
+    /// cmd_line_ptr.
+    pub const COMMAND_LINE: u16 = 0x202;
+    /// initrd_addr_max.
+    pub const INITRD_MAX: u16 = 0x203;
+    /// A 32-bit syssize.
+    pub const SYSSIZE: u16 = 0x204;
+    /// cmdline_size.
+    pub const COMMAND_LINE_SIZE: u16 = 0x206;
+    /// payload_offset, payload_length.
+    pub const PAYLOAD: u16 = 0x208;
+    /// pref_address, init_size.
+    pub const INIT_SIZE: u16 = 0x20a;
+    /// xloadflags.
+    pub const XLOADFLAGS: u16 = 0x20c;
+}
+
+/// A bzImage with its setup header understood.
+struct Kernel<'a> {
+    file: &'a [u8],
+    version: u16,
+    /// What follows the real-mode code: the decompressor with its payload.
+    protected: &'a [u8],
+}
+
+impl<'a> Kernel<'a> {
+    fn parse(file: &'a [u8]) -> Result<Self, BootError> {
+        let not_linux = |reason| Err(BootError::NotLinux(reason));
+        if elf::is_elf64(file) {
+            return Err(BootError::Kernel64);
+        }
+        if elf::is_elf(file) {
+            return not_linux("this is an ELF file (vmlinux?); give the bzImage, usually /boot/vmlinuz-*");
+        }
+        if u16_at(file, hdr::BOOT_FLAG) != Some(BOOT_FLAG)
+            || !file[hdr::MAGIC.min(file.len())..].starts_with(&HEADER_MAGIC)
+        {
+            return not_linux("it has no bzImage header; give an i386 bzImage, usually /boot/vmlinuz-*");
+        }
+        if file.len() < hdr::END {
+            return Err(truncated(file, hdr::END as u64));
+        }
+        let mut kernel = Self { file, version: 0, protected: &[] };
+        kernel.version = kernel.u16(hdr::VERSION);
+        if kernel.version < version::COMMAND_LINE {
+            return not_linux("its boot protocol is older than 2.02 (Linux 2.4); use a newer kernel");
+        }
+        if file[hdr::LOADFLAGS] & LOADED_HIGH == 0 {
+            return not_linux("it is a zImage, which loads below 1 MiB; build a bzImage");
+        }
+        if kernel.version >= version::XLOADFLAGS && kernel.u16(hdr::XLOADFLAGS) & XLF_KERNEL_64 != 0 {
+            return Err(BootError::Kernel64);
+        }
+        let sectors = match file[hdr::SETUP_SECTS] {
+            0 => 4, // from before the field existed
+            n => usize::from(n),
+        };
+        let start = (sectors + 1) * SECTOR;
+        kernel.protected = file.get(start..).unwrap_or_default();
+        // The size is in paragraphs: the file may lack the padding of the last.
+        let paragraphs = u64::from(kernel.u32(hdr::SYSSIZE));
+        let need = start as u64 + (paragraphs * 16).saturating_sub(15).max(1);
+        if kernel.protected.is_empty() || kernel.version >= version::SYSSIZE && (file.len() as u64) < need {
+            return Err(truncated(file, need));
+        }
+        Ok(kernel)
+    }
+
+    fn u16(&self, offset: usize) -> u16 {
+        u16_at(self.file, offset).unwrap_or(0)
+    }
+
+    fn u32(&self, offset: usize) -> u32 {
+        u32_at(self.file, offset).unwrap_or(0)
+    }
+
+    /// The packed kernel inside, where the header says where that is.
+    fn payload(&self) -> Option<&'a [u8]> {
+        if self.version < version::PAYLOAD {
+            return None;
+        }
+        let start = self.u32(hdr::PAYLOAD_OFFSET) as usize;
+        let len = self.u32(hdr::PAYLOAD_LENGTH) as usize;
+        self.protected.get(start..start.checked_add(len)?).filter(|p| !p.is_empty())
+    }
+
+    /// The memory that the unpacked kernel uses before it knows the memory map.
+    fn init_range(&self, load: u32) -> Range<u64> {
+        if self.version < version::INIT_SIZE {
+            return load.into()..u64::from(load) + self.protected.len() as u64;
+        }
+        let preferred = u64::from(self.u32(hdr::PREF_ADDRESS));
+        let mut start = preferred;
+        if self.file[hdr::RELOCATABLE_KERNEL] != 0 {
+            let alignment = u64::from(self.u32(hdr::KERNEL_ALIGNMENT)).max(1);
+            start = preferred.max(u64::from(load).next_multiple_of(alignment));
+        }
+        start..start + u64::from(self.u32(hdr::INIT_SIZE))
+    }
+
+    fn command_line_limit(&self) -> usize {
+        let limit =
+            if self.version >= version::COMMAND_LINE_SIZE { self.u32(hdr::CMDLINE_SIZE) } else { 255 };
+        limit.min(COMMAND_LINE_ROOM - 1) as usize
+    }
+
+    /// The first address an initial RAM disk must not reach.
+    fn initrd_limit(&self) -> u64 {
+        let last =
+            if self.version >= version::INITRD_MAX { self.u32(hdr::INITRD_ADDR_MAX) } else { 0x37ff_ffff };
+        u64::from(last) + 1
+    }
+}
+
+fn truncated(file: &[u8], need: u64) -> BootError {
+    BootError::Truncated { what: "kernel", have: file.len() as u64, need }
+}
+
+/// Loads a kernel, its command line and initial RAM disk, and gives the state to enter it with.
+///
+/// With `unpack` the payload is unpacked here and entered directly; the guest saves the billions of
+/// instructions that its own decompressor would take. Whatever is not understood in there is left to
+/// that decompressor.
+pub fn load(
+    kernel: &[u8],
+    initrd: Option<&[u8]>,
+    cmdline: &str,
+    unpack: bool,
+    board: &BoardInfo,
+    mem: &mut Memory,
+) -> Result<ArchState, BootError> {
+    let kernel = Kernel::parse(kernel)?;
+    let limit = kernel.command_line_limit();
+    if cmdline.len() > limit {
+        return Err(BootError::CommandLine { have: cmdline.len(), limit });
+    }
+    let unpacked = if unpack { unpack_payload(&kernel)? } else { None };
+    let (entry, end) = match &unpacked {
+        Some(file) => load_unpacked(&kernel, &Elf::parse(file)?, board, mem)?,
+        None => load_packed(&kernel, board, mem)?,
+    };
+    let ramdisk = match initrd {
+        Some(initrd) if !initrd.is_empty() => place_initrd(&kernel, initrd, end, board, mem)?,
+        _ => 0..0,
+    };
+    mem.write(COMMAND_LINE, cmdline.as_bytes());
+    mem.write_u8(COMMAND_LINE + cmdline.len() as u32, 0);
+    mem.write(BOOT_PARAMS, &boot_params(&kernel, &ramdisk, board, mem.size()));
+
+    let mut state = protected_mode(entry, mem);
+    state.gpr[6] = BOOT_PARAMS; // ESI
+    Ok(state)
+}
+
+/// The kernel proper as an ELF file, if it is packed in a way that is understood.
+fn unpack_payload(kernel: &Kernel) -> Result<Option<Vec<u8>>, BootError> {
+    let Some(payload) = kernel.payload() else {
+        debug!("the kernel does not tell where its payload is; the guest unpacks it");
+        return Ok(None);
+    };
+    let file = match unpack::unpack(payload) {
+        Ok(file) => file,
+        Err(error) => {
+            debug!(%error, "the guest unpacks its kernel");
+            return Ok(None);
+        }
+    };
+    match Elf::parse(&file) {
+        Ok(_) => Ok(Some(file)),
+        Err(BootError::Kernel64) => Err(BootError::Kernel64),
+        Err(error) => {
+            debug!(%error, "the guest loads its kernel");
+            Ok(None)
+        }
+    }
+}
+
+/// Loads the kernel proper where it is linked to run, so that its relocations stay unused. Gives the
+/// entry and the first address after the kernel.
+fn load_unpacked(
+    kernel: &Kernel,
+    elf: &Elf,
+    board: &BoardInfo,
+    mem: &mut Memory,
+) -> Result<(u32, u64), BootError> {
+    let linked = elf.range();
+    let init = kernel.init_range(linked.start);
+    let end = init.end.max(linked.end.into());
+    fits("kernel", linked.start.into(), end, board, mem)?;
+    elf.load(board, mem)?;
+    debug!(entry = elf.entry, end, "kernel unpacked");
+    Ok((elf.entry, end))
+}
+
+/// Loads the decompressor with its payload. Gives the entry and the first address after both it and
+/// what it will unpack.
+fn load_packed(kernel: &Kernel, board: &BoardInfo, mem: &mut Memory) -> Result<(u32, u64), BootError> {
+    let load = kernel.u32(hdr::CODE32_START);
+    let loaded_end = u64::from(load) + kernel.protected.len() as u64;
+    let end = loaded_end.max(kernel.init_range(load).end);
+    fits("kernel", load.into(), end, board, mem)?;
+    mem.write(load, kernel.protected);
+    Ok((load, end))
+}
+
+/// Copies the initial RAM disk as high as the kernel allows, away from what it unpacks.
+fn place_initrd(
+    kernel: &Kernel,
+    initrd: &[u8],
+    kernel_end: u64,
+    board: &BoardInfo,
+    mem: &mut Memory,
+) -> Result<Range<u32>, BootError> {
+    let len = initrd.len() as u64;
+    let top = u64::from(firmware::usable_top(board, mem.size())).min(kernel.initrd_limit());
+    let lowest = kernel_end.next_multiple_of(PAGE.into());
+    let start = top.saturating_sub(len) & !u64::from(PAGE - 1);
+    if start < lowest {
+        let need = lowest + len.next_multiple_of(PAGE.into()) + u64::from(firmware::ACPI_AREA);
+        return Err(BootError::Memory { what: "kernel with its initrd", need, have: mem.size().into() });
+    }
+    mem.write(start as u32, initrd);
+    Ok(start as u32..(start + len) as u32)
+}
+
+/// The zero page: the setup header as the file has it, filled in, and what the real-mode code would
+/// have asked the BIOS for.
+fn boot_params(kernel: &Kernel, ramdisk: &Range<u32>, board: &BoardInfo, memory_size: u32) -> Vec<u8> {
+    let mut page = vec![0; params::SIZE];
+    let mut put = |offset: usize, bytes: &[u8]| page[offset..offset + bytes.len()].copy_from_slice(bytes);
+
+    let header_end = hdr::MAGIC + usize::from(kernel.file[hdr::JUMP + 1]);
+    let header_end = header_end.min(params::E820_TABLE).min(kernel.file.len()).max(hdr::START);
+    put(hdr::START, &kernel.file[hdr::START..header_end]);
+    put(hdr::TYPE_OF_LOADER, &[LOADER_UNDEFINED]);
+    put(hdr::RAMDISK_IMAGE, &ramdisk.start.to_le_bytes());
+    put(hdr::RAMDISK_SIZE, &(ramdisk.end - ramdisk.start).to_le_bytes());
+    put(hdr::CMD_LINE_PTR, &COMMAND_LINE.to_le_bytes());
+
+    let extended_kib = (memory_size - (1 << 20)) >> 10;
+    put(0, &video::screen_info(extended_kib));
+    put(params::ALT_MEM_K, &extended_kib.to_le_bytes());
+    if board.acpi {
+        put(params::ACPI_RSDP_ADDR, &u64::from(firmware::RSDP).to_le_bytes());
+    }
+    let map = firmware::memory_map(board, memory_size);
+    put(params::E820_ENTRIES, &[map.len() as u8]);
+    for (i, region) in map.iter().enumerate() {
+        put(params::E820_TABLE + i * params::E820_ENTRY_SIZE, &region.e820());
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BootSource, board::tests::sample};
+
+    const LOAD: u32 = 0x10_0000;
+    const PREFERRED: u32 = 0x40_0000;
+
+    /// A bzImage of protocol 2.15 around a payload.
+    fn bzimage(payload: &[u8]) -> Vec<u8> {
+        let mut file = vec![0; 2 * SECTOR];
+        let stub = b"decompressor";
+        let mut protected = stub.to_vec();
+        protected.extend(payload);
+        protected.resize(protected.len().next_multiple_of(16), 0);
+        let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
+        put(hdr::SETUP_SECTS, &[1]);
+        put(hdr::SYSSIZE, &(protected.len() as u32 / 16).to_le_bytes());
+        put(hdr::BOOT_FLAG, &BOOT_FLAG.to_le_bytes());
+        put(hdr::JUMP, &[0xeb, 0x6a]);
+        put(hdr::MAGIC, &HEADER_MAGIC);
+        put(hdr::VERSION, &0x20fu16.to_le_bytes());
+        put(hdr::LOADFLAGS, &[LOADED_HIGH]);
+        put(hdr::CODE32_START, &LOAD.to_le_bytes());
+        put(hdr::INITRD_ADDR_MAX, &0x7fff_ffffu32.to_le_bytes());
+        put(hdr::KERNEL_ALIGNMENT, &PREFERRED.to_le_bytes());
+        put(hdr::RELOCATABLE_KERNEL, &[1]);
+        put(hdr::CMDLINE_SIZE, &2047u32.to_le_bytes());
+        put(hdr::PAYLOAD_OFFSET, &(stub.len() as u32).to_le_bytes());
+        put(hdr::PAYLOAD_LENGTH, &(payload.len() as u32).to_le_bytes());
+        put(hdr::PREF_ADDRESS, &PREFERRED.to_le_bytes());
+        put(hdr::INIT_SIZE, &0x10_0000u32.to_le_bytes());
+        file.extend(protected);
+        file
+    }
+
+    fn vmlinux() -> Vec<u8> {
+        elf::tests::build(PREFERRED, 0xc000_0000 + PREFERRED, PREFERRED + 0x10, b"the kernel proper", 0x8000)
+    }
+
+    fn boot(kernel: &[u8], unpack: bool, size: u64) -> Result<(ArchState, Memory), BootError> {
+        let mut mem = Memory::new(size).unwrap();
+        let source = BootSource::Linux {
+            kernel: kernel.to_vec(),
+            initrd: Some(b"an initrd".to_vec()),
+            cmdline: "console=ttyS0".into(),
+            unpack,
+        };
+        let boot = crate::load(&source, &sample(false), &mut mem)?;
+        Ok((boot.state, mem))
+    }
+
+    #[test]
+    fn packed_kernel_is_entered_at_its_decompressor() {
+        let (state, mem) = boot(&bzimage(b"\x89LZO"), true, 16 << 20).unwrap();
+        assert_eq!(state.eip, LOAD);
+        assert_eq!(mem.slice(LOAD, 12).unwrap(), b"decompressor");
+        assert_eq!(state.gpr[6], BOOT_PARAMS);
+        assert_eq!((state.gpr[3], state.gpr[5], state.gpr[7]), (0, 0, 0));
+        assert_eq!((state.seg[1].selector, state.seg[3].selector), (0x10, 0x18));
+        assert_eq!((state.cr0 & 0x8000_0001, state.eflags & 0x200), (1, 0));
+        assert_eq!(mem.read_u64(state.gdtr.base + 0x10), 0x00cf_9b00_0000_ffff);
+    }
+
+    #[test]
+    fn unpacked_kernel_is_entered_directly() {
+        let kernel = bzimage(&unpack::tests::gzip(&vmlinux()));
+        let (state, mem) = boot(&kernel, true, 16 << 20).unwrap();
+        assert_eq!(state.eip, PREFERRED + 0x10);
+        assert_eq!(mem.slice(PREFERRED, 17).unwrap(), b"the kernel proper");
+        let (state, _) = boot(&kernel, false, 16 << 20).unwrap();
+        assert_eq!(state.eip, LOAD);
+    }
+
+    #[test]
+    fn zero_page_tells_what_there_is() {
+        let (_, mem) = boot(&bzimage(b""), false, 16 << 20).unwrap();
+        let at = |offset: usize| BOOT_PARAMS + offset as u32;
+        assert_eq!(mem.slice(at(hdr::MAGIC), 4).unwrap(), HEADER_MAGIC);
+        assert_eq!(mem.read_u8(at(hdr::TYPE_OF_LOADER)), LOADER_UNDEFINED);
+        let cmdline = mem.read_u32(at(hdr::CMD_LINE_PTR));
+        assert_eq!(mem.slice(cmdline, 14).unwrap(), b"console=ttyS0\0");
+        let (image, size) = (mem.read_u32(at(hdr::RAMDISK_IMAGE)), mem.read_u32(at(hdr::RAMDISK_SIZE)));
+        assert_eq!(mem.slice(image, size).unwrap(), b"an initrd");
+        assert!(image >= (16 << 20) - PAGE && image % PAGE == 0);
+        assert_eq!(mem.read_u8(at(6)), 3, "video mode");
+        assert_eq!(mem.read_u8(at(params::E820_ENTRIES)), 4);
+        assert_eq!(mem.read_u64(at(params::E820_TABLE) + 3 * 20), 1 << 20);
+    }
+
+    #[test]
+    fn kernels_for_other_machines_are_refused() {
+        let mut wide = bzimage(b"");
+        wide[hdr::XLOADFLAGS] |= XLF_KERNEL_64 as u8;
+        assert_eq!(boot(&wide, true, 16 << 20).err().unwrap(), BootError::Kernel64);
+        let mut inside = vmlinux();
+        inside[4] = 2;
+        let kernel = bzimage(&unpack::tests::gzip(&inside));
+        assert_eq!(boot(&kernel, true, 16 << 20).err().unwrap(), BootError::Kernel64);
+        for bad in [b"".as_slice(), b"MZ", &vmlinux(), &[0; 4096]] {
+            assert!(matches!(boot(bad, true, 16 << 20), Err(BootError::NotLinux(_))));
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_or_boots_something() {
+        let kernel = bzimage(&unpack::tests::gzip(&vmlinux()));
+        for len in 0..kernel.len() {
+            let _ = boot(&kernel[..len], true, 1 << 20);
+        }
+        assert!(matches!(boot(&kernel[..1100], true, 16 << 20), Err(BootError::Truncated { .. })));
+        for at in hdr::START..hdr::END {
+            let mut bad = kernel.clone();
+            bad[at] = !bad[at];
+            let _ = boot(&bad, true, 8 << 20);
+        }
+    }
+
+    #[test]
+    fn limits_name_the_remedy() {
+        let error = boot(&bzimage(b""), true, 4 << 20).err().unwrap().to_string();
+        assert!(error.contains("the machine has 4 MiB") && error.contains("--memory"), "{error}");
+        let mut kernel = bzimage(b"");
+        kernel[hdr::CMDLINE_SIZE..hdr::CMDLINE_SIZE + 4].fill(0);
+        assert!(matches!(boot(&kernel, true, 16 << 20), Err(BootError::CommandLine { have: 13, limit: 0 })));
+    }
+
+    /// With `ENV86_TEST_KERNEL=/boot/vmlinuz-...-686`: the unpacked kernel is where its header says.
+    #[test]
+    fn a_real_kernel_unpacks() {
+        let Some(path) = std::env::var_os("ENV86_TEST_KERNEL") else { return };
+        let kernel = std::fs::read(path).unwrap();
+        let preferred = u32_at(&kernel, hdr::PREF_ADDRESS).unwrap();
+        let (state, _) = boot(&kernel, true, 128 << 20).unwrap();
+        assert_eq!(state.eip, preferred);
+        let (state, _) = boot(&kernel, false, 128 << 20).unwrap();
+        assert_eq!(state.eip, LOAD);
+    }
+}

@@ -1,0 +1,229 @@
+//! Unpacking of what a Linux kernel's build packs: the formats of its `lib/decompress.c`.
+
+use std::io::{Cursor, Read};
+
+use thiserror::Error;
+
+use crate::elf::u32_at;
+
+/// The most that a payload may unpack to, in bytes.
+const LIMIT: usize = 256 << 20;
+/// The most memory that a decoder may take: an LZMA or Zstandard window, in bytes.
+const WINDOW_LIMIT: u32 = 256 << 20;
+/// What a block of the LZ4 legacy format unpacks to, at most (LZ4 frame format, 'Legacy frame').
+const LZ4_BLOCK: usize = 8 << 20;
+
+/// Why a payload can't be unpacked here.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UnpackError {
+    /// No known magic number, or LZO.
+    #[error("packed in a format that is not known here")]
+    Format,
+    /// The data is damaged or too large.
+    #[error("{format}: {reason}")]
+    Data {
+        /// The format's name.
+        format: &'static str,
+        /// What the decoder found.
+        reason: String,
+    },
+}
+
+/// How a payload is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Gzip,
+    Bzip2,
+    Lzma,
+    Xz,
+    Lz4,
+    Zstd,
+    None,
+}
+
+/// Magic numbers, as in the kernel's table of decompressors.
+const FORMATS: [(&[u8], Format); 8] = [
+    (&[0x1f, 0x8b], Format::Gzip),
+    (&[0x1f, 0x9e], Format::Gzip),
+    (b"BZh", Format::Bzip2),
+    (&[0x5d, 0x00, 0x00], Format::Lzma),
+    (b"\xfd7zXZ\0", Format::Xz),
+    (&[0x02, 0x21, 0x4c, 0x18], Format::Lz4),
+    (&[0x28, 0xb5, 0x2f, 0xfd], Format::Zstd),
+    (b"\x7fELF", Format::None),
+];
+
+/// Unpacks a kernel's payload.
+///
+/// The kernel's build appends the unpacked size, four bytes little-endian, to every format; gzip has
+/// it as part of its own trailer.
+pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, UnpackError> {
+    let (_, format) =
+        *FORMATS.iter().find(|(magic, _)| payload.starts_with(magic)).ok_or(UnpackError::Format)?;
+    if format == Format::None {
+        return Ok(payload.to_vec());
+    }
+    let fail = |reason: String| UnpackError::Data { format: format.name(), reason };
+    let size_at = payload.len().saturating_sub(4);
+    let size = u32_at(payload, size_at).unwrap_or(0) as usize;
+    if size > LIMIT {
+        return Err(fail(format!("unpacks to {size} bytes, more than any kernel")));
+    }
+    let packed = if format == Format::Gzip { payload } else { &payload[..size_at] };
+    let unpacked = format.decode(packed, size).map_err(fail)?;
+    if unpacked.len() != size {
+        return Err(fail(format!("unpacks to {} bytes instead of {size}", unpacked.len())));
+    }
+    Ok(unpacked)
+}
+
+impl Format {
+    const fn name(self) -> &'static str {
+        match self {
+            Format::Gzip => "gzip",
+            Format::Bzip2 => "bzip2",
+            Format::Lzma => "LZMA",
+            Format::Xz => "XZ",
+            Format::Lz4 => "LZ4",
+            Format::Zstd => "Zstandard",
+            Format::None => "ELF",
+        }
+    }
+
+    /// Unpacks at most one byte more than `size`.
+    fn decode(self, packed: &[u8], size: usize) -> Result<Vec<u8>, String> {
+        match self {
+            Format::Gzip => drain(flate2::read::GzDecoder::new(packed), size),
+            Format::Bzip2 => drain(bzip2::read::BzDecoder::new(packed), size),
+            Format::Lzma => {
+                let reader = lzma_rust2::LzmaReader::new_mem_limit(packed, WINDOW_LIMIT >> 10, None);
+                drain(reader.map_err(|e| e.to_string())?, size)
+            }
+            Format::Xz => {
+                let reader = lzma_rust2::XzReader::new_mem_limit(packed, false, WINDOW_LIMIT >> 10);
+                drain(reader, size)
+            }
+            Format::Lz4 => lz4_legacy(packed, size),
+            Format::Zstd => {
+                let window = u64::from(WINDOW_LIMIT);
+                let reader = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(packed, window);
+                drain(reader.map_err(|e| e.to_string())?, size)
+            }
+            Format::None => Ok(packed.to_vec()),
+        }
+    }
+}
+
+fn drain(reader: impl Read, size: usize) -> Result<Vec<u8>, String> {
+    let mut unpacked = Vec::with_capacity(size);
+    reader.take(size as u64 + 1).read_to_end(&mut unpacked).map_err(|e| e.to_string())?;
+    Ok(unpacked)
+}
+
+/// The LZ4 legacy format: a magic number, then blocks with their packed size in front.
+fn lz4_legacy(packed: &[u8], size: usize) -> Result<Vec<u8>, String> {
+    let mut unpacked = Vec::with_capacity(size);
+    let mut packed = Cursor::new(packed.get(4..).unwrap_or_default());
+    let mut block = vec![0; LZ4_BLOCK];
+    while unpacked.len() < size {
+        let mut word = [0; 4];
+        packed.read_exact(&mut word).map_err(|e| e.to_string())?;
+        let rest = &packed.get_ref()[packed.position() as usize..];
+        let len = u32::from_le_bytes(word);
+        let input = rest.get(..len as usize).ok_or("a block is cut short")?;
+        let n = lz4_flex::block::decompress_into(input, &mut block).map_err(|e| e.to_string())?;
+        if n == 0 {
+            return Err("an empty block".into());
+        }
+        unpacked.extend_from_slice(&block[..n]);
+        packed.set_position(packed.position() + u64::from(len));
+    }
+    Ok(unpacked)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Code-like bytes: CALLs to one place from many, which a BCJ filter rewrites.
+    fn sample() -> Vec<u8> {
+        let mut code = vec![0x7f, b'E', b'L', b'F'];
+        for i in 0..40_000u32 {
+            code.push(0xe8);
+            code.extend((0x10_0000 - i * 7).to_le_bytes());
+            code.extend([0x90, i as u8]);
+        }
+        code
+    }
+
+    fn sized(mut packed: Vec<u8>, size: usize) -> Vec<u8> {
+        packed.extend((size as u32).to_le_bytes());
+        packed
+    }
+
+    pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        writer.write_all(data).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn packed_every_way(data: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(data).unwrap();
+
+        let options = lzma_rust2::LzmaOptions::with_preset(1);
+        let mut lzma = lzma_rust2::LzmaWriter::new_use_header(Vec::new(), &options, None).unwrap();
+        lzma.write_all(data).unwrap();
+
+        // What the kernel's build uses on x86: the BCJ filter before LZMA2, CRC32 as check.
+        let mut options = lzma_rust2::XzOptions::with_preset(1);
+        options.set_check_sum_type(lzma_rust2::CheckType::Crc32);
+        options.prepend_pre_filter(lzma_rust2::filter::FilterType::BcjX86, 0);
+        let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+        xz.write_all(data).unwrap();
+
+        let mut lz4 = vec![0x02, 0x21, 0x4c, 0x18];
+        for block in data.chunks(LZ4_BLOCK) {
+            let block = lz4_flex::block::compress(block);
+            lz4.extend((block.len() as u32).to_le_bytes());
+            lz4.extend(block);
+        }
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        let size = data.len();
+        vec![
+            ("gzip", gzip(data)),
+            ("bzip2", sized(bzip2.finish().unwrap(), size)),
+            ("LZMA", sized(lzma.finish().unwrap(), size)),
+            ("XZ", sized(xz.finish().unwrap(), size)),
+            ("LZ4", sized(lz4, size)),
+            ("Zstandard", sized(ruzstd::encoding::compress_to_vec(data, level), size)),
+            ("ELF", data.to_vec()),
+        ]
+    }
+
+    #[test]
+    fn every_format_gives_back_what_went_in() {
+        let data = sample();
+        for (name, packed) in packed_every_way(&data) {
+            assert!(unpack(&packed).unwrap() == data, "{name}");
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let data = sample();
+        for (name, packed) in packed_every_way(&data) {
+            if name == "ELF" {
+                continue;
+            }
+            assert!(unpack(&packed[..packed.len() / 2]).is_err(), "{name}, cut");
+            let mut lying = packed.clone();
+            let last = lying.len() - 3;
+            lying[last] ^= 1;
+            assert!(unpack(&lying).is_err(), "{name}, another size");
+        }
+        assert_eq!(unpack(b"\x89LZO and so on"), Err(UnpackError::Format));
+        assert_eq!(unpack(b""), Err(UnpackError::Format));
+    }
+}

@@ -1,0 +1,181 @@
+//! The video card as its BIOS leaves it: text mode 3, 80 by 25 cells of 9 by 16 dots, in colour.
+//!
+//! Register values are those of mode 3 in the IBM VGA's technical reference.
+
+use env86_emu::Memory;
+
+use crate::{font, step::Step};
+
+const MODE: u8 = 3;
+const COLUMNS: u8 = 80;
+const ROWS: u8 = 25;
+const FONT_HEIGHT: u8 = 16;
+/// Start and end scan line of the cursor, as INT 10h has it.
+const CURSOR_SHAPE: u16 = 0x0d0e;
+
+const TEXT_WINDOW: u32 = 0xb_8000;
+const TEXT_SIZE: u32 = 0x8000;
+const GRAPHICS_WINDOW: u32 = 0xa_0000;
+/// Two blanks, light grey on black.
+const BLANK: u32 = 0x0720_0720;
+
+const MISC_OUTPUT: u16 = 0x3c2;
+const ATTRIBUTE: u16 = 0x3c0;
+const SEQUENCER: u16 = 0x3c4;
+const DAC_MASK: u16 = 0x3c6;
+const DAC_WRITE_INDEX: u16 = 0x3c8;
+const DAC_DATA: u16 = 0x3c9;
+const GRAPHICS: u16 = 0x3ce;
+const CRTC: u16 = 0x3d4;
+const STATUS_1: u16 = 0x3da;
+
+/// Colour, RAM on, 28 MHz, 400 lines.
+const MISC_VALUE: u8 = 0x67;
+const SEQUENCER_VALUES: [u8; 5] = [0x03, 0x00, 0x03, 0x00, 0x02];
+const CRTC_VALUES: [u8; 25] = [
+    0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, // horizontal, total, overflow
+    0x00, 0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, // rows, cursor, start, position
+    0x9c, 0x8e, 0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, // vertical, pitch, blank, mode
+    0xff, // line compare
+];
+const CRTC_VERTICAL_RETRACE_END: u8 = 0x11;
+const CRTC_UNPROTECT: u8 = 0x0e;
+const GRAPHICS_VALUES: [u8; 9] = [0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x0e, 0x00, 0xff];
+const ATTRIBUTE_VALUES: [u8; 21] = [
+    0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x14, 0x07, // the colours, brown and not dark yellow
+    0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, // the bright ones
+    0x0c, 0x00, 0x0f, 0x08, 0x00, // mode, overscan, planes, panning, colour select
+];
+/// Attribute index: the palette belongs to the screen again.
+const PALETTE_ON: u8 = 0x20;
+
+/// The steps that set the mode, with an empty screen, the font in plane 2 and the cursor home.
+pub fn text_mode() -> Vec<Step> {
+    let mut steps = vec![Step::out(MISC_OUTPUT, MISC_VALUE)];
+    steps.extend(indexed(SEQUENCER, &SEQUENCER_VALUES));
+    steps.extend([Step::out(CRTC, CRTC_VERTICAL_RETRACE_END), Step::out(CRTC + 1, CRTC_UNPROTECT)]);
+    steps.extend(indexed(CRTC, &CRTC_VALUES));
+    steps.extend(indexed(GRAPHICS, &GRAPHICS_VALUES));
+    steps.push(Step::In(STATUS_1)); // the next attribute write is an index
+    for (index, value) in (0..).zip(ATTRIBUTE_VALUES) {
+        steps.extend([Step::out(ATTRIBUTE, index), Step::out(ATTRIBUTE, value)]);
+    }
+    steps.push(Step::out(ATTRIBUTE, PALETTE_ON));
+    steps.extend(palette());
+    steps.extend(load_font());
+    steps.push(Step::Mmio { addr: TEXT_WINDOW, values: vec![BLANK; TEXT_SIZE as usize / 4] });
+    steps
+}
+
+/// Writes to consecutive registers behind an index port.
+fn indexed(port: u16, values: &[u8]) -> impl Iterator<Item = Step> {
+    (0..).zip(values).flat_map(move |(index, &value)| [Step::out(port, index), Step::out(port + 1, value)])
+}
+
+/// The 64 colours of the EGA: bits 0 to 2 are blue, green and red at two thirds, bits 3 to 5 the same
+/// at one third.
+fn palette() -> Vec<Step> {
+    let mut steps = vec![Step::out(DAC_MASK, 0xff), Step::out(DAC_WRITE_INDEX, 0)];
+    for colour in 0..=255u8 {
+        for bit in [2, 1, 0] {
+            let level = (colour >> bit & 1) * 0x2a + (colour >> (bit + 3) & 1) * 0x15;
+            steps.push(Step::out(DAC_DATA, if colour < 64 { level } else { 0 }));
+        }
+    }
+    steps
+}
+
+/// Opens plane 2 at A0000h, writes the glyphs (32 bytes each, half of them used), and closes it.
+fn load_font() -> Vec<Step> {
+    const BYTES_PER_GLYPH: usize = 32;
+    let mut memory = vec![0; 256 * BYTES_PER_GLYPH];
+    for (slot, code) in memory.chunks_exact_mut(BYTES_PER_GLYPH).zip(0..=255) {
+        slot[..font::HEIGHT].copy_from_slice(&font::glyph(code));
+    }
+    let values = memory.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+
+    // Map mask: plane 2. Memory mode: sequential. Graphics: read plane 2, no odd/even, A0000h.
+    let open =
+        [(SEQUENCER, 2, 0x04), (SEQUENCER, 4, 0x06), (GRAPHICS, 4, 2), (GRAPHICS, 5, 0), (GRAPHICS, 6, 4)];
+    let close = open.map(|(port, index, _)| {
+        let values = if port == SEQUENCER { &SEQUENCER_VALUES[..] } else { &GRAPHICS_VALUES[..] };
+        (port, index, values[usize::from(index)])
+    });
+    let set = |(port, index, value)| [Step::out(port, index), Step::out(port + 1, value)];
+    let mut steps: Vec<_> = open.into_iter().flat_map(set).collect();
+    steps.push(Step::Mmio { addr: GRAPHICS_WINDOW, values });
+    steps.extend(close.into_iter().flat_map(set));
+    steps
+}
+
+/// The video fields of the BIOS data area at `bda`.
+pub fn install_data(bda: u32, mem: &mut Memory) {
+    mem.write_u8(bda + 0x49, MODE);
+    mem.write_u16(bda + 0x4a, COLUMNS.into());
+    mem.write_u16(bda + 0x4c, 0x1000); // bytes of a page
+    mem.write_u16(bda + 0x60, CURSOR_SHAPE);
+    mem.write_u16(bda + 0x63, CRTC);
+    mem.write_u8(bda + 0x65, 0x29); // mode control: 80 columns, on, blinking
+    mem.write_u8(bda + 0x66, 0x30); // colours
+    mem.write_u8(bda + 0x84, ROWS - 1);
+    mem.write_u16(bda + 0x85, FONT_HEIGHT.into());
+    mem.write_u8(bda + 0x87, 0x60); // 256 KiB
+    mem.write_u8(bda + 0x88, 0xf9); // switches: colour, 80 columns
+    mem.write_u8(bda + 0x89, 0x51); // VGA, 400 lines
+    mem.write_u8(bda + 0x8a, 0x08); // colour VGA
+}
+
+/// Linux' struct screen_info for this mode, as its real-mode code would fill it in. The cursor is
+/// home.
+pub fn screen_info(extended_kib: u32) -> [u8; 64] {
+    const EGA_COLOR_256K: u16 = 0x0003; // INT 10h, AH=12h, BL=10h: BX
+    const IS_VGA: u8 = 1;
+    let mut info = [0; 64];
+    info[0x02..0x04].copy_from_slice(&(extended_kib.min(0xffff) as u16).to_le_bytes());
+    info[0x06] = MODE;
+    info[0x07] = COLUMNS;
+    info[0x0a..0x0c].copy_from_slice(&EGA_COLOR_256K.to_le_bytes());
+    info[0x0e] = ROWS;
+    info[0x0f] = IS_VGA;
+    info[0x10..0x12].copy_from_slice(&u16::from(FONT_HEIGHT).to_le_bytes());
+    info
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_is_whole_after_the_font() {
+        let steps = text_mode();
+        let last = |port: u16, index: u8| {
+            let set = steps.windows(2).filter(|w| w[0] == Step::out(port, index));
+            set.filter_map(|w| match w[1] {
+                Step::Out { port: p, value, .. } if p == port + 1 => Some(value as u8),
+                _ => None,
+            })
+            .next_back()
+            .unwrap()
+        };
+        for (index, value) in (0..).zip(SEQUENCER_VALUES) {
+            assert_eq!(last(SEQUENCER, index), value);
+        }
+        for (index, value) in (0..).zip(GRAPHICS_VALUES) {
+            assert_eq!(last(GRAPHICS, index), value);
+        }
+        for (index, value) in (0..).zip(CRTC_VALUES) {
+            assert_eq!(last(CRTC, index), value);
+        }
+    }
+
+    #[test]
+    fn colours_are_the_egas() {
+        let steps = palette();
+        let rgb = |n: usize| [0, 1, 2].map(|c| steps[2 + 3 * n + c].clone());
+        let want = |r, g, b| [r, g, b].map(|v| Step::out(DAC_DATA, v));
+        assert_eq!(rgb(7), want(0x2a, 0x2a, 0x2a));
+        assert_eq!(rgb(0x14), want(0x2a, 0x15, 0));
+        assert_eq!(rgb(0x3f), want(0x3f, 0x3f, 0x3f));
+        assert_eq!(steps.len(), 2 + 3 * 256);
+    }
+}

@@ -1,0 +1,153 @@
+//! The register file, addressed by byte offset so that AL, AH, AX and EAX are one mechanism.
+
+#![allow(unsafe_code)]
+
+/// Unsigned integers of operand width, and what flags need to know of them.
+pub trait Int: Copy + Eq + Send + Sync + 'static {
+    /// Width in bits.
+    const BITS: u32;
+    /// Width in bytes.
+    const BYTES: u32 = Self::BITS / 8;
+    /// The low bits of `v`.
+    fn truncate(v: u32) -> Self;
+    /// Zero-extended.
+    fn zext(self) -> u32;
+    /// Sign-extended.
+    fn sext(self) -> u32;
+}
+
+macro_rules! int {
+    ($t:ty, $s:ty) => {
+        impl Int for $t {
+            const BITS: u32 = <$t>::BITS;
+            #[inline(always)]
+            fn truncate(v: u32) -> Self {
+                v as $t
+            }
+            #[inline(always)]
+            fn zext(self) -> u32 {
+                self as u32
+            }
+            #[inline(always)]
+            fn sext(self) -> u32 {
+                self as $s as i32 as u32
+            }
+        }
+    };
+}
+int!(u8, i8);
+int!(u16, i16);
+int!(u32, i32);
+
+/// Numbers of the general registers.
+pub mod gpr {
+    #![allow(missing_docs)]
+    pub const EAX: u8 = 0;
+    pub const ECX: u8 = 1;
+    pub const EDX: u8 = 2;
+    pub const EBX: u8 = 3;
+    pub const ESP: u8 = 4;
+    pub const EBP: u8 = 5;
+    pub const ESI: u8 = 6;
+    pub const EDI: u8 = 7;
+}
+
+/// Byte offset of a register in [`RegFile`]. The only constructors give offsets at which four
+/// bytes are inside the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reg(u8);
+
+impl Reg {
+    /// A register that reads as zero: the absent base or index of an address.
+    pub const ZERO: Reg = Reg(32);
+
+    /// EAX … EDI (also the low half of each).
+    #[inline(always)]
+    pub const fn dword(n: u8) -> Reg {
+        Reg((n & 7) * 4)
+    }
+
+    /// AL CL DL BL AH CH DH BH.
+    #[inline(always)]
+    pub const fn byte(n: u8) -> Reg {
+        let n = n & 7;
+        if n < 4 { Reg(n * 4) } else { Reg((n - 4) * 4 + 1) }
+    }
+
+    /// The register of number `n` in an operand of `bytes` bytes.
+    pub const fn of_size(n: u8, bytes: u32) -> Reg {
+        if bytes == 1 { Self::byte(n) } else { Self::dword(n) }
+    }
+}
+
+/// EAX to EDI, then the zero register, then padding so that a read at any [`Reg`] is inside.
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct RegFile {
+    words: [u32; 12],
+}
+
+impl RegFile {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self { words: [0; 12] }
+    }
+
+    /// Reads a register at an operand's width.
+    #[inline(always)]
+    pub fn get<T: Int>(&self, r: Reg) -> T {
+        // SAFETY: a Reg's offset is at most 32 and T has at most 4 bytes; the file has 48.
+        unsafe { (&raw const self.words).cast::<u8>().add(r.0 as usize).cast::<T>().read_unaligned() }
+    }
+
+    /// Writes a register at an operand's width; the rest of it stays. `Reg::ZERO` is never a
+    /// destination.
+    #[inline(always)]
+    pub fn set<T: Int>(&mut self, r: Reg, v: T) {
+        debug_assert!(r != Reg::ZERO);
+        // SAFETY: as in `get`.
+        unsafe { (&raw mut self.words).cast::<u8>().add(r.0 as usize).cast::<T>().write_unaligned(v) }
+    }
+
+    /// Reads a 32-bit register by number (0 to 7).
+    #[inline(always)]
+    pub fn r32(&self, n: u8) -> u32 {
+        self.words[n as usize & 7]
+    }
+
+    /// Writes a 32-bit register by number (0 to 7).
+    #[inline(always)]
+    pub fn set_r32(&mut self, n: u8, v: u32) {
+        self.words[n as usize & 7] = v;
+    }
+
+    /// The eight general registers.
+    pub fn all(&self) -> [u32; 8] {
+        std::array::from_fn(|i| self.words[i])
+    }
+}
+
+impl Default for RegFile {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn high_byte_registers_alias_the_second_byte() {
+        let mut r = RegFile::new();
+        r.set_r32(gpr::EBX, 0x1122_3344);
+        assert_eq!(r.get::<u8>(Reg::byte(7)), 0x33);
+        r.set(Reg::byte(7), 0xaau8);
+        assert_eq!(r.r32(gpr::EBX), 0x1122_aa44);
+    }
+
+    #[test]
+    fn the_zero_register_reads_zero() {
+        assert_eq!(RegFile::new().get::<u32>(Reg::ZERO), 0);
+    }
+}

@@ -1,0 +1,214 @@
+//! The driver: finds blocks, runs them, and delivers exceptions and interrupts between them.
+
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use super::{Cpu, Exit, flags};
+use crate::bus::Bus;
+use crate::dispatch::{self, Link, Uop, Why, far_link};
+use crate::exception::{Exception, Result};
+use crate::isa::lower;
+
+/// Exceptions and interrupts end here when even the double fault cannot be delivered.
+pub(super) struct TripleFault;
+
+impl Cpu {
+    /// Executes about `budget` instructions (never more than one block beyond), or fewer if
+    /// something else ends the run first. Pending interrupts are taken from `bus` as they become
+    /// deliverable.
+    pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
+        let bus = NonNull::from(bus);
+        // SAFETY: only the lifetime changes; the pointer is dropped below, before the borrow ends.
+        self.bus =
+            Some(unsafe { std::mem::transmute::<NonNull<dyn Bus + '_>, NonNull<dyn Bus + 'static>>(bus) });
+        let exit = self.drive(budget.min(i32::MAX as u64 / 2) as i32);
+        self.bus = None;
+        match exit {
+            Ok(exit) => exit,
+            Err(TripleFault) => Exit::Shutdown,
+        }
+    }
+
+    fn drive(&mut self, budget: i32) -> core::result::Result<Exit, TripleFault> {
+        self.budget = budget;
+        let mut link: Option<(*mut Link, bool)> = None;
+        loop {
+            self.attention = false;
+            if let Some(e) = self.late_fault.take() {
+                self.raise(e)?;
+                continue;
+            }
+            // Looks at the pins, which sets `attention` again if there is work.
+            self.with_bus(|_, _| ());
+            if self.attention {
+                self.attention = false;
+                self.drain_code_writes();
+                if self.with_bus(|bus, _| bus.yield_requested()) {
+                    return Ok(Exit::Yield);
+                }
+                if !self.shadow
+                    && self.flags.system & flags::IF != 0
+                    && self.with_bus(|bus, _| bus.interrupt())
+                {
+                    link = None;
+                    self.halted = false;
+                    let vector = self.with_bus(|bus, _| bus.acknowledge());
+                    self.interrupt(vector)?;
+                    continue;
+                }
+                self.attention = false;
+            }
+            if self.halted {
+                return Ok(Exit::Halted);
+            }
+            if self.budget <= 0 {
+                return Ok(Exit::Budget);
+            }
+            let stepping = self.flags.system & flags::TF != 0;
+            let alone = self.shadow || stepping || self.watch.code || self.watch.data;
+            self.shadow = false;
+            if self.watch.code && self.code_breakpoint() {
+                self.raise(Exception::DEBUG)?;
+                continue;
+            }
+            let entry = match self.entry(alone) {
+                Ok((entry, kept)) => {
+                    if let (Some((slot, far)), true) = (link.take(), kept) {
+                        // SAFETY: the slot was left through just now, and the cache was not
+                        // emptied since (`entry` clears `exit_link` if it had to).
+                        unsafe { self.resolve(slot, entry, far) };
+                    }
+                    entry
+                }
+                Err(e) => {
+                    link = None;
+                    self.raise(e)?;
+                    continue;
+                }
+            };
+            let before = self.budget;
+            self.stats.exits += 1;
+            // SAFETY: `entry` is the first uop of a live block.
+            unsafe { dispatch::run(self, entry) };
+            self.stats.instructions += i64::from(before - self.budget) as u64;
+            match self.why {
+                Why::Fault => {
+                    let e = self.fault;
+                    self.raise(e)?;
+                }
+                why => {
+                    if !alone && matches!(why, Why::Resolve | Why::ResolveFar) {
+                        link = Some((self.exit_link, why == Why::ResolveFar));
+                    }
+                    let trapped = self.dr6_pending | if stepping { super::debug::DR6_BS } else { 0 };
+                    if trapped != 0 {
+                        self.dr6_pending = 0;
+                        self.dr[6] |= trapped;
+                        self.raise_trap(Exception::DEBUG)?;
+                    }
+                    if alone && self.watch.code {
+                        self.flags.system &= !flags::RF;
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `slot` is a link slot and `entry` a first uop, both live.
+    unsafe fn resolve(&mut self, slot: *mut Link, entry: *const Uop, far: bool) {
+        if self.exit_link != slot {
+            return;
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            if far {
+                (*slot).dest = entry;
+                (*slot).run = far_link;
+            } else {
+                (*slot).target = entry;
+            }
+        }
+    }
+
+    /// The first uop to run for EIP, and whether its block stays in the cache.
+    fn entry(&mut self, alone: bool) -> Result<(*const Uop, bool)> {
+        let linear = self.linear_eip();
+        if u64::from(self.eip) >= self.code_end() {
+            return Err(Exception::GP0);
+        }
+        let page = self.fetch_page(linear)?;
+        let Ok(page) = page else { return self.decode_alone() };
+        if alone {
+            return self.decode_alone();
+        }
+        self.stats.block_lookups += 1;
+        let physical = page | (linear & 0xfff);
+        if let Some(&block) = self.blocks.find(physical, self.mode) {
+            if u64::from(self.eip) + u64::from(block.len) > self.code_end() {
+                return self.decode_alone();
+            }
+            match block.page2 {
+                None => {
+                    self.jumps.set(linear, self.mode, block.entry);
+                    return Ok((block.entry, true));
+                }
+                Some(second) => {
+                    let next = (linear & !0xfff).wrapping_add(0x1000);
+                    if self.fetch_page(next)? == Ok(second << 12) {
+                        return Ok((block.entry, true));
+                    }
+                    self.code_written(physical, 1);
+                    self.attention = false;
+                }
+            }
+        }
+        self.decode_block(physical)
+    }
+
+    fn decode_block(&mut self, physical: u32) -> Result<(*const Uop, bool)> {
+        let mut uops = std::mem::take(&mut self.scratch);
+        let built = lower::build(self, &mut uops, false);
+        let result = built.map(|b| {
+            if !b.keep {
+                return None;
+            }
+            if self.blocks.is_full(uops.len() + 1) {
+                self.clear_blocks();
+            }
+            let page = physical >> 12;
+            for page in [Some(page), b.page2].into_iter().flatten() {
+                if !self.mem.is_code(page) {
+                    self.mem.set_code(page, true);
+                    self.protect_page(page);
+                }
+            }
+            self.stats.blocks_decoded += 1;
+            let host = self.host_page(page);
+            Some(self.blocks.insert(physical, self.mode, b.len, b.page2, host, &uops, b.links))
+        });
+        self.scratch = uops;
+        match result? {
+            Some(entry) => {
+                self.jumps.set(self.linear_eip(), self.mode, entry);
+                Ok((entry, true))
+            }
+            None => self.decode_alone(),
+        }
+    }
+
+    /// Decodes one instruction for one execution.
+    fn decode_alone(&mut self) -> Result<(*const Uop, bool)> {
+        let mut uops = std::mem::take(&mut self.scratch);
+        let built = lower::build(self, &mut uops, true);
+        self.scratch = uops;
+        let built = built?;
+        let first = self.scratch.len() - built.links;
+        let base = self.scratch.as_mut_ptr();
+        // SAFETY: the last `links` uops are link slots. `scratch` is not touched again before the
+        // instruction has run.
+        unsafe { crate::blocks::init_links(base.add(first), built.links) };
+        Ok((base, false))
+    }
+}

@@ -1,0 +1,195 @@
+//! Small programs on a bare processor.
+
+use super::*;
+use crate::mmu::walk;
+
+/// A board with nothing on it but a counter of port writes.
+#[derive(Default)]
+struct Board {
+    written: Vec<(u16, u32)>,
+    interrupt: Option<u8>,
+}
+
+impl Bus for Board {
+    fn port_read(&mut self, _: &mut Memory, port: u16, _: Width) -> u32 {
+        u32::from(port) * 0x0101_0101
+    }
+    fn port_write(&mut self, _: &mut Memory, port: u16, _: Width, v: u32) {
+        self.written.push((port, v));
+        if port == 0x99 {
+            self.interrupt = Some(v as u8);
+        }
+    }
+    fn mmio_read(&mut self, _: &mut Memory, _: u32, _: Width) -> u32 {
+        0xdead_beef
+    }
+    fn mmio_write(&mut self, _: &mut Memory, _: u32, _: Width, _: u32) {}
+    fn interrupt(&self) -> bool {
+        self.interrupt.is_some()
+    }
+    fn acknowledge(&mut self) -> u8 {
+        self.interrupt.take().unwrap_or(0)
+    }
+    fn yield_requested(&self) -> bool {
+        false
+    }
+    fn now(&mut self) -> u64 {
+        42
+    }
+    fn random(&mut self) -> u32 {
+        4
+    }
+}
+
+/// Flat 32-bit ring 0 at 1000h, stack at 8000h.
+fn flat(code: &[u8]) -> Cpu {
+    let mut mem = Memory::new(4 << 20).unwrap();
+    mem.write(0x1000, code);
+    let mut cpu = Cpu::new(mem, CpuConfig::default());
+    let mut s = ArchState { eip: 0x1000, cr0: CR0_PE, ..ArchState::default() };
+    s.seg = [Segment::flat(0x10, 0x93); 6];
+    s.seg[1] = Segment::flat(8, 0x9b);
+    s.gpr[4] = 0x8000;
+    cpu.set_state(&s);
+    cpu
+}
+
+fn real(code: &[u8]) -> Cpu {
+    let mut mem = Memory::new(4 << 20).unwrap();
+    mem.write(0x7c00, code);
+    let mut cpu = Cpu::new(mem, CpuConfig::default());
+    let mut s = ArchState { eip: 0x7c00, ..ArchState::default() };
+    s.seg[1] = Segment { access: 0x9b, ..Segment::real(0) };
+    s.gpr[4] = 0x7000;
+    cpu.set_state(&s);
+    cpu
+}
+
+fn run(cpu: &mut Cpu) -> Exit {
+    cpu.run(&mut Board::default(), 1_000_000)
+}
+
+#[test]
+fn a_loop_counts_and_halts() {
+    // mov ecx, 1000; xor eax, eax; l: add eax, ecx; dec ecx; jnz l; hlt
+    let mut cpu = flat(&[0xb9, 0xe8, 3, 0, 0, 0x31, 0xc0, 0x01, 0xc8, 0x49, 0x75, 0xfb, 0xf4]);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!(cpu.regs.r32(0), 500_500);
+    assert_eq!(cpu.stats.instructions, 2 + 3000 + 1);
+}
+
+#[test]
+fn calls_return_through_the_stack() {
+    // call f; hlt; f: push 7; pop eax; ret
+    let mut cpu = flat(&[0xe8, 1, 0, 0, 0, 0xf4, 0x6a, 7, 0x58, 0xc3]);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.regs.r32(0), cpu.regs.r32(4)), (7, 0x8000));
+}
+
+#[test]
+fn code_may_rewrite_its_own_block() {
+    // mov byte [next+1], 5; next: mov al, 1; hlt
+    let mut cpu = flat(&[0xc6, 0x05, 0x08, 0x10, 0, 0, 5, 0xb0, 1, 0xf4]);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!(cpu.regs.r32(0) & 0xff, 5);
+}
+
+#[test]
+fn a_loop_may_rewrite_itself_each_time_round() {
+    // mov ecx, 3; l: inc byte [imm]; mov al, 0 (imm); loop l; hlt
+    let code = [0xb9, 3, 0, 0, 0, 0xfe, 0x05, 0x0c, 0x10, 0, 0, 0xb0, 0, 0xe2, 0xf6, 0xf4];
+    let mut cpu = flat(&code);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!(cpu.regs.r32(0) & 0xff, 3);
+}
+
+#[test]
+fn an_instruction_may_cross_a_page() {
+    let mut cpu = flat(&[0xe9, 0xf9, 0x0f, 0, 0]);
+    // At 1ffeh: mov eax, 12345678h; hlt
+    cpu.mem.write(0x1ffe, &[0xb8, 0x78, 0x56, 0x34, 0x12, 0xf4]);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!(cpu.regs.r32(0), 0x1234_5678);
+}
+
+#[test]
+fn real_mode_interrupts_go_through_the_vector_table() {
+    // int 20h; hlt — the handler at 0:8000h: mov al, 9; iret
+    let mut cpu = real(&[0xcd, 0x20, 0xf4]);
+    cpu.mem.write_u32(0x80, 0x8000);
+    cpu.mem.write(0x8000, &[0xb0, 9, 0xcf]);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.regs.r32(0) & 0xff, cpu.eip), (9, 0x7c03));
+}
+
+#[test]
+fn an_external_interrupt_waits_out_the_shadow_of_sti() {
+    // mov al, 20h; cli; out 99h, al; sti; inc cx; inc dx; hlt — handler: mov bx, cx; iret
+    let mut cpu = real(&[0xb0, 0x20, 0xfa, 0xe6, 0x99, 0xfb, 0x41, 0x42, 0xf4]);
+    cpu.mem.write_u32(0x80, 0x8000);
+    cpu.mem.write(0x8000, &[0x89, 0xcb, 0x89, 0xd6, 0xcf]);
+    let mut s = cpu.state();
+    (s.gpr[1], s.gpr[2]) = (0, 0);
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.regs.r32(3), cpu.regs.r32(6)), (1, 0), "one instruction ran after STI");
+}
+
+#[test]
+fn page_faults_push_their_error_and_set_cr2() {
+    // mov [400000h], eax with only the first 4 MiB mapped; #PF handler at 3000h halts.
+    let mut cpu = flat(&[0xa3, 0, 0, 0x40, 0, 0x90]);
+    cpu.mem.write_u32(0x10_0000, 0x83);
+    cpu.mem.write(0x3000, &[0xf4]);
+    cpu.mem.write_u64(0x4000 + 8, 0x00cf_9b00_0000_ffff);
+    cpu.mem.write_u64(0x4000 + 16, 0x00cf_9300_0000_ffff);
+    cpu.mem.write_u64(0x5000 + 14 * 8, 0x0000_8e00_0008_3000);
+    let mut s = cpu.state();
+    s.gdtr = TableRegister { base: 0x4000, limit: 0xff };
+    s.idtr = TableRegister { base: 0x5000, limit: 0x7ff };
+    (s.cr0, s.cr3, s.cr4) = (CR0_PE | CR0_PG, 0x10_0000, walk::CR4_PSE);
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.eip, cpu.cr2), (0x3001, 0x40_0000));
+    assert_eq!(cpu.mem.read_u32(0x8000 - 16), 2, "error code: a write to a page not present");
+    assert_eq!(cpu.mem.read_u32(0x8000 - 12), 0x1000, "EIP of the instruction");
+}
+
+#[test]
+fn without_a_handler_the_processor_shuts_down() {
+    let mut cpu = flat(&[0x0f, 0x0b]);
+    let mut s = cpu.state();
+    s.idtr = TableRegister::default();
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Shutdown);
+}
+
+#[test]
+fn rep_movs_copies_over_pages() {
+    // mov esi, 2000h; mov edi, 5ff0h; mov ecx, 800h; rep movsd; hlt
+    let code = [0xbe, 0, 0x20, 0, 0, 0xbf, 0xf0, 0x5f, 0, 0, 0xb9, 0, 8, 0, 0, 0xf3, 0xa5, 0xf4];
+    let mut cpu = flat(&code);
+    for i in 0..0x800 {
+        cpu.mem.write_u32(0x2000 + 4 * i, i * 3);
+    }
+    let mut s = cpu.state();
+    s.gpr[4] = 0x10_0000;
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!(cpu.mem.read_u32(0x5ff0 + 4 * 0x7ff), 0x7ff * 3);
+    assert_eq!((cpu.regs.r32(1), cpu.regs.r32(7)), (0, 0x7ff0));
+}
+
+#[test]
+fn single_stepping_traps_after_each_instruction() {
+    // Real mode, INT 1 handler: inc bp; iret. pushf; or word [sp..] is done through flags here.
+    let mut cpu = real(&[0x40, 0x40, 0xf4]);
+    cpu.mem.write_u32(4, 0x8000);
+    cpu.mem.write(0x8000, &[0x45, 0xcf]);
+    let mut s = cpu.state();
+    s.eflags |= flags::TF;
+    (s.gpr[0], s.gpr[5]) = (0, 0);
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.regs.r32(0), cpu.regs.r32(5)), (2, 2));
+}

@@ -1,0 +1,456 @@
+//! How one decoded instruction leads to the next.
+//!
+//! A block is a row of [`Uop`]s. Each holds the address of its handler, and a handler ends by
+//! calling the next one. In optimised native builds that call is a jump (the compiler turns a call
+//! in tail position with the same signature into one); elsewhere, where it would eat the stack, the
+//! handler returns the next uop to a loop. What an instruction means is written once, as an
+//! [`Op`] or as a plain function ([`call`]), and does not know which of the two runs it.
+//!
+//! Rules for handlers, which keep them jumps: no value with a destructor, no local whose address
+//! escapes, no call in the hot path that is not the last thing done.
+
+#![allow(unsafe_code)]
+
+use crate::cpu::regs::Reg;
+use crate::{Cpu, exception};
+
+/// What runs a uop. The third argument is the number of instructions that may still be executed
+/// before the driver wants control back; it is counted down where blocks end.
+pub(crate) type Handler = unsafe extern "C" fn(&mut Cpu, *const Uop, i32) -> Ret;
+
+/// Native optimised builds: nothing is returned until the driver gets control.
+#[cfg(all(not(debug_assertions), not(target_family = "wasm")))]
+pub(crate) type Ret = ();
+/// Elsewhere: the next uop, or null for the driver; the budget travels in [`Cpu::budget`].
+#[cfg(any(debug_assertions, target_family = "wasm"))]
+pub(crate) type Ret = *const Uop;
+
+/// One decoded instruction.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Uop {
+    pub run: Handler,
+    /// Immediate operand; in a block's last uop the distance from the block's start to the target.
+    pub imm: u32,
+    /// Displacement of a memory operand.
+    pub disp: u32,
+    pub dst: Reg,
+    pub src: Reg,
+    pub base: Reg,
+    pub index: Reg,
+    /// Segment (bits 0-2), scale (3-4) and [`form`] bits of the memory operand.
+    pub form: u8,
+    /// Number of instructions in the block before this one.
+    pub n: u8,
+    /// Offset of this instruction from the block's first byte.
+    pub eip: u16,
+}
+
+/// Bits of [`Uop::form`] above segment and scale.
+pub(crate) mod form {
+    /// Offsets wrap at 64 KiB.
+    pub const ADDR16: u8 = 1 << 5;
+    /// The r/m operand is in memory.
+    pub const MEM: u8 = 1 << 6;
+    /// Operand size is 16 bits.
+    pub const OP16: u8 = 1 << 7;
+}
+
+impl Uop {
+    pub fn is_mem(&self) -> bool {
+        self.form & form::MEM != 0
+    }
+
+    pub fn op16(&self) -> bool {
+        self.form & form::OP16 != 0
+    }
+
+    pub fn addr16(&self) -> bool {
+        self.form & form::ADDR16 != 0
+    }
+
+    /// The uop after this one, whose `eip` is where this instruction ends.
+    ///
+    /// # Safety
+    /// `self` is in a block and is not its last uop.
+    pub unsafe fn next(&self) -> &Uop {
+        // SAFETY: the caller's promise.
+        unsafe { &*(&raw const *self).add(1) }
+    }
+}
+
+/// A slot behind a block's last uop: one way out of the block.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Link {
+    pub run: Handler,
+    /// Where control goes: the slot itself until the target is known, and for good if the target
+    /// is in another page (the slot then checks that the page is still mapped there).
+    pub target: *const Uop,
+    /// The target block's first uop, once known.
+    pub dest: *const Uop,
+}
+
+/// What stands before a block's first uop.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Header {
+    /// Host address of the page that the block's code is in.
+    pub page: usize,
+    /// Index of the block in the cache.
+    pub block: u32,
+    pub _pad: u32,
+    pub _pad2: u64,
+}
+
+const _: () = assert!(size_of::<Link>() <= size_of::<Uop>() && size_of::<Header>() <= size_of::<Uop>());
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Uop>() == 24);
+
+/// Where control goes after an instruction.
+pub(crate) enum Flow {
+    /// The next uop.
+    Next,
+    /// Through the link slot this many uops on; `Cpu::eip` is already the target.
+    Link(usize),
+    /// To whatever block is at `Cpu::eip`, found through the jump cache.
+    Jump,
+}
+
+/// Why an instruction did not complete. Nothing of it has happened.
+pub(crate) enum Stop {
+    /// The fast path does not cover this access: run it again with `SLOW`.
+    Slow,
+    /// An exception, in `Cpu::fault`.
+    Fault,
+}
+
+/// The result of one instruction.
+pub(crate) type Step = Result<Flow, Stop>;
+
+/// The semantics of an instruction.
+pub(crate) trait Op {
+    /// Executes it. With `SLOW` unset memory is reached through the TLB only; a miss, a page
+    /// crossing or a device returns [`Stop::Slow`] with nothing changed.
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step;
+}
+
+/// Why the driver has control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The block at `eip` is wanted.
+    Lookup,
+    /// The block at `eip` is wanted and [`Cpu::exit_link`] leads to it.
+    Resolve,
+    /// As `Resolve`, and the target is in another page than the link.
+    ResolveFar,
+    /// The budget is spent.
+    Budget,
+    /// An exception in the instruction at `eip`.
+    Fault,
+    /// Something that the driver looks after may have changed: interrupts, modes, code.
+    Attention,
+}
+
+#[cfg(all(not(debug_assertions), not(target_family = "wasm")))]
+mod flavour {
+    use super::*;
+
+    #[inline(always)]
+    pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+        // SAFETY: `u` is in a live block, whose handlers all follow this protocol.
+        unsafe { ((*u).run)(cpu, u, budget) }
+    }
+
+    #[inline(always)]
+    pub(super) fn leave(cpu: &mut Cpu, budget: i32, why: Why) -> Ret {
+        cpu.budget = budget;
+        cpu.why = why;
+    }
+
+    /// Runs from `entry` until a handler gives control back; the reason is in `cpu.why`.
+    pub(crate) unsafe fn run(cpu: &mut Cpu, entry: *const Uop) {
+        let budget = cpu.budget;
+        // SAFETY: the caller gives a live block's first uop.
+        unsafe { go(cpu, entry, budget) }
+    }
+}
+
+#[cfg(any(debug_assertions, target_family = "wasm"))]
+mod flavour {
+    use super::*;
+
+    #[inline(always)]
+    pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+        cpu.budget = budget;
+        u
+    }
+
+    #[inline(always)]
+    pub(super) fn leave(cpu: &mut Cpu, budget: i32, why: Why) -> Ret {
+        cpu.budget = budget;
+        cpu.why = why;
+        std::ptr::null()
+    }
+
+    /// Runs from `entry` until a handler gives control back; the reason is in `cpu.why`.
+    pub(crate) unsafe fn run(cpu: &mut Cpu, entry: *const Uop) {
+        let mut u = entry;
+        while !u.is_null() {
+            // SAFETY: `u` is in a live block: the caller's promise for the first, the handlers'
+            // for the others.
+            u = unsafe { ((*u).run)(cpu, u, cpu.budget) };
+        }
+    }
+}
+
+pub(crate) use flavour::run;
+use flavour::{go, leave};
+
+/// The handler of an [`Op`].
+pub(crate) unsafe extern "C" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: dispatch only passes uops of live blocks, and a block ends in a uop that never
+    // returns `Next`.
+    unsafe {
+        match O::exec::<false>(cpu, &*u) {
+            Ok(Flow::Next) => go(cpu, u.add(1), budget),
+            Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
+            Ok(Flow::Jump) => jump(cpu, u, budget),
+            Err(Stop::Slow) => slow::<O>(cpu, u, budget),
+            Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
+}
+
+/// As [`step`], for what the TLB could not answer.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        match O::exec::<true>(cpu, &*u) {
+            Ok(Flow::Next) if cpu.attention => after(cpu, u, budget),
+            Ok(Flow::Next) => go(cpu, u.add(1), budget),
+            Ok(_) if cpu.attention => leave(cpu, budget - cost(u), Why::Attention),
+            Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
+            Ok(Flow::Jump) => jump(cpu, u, budget),
+            Err(_) => fault(cpu, u, budget),
+        }
+    }
+}
+
+/// Instructions executed in the block when `u` is done.
+#[inline(always)]
+unsafe fn cost(u: *const Uop) -> i32 {
+    // SAFETY: as in `step`.
+    unsafe { i32::from((*u).n) + 1 }
+}
+
+#[inline(always)]
+unsafe fn follow(cpu: &mut Cpu, u: *const Uop, budget: i32, slot: usize) -> Ret {
+    // SAFETY: as in `step`; a uop that returns `Link(n)` has n slots behind it.
+    unsafe {
+        let budget = budget - cost(u);
+        let link = u.add(slot).cast::<Link>();
+        if budget < 0 { leave(cpu, budget, Why::Budget) } else { go(cpu, (*link).target, budget) }
+    }
+}
+
+/// As `follow`, but out of line: keeps the two ways of a conditional branch two branches, where
+/// the compiler would otherwise select a pointer and make everything wait for it.
+#[inline(never)]
+unsafe extern "C" fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; conditional branches have two slots.
+    unsafe {
+        cpu.eip = cpu.eip.wrapping_add((*u).imm);
+        follow(cpu, u, budget, 2)
+    }
+}
+
+#[inline(always)]
+unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; the jump cache holds only first uops of live blocks.
+    unsafe {
+        let budget = budget - cost(u);
+        if budget < 0 {
+            return leave(cpu, budget, Why::Budget);
+        }
+        let entry = cpu.jumps.get(cpu.linear_eip(), cpu.mode);
+        if !entry.is_null() && cpu.is_mapped(entry) {
+            go(cpu, entry, budget)
+        } else {
+            leave(cpu, budget, Why::Lookup)
+        }
+    }
+}
+
+/// Leaves with an exception in the instruction `u`.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn fault(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        cpu.eip = cpu.eip.wrapping_add((*u).eip.into());
+        leave(cpu, budget - i32::from((*u).n), Why::Fault)
+    }
+}
+
+/// Leaves after the instruction `u`, which completed.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        cpu.eip = cpu.eip.wrapping_add((*u).next().eip.into());
+        leave(cpu, budget - cost(u), Why::Attention)
+    }
+}
+
+/// A conditional branch: `Op::exec` answers with `Link(1)` for not taken and `Link(2)` for taken,
+/// and leaves `eip` alone. `disp` and `imm` are the distances to the two targets.
+pub(crate) unsafe extern "C" fn branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        match O::exec::<false>(cpu, &*u) {
+            Ok(Flow::Link(2)) => follow_taken(cpu, u, budget),
+            Ok(_) => {
+                cpu.eip = cpu.eip.wrapping_add((*u).disp);
+                follow(cpu, u, budget, 1)
+            }
+            Err(Stop::Slow) => slow_branch::<O>(cpu, u, budget),
+            Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn slow_branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        let Ok(Flow::Link(slot)) = O::exec::<true>(cpu, &*u) else { return fault(cpu, u, budget) };
+        let distance = if slot == 2 { (*u).imm } else { (*u).disp };
+        cpu.eip = cpu.eip.wrapping_add(distance);
+        if cpu.attention {
+            return leave(cpu, budget - cost(u), Why::Attention);
+        }
+        follow(cpu, u, budget, slot)
+    }
+}
+
+/// A zero-sized function, by its type alone.
+fn conjure<F: Copy>() -> F {
+    const { assert!(size_of::<F>() == 0, "handlers are plain functions") }
+    // SAFETY: a type of size zero has no bits to be wrong; function items are Copy and inhabited.
+    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+}
+
+/// The handler of an instruction written as a plain function: the many that are not hot.
+pub(crate) unsafe extern "C" fn call<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+where
+    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+{
+    // SAFETY: as in `step`.
+    unsafe {
+        match conjure::<F>()(cpu, &*u) {
+            Ok(()) if cpu.attention => after(cpu, u, budget),
+            Ok(()) => go(cpu, u.add(1), budget),
+            Err(e) => {
+                cpu.fault = e;
+                fault(cpu, u, budget)
+            }
+        }
+    }
+}
+
+/// As [`call`], for an instruction that sets `Cpu::eip` itself and ends its block: far transfers,
+/// mode changes.
+pub(crate) unsafe extern "C" fn call_last<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+where
+    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+{
+    // SAFETY: as in `step`.
+    unsafe {
+        match conjure::<F>()(cpu, &*u) {
+            Ok(()) => leave(cpu, budget - cost(u), Why::Attention),
+            Err(e) => {
+                cpu.fault = e;
+                fault(cpu, u, budget)
+            }
+        }
+    }
+}
+
+/// The handler of type `F` for a function item.
+pub(crate) fn handler_of<F>(_: F) -> Handler
+where
+    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+{
+    call::<F>
+}
+
+/// The block-ending handler of type `F` for a function item.
+pub(crate) fn last_handler_of<F>(_: F) -> Handler
+where
+    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+{
+    call_last::<F>
+}
+
+/// A link slot whose target is not known yet.
+pub(crate) unsafe extern "C" fn resolve(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    cpu.exit_link = u.cast::<Link>().cast_mut();
+    leave(cpu, budget, Why::Resolve)
+}
+
+/// A link slot to another page whose target is not known yet.
+pub(crate) unsafe extern "C" fn resolve_far(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    cpu.exit_link = u.cast::<Link>().cast_mut();
+    leave(cpu, budget, Why::ResolveFar)
+}
+
+/// A link slot to another page: good as long as the page is mapped where it was.
+pub(crate) unsafe extern "C" fn far_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; a far link has a destination.
+    unsafe {
+        let dest = (*u.cast::<Link>()).dest;
+        if cpu.is_mapped(dest) { go(cpu, dest, budget) } else { resolve_far(cpu, u, budget) }
+    }
+}
+
+/// The first uop of a block that is no longer valid.
+pub(crate) unsafe extern "C" fn stale(cpu: &mut Cpu, _: *const Uop, budget: i32) -> Ret {
+    leave(cpu, budget, Why::Lookup)
+}
+
+/// The first uop of an invalidated block that has a successor.
+pub(crate) unsafe extern "C" fn forward(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; a forwarder's `dest` is the successor's first uop.
+    unsafe { go(cpu, (*u.cast::<Link>()).dest, budget) }
+}
+
+/// First uop of a block that runs over the end of its page: `imm` bytes from the start the next
+/// page begins, and `disp` is the RAM page it must be.
+pub(crate) unsafe extern "C" fn guard_page(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        let linear = cpu.linear_eip().wrapping_add((*u).imm);
+        if cpu.mapped_page(linear) == Some((*u).disp) {
+            go(cpu, u.add(1), budget)
+        } else {
+            leave(cpu, budget, Why::Lookup)
+        }
+    }
+}
+
+/// First uop of a block in a code segment with a limit: the block has `imm` bytes.
+pub(crate) unsafe extern "C" fn guard_limit(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        if u64::from(cpu.eip) + u64::from((*u).imm) <= cpu.code_end() {
+            go(cpu, u.add(1), budget)
+        } else {
+            leave(cpu, budget, Why::Lookup)
+        }
+    }
+}

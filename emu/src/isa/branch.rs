@@ -1,0 +1,423 @@
+//! Jumps, calls, returns, software interrupts.
+
+use std::marker::PhantomData as P;
+
+use super::decode::Insn;
+use super::lower::{Builder, Place};
+use super::mov::by_condition;
+use super::operand::{Segmented, Source, SrcMem, SrcReg};
+use crate::Cpu;
+use crate::cpu::interrupt::Source as InterruptSource;
+use crate::cpu::regs::{Reg, gpr};
+use crate::dispatch::{self, Flow, Op, Step, Stop, Uop, step};
+use crate::exception::{Exception, Result};
+
+/// The condition of a conditional branch.
+trait Decide: 'static {
+    /// Whether it is taken. `&Uop` for the address size of LOOP and JCXZ.
+    fn taken(cpu: &Cpu, u: &Uop) -> bool;
+    /// What else the instruction does, once it cannot fault any more.
+    fn commit(_: &mut Cpu, _: &Uop) {}
+}
+
+struct Condition<const CC: u8>;
+
+impl<const CC: u8> Decide for Condition<CC> {
+    #[inline(always)]
+    fn taken(cpu: &Cpu, _: &Uop) -> bool {
+        cpu.flags.condition(CC)
+    }
+}
+
+fn counter(cpu: &Cpu, u: &Uop) -> u32 {
+    let ecx = cpu.regs.r32(gpr::ECX);
+    if u.addr16() { ecx & 0xffff } else { ecx }
+}
+
+/// LOOP and kin: `ZF` is 0 for LOOPNE, 1 for LOOPE, anything else for LOOP.
+struct Loop<const ZF: u8>;
+
+impl<const ZF: u8> Decide for Loop<ZF> {
+    fn taken(cpu: &Cpu, u: &Uop) -> bool {
+        counter(cpu, u) != 1
+            && match ZF {
+                0 => !cpu.flags.zf(),
+                1 => cpu.flags.zf(),
+                _ => true,
+            }
+    }
+    fn commit(cpu: &mut Cpu, u: &Uop) {
+        let v = counter(cpu, u).wrapping_sub(1);
+        cpu.set_reg_sized(Reg::dword(gpr::ECX), v, u.addr16());
+    }
+}
+
+struct CounterZero;
+
+impl Decide for CounterZero {
+    fn taken(cpu: &Cpu, u: &Uop) -> bool {
+        counter(cpu, u) == 0
+    }
+}
+
+/// A conditional branch whose targets are linked.
+struct Branch<D>(P<D>);
+
+impl<D: Decide> Op for Branch<D> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let taken = D::taken(cpu, u);
+        D::commit(cpu, u);
+        Ok(Flow::Link(if taken { 2 } else { 1 }))
+    }
+}
+
+/// A conditional branch whose target may be beyond the code segment's limit or wrap at 64 KiB.
+struct CheckedBranch<D>(P<D>);
+
+impl<D: Decide> Op for CheckedBranch<D> {
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let target = if D::taken(cpu, u) { checked_target(cpu, u, u.imm)? } else { cpu.next_eip(u) };
+        D::commit(cpu, u);
+        cpu.eip = target;
+        Ok(Flow::Jump)
+    }
+}
+
+/// The target at a distance from the next instruction, wrapped and checked.
+fn checked_target(cpu: &mut Cpu, u: &Uop, distance: u32) -> core::result::Result<u32, Stop> {
+    let target = cpu.next_eip(u).wrapping_add(distance);
+    near_target(cpu, u, target).map_err(|e| cpu.stop(e))
+}
+
+fn near_target(cpu: &Cpu, u: &Uop, target: u32) -> Result<u32> {
+    let target = if u.op16() { target & 0xffff } else { target };
+    if u64::from(target) < cpu.code_end() { Ok(target) } else { Err(Exception::GP0) }
+}
+
+fn conditional<D: Decide>(b: &mut Builder, i: &Insn) {
+    if !b.links_allowed(i) {
+        b.emit(i, step::<CheckedBranch<D>>);
+        b.barrier();
+        b.end();
+        return;
+    }
+    let next = b.next_distance();
+    let target = next.wrapping_add(i.imm);
+    let u = b.emit(i, dispatch::branch::<Branch<D>>);
+    (u.disp, u.imm) = (next, target);
+    b.reads_flags();
+    b.link(next);
+    b.link(target);
+}
+
+pub(super) fn jcc(b: &mut Builder, i: &Insn) {
+    by_condition!(i.condition(), CC => conditional::<Condition<CC>>(b, i));
+}
+pub(super) fn loopne(b: &mut Builder, i: &Insn) {
+    conditional::<Loop<0>>(b, i);
+}
+pub(super) fn loope(b: &mut Builder, i: &Insn) {
+    conditional::<Loop<1>>(b, i);
+}
+pub(super) fn loop_(b: &mut Builder, i: &Insn) {
+    conditional::<Loop<2>>(b, i);
+}
+pub(super) fn jcxz(b: &mut Builder, i: &Insn) {
+    conditional::<CounterZero>(b, i);
+}
+
+/// JMP to a linked target.
+struct Jmp;
+
+impl Op for Jmp {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        cpu.eip = cpu.eip.wrapping_add(u.imm);
+        Ok(Flow::Link(1))
+    }
+}
+
+struct CheckedJmp;
+
+impl Op for CheckedJmp {
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        cpu.eip = checked_target(cpu, u, u.imm)?;
+        Ok(Flow::Jump)
+    }
+}
+
+pub(super) fn jmp(b: &mut Builder, i: &Insn) {
+    if !b.links_allowed(i) {
+        b.emit(i, step::<CheckedJmp>);
+        b.barrier();
+        b.end();
+        return;
+    }
+    let target = b.next_distance().wrapping_add(i.imm);
+    b.emit(i, step::<Jmp>).imm = target;
+    b.link(target);
+}
+
+/// JMP to an address in a register or memory, in a flat code segment.
+struct JmpTo<S>(P<S>);
+
+impl<S: Source> Op for JmpTo<S> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        cpu.eip = S::get::<u32, SLOW>(cpu, u)?;
+        Ok(Flow::Jump)
+    }
+}
+
+fn target_operand(cpu: &mut Cpu, u: &Uop) -> Result<u32> {
+    let target = if u.op16() { cpu.get_rm::<u16>(u)?.into() } else { cpu.get_rm::<u32>(u)? };
+    near_target(cpu, u, target)
+}
+
+pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
+    if b.links_allowed(i) {
+        let mem = i.place(0) == Place::Mem;
+        let u = b.emit(i, if mem { step::<JmpTo<SrcMem<Segmented>>> } else { step::<JmpTo<SrcReg>> });
+        u.src = u.dst;
+        b.barrier();
+        b.end();
+        return;
+    }
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        cpu.eip = target_operand(cpu, u)?;
+        Ok(())
+    });
+}
+
+/// CALL to a linked target, on a flat stack.
+struct Call;
+
+impl Op for Call {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let esp = cpu.regs.r32(gpr::ESP).wrapping_sub(4);
+        cpu.store::<u32, SLOW>(esp, cpu.eip.wrapping_add(u.disp))?;
+        cpu.regs.set_r32(gpr::ESP, esp);
+        cpu.eip = cpu.eip.wrapping_add(u.imm);
+        Ok(Flow::Link(1))
+    }
+}
+
+fn call_to(cpu: &mut Cpu, u: &Uop, target: u32) -> Result<()> {
+    let mut stack = cpu.stack();
+    stack.push_sized(cpu, cpu.next_eip(u), !u.op16())?;
+    cpu.commit(&stack);
+    cpu.eip = target;
+    Ok(())
+}
+
+pub(super) fn call(b: &mut Builder, i: &Insn) {
+    if b.links_allowed(i) && b.flat_stack() {
+        let next = b.next_distance();
+        let target = next.wrapping_add(i.imm);
+        let u = b.emit(i, step::<Call>);
+        (u.disp, u.imm) = (next, target);
+        b.barrier();
+        b.link(target);
+        return;
+    }
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        let target = near_target(cpu, u, cpu.next_eip(u).wrapping_add(u.imm))?;
+        call_to(cpu, u, target)
+    });
+}
+
+/// CALL to an address in a register or memory, in a flat code segment, on a flat stack.
+struct CallTo<S>(P<S>);
+
+impl<S: Source> Op for CallTo<S> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let target = S::get::<u32, SLOW>(cpu, u)?;
+        let esp = cpu.regs.r32(gpr::ESP).wrapping_sub(4);
+        cpu.store::<u32, SLOW>(esp, cpu.eip.wrapping_add(u.imm))?;
+        cpu.regs.set_r32(gpr::ESP, esp);
+        cpu.eip = target;
+        Ok(Flow::Jump)
+    }
+}
+
+pub(super) fn call_indirect(b: &mut Builder, i: &Insn) {
+    if b.links_allowed(i) && b.flat_stack() {
+        let mem = i.place(0) == Place::Mem;
+        let next = b.next_distance();
+        let u = b.emit(i, if mem { step::<CallTo<SrcMem<Segmented>>> } else { step::<CallTo<SrcReg>> });
+        u.src = u.dst;
+        u.imm = next;
+        b.barrier();
+        b.end();
+        return;
+    }
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        let target = target_operand(cpu, u)?;
+        call_to(cpu, u, target)
+    });
+}
+
+/// RET in a flat code segment, from a flat stack.
+struct Ret;
+
+impl Op for Ret {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let esp = cpu.regs.r32(gpr::ESP);
+        cpu.eip = cpu.load::<u32, SLOW>(esp)?;
+        cpu.regs.set_r32(gpr::ESP, esp.wrapping_add(4).wrapping_add(u.imm));
+        Ok(Flow::Jump)
+    }
+}
+
+pub(super) fn ret(b: &mut Builder, i: &Insn) {
+    if b.links_allowed(i) && b.flat_stack() {
+        b.emit(i, step::<Ret>);
+        b.barrier();
+        b.end();
+        return;
+    }
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        let mut stack = cpu.stack();
+        let target = stack.pop_sized(cpu, !u.op16())?;
+        let target = near_target(cpu, u, target)?;
+        stack.skip(u.imm);
+        cpu.commit(&stack);
+        cpu.eip = target;
+        Ok(())
+    });
+}
+
+pub(super) fn jmp_far(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        let next = cpu.next_eip(u);
+        cpu.far_jump(u.disp as u16, u.imm, next)
+    })
+    .disp = i.imm2;
+}
+
+pub(super) fn call_far(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        let next = cpu.next_eip(u);
+        cpu.far_call(u.disp as u16, u.imm, next, !u.op16())
+    })
+    .disp = i.imm2;
+}
+
+fn far_operand(cpu: &mut Cpu, u: &Uop) -> Result<(u16, u32)> {
+    if u.op16() {
+        let offset = cpu.read_mem::<u16>(u, 0)?;
+        Ok((cpu.read_mem(u, 2)?, offset.into()))
+    } else {
+        let offset = cpu.read_mem::<u32>(u, 0)?;
+        Ok((cpu.read_mem(u, 4)?, offset))
+    }
+}
+
+pub(super) fn jmp_far_indirect(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        let (selector, offset) = far_operand(cpu, u)?;
+        let next = cpu.next_eip(u);
+        cpu.far_jump(selector, offset, next)
+    });
+}
+
+pub(super) fn call_far_indirect(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        let (selector, offset) = far_operand(cpu, u)?;
+        let next = cpu.next_eip(u);
+        cpu.far_call(selector, offset, next, !u.op16())
+    });
+}
+
+pub(super) fn retf(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| cpu.far_return(!u.op16(), u.imm));
+}
+
+pub(super) fn iret(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        let next = cpu.next_eip(u);
+        cpu.interrupt_return(!u.op16(), next)
+    });
+}
+
+/// A software interrupt saves the EIP of the next instruction, or, if it cannot be delivered,
+/// faults at its own.
+fn interrupt(cpu: &mut Cpu, u: &Uop, vector: u8, source: InterruptSource) -> Result<()> {
+    let start = cpu.eip;
+    cpu.eip = cpu.next_eip(u);
+    let delivered = cpu.software_interrupt(vector, source);
+    if delivered.is_err() {
+        cpu.eip = start;
+    }
+    delivered
+}
+
+pub(super) fn int(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        if cpu.vm86() && cpu.flags.iopl() < 3 {
+            return Err(Exception::GP0);
+        }
+        interrupt(cpu, u, u.imm as u8, InterruptSource::Software)
+    });
+}
+
+pub(super) fn int3(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        interrupt(cpu, u, Exception::BREAKPOINT.vector, InterruptSource::Software)
+    });
+}
+
+/// INT1 does not check the gate's DPL.
+pub(super) fn int1(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        interrupt(cpu, u, Exception::DEBUG.vector, InterruptSource::Trap)
+    });
+}
+
+pub(super) fn into(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+        if cpu.flags.of() {
+            return interrupt(cpu, u, Exception::OVERFLOW.vector, InterruptSource::Software);
+        }
+        cpu.eip = cpu.next_eip(u);
+        Ok(())
+    });
+}
+
+pub(super) fn bound(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let (index, low, high) = if u.op16() {
+            let (low, high) = (cpu.read_mem::<u16>(u, 0)?, cpu.read_mem::<u16>(u, 2)?);
+            let index = cpu.regs.get::<u16>(u.src);
+            (i32::from(index as i16), i32::from(low as i16), i32::from(high as i16))
+        } else {
+            let (low, high) = (cpu.read_mem::<u32>(u, 0)?, cpu.read_mem::<u32>(u, 4)?);
+            (cpu.regs.get::<u32>(u.src) as i32, low as i32, high as i32)
+        };
+        if index < low || index > high { Err(Exception::BOUND) } else { Ok(()) }
+    });
+}
+
+pub(super) fn sysenter(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, _: &Uop| cpu.sysenter());
+}
+
+pub(super) fn sysexit(b: &mut Builder, i: &Insn) {
+    b.call_last(i, |cpu: &mut Cpu, _: &Uop| cpu.sysexit());
+}
+
+pub(super) fn raise_ud(_: &mut Cpu, _: &Uop) -> Result<()> {
+    Err(Exception::INVALID_OPCODE)
+}
+
+pub(super) fn raise_gp(_: &mut Cpu, _: &Uop) -> Result<()> {
+    Err(Exception::GP0)
+}
+
+pub(super) fn ud(b: &mut Builder, i: &Insn) {
+    b.call_last(i, raise_ud);
+}

@@ -1,0 +1,273 @@
+//! x87, MMX and SSE: what stands between the instruction and [`crate::fpu`] or [`crate::simd`].
+
+use super::decode::Insn;
+use super::lower::Builder;
+use crate::Cpu;
+use crate::cpu::regs::gpr;
+use crate::cpu::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, SegName};
+use crate::dispatch::Uop;
+use crate::exception::{Exception, Result};
+use crate::fpu::{self, Outcome};
+use crate::simd::{self, Unit, mxcsr};
+
+/// Bytes of an FXSAVE image.
+const FXSAVE: usize = 512;
+/// Bytes of its x87 part, in front.
+const FXSAVE_X87: usize = 160;
+
+/// A waiting instruction with an x87 exception pending: #MF, or FERR and on.
+fn check_pending(cpu: &mut Cpu) -> Result<()> {
+    if cpu.fpu.pending() {
+        if cpu.cr0 & CR0_NE != 0 {
+            return Err(Exception::FPU_ERROR);
+        }
+        cpu.with_bus(|bus, _| bus.fpu_error());
+    }
+    Ok(())
+}
+
+/// The processor as an x87 instruction sees it; the unit itself is taken out meanwhile.
+struct X87<'a> {
+    cpu: &'a mut Cpu,
+    u: &'a Uop,
+}
+
+impl X87<'_> {
+    fn linear(&self, bytes: usize, write: bool) -> Result<u32> {
+        self.cpu.linear(self.u, bytes as u32, write)
+    }
+}
+
+impl fpu::Operands for X87<'_> {
+    fn load<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let at = self.linear(N, false)?;
+        self.cpu.read_array(at)
+    }
+    fn store<const N: usize>(&mut self, bytes: [u8; N]) -> Result<()> {
+        let at = self.linear(N, true)?;
+        self.cpu.write_array(at, &bytes)
+    }
+    fn set_ax(&mut self, value: u16) {
+        self.cpu.regs.set(crate::cpu::regs::Reg::dword(gpr::EAX), value);
+    }
+    fn eflags(&self) -> u32 {
+        self.cpu.flags.arith()
+    }
+    fn set_eflags(&mut self, zf: bool, pf: bool, cf: bool) {
+        use crate::cpu::flags::{CF, PF, ZF};
+        let bit = |on: bool, flag: u32| if on { flag } else { 0 };
+        self.cpu.flags.set_arith(bit(zf, ZF) | bit(pf, PF) | bit(cf, CF));
+    }
+}
+
+fn x87_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+    if cpu.cr0 & (CR0_EM | CR0_TS) != 0 {
+        return Err(Exception::DEVICE_NOT_AVAILABLE);
+    }
+    let (opcode, modrm) = ((u.imm >> 8) as u8, u.imm as u8);
+    if fpu::is_waiting(opcode, modrm) {
+        check_pending(cpu)?;
+    }
+    let insn = fpu::Insn {
+        opcode,
+        modrm,
+        op32: !u.op16(),
+        protected: cpu.protected(),
+        cs: cpu.segment(SegName::CS).selector,
+        eip: cpu.this_eip(u),
+        ds: cpu.operand_selector(u),
+        dp: cpu.offset(u),
+    };
+    let mut unit = std::mem::take(&mut cpu.fpu);
+    let outcome = unit.execute(&insn, &mut X87 { cpu, u });
+    cpu.fpu = unit;
+    if outcome? == Outcome::Pending && cpu.cr0 & CR0_NE == 0 {
+        cpu.with_bus(|bus, _| bus.fpu_error());
+    }
+    Ok(())
+}
+
+pub(super) fn x87(b: &mut Builder, i: &Insn) {
+    b.call(i, x87_run).imm = u32::from(i.opcode) << 8 | u32::from(i.modrm);
+}
+
+pub(super) fn wait(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, _: &Uop| {
+        if cpu.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS {
+            return Err(Exception::DEVICE_NOT_AVAILABLE);
+        }
+        check_pending(cpu)
+    });
+}
+
+fn check_fxsr(cpu: &Cpu, u: &Uop, write: bool) -> Result<u32> {
+    if cpu.cr0 & CR0_EM != 0 {
+        return Err(Exception::INVALID_OPCODE);
+    }
+    if cpu.cr0 & CR0_TS != 0 {
+        return Err(Exception::DEVICE_NOT_AVAILABLE);
+    }
+    let at = cpu.linear(u, FXSAVE as u32, write)?;
+    if at & 15 == 0 { Ok(at) } else { Err(Exception::GP0) }
+}
+
+pub(super) fn fxsave(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let at = check_fxsr(cpu, u, true)?;
+        // Bytes from 288 on are not written.
+        let mut image = cpu.read_array::<FXSAVE>(at)?;
+        image[..FXSAVE_X87].copy_from_slice(&cpu.fpu.fxsave_image());
+        image[24..28].copy_from_slice(&cpu.mxcsr.to_le_bytes());
+        image[28..32].copy_from_slice(&mxcsr::VALID.to_le_bytes());
+        if cpu.cr4 & CR4_OSFXSR != 0 {
+            for (to, xmm) in image[FXSAVE_X87..].chunks_exact_mut(16).zip(cpu.xmm) {
+                to.copy_from_slice(&xmm.to_le_bytes());
+            }
+        }
+        cpu.write_array(at, &image)
+    });
+}
+
+pub(super) fn fxrstor(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let at = check_fxsr(cpu, u, false)?;
+        let image = cpu.read_array::<FXSAVE>(at)?;
+        let mut x87 = [0; FXSAVE_X87];
+        x87.copy_from_slice(&image[..FXSAVE_X87]);
+        if cpu.cr4 & CR4_OSFXSR != 0 {
+            let value = u32::from_le_bytes([image[24], image[25], image[26], image[27]]);
+            if value & !mxcsr::VALID != 0 {
+                return Err(Exception::GP0);
+            }
+            cpu.mxcsr = value;
+            for (xmm, from) in cpu.xmm.iter_mut().zip(image[FXSAVE_X87..].chunks_exact(16)) {
+                let mut bytes = [0; 16];
+                bytes.copy_from_slice(from);
+                *xmm = u128::from_le_bytes(bytes);
+            }
+        }
+        cpu.fpu.fxrstor_image(&x87);
+        Ok(())
+    });
+}
+
+/// The processor as an MMX or SSE instruction sees it.
+struct Simd<'a> {
+    cpu: &'a mut Cpu,
+    u: &'a Uop,
+}
+
+impl Simd<'_> {
+    fn linear(&self, size: u8, aligned: bool, write: bool) -> Result<u32> {
+        let at = self.cpu.linear(self.u, size.into(), write)?;
+        if aligned && at & 15 != 0 { Err(Exception::GP0) } else { Ok(at) }
+    }
+}
+
+impl simd::Operands for Simd<'_> {
+    fn xmm(&self, index: u8) -> u128 {
+        self.cpu.xmm[usize::from(index & 7)]
+    }
+    fn set_xmm(&mut self, index: u8, value: u128) {
+        self.cpu.xmm[usize::from(index & 7)] = value;
+    }
+    fn mmx(&self, index: u8) -> u64 {
+        self.cpu.fpu.mmx(index)
+    }
+    fn set_mmx(&mut self, index: u8, value: u64) {
+        self.cpu.fpu.set_mmx(index, value);
+    }
+    fn enter_mmx(&mut self) {
+        self.cpu.fpu.enter_mmx();
+    }
+    fn leave_mmx(&mut self) {
+        self.cpu.fpu.emms();
+    }
+    fn gpr(&self, index: u8) -> u32 {
+        self.cpu.regs.r32(index)
+    }
+    fn set_gpr(&mut self, index: u8, value: u32) {
+        self.cpu.regs.set_r32(index, value);
+    }
+    fn load(&mut self, size: u8, aligned: bool) -> Result<u128> {
+        let at = self.linear(size, aligned, false)?;
+        Ok(match size {
+            1 => self.cpu.read::<u8>(at)?.into(),
+            2 => self.cpu.read::<u16>(at)?.into(),
+            4 => self.cpu.read::<u32>(at)?.into(),
+            8 => u64::from_le_bytes(self.cpu.read_array(at)?).into(),
+            _ => u128::from_le_bytes(self.cpu.read_array(at)?),
+        })
+    }
+    fn store(&mut self, size: u8, value: u128, aligned: bool) -> Result<()> {
+        let at = self.linear(size, aligned, true)?;
+        match size {
+            1 => self.cpu.write(at, value as u8),
+            2 => self.cpu.write(at, value as u16),
+            4 => self.cpu.write(at, value as u32),
+            8 => self.cpu.write_array(at, &(value as u64).to_le_bytes()),
+            _ => self.cpu.write_array(at, &value.to_le_bytes()),
+        }
+    }
+    fn store_masked(&mut self, size: u8, value: u128, mask: u16) -> Result<()> {
+        let edi = self.cpu.regs.r32(gpr::EDI);
+        let offset = if self.u.addr16() { edi & 0xffff } else { edi };
+        let bytes = (0..u32::from(size)).filter(|i| mask >> i & 1 != 0);
+        for i in bytes.clone() {
+            let at = self.cpu.check_segment(self.u.form & 7, offset.wrapping_add(i), 1, true)?;
+            self.cpu.probe_write(at, 1)?;
+        }
+        for i in bytes {
+            let at = self.cpu.check_segment(self.u.form & 7, offset.wrapping_add(i), 1, true)?;
+            self.cpu.write(at, (value >> (8 * i)) as u8)?;
+        }
+        Ok(())
+    }
+    fn probe(&mut self) -> Result<()> {
+        let at = self.linear(1, false, false)?;
+        self.cpu.probe_read(at, 1)
+    }
+    fn mxcsr(&self) -> u32 {
+        self.cpu.mxcsr
+    }
+    fn set_mxcsr(&mut self, value: u32) {
+        self.cpu.mxcsr = value;
+    }
+    fn set_arithmetic_flags(&mut self, flags: u32) {
+        self.cpu.flags.set_arith(flags);
+    }
+}
+
+fn check_unit(cpu: &mut Cpu, row: &simd::Row) -> Result<()> {
+    let unavailable = match row.unit() {
+        Unit::None => return Ok(()),
+        Unit::Mmx => cpu.cr0 & CR0_EM != 0,
+        Unit::Sse => cpu.cr0 & CR0_EM != 0 || cpu.cr4 & CR4_OSFXSR == 0,
+    };
+    if unavailable {
+        return Err(Exception::INVALID_OPCODE);
+    }
+    if cpu.cr0 & CR0_TS != 0 {
+        return Err(Exception::DEVICE_NOT_AVAILABLE);
+    }
+    if row.touches_mmx() || matches!(row.op, simd::Op::Emms) {
+        check_pending(cpu)?;
+    }
+    Ok(())
+}
+
+fn simd_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+    let row = &simd::TABLE[(u.imm >> 16) as usize];
+    check_unit(cpu, row)?;
+    let modrm = (u.imm >> 8) as u8;
+    let insn = simd::Insn { reg: modrm >> 3 & 7, rm: modrm & 7, imm: u.imm as u8, memory: u.is_mem() };
+    simd::execute(row, &insn, &mut Simd { cpu, u }).map_err(|e| match e {
+        Exception::SIMD_ERROR if cpu.cr4 & CR4_OSXMMEXCPT == 0 => Exception::INVALID_OPCODE,
+        e => e,
+    })
+}
+
+/// Lowers an MMX or SSE instruction.
+pub(super) fn simd(b: &mut Builder, i: &Insn, row: u16) {
+    b.call(i, simd_run).imm = u32::from(row) << 16 | u32::from(i.modrm) << 8 | (i.imm & 0xff);
+}

@@ -1,0 +1,439 @@
+//! From decoded instructions to the uops of a block.
+
+use super::branch;
+use super::decode::{self, DecodeError, Insn, MAX_LEN, What};
+use super::float;
+use super::table::Spec;
+use crate::Cpu;
+use crate::blocks::{filler, link_slot, mode};
+use crate::cpu::SegName;
+use crate::cpu::regs::{Reg, gpr};
+use crate::dispatch::{self, Flow, Handler, Op, Step, Uop, form, step};
+use crate::exception::{self, Exception};
+
+/// Most instructions in a block.
+const MAX_INSTRUCTIONS: u8 = 64;
+const PAGE_SIZE: u32 = 0x1000;
+
+/// A block's properties, its uops aside.
+pub(crate) struct Built {
+    /// It may go into the cache.
+    pub keep: bool,
+    /// Bytes of code.
+    pub len: u32,
+    /// RAM page of the code that is not in the first page.
+    pub page2: Option<u32>,
+    /// Link slots at the end.
+    pub links: usize,
+}
+
+/// Where an operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A general register, by number.
+    Reg(u8),
+    Mem,
+    Imm,
+}
+
+/// How the arithmetic flags pass through an instruction.
+#[derive(Clone, Copy, Default)]
+struct FlagUse {
+    /// All six are overwritten, whatever happens.
+    kills: bool,
+    /// Some are read, or the instruction can leave the block, where all must be right.
+    needs: bool,
+    /// The handler that leaves flags alone, for when nobody will look.
+    without: Option<Handler>,
+}
+
+/// How a memory operand's address is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AddrKind {
+    Flat,
+    Indexed,
+    Segmented,
+}
+
+/// Picks the instance of a handler for the memory operand's addressing:
+/// `by_addr!(kind, A => expression using A)`.
+macro_rules! by_addr {
+    ($kind:expr, $A:ident => $e:expr) => {
+        match $kind {
+            $crate::isa::lower::AddrKind::Flat => {
+                type $A = $crate::isa::operand::Flat;
+                $e
+            }
+            $crate::isa::lower::AddrKind::Indexed => {
+                type $A = $crate::isa::operand::FlatIndexed;
+                $e
+            }
+            $crate::isa::lower::AddrKind::Segmented => {
+                type $A = $crate::isa::operand::Segmented;
+                $e
+            }
+        }
+    };
+}
+pub(crate) use by_addr;
+
+/// A block under construction.
+pub(crate) struct Builder<'a> {
+    uops: &'a mut Vec<Uop>,
+    flags: Vec<FlagUse>,
+    /// See [`mode`].
+    mode: u32,
+    /// Number of the current instruction.
+    n: u8,
+    /// Offsets of the current instruction and of the next from the block's start.
+    start: u32,
+    next: u32,
+    /// Offset of the block's start in its page.
+    page_offset: u32,
+    links: usize,
+    done: bool,
+}
+
+impl Insn {
+    fn spec(&self, i: usize) -> Option<Spec> {
+        match self.what {
+            What::Row(row) => row.operands.get(i).copied(),
+            What::Simd(_) => None,
+        }
+    }
+
+    /// Where operand `i` is.
+    pub(crate) fn place(&self, i: usize) -> Place {
+        use Spec::*;
+        match self.spec(i) {
+            Some(Eb | Ew | Ev | Ed | M | Mp | Rd) if self.mem.is_none() => Place::Reg(self.rm()),
+            Some(Eb | Ew | Ev | Ed | M | Mp | Ob | Ov) => Place::Mem,
+            Some(Gb | Gw | Gv | Gd | Cd | Dd | Sw) => Place::Reg(self.reg()),
+            Some(Zb | Zv) => Place::Reg(self.opcode & 7),
+            Some(Al | Ax) => Place::Reg(gpr::EAX),
+            Some(Cl) => Place::Reg(gpr::ECX),
+            Some(Dx) => Place::Reg(gpr::EDX),
+            _ => Place::Imm,
+        }
+    }
+
+    /// Bytes of operand `i`.
+    pub(crate) fn width(&self, i: usize) -> u32 {
+        use Spec::*;
+        match self.spec(i) {
+            Some(Eb | Gb | Zb | Al | Cl | Ib | Ob) => 1,
+            Some(Ew | Gw | Iw | Sw | Dx) => 2,
+            Some(Ed | Gd | Rd | Cd | Dd) => 4,
+            _ if self.op16 => 2,
+            _ => 4,
+        }
+    }
+
+    /// The condition of Jcc, SETcc, CMOVcc.
+    pub(crate) fn condition(&self) -> u8 {
+        self.opcode & 15
+    }
+}
+
+impl Builder<'_> {
+    /// Emits the uop of an instruction: operand 0 is `dst`, operand 1 is `src`.
+    pub fn emit(&mut self, i: &Insn, run: Handler) -> &mut Uop {
+        let mut u = self.uop(i, run);
+        if let Place::Reg(n) = i.place(0) {
+            u.dst = Reg::of_size(n, i.width(0));
+        }
+        if let Place::Reg(n) = i.place(1) {
+            u.src = Reg::of_size(n, i.width(1));
+        }
+        self.push(u)
+    }
+
+    /// Emits the uop of an instruction whose r/m operand is to be `dst` and whose reg operand
+    /// `src`, in whatever order it has them.
+    pub fn emit_rm(&mut self, i: &Insn, run: Handler) -> &mut Uop {
+        let mut u = self.uop(i, run);
+        for (n, spec) in (0..).zip([i.spec(0), i.spec(1)]) {
+            use Spec::*;
+            match (spec, i.place(n)) {
+                (Some(Eb | Ew | Ev | Ed | Rd), Place::Reg(r)) => u.dst = Reg::of_size(r, i.width(n)),
+                (Some(Gb | Gw | Gv | Gd), Place::Reg(r)) => u.src = Reg::of_size(r, i.width(n)),
+                _ => {}
+            }
+        }
+        self.push(u)
+    }
+
+    /// Emits an instruction written as a plain function, r/m as `dst` and reg as `src`.
+    pub fn call<F>(&mut self, i: &Insn, f: F) -> &mut Uop
+    where
+        F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+    {
+        self.emit_rm(i, dispatch::handler_of(f));
+        self.barrier();
+        self.last()
+    }
+
+    /// As `call`, for one that sets EIP and ends the block.
+    pub fn call_last<F>(&mut self, i: &Insn, f: F) -> &mut Uop
+    where
+        F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+    {
+        self.emit_rm(i, dispatch::last_handler_of(f));
+        self.barrier();
+        let at = self.uops.len() - 1;
+        self.push(Uop { eip: self.next as u16, ..filler() });
+        self.done = true;
+        &mut self.uops[at]
+    }
+
+    fn uop(&self, i: &Insn, run: Handler) -> Uop {
+        let mut u = Uop { run, imm: i.imm, n: self.n, eip: self.start as u16, ..filler() };
+        if i.op16 {
+            u.form |= form::OP16;
+        }
+        if i.addr16 {
+            u.form |= form::ADDR16;
+        }
+        if let Some(m) = i.mem {
+            u.disp = m.disp;
+            u.base = m.base.map_or(Reg::ZERO, Reg::dword);
+            u.index = m.index.map_or(Reg::ZERO, Reg::dword);
+            u.form |= form::MEM | m.segment as u8 | m.scale << 3;
+        } else {
+            u.form |= i.segment.unwrap_or(SegName::DS) as u8;
+        }
+        u
+    }
+
+    fn push(&mut self, u: Uop) -> &mut Uop {
+        self.uops.push(u);
+        self.flags.push(FlagUse::default());
+        self.last()
+    }
+
+    /// The uop emitted last.
+    pub fn last(&mut self) -> &mut Uop {
+        let at = self.uops.len() - 1;
+        &mut self.uops[at]
+    }
+
+    fn flag_use(&mut self) -> &mut FlagUse {
+        let at = self.flags.len() - 1;
+        &mut self.flags[at]
+    }
+
+    /// The last uop can leave the block or fault.
+    pub fn barrier(&mut self) {
+        self.flag_use().needs = true;
+    }
+
+    /// The last uop reads arithmetic flags.
+    pub fn reads_flags(&mut self) {
+        self.flag_use().needs = true;
+    }
+
+    /// The last uop overwrites all arithmetic flags (or some, or perhaps none, if not `all`); the
+    /// given handler does the same without.
+    pub fn writes_flags(&mut self, all: bool, without: Option<Handler>) {
+        let f = self.flag_use();
+        f.kills = all;
+        f.without = without;
+    }
+
+    /// Whether branch targets need neither limit check nor wrapping, so that they can be linked.
+    pub fn links_allowed(&self, i: &Insn) -> bool {
+        self.mode & mode::FLAT_CODE != 0 && !i.op16
+    }
+
+    /// PUSH and POP at ESP in a flat stack segment.
+    pub fn flat_stack(&self) -> bool {
+        self.mode & (mode::FLAT_DATA | mode::STACK32) == mode::FLAT_DATA | mode::STACK32
+    }
+
+    pub fn addr_kind(&self, i: &Insn) -> AddrKind {
+        match i.mem {
+            Some(m)
+                if self.mode & mode::FLAT_DATA != 0
+                    && !i.addr16
+                    && matches!(m.segment, SegName::DS | SegName::ES | SegName::SS) =>
+            {
+                if m.index.is_none() {
+                    AddrKind::Flat
+                } else {
+                    AddrKind::Indexed
+                }
+            }
+            _ => AddrKind::Segmented,
+        }
+    }
+
+    /// Distance from the block's start to the next instruction.
+    pub fn next_distance(&self) -> u32 {
+        self.next
+    }
+
+    /// Adds a link slot for a target at a distance from the block's start, and ends the block.
+    pub fn link(&mut self, distance: u32) {
+        let near = self.page_offset.wrapping_add(distance) < PAGE_SIZE;
+        self.push(link_slot(!near));
+        self.links += 1;
+        self.done = true;
+    }
+
+    /// Ends the block after an instruction that finds its target itself.
+    pub fn end(&mut self) {
+        self.push(Uop { eip: self.next as u16, ..filler() });
+        self.done = true;
+    }
+
+    /// Emits a uop that raises an exception at the current instruction.
+    fn raise(&mut self, e: Exception) {
+        let run = match e {
+            Exception::INVALID_OPCODE => dispatch::last_handler_of(branch::raise_ud),
+            _ => dispatch::last_handler_of(branch::raise_gp),
+        };
+        let u = Uop { run, n: self.n, eip: self.start as u16, ..filler() };
+        self.push(u);
+        self.barrier();
+        self.end();
+    }
+
+    fn lower(&mut self, i: &Insn) {
+        match i.what {
+            What::Row(row) => (row.lower)(self, i),
+            What::Simd(row) => float::simd(self, i, row),
+        }
+    }
+
+    /// Replaces handlers by those that leave flags alone where nobody will look at them.
+    fn drop_dead_flags(&mut self) {
+        let mut live = true;
+        for (u, f) in self.uops.iter_mut().zip(&self.flags).rev() {
+            if let (false, Some(without)) = (live, f.without) {
+                u.run = without;
+            }
+            live = (live && !f.kills) || f.needs;
+        }
+    }
+}
+
+/// Execution runs on into the next block.
+struct FallThrough;
+
+impl Op for FallThrough {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        cpu.eip = cpu.eip.wrapping_add(u.imm);
+        Ok(Flow::Link(1))
+    }
+}
+
+/// The code to decode, as far as it is in reach.
+struct Code {
+    bytes: [u8; PAGE_SIZE as usize + MAX_LEN],
+    len: usize,
+}
+
+/// Builds the block at EIP into `uops`: one instruction if `alone`.
+pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exception::Result<Built> {
+    let linear = cpu.linear_eip();
+    let page_offset = linear & (PAGE_SIZE - 1);
+    let first = cpu.fetch_page(linear)?;
+    let mut code = Code { bytes: [0; _], len: 0 };
+    let want = if alone { MAX_LEN } else { PAGE_SIZE as usize };
+    append(cpu, &mut code, first, page_offset, want.min((PAGE_SIZE - page_offset) as usize));
+    let mut keep = first.is_ok() && !alone;
+    let mut page2 = None;
+
+    uops.clear();
+    let limited = !alone && cpu.mode & mode::FLAT_CODE == 0;
+    let mut b = Builder {
+        uops,
+        flags: Vec::new(),
+        mode: cpu.mode,
+        n: 0,
+        start: 0,
+        next: 0,
+        page_offset,
+        links: 0,
+        done: false,
+    };
+    if limited {
+        b.push(Uop { run: dispatch::guard_limit, ..filler() });
+    }
+    let room = cpu.code_end() - u64::from(cpu.eip);
+    let mut count = 0;
+    while !b.done && count < MAX_INSTRUCTIONS && b.page_offset + b.start < PAGE_SIZE {
+        let at = b.start as usize;
+        let mut decoded = decode::decode(&code.bytes[at..code.len], b.mode & mode::CODE32 != 0);
+        if decoded.as_ref().err() == Some(&DecodeError::Short) {
+            if at != 0 {
+                break;
+            }
+            // The first instruction runs into the next page and becomes a block of its own.
+            let boundary = PAGE_SIZE - page_offset;
+            let second = cpu.fetch_page(linear.wrapping_add(boundary))?;
+            append(cpu, &mut code, second, 0, MAX_LEN);
+            decoded = decode::decode(&code.bytes[..code.len], b.mode & mode::CODE32 != 0);
+            match second {
+                Ok(page) => {
+                    page2 = Some(page >> 12);
+                    if !alone {
+                        let disp = page >> 12;
+                        b.push(Uop { run: dispatch::guard_page, imm: boundary, disp, ..filler() });
+                    }
+                }
+                Err(_) => keep = false,
+            }
+        }
+        let len = decoded.as_ref().map_or(1, |i| i.len.into());
+        if u64::from(b.start) + u64::from(len) > room {
+            if at == 0 {
+                return Err(Exception::GP0);
+            }
+            break;
+        }
+        b.next = b.start + len;
+        match &decoded {
+            Ok(i) => b.lower(i),
+            Err(DecodeError::Long | DecodeError::Short) => b.raise(Exception::GP0),
+            Err(DecodeError::Invalid) => b.raise(Exception::INVALID_OPCODE),
+        }
+        count += 1;
+        (b.n, b.start) = (count, b.next);
+        if alone || page2.is_some() {
+            break;
+        }
+    }
+    if !b.done {
+        let len = b.next;
+        let end = Uop { run: step::<FallThrough>, imm: len, n: count - 1, eip: len as u16, ..filler() };
+        b.push(end);
+        b.link(len);
+    }
+    b.drop_dead_flags();
+    let (len, links) = (b.next, b.links);
+    if limited {
+        b.uops[0].imm = len;
+    }
+    Ok(Built { keep, len, page2, links })
+}
+
+/// Appends up to `count` bytes of a page (RAM by offset, or a device's address) from `offset` on.
+fn append(cpu: &mut Cpu, code: &mut Code, page: Result<u32, u32>, offset: u32, count: usize) {
+    let count = count.min(code.bytes.len() - code.len);
+    let out = &mut code.bytes[code.len..code.len + count];
+    match page {
+        Ok(page) => {
+            let at = (page + offset) as usize;
+            out.copy_from_slice(&cpu.mem.bytes()[at..at + count]);
+        }
+        Err(page) => {
+            for (i, b) in out.iter_mut().enumerate().take(MAX_LEN) {
+                let addr = page + offset + i as u32;
+                *b = cpu.with_bus(|bus, mem| bus.mmio_read(mem, addr, crate::Width::Byte)) as u8;
+            }
+        }
+    }
+    code.len += count;
+}

@@ -1,0 +1,21 @@
+//! The instruction set: one table ([`table`]), a decoder that reads it ([`decode`]), the lowering
+//! of decoded instructions to uops ([`lower`]), and what the instructions do, by family.
+
+pub mod decode;
+pub(crate) mod lower;
+pub mod table;
+
+mod alu;
+mod bits;
+mod branch;
+mod decimal;
+mod flag;
+mod float;
+mod mov;
+mod muldiv;
+mod operand;
+mod port;
+mod shift;
+mod stack;
+mod string;
+mod system;

@@ -1,0 +1,406 @@
+//! Moves, conversions, exchanges.
+
+use std::marker::PhantomData as P;
+
+use super::decode::Insn;
+use super::lower::{Builder, Place, by_addr};
+use super::operand::{Dest, DstMem, DstReg, Segmented, Source, SrcImm, SrcMem, SrcReg};
+use crate::Cpu;
+use crate::cpu::SegName;
+use crate::cpu::regs::{Int, Reg, gpr};
+use crate::dispatch::{Flow, Op, Step, Uop, step};
+use crate::exception::{Exception, Result};
+
+struct Mov<T, D, S>(P<(T, D, S)>);
+
+impl<T: Int, D: Dest, S: Source> Op for Mov<T, D, S> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let v = S::get::<T, SLOW>(cpu, u)?;
+        D::set::<T, SLOW>(cpu, u, v)?;
+        Ok(Flow::Next)
+    }
+}
+
+fn mov_sized<T: Int>(b: &mut Builder, i: &Insn) {
+    let kind = b.addr_kind(i);
+    let run = match (i.place(0), i.place(1)) {
+        (Place::Mem, Place::Imm) => by_addr!(kind, A => step::<Mov<T, DstMem<A>, SrcImm>>),
+        (Place::Mem, _) => by_addr!(kind, A => step::<Mov<T, DstMem<A>, SrcReg>>),
+        (_, Place::Mem) => by_addr!(kind, A => step::<Mov<T, DstReg, SrcMem<A>>>),
+        (_, Place::Imm) => step::<Mov<T, DstReg, SrcImm>>,
+        _ => step::<Mov<T, DstReg, SrcReg>>,
+    };
+    b.emit(i, run);
+    if i.mem.is_some() {
+        b.barrier();
+    }
+}
+
+pub(super) fn mov(b: &mut Builder, i: &Insn) {
+    match i.width(0) {
+        1 => mov_sized::<u8>(b, i),
+        2 => mov_sized::<u16>(b, i),
+        _ => mov_sized::<u32>(b, i),
+    }
+}
+
+/// MOVZX and MOVSX from `N` to `W`.
+struct Extend<W, N, S, const SIGNED: bool>(P<(W, N, S)>);
+
+impl<W: Int, N: Int, S: Source, const SIGNED: bool> Op for Extend<W, N, S, SIGNED> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let v = S::get::<N, SLOW>(cpu, u)?;
+        let v = if SIGNED { v.sext() } else { v.zext() };
+        cpu.regs.set(u.dst, W::truncate(v));
+        Ok(Flow::Next)
+    }
+}
+
+fn extend<N: Int, const SIGNED: bool>(b: &mut Builder, i: &Insn) {
+    let kind = b.addr_kind(i);
+    let run = match (i.op16, i.place(1)) {
+        (false, Place::Mem) => by_addr!(kind, A => step::<Extend<u32, N, SrcMem<A>, SIGNED>>),
+        (false, _) => step::<Extend<u32, N, SrcReg, SIGNED>>,
+        (true, Place::Mem) => by_addr!(kind, A => step::<Extend<u16, N, SrcMem<A>, SIGNED>>),
+        (true, _) => step::<Extend<u16, N, SrcReg, SIGNED>>,
+    };
+    b.emit(i, run);
+    if i.mem.is_some() {
+        b.barrier();
+    }
+}
+
+pub(super) fn movzx8(b: &mut Builder, i: &Insn) {
+    extend::<u8, false>(b, i);
+}
+pub(super) fn movzx16(b: &mut Builder, i: &Insn) {
+    extend::<u16, false>(b, i);
+}
+pub(super) fn movsx8(b: &mut Builder, i: &Insn) {
+    extend::<u8, true>(b, i);
+}
+pub(super) fn movsx16(b: &mut Builder, i: &Insn) {
+    extend::<u16, true>(b, i);
+}
+
+struct Lea<const INDEXED: bool>;
+
+impl<const INDEXED: bool> Op for Lea<INDEXED> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let v = if INDEXED { cpu.sum(u) } else { cpu.regs.get::<u32>(u.base).wrapping_add(u.disp) };
+        cpu.regs.set(u.dst, v);
+        Ok(Flow::Next)
+    }
+}
+
+fn lea_any(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+    let v = cpu.offset(u);
+    cpu.set_reg_sized(u.src, v, u.op16());
+    Ok(())
+}
+
+pub(super) fn lea(b: &mut Builder, i: &Insn) {
+    if i.op16 || i.addr16 {
+        b.call(i, lea_any);
+        return;
+    }
+    let indexed = i.mem.is_some_and(|m| m.index.is_some());
+    b.emit(i, if indexed { step::<Lea<true>> } else { step::<Lea<false>> });
+}
+
+/// CMOVcc. A memory source is read, and may fault, whatever the condition.
+struct Cmov<T, S, const CC: u8>(P<(T, S)>);
+
+impl<T: Int, S: Source, const CC: u8> Op for Cmov<T, S, CC> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let v = S::get::<T, SLOW>(cpu, u)?;
+        if cpu.flags.condition(CC) {
+            cpu.regs.set(u.dst, v);
+        }
+        Ok(Flow::Next)
+    }
+}
+
+/// SETcc.
+struct Set<D, const CC: u8>(P<D>);
+
+impl<D: Dest, const CC: u8> Op for Set<D, CC> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let v = u8::from(cpu.flags.condition(CC));
+        D::set::<u8, SLOW>(cpu, u, v)?;
+        Ok(Flow::Next)
+    }
+}
+
+/// Picks the instance of a handler for a condition: `by_condition!(cc, CC => expression)`.
+macro_rules! by_condition {
+    ($cc:expr, $CC:ident => $e:expr) => {
+        $crate::isa::mov::by_condition!(@ $cc, $CC => $e, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    };
+    (@ $cc:expr, $CC:ident => $e:expr, $($n:literal)*) => {
+        match $cc {
+            $($n => { const $CC: u8 = $n; $e })*
+            _ => { const $CC: u8 = 15; $e }
+        }
+    };
+}
+pub(super) use by_condition;
+
+pub(super) fn cmov(b: &mut Builder, i: &Insn) {
+    let mem = i.place(1) == Place::Mem;
+    let run = match (i.op16, mem) {
+        (false, false) => by_condition!(i.condition(), CC => step::<Cmov<u32, SrcReg, CC>>),
+        (false, true) => by_condition!(i.condition(), CC => step::<Cmov<u32, SrcMem<Segmented>, CC>>),
+        (true, false) => by_condition!(i.condition(), CC => step::<Cmov<u16, SrcReg, CC>>),
+        (true, true) => by_condition!(i.condition(), CC => step::<Cmov<u16, SrcMem<Segmented>, CC>>),
+    };
+    b.emit(i, run);
+    b.reads_flags();
+}
+
+pub(super) fn set(b: &mut Builder, i: &Insn) {
+    let run = match i.place(0) {
+        Place::Mem => by_condition!(i.condition(), CC => step::<Set<DstMem<Segmented>, CC>>),
+        _ => by_condition!(i.condition(), CC => step::<Set<DstReg, CC>>),
+    };
+    b.emit(i, run);
+    b.reads_flags();
+}
+
+/// XCHG with a register.
+struct Xchg<T, D>(P<(T, D)>);
+
+impl<T: Int, D: Dest> Op for Xchg<T, D> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let mut old = T::truncate(0);
+        let new = cpu.regs.get(u.src);
+        D::modify::<T, SLOW>(cpu, u, |_, v| {
+            old = v;
+            new
+        })?;
+        cpu.regs.set(u.src, old);
+        Ok(Flow::Next)
+    }
+}
+
+fn xchg_sized<T: Int>(b: &mut Builder, i: &Insn) {
+    let run = match i.place(0) {
+        Place::Mem => by_addr!(b.addr_kind(i), A => step::<Xchg<T, DstMem<A>>>),
+        _ => step::<Xchg<T, DstReg>>,
+    };
+    b.emit(i, run);
+    if i.mem.is_some() {
+        b.barrier();
+    }
+}
+
+pub(super) fn xchg(b: &mut Builder, i: &Insn) {
+    match i.width(0) {
+        1 => xchg_sized::<u8>(b, i),
+        2 => xchg_sized::<u16>(b, i),
+        _ => xchg_sized::<u32>(b, i),
+    }
+}
+
+struct Nop;
+
+impl Op for Nop {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(_: &mut Cpu, _: &Uop) -> Step {
+        Ok(Flow::Next)
+    }
+}
+
+pub(super) fn nop(b: &mut Builder, i: &Insn) {
+    b.emit(i, step::<Nop>);
+}
+
+pub(super) fn xchg_accumulator(b: &mut Builder, i: &Insn) {
+    if i.opcode & 7 == 0 { nop(b, i) } else { xchg(b, i) }
+}
+
+/// CBW and CWDE.
+struct ExtendAccumulator<W, N>(P<(W, N)>);
+
+impl<W: Int, N: Int> Op for ExtendAccumulator<W, N> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Step {
+        let v = cpu.regs.get::<N>(Reg::dword(gpr::EAX)).sext();
+        cpu.regs.set(Reg::dword(gpr::EAX), W::truncate(v));
+        Ok(Flow::Next)
+    }
+}
+
+pub(super) fn cbw(b: &mut Builder, i: &Insn) {
+    b.emit(i, if i.op16 { step::<ExtendAccumulator<u16, u8>> } else { step::<ExtendAccumulator<u32, u16>> });
+}
+
+/// CWD and CDQ.
+struct SpreadSign<T>(P<T>);
+
+impl<T: Int> Op for SpreadSign<T> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Step {
+        let sign = cpu.regs.get::<T>(Reg::dword(gpr::EAX)).sext() as i32 >> 31;
+        cpu.regs.set(Reg::dword(gpr::EDX), T::truncate(sign as u32));
+        Ok(Flow::Next)
+    }
+}
+
+pub(super) fn cwd(b: &mut Builder, i: &Insn) {
+    b.emit(i, if i.op16 { step::<SpreadSign<u16>> } else { step::<SpreadSign<u32>> });
+}
+
+pub(super) fn mov_from_segment(b: &mut Builder, i: &Insn) {
+    fn run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let selector = cpu.seg[u.imm as usize % 6].arch.selector;
+        if u.is_mem() {
+            cpu.write_mem::<u16>(u, 0, selector)
+        } else {
+            cpu.set_reg_sized(u.dst, selector.into(), u.op16());
+            Ok(())
+        }
+    }
+    match SegName::from_number(i.reg()) {
+        Some(_) => b.call(i, run).imm = i.reg().into(),
+        None => super::branch::ud(b, i),
+    }
+}
+
+pub(super) fn mov_to_segment(b: &mut Builder, i: &Insn) {
+    fn run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let selector = cpu.get_rm::<u16>(u)?;
+        load_numbered(cpu, u.imm as u8, selector)
+    }
+    match SegName::from_number(i.reg()) {
+        None | Some(SegName::CS) => super::branch::ud(b, i),
+        Some(_) => b.call(i, run).imm = i.reg().into(),
+    }
+}
+
+/// Loads a segment register by number; SS starts an interrupt shadow.
+pub(super) fn load_numbered(cpu: &mut Cpu, number: u8, selector: u16) -> Result<()> {
+    let name = SegName::from_number(number).ok_or(Exception::INVALID_OPCODE)?;
+    cpu.load_segment(name, selector)?;
+    if name == SegName::SS {
+        cpu.shadow = true;
+        cpu.attention = true;
+    }
+    Ok(())
+}
+
+fn load_far(cpu: &mut Cpu, u: &Uop, name: SegName) -> Result<()> {
+    let (offset, selector) = if u.op16() {
+        (cpu.read_mem::<u16>(u, 0)?.into(), cpu.read_mem::<u16>(u, 2)?)
+    } else {
+        (cpu.read_mem::<u32>(u, 0)?, cpu.read_mem::<u16>(u, 4)?)
+    };
+    cpu.load_segment(name, selector)?;
+    cpu.set_reg_sized(u.src, offset, u.op16());
+    Ok(())
+}
+
+pub(super) fn les(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| load_far(cpu, u, SegName::ES));
+}
+pub(super) fn lds(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| load_far(cpu, u, SegName::DS));
+}
+pub(super) fn lss(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| load_far(cpu, u, SegName::SS));
+}
+pub(super) fn lfs(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| load_far(cpu, u, SegName::FS));
+}
+pub(super) fn lgs(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| load_far(cpu, u, SegName::GS));
+}
+
+fn cmpxchg_sized<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+    cpu.probe_rm::<T>(u)?;
+    let old = cpu.get_rm::<T>(u)?;
+    let accumulator = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
+    let (a, b) = (accumulator.zext(), old.zext());
+    let r = a.wrapping_sub(b);
+    // The destination is written either way.
+    cpu.set_rm(u, if a == b { cpu.regs.get(u.src) } else { old })?;
+    cpu.flags.set_carries(T::truncate(r), T::truncate((!a & b) | ((!a | b) & r)));
+    if a != b {
+        cpu.regs.set(Reg::dword(gpr::EAX), old);
+    }
+    Ok(())
+}
+
+pub(super) fn cmpxchg(b: &mut Builder, i: &Insn) {
+    match i.width(0) {
+        1 => b.call(i, cmpxchg_sized::<u8>),
+        2 => b.call(i, cmpxchg_sized::<u16>),
+        _ => b.call(i, cmpxchg_sized::<u32>),
+    };
+    b.writes_flags(true, None);
+}
+
+fn xadd_sized<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+    cpu.probe_rm::<T>(u)?;
+    let old = cpu.get_rm::<T>(u)?;
+    let (a, b) = (old.zext(), cpu.regs.get::<T>(u.src).zext());
+    let r = a.wrapping_add(b);
+    // With one register as both operands the sum is what stays.
+    if u.is_mem() {
+        cpu.set_rm(u, T::truncate(r))?;
+        cpu.regs.set(u.src, old);
+    } else {
+        cpu.regs.set(u.src, old);
+        cpu.regs.set(u.dst, T::truncate(r));
+    }
+    cpu.flags.set_carries(T::truncate(r), T::truncate((a & b) | ((a | b) & !r)));
+    Ok(())
+}
+
+pub(super) fn xadd(b: &mut Builder, i: &Insn) {
+    match i.width(0) {
+        1 => b.call(i, xadd_sized::<u8>),
+        2 => b.call(i, xadd_sized::<u16>),
+        _ => b.call(i, xadd_sized::<u32>),
+    };
+    b.writes_flags(true, None);
+}
+
+pub(super) fn cmpxchg8b(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let at = cpu.linear(u, 8, true)?;
+        cpu.probe_write(at, 8)?;
+        let low = cpu.read::<u32>(at)?;
+        let high = cpu.read::<u32>(at.wrapping_add(4))?;
+        let equal = low == cpu.regs.r32(gpr::EAX) && high == cpu.regs.r32(gpr::EDX);
+        let (new_low, new_high) =
+            if equal { (cpu.regs.r32(gpr::EBX), cpu.regs.r32(gpr::ECX)) } else { (low, high) };
+        cpu.write(at, new_low)?;
+        cpu.write(at.wrapping_add(4), new_high)?;
+        if !equal {
+            cpu.regs.set_r32(gpr::EAX, low);
+            cpu.regs.set_r32(gpr::EDX, high);
+        }
+        cpu.flags.set_zf(equal);
+        Ok(())
+    });
+    b.reads_flags();
+}
+
+pub(super) fn xlat(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let al = u32::from(cpu.regs.r32(gpr::EAX) as u8);
+        let sum = cpu.regs.r32(gpr::EBX).wrapping_add(al);
+        let offset = if u.addr16() { sum & 0xffff } else { sum };
+        let at = cpu.check_segment(u.form & 7, offset, 1, false)?;
+        let v = cpu.read::<u8>(at)?;
+        cpu.regs.set(Reg::byte(gpr::EAX), v);
+        Ok(())
+    });
+}

@@ -1,0 +1,235 @@
+//! Operands of uops: addresses, sources, destinations.
+//!
+//! Hot instructions are generic over [`Addr`], [`Source`] and [`Dest`], so that each combination
+//! is straight code; the others use the `*_rm` methods of [`Cpu`].
+
+use crate::Cpu;
+use crate::cpu::regs::Int;
+use crate::dispatch::{Stop, Uop};
+use crate::exception::Result;
+
+/// How a memory operand's address is made.
+pub(crate) trait Addr: 'static {
+    /// The linear address of `bytes` bytes; segment checks included.
+    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<u32, Stop>;
+}
+
+/// `base + disp` in a flat segment.
+pub(crate) struct Flat;
+/// `base + index * scale + disp` in a flat segment.
+pub(crate) struct FlatIndexed;
+/// Any segment, any address size.
+pub(crate) struct Segmented;
+
+impl Addr for Flat {
+    #[inline(always)]
+    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, _: u32, _: bool) -> Result<u32, Stop> {
+        Ok(cpu.regs.get::<u32>(u.base).wrapping_add(u.disp))
+    }
+}
+
+impl Addr for FlatIndexed {
+    #[inline(always)]
+    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, _: u32, _: bool) -> Result<u32, Stop> {
+        Ok(cpu.sum(u))
+    }
+}
+
+impl Addr for Segmented {
+    #[inline(always)]
+    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<u32, Stop> {
+        let offset = cpu.offset(u);
+        if SLOW {
+            return cpu.check_segment(u.form & 7, offset, bytes, write).map_err(|e| cpu.stop(e));
+        }
+        let seg = &cpu.seg[usize::from(u.form & 7) % 6];
+        if seg.allows(offset, bytes, write) {
+            Ok(seg.arch.base.wrapping_add(offset))
+        } else {
+            Err(Stop::Slow)
+        }
+    }
+}
+
+/// An operand that is read.
+pub(crate) trait Source: 'static {
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop>;
+}
+
+/// An operand that is written, or read and written.
+pub(crate) trait Dest: 'static {
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop>;
+    fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop, v: T) -> Result<(), Stop>;
+    fn modify<T: Int, const SLOW: bool>(
+        cpu: &mut Cpu,
+        u: &Uop,
+        f: impl FnOnce(&mut Cpu, T) -> T,
+    ) -> Result<(), Stop>;
+}
+
+/// The register `Uop::src`.
+pub(crate) struct SrcReg;
+/// `Uop::imm`.
+pub(crate) struct SrcImm;
+/// The memory operand, read.
+pub(crate) struct SrcMem<A>(std::marker::PhantomData<A>);
+/// The register `Uop::dst`.
+pub(crate) struct DstReg;
+/// The memory operand, written.
+pub(crate) struct DstMem<A>(std::marker::PhantomData<A>);
+
+impl Source for SrcReg {
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        Ok(cpu.regs.get(u.src))
+    }
+}
+
+impl Source for SrcImm {
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(_: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        Ok(T::truncate(u.imm))
+    }
+}
+
+impl<A: Addr> Source for SrcMem<A> {
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        let at = A::linear::<SLOW>(cpu, u, T::BYTES, false)?;
+        cpu.load::<T, SLOW>(at)
+    }
+}
+
+impl Dest for DstReg {
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        Ok(cpu.regs.get(u.dst))
+    }
+    #[inline(always)]
+    fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop, v: T) -> Result<(), Stop> {
+        cpu.regs.set(u.dst, v);
+        Ok(())
+    }
+    #[inline(always)]
+    fn modify<T: Int, const SLOW: bool>(
+        cpu: &mut Cpu,
+        u: &Uop,
+        f: impl FnOnce(&mut Cpu, T) -> T,
+    ) -> Result<(), Stop> {
+        let old = cpu.regs.get(u.dst);
+        let new = f(cpu, old);
+        cpu.regs.set(u.dst, new);
+        Ok(())
+    }
+}
+
+impl<A: Addr> Dest for DstMem<A> {
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        let at = A::linear::<SLOW>(cpu, u, T::BYTES, false)?;
+        cpu.load::<T, SLOW>(at)
+    }
+    #[inline(always)]
+    fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop, v: T) -> Result<(), Stop> {
+        let at = A::linear::<SLOW>(cpu, u, T::BYTES, true)?;
+        cpu.store::<T, SLOW>(at, v)
+    }
+    #[inline(always)]
+    fn modify<T: Int, const SLOW: bool>(
+        cpu: &mut Cpu,
+        u: &Uop,
+        f: impl FnOnce(&mut Cpu, T) -> T,
+    ) -> Result<(), Stop> {
+        let at = A::linear::<SLOW>(cpu, u, T::BYTES, true)?;
+        cpu.modify::<T, SLOW>(at, f)
+    }
+}
+
+impl Cpu {
+    /// `base + index * scale + disp`.
+    #[inline(always)]
+    pub(crate) fn sum(&self, u: &Uop) -> u32 {
+        let base = self.regs.get::<u32>(u.base);
+        let index = self.regs.get::<u32>(u.index);
+        base.wrapping_add(index << (u.form >> 3 & 3)).wrapping_add(u.disp)
+    }
+
+    /// The memory operand's offset in its segment.
+    #[inline(always)]
+    pub(crate) fn offset(&self, u: &Uop) -> u32 {
+        let sum = self.sum(u);
+        if u.addr16() { sum & 0xffff } else { sum }
+    }
+
+    /// The memory operand's linear address, after all segment checks.
+    pub(crate) fn linear(&self, u: &Uop, bytes: u32, write: bool) -> Result<u32> {
+        self.check_segment(u.form & 7, self.offset(u), bytes, write)
+    }
+
+    /// Reads the memory operand `delta` bytes on (offsets wrap at the address size).
+    pub(crate) fn read_mem<T: Int>(&mut self, u: &Uop, delta: u32) -> Result<T> {
+        let offset = self.wrap_offset(u, delta);
+        let at = self.check_segment(u.form & 7, offset, T::BYTES, false)?;
+        self.read(at)
+    }
+
+    /// Writes the memory operand `delta` bytes on.
+    pub(crate) fn write_mem<T: Int>(&mut self, u: &Uop, delta: u32, v: T) -> Result<()> {
+        let offset = self.wrap_offset(u, delta);
+        let at = self.check_segment(u.form & 7, offset, T::BYTES, true)?;
+        self.write(at, v)
+    }
+
+    fn wrap_offset(&self, u: &Uop, delta: u32) -> u32 {
+        let offset = self.offset(u).wrapping_add(delta);
+        if u.addr16() { offset & 0xffff } else { offset }
+    }
+
+    /// Reads the r/m operand: the memory operand or the register `dst`.
+    pub(crate) fn get_rm<T: Int>(&mut self, u: &Uop) -> Result<T> {
+        if u.is_mem() { self.read_mem(u, 0) } else { Ok(self.regs.get(u.dst)) }
+    }
+
+    /// Writes the r/m operand.
+    pub(crate) fn set_rm<T: Int>(&mut self, u: &Uop, v: T) -> Result<()> {
+        if u.is_mem() {
+            self.write_mem(u, 0, v)
+        } else {
+            self.regs.set(u.dst, v);
+            Ok(())
+        }
+    }
+
+    /// Raises what writing the r/m operand would raise.
+    pub(crate) fn probe_rm<T: Int>(&mut self, u: &Uop) -> Result<()> {
+        if u.is_mem() {
+            let at = self.linear(u, T::BYTES, true)?;
+            self.probe_write(at, T::BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a register that an instruction names by number, at 16 or 32 bits.
+    pub(crate) fn set_reg_sized(&mut self, r: crate::cpu::regs::Reg, v: u32, op16: bool) {
+        if op16 { self.regs.set(r, v as u16) } else { self.regs.set(r, v) }
+    }
+
+    /// The EIP of the instruction after `u`.
+    pub(crate) fn next_eip(&self, u: &Uop) -> u32 {
+        // SAFETY: instructions that ask are never the last uop of a block (lowering puts an end
+        // behind each).
+        #[allow(unsafe_code)]
+        let next = unsafe { u.next() };
+        self.eip.wrapping_add(next.eip.into())
+    }
+
+    /// The EIP of the instruction `u`.
+    pub(crate) fn this_eip(&self, u: &Uop) -> u32 {
+        self.eip.wrapping_add(u.eip.into())
+    }
+
+    /// Selector of the memory operand's segment.
+    pub(crate) fn operand_selector(&self, u: &Uop) -> u16 {
+        self.seg[usize::from(u.form & 7) % 6].arch.selector
+    }
+}

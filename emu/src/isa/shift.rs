@@ -1,0 +1,301 @@
+//! Shifts and rotates.
+
+use std::marker::PhantomData as P;
+
+use super::decode::Insn;
+use super::lower::{Builder, Place, by_addr};
+use super::operand::{Dest, DstMem, DstReg, Segmented};
+use crate::Cpu;
+use crate::cpu::flags::{self, Flags};
+use crate::cpu::regs::{Int, Reg, gpr};
+use crate::dispatch::{Flow, Handler, Op, Step, Uop, step};
+use crate::exception::Result;
+
+/// What a shift computes. The count is not zero and has been masked to five bits.
+trait Shift: 'static {
+    /// All arithmetic flags are overwritten (rotates touch CF and OF only).
+    const ALL_FLAGS: bool;
+    fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T;
+}
+
+struct Shl;
+struct Shr;
+struct Sar;
+struct Rol;
+struct Ror;
+struct Rcl;
+struct Rcr;
+
+fn top<T: Int>(v: u32) -> bool {
+    v >> (T::BITS - 1) & 1 != 0
+}
+
+impl Shift for Shl {
+    const ALL_FLAGS: bool = true;
+    #[inline(always)]
+    fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
+        let wide = u64::from(a.zext()) << count;
+        let r = wide as u32;
+        if FLAGS {
+            let cf = wide >> T::BITS & 1 != 0;
+            f.set_result(T::truncate(r), cf, top::<T>(r) != cf);
+        }
+        T::truncate(r)
+    }
+}
+
+impl Shift for Shr {
+    const ALL_FLAGS: bool = true;
+    #[inline(always)]
+    fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
+        let x = a.zext();
+        let r = x >> count;
+        if FLAGS {
+            f.set_result(T::truncate(r), x >> (count - 1) & 1 != 0, top::<T>(x ^ (r << 1)));
+        }
+        T::truncate(r)
+    }
+}
+
+impl Shift for Sar {
+    const ALL_FLAGS: bool = true;
+    #[inline(always)]
+    fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
+        let x = a.sext() as i32;
+        let r = (x >> count) as u32;
+        if FLAGS {
+            f.set_result(T::truncate(r), x >> (count - 1) & 1 != 0, false);
+        }
+        T::truncate(r)
+    }
+}
+
+fn set_cf_of(f: &mut Flags, cf: bool, of: bool) {
+    let rest = f.arith() & !(flags::CF | flags::OF);
+    let cf = if cf { flags::CF } else { 0 };
+    let of = if of { flags::OF } else { 0 };
+    f.set_arith(rest | cf | of);
+}
+
+impl Shift for Rol {
+    const ALL_FLAGS: bool = false;
+    #[inline(always)]
+    fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
+        let x = u64::from(a.zext());
+        let by = count % T::BITS;
+        let r = (x << by | x >> (T::BITS - by)) as u32;
+        if FLAGS {
+            set_cf_of(f, r & 1 != 0, top::<T>(r) != (r & 1 != 0));
+        }
+        T::truncate(r)
+    }
+}
+
+impl Shift for Ror {
+    const ALL_FLAGS: bool = false;
+    #[inline(always)]
+    fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
+        let x = u64::from(a.zext());
+        let by = count % T::BITS;
+        let r = (x >> by | x << (T::BITS - by)) as u32;
+        if FLAGS {
+            set_cf_of(f, top::<T>(r), top::<T>(r ^ (r << 1)));
+        }
+        T::truncate(r)
+    }
+}
+
+impl Shift for Rcl {
+    const ALL_FLAGS: bool = false;
+    #[inline(always)]
+    fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
+        // A rotate of width + 1 bits, CF on top.
+        let by = count % (T::BITS + 1);
+        if by == 0 {
+            // The count was not zero, but the rotation is: CF stays and OF follows from it.
+            let cf = f.cf();
+            set_cf_of(f, cf, top::<T>(a.zext()) != cf);
+            return a;
+        }
+        let x = u64::from(a.zext()) | u64::from(f.cf()) << T::BITS;
+        let all = x << by | x >> (T::BITS + 1 - by);
+        let (r, cf) = (all as u32, all >> T::BITS & 1 != 0);
+        set_cf_of(f, cf, top::<T>(r) != cf);
+        T::truncate(r)
+    }
+}
+
+impl Shift for Rcr {
+    const ALL_FLAGS: bool = false;
+    #[inline(always)]
+    fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
+        let by = count % (T::BITS + 1);
+        let old = a.zext();
+        if by == 0 {
+            let cf = f.cf();
+            set_cf_of(f, cf, top::<T>(old ^ (old << 1)));
+            return a;
+        }
+        let x = u64::from(old) | u64::from(f.cf()) << T::BITS;
+        let all = x >> by | x << (T::BITS + 1 - by);
+        let (r, cf) = (all as u32, all >> T::BITS & 1 != 0);
+        set_cf_of(f, cf, top::<T>(r ^ (r << 1)));
+        T::truncate(r)
+    }
+}
+
+/// By an immediate that is not zero.
+struct ByImm<O, T, D, const FLAGS: bool>(P<(O, T, D)>);
+
+impl<O: Shift, T: Int, D: Dest, const FLAGS: bool> Op for ByImm<O, T, D, FLAGS> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        D::modify::<T, SLOW>(cpu, u, |cpu, a| {
+            if SLOW {
+                O::apply::<T, true>(&mut cpu.flags, a, u.imm)
+            } else {
+                O::apply::<T, FLAGS>(&mut cpu.flags, a, u.imm)
+            }
+        })?;
+        Ok(Flow::Next)
+    }
+}
+
+/// By CL. A count of zero changes nothing, flags included, but still accesses memory.
+struct ByCl<O, T, D, const FLAGS: bool>(P<(O, T, D)>);
+
+impl<O: Shift, T: Int, D: Dest, const FLAGS: bool> Op for ByCl<O, T, D, FLAGS> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let count = cpu.regs.r32(gpr::ECX) & 31;
+        D::modify::<T, SLOW>(cpu, u, |cpu, a| match (count, SLOW) {
+            (0, _) => a,
+            (_, true) => O::apply::<T, true>(&mut cpu.flags, a, count),
+            (_, false) => O::apply::<T, FLAGS>(&mut cpu.flags, a, count),
+        })?;
+        Ok(Flow::Next)
+    }
+}
+
+fn imm_pair<O: Shift, T: Int, D: Dest>() -> (Handler, Handler) {
+    (step::<ByImm<O, T, D, true>>, step::<ByImm<O, T, D, false>>)
+}
+
+fn cl_pair<O: Shift, T: Int, D: Dest>() -> (Handler, Handler) {
+    (step::<ByCl<O, T, D, true>>, step::<ByCl<O, T, D, false>>)
+}
+
+fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn) {
+    // RCL and RCR read CF, so they are never without flags; keeping both variants is harmless.
+    let count = match i.opcode {
+        0xc0 | 0xc1 => Some(i.imm & 31),
+        0xd0 | 0xd1 => Some(1),
+        _ => None,
+    };
+    let mem = i.place(0) == Place::Mem;
+    let (with, without) = match (count, mem) {
+        (Some(_), true) => by_addr!(b.addr_kind(i), A => imm_pair::<O, T, DstMem<A>>()),
+        (Some(_), false) => imm_pair::<O, T, DstReg>(),
+        (None, true) => cl_pair::<O, T, DstMem<Segmented>>(),
+        (None, false) => cl_pair::<O, T, DstReg>(),
+    };
+    if count == Some(0) {
+        zero_count::<T>(b, i);
+        return;
+    }
+    b.emit(i, with).imm = count.unwrap_or(0);
+    if O::ALL_FLAGS {
+        b.writes_flags(count.is_some(), Some(without));
+    } else {
+        b.reads_flags();
+    }
+    if mem {
+        b.barrier();
+    }
+}
+
+/// A shift by zero: only the memory access is left of it.
+fn zero_count<T: Int>(b: &mut Builder, i: &Insn) {
+    fn touch<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        cpu.probe_rm::<T>(u)
+    }
+    if i.mem.is_some() {
+        b.call(i, touch::<T>);
+    } else {
+        super::mov::nop(b, i);
+    }
+}
+
+fn shift<O: Shift>(b: &mut Builder, i: &Insn) {
+    match i.width(0) {
+        1 => sized::<O, u8>(b, i),
+        2 => sized::<O, u16>(b, i),
+        _ => sized::<O, u32>(b, i),
+    }
+}
+
+pub(super) fn shl(b: &mut Builder, i: &Insn) {
+    shift::<Shl>(b, i);
+}
+pub(super) fn shr(b: &mut Builder, i: &Insn) {
+    shift::<Shr>(b, i);
+}
+pub(super) fn sar(b: &mut Builder, i: &Insn) {
+    shift::<Sar>(b, i);
+}
+pub(super) fn rol(b: &mut Builder, i: &Insn) {
+    shift::<Rol>(b, i);
+}
+pub(super) fn ror(b: &mut Builder, i: &Insn) {
+    shift::<Ror>(b, i);
+}
+pub(super) fn rcl(b: &mut Builder, i: &Insn) {
+    shift::<Rcl>(b, i);
+}
+pub(super) fn rcr(b: &mut Builder, i: &Insn) {
+    shift::<Rcr>(b, i);
+}
+
+/// SHLD and SHRD by `count`. For 16-bit operands a count above 16 is undefined by the manuals; the
+/// bits that come in are then again those of the destination, as hardware has it.
+fn double<T: Int, const LEFT: bool>(cpu: &mut Cpu, u: &Uop, count: u32) -> Result<()> {
+    let count = count & 31;
+    cpu.probe_rm::<T>(u)?;
+    if count == 0 {
+        return Ok(());
+    }
+    let (a, b) = (u64::from(cpu.get_rm::<T>(u)?.zext()), u64::from(cpu.regs.get::<T>(u.src).zext()));
+    let n = T::BITS;
+    let (r, cf) = if LEFT {
+        let x = if n == 16 { a << 32 | b << 16 | a } else { a << 32 | b };
+        let shifted = u128::from(x) << count;
+        ((shifted >> 32) as u32, shifted >> (32 + n) & 1 != 0)
+    } else {
+        let x = if n == 16 { a << 32 | b << 16 | a } else { b << 32 | a };
+        ((x >> count) as u32, x >> (count - 1) & 1 != 0)
+    };
+    let r = T::truncate(r);
+    cpu.set_rm(u, r)?;
+    let of = top::<T>(r.zext() ^ if LEFT { a as u32 } else { r.zext() << 1 });
+    cpu.flags.set_result(r, cf, of);
+    Ok(())
+}
+
+fn double_by<T: Int, const LEFT: bool>(b: &mut Builder, i: &Insn) {
+    if i.opcode & 1 == 0 {
+        b.call(i, |cpu: &mut Cpu, u: &Uop| double::<T, LEFT>(cpu, u, u.imm));
+    } else {
+        b.call(i, |cpu: &mut Cpu, u: &Uop| {
+            let count = cpu.regs.get::<u8>(Reg::byte(gpr::ECX));
+            double::<T, LEFT>(cpu, u, count.into())
+        });
+    }
+}
+
+pub(super) fn shld(b: &mut Builder, i: &Insn) {
+    if i.op16 { double_by::<u16, true>(b, i) } else { double_by::<u32, true>(b, i) }
+}
+
+pub(super) fn shrd(b: &mut Builder, i: &Insn) {
+    if i.op16 { double_by::<u16, false>(b, i) } else { double_by::<u32, false>(b, i) }
+}

@@ -1,0 +1,278 @@
+//! PUSH, POP and their kin.
+
+use std::marker::PhantomData as P;
+
+use super::decode::Insn;
+use super::lower::{Builder, Place};
+use super::mov::load_numbered;
+use super::operand::{Segmented, Source, SrcImm, SrcMem, SrcReg};
+use crate::Cpu;
+use crate::blocks::mode;
+use crate::cpu::flags;
+use crate::cpu::regs::{Reg, gpr};
+use crate::cpu::{CR0_PE, SegName};
+use crate::dispatch::{Flow, Op, Step, Uop, step};
+use crate::exception::{Exception, Result};
+
+/// PUSH of 32 bits on a flat stack.
+struct Push<S>(P<S>);
+
+impl<S: Source> Op for Push<S> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let v = S::get::<u32, SLOW>(cpu, u)?;
+        let esp = cpu.regs.r32(gpr::ESP).wrapping_sub(4);
+        cpu.store::<u32, SLOW>(esp, v)?;
+        cpu.regs.set_r32(gpr::ESP, esp);
+        Ok(Flow::Next)
+    }
+}
+
+/// POP of 32 bits from a flat stack into a register.
+struct Pop;
+
+impl Op for Pop {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let esp = cpu.regs.r32(gpr::ESP);
+        let v = cpu.load::<u32, SLOW>(esp)?;
+        // POP ESP ends with the value popped.
+        cpu.regs.set_r32(gpr::ESP, esp.wrapping_add(4));
+        cpu.regs.set(u.dst, v);
+        Ok(Flow::Next)
+    }
+}
+
+fn push_value(cpu: &mut Cpu, v: u32, wide: bool) -> Result<()> {
+    let mut stack = cpu.stack();
+    stack.push_sized(cpu, v, wide)?;
+    cpu.commit(&stack);
+    Ok(())
+}
+
+pub(super) fn push(b: &mut Builder, i: &Insn) {
+    if b.flat_stack() && !i.op16 {
+        let run = match i.place(0) {
+            Place::Mem => step::<Push<SrcMem<Segmented>>>,
+            Place::Imm => step::<Push<SrcImm>>,
+            Place::Reg(_) => step::<Push<SrcReg>>,
+        };
+        let u = b.emit(i, run);
+        u.src = u.dst;
+        b.barrier();
+        return;
+    }
+    match i.place(0) {
+        Place::Imm => b.call(i, |cpu: &mut Cpu, u: &Uop| push_value(cpu, u.imm, !u.op16())),
+        place => {
+            let u = b.call(i, |cpu: &mut Cpu, u: &Uop| {
+                let wide = !u.op16();
+                let v = if wide { cpu.get_rm::<u32>(u)? } else { cpu.get_rm::<u16>(u)?.into() };
+                push_value(cpu, v, wide)
+            });
+            if let Place::Reg(n) = place {
+                u.dst = Reg::dword(n);
+            }
+            u
+        }
+    };
+}
+
+pub(super) fn pop(b: &mut Builder, i: &Insn) {
+    if b.flat_stack() && !i.op16 && i.mem.is_none() {
+        b.emit(i, step::<Pop>);
+        b.barrier();
+        return;
+    }
+    let u = b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let wide = !u.op16();
+        let before = cpu.regs.r32(gpr::ESP);
+        let mut stack = cpu.stack();
+        let v = stack.pop_sized(cpu, wide)?;
+        // An address with ESP in it uses ESP after the pop.
+        cpu.commit(&stack);
+        let done = if wide { cpu.set_rm::<u32>(u, v) } else { cpu.set_rm::<u16>(u, v as u16) };
+        if done.is_err() {
+            cpu.regs.set_r32(gpr::ESP, before);
+        }
+        done
+    });
+    if let Place::Reg(n) = i.place(0) {
+        u.dst = Reg::dword(n);
+    }
+}
+
+/// PUSH of a segment register writes only the low half of a 32-bit slot.
+fn push_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+    let selector = cpu.seg[NUMBER as usize].arch.selector;
+    let mut stack = cpu.stack();
+    if u.op16() {
+        stack.push(cpu, selector)?;
+    } else {
+        let mut low = stack;
+        // The slot's upper half stays as it is: claim it, then write the lower.
+        low.skip(0u32.wrapping_sub(2));
+        low.push(cpu, selector)?;
+        stack = low;
+    }
+    cpu.commit(&stack);
+    Ok(())
+}
+
+fn pop_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+    let mut stack = cpu.stack();
+    let selector = stack.pop::<u16>(cpu)?;
+    if !u.op16() {
+        stack.skip(2);
+    }
+    // The stack pointer moves only if the load succeeds, and in the stack segment as it was.
+    let before = cpu.mode & mode::STACK32;
+    load_numbered(cpu, NUMBER, selector)?;
+    let now = cpu.mode;
+    cpu.mode = (now & !mode::STACK32) | before;
+    cpu.commit(&stack);
+    cpu.mode = now;
+    Ok(())
+}
+
+macro_rules! segments {
+    ($($push:ident $pop:ident $name:ident)*) => {
+        $(pub(super) fn $push(b: &mut Builder, i: &Insn) {
+            b.call(i, push_segment::<{ SegName::$name as u8 }>);
+        }
+        pub(super) fn $pop(b: &mut Builder, i: &Insn) {
+            b.call(i, pop_segment::<{ SegName::$name as u8 }>);
+        })*
+    };
+}
+segments!(push_es pop_es ES  push_ss pop_ss SS  push_ds pop_ds DS  push_fs pop_fs FS  push_gs pop_gs GS);
+
+pub(super) fn push_cs(b: &mut Builder, i: &Insn) {
+    b.call(i, push_segment::<{ SegName::CS as u8 }>);
+}
+
+pub(super) fn pusha(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let mut stack = cpu.stack();
+        for v in cpu.regs.all() {
+            stack.push_sized(cpu, v, !u.op16())?;
+        }
+        cpu.commit(&stack);
+        Ok(())
+    });
+}
+
+pub(super) fn popa(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let wide = !u.op16();
+        let mut stack = cpu.stack();
+        let mut values = [0; 8];
+        for v in values.iter_mut().rev() {
+            *v = stack.pop_sized(cpu, wide)?;
+        }
+        for (n, v) in (0..).zip(values) {
+            if n != gpr::ESP {
+                cpu.set_reg_sized(Reg::dword(n), v, !wide);
+            }
+        }
+        cpu.commit(&stack);
+        Ok(())
+    });
+}
+
+fn check_vm86_iopl(cpu: &Cpu) -> Result<()> {
+    if cpu.vm86() && cpu.flags.iopl() < 3 { Err(Exception::GP0) } else { Ok(()) }
+}
+
+pub(super) fn pushf(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        check_vm86_iopl(cpu)?;
+        push_value(cpu, cpu.flags.get() & !(flags::VM | flags::RF), !u.op16())
+    });
+}
+
+pub(super) fn popf(b: &mut Builder, i: &Insn) {
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        check_vm86_iopl(cpu)?;
+        let wide = !u.op16();
+        let mut stack = cpu.stack();
+        let v = stack.pop_sized(cpu, wide)?;
+        let mut mask = flags::ARITH | flags::TF | flags::DF | flags::NT;
+        if wide {
+            mask |= flags::AC | flags::ID;
+        }
+        if cpu.cr0 & CR0_PE == 0 || cpu.cpl == 0 {
+            mask |= flags::IF | flags::IOPL;
+        } else if cpu.cpl <= cpu.flags.iopl() {
+            mask |= flags::IF;
+        }
+        cpu.merge_flags(v, mask);
+        cpu.flags.system &= !flags::RF;
+        cpu.commit(&stack);
+        // Looks whether an interrupt waits; a trap flag takes effect after the next instruction.
+        cpu.with_bus(|_, _| ());
+        cpu.attention |= v & flags::TF != 0;
+        Ok(())
+    });
+}
+
+pub(super) fn enter(b: &mut Builder, i: &Insn) {
+    let level = i.imm2 & 31;
+    let u = b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let (wide, size, level) = (!u.op16(), u.imm & 0xffff, u.disp);
+        let bytes = if wide { 4 } else { 2 };
+        let ebp = cpu.regs.r32(gpr::EBP);
+        let mut stack = cpu.stack();
+        stack.push_sized(cpu, ebp, wide)?;
+        let frame = stack.sp;
+        for n in 1..level {
+            let mut from = cpu.stack();
+            from.sp = ebp;
+            from.skip(0u32.wrapping_sub(n * bytes));
+            let v = from.pop_sized(cpu, wide)?;
+            stack.push_sized(cpu, v, wide)?;
+        }
+        if level > 0 {
+            stack.push_sized(cpu, frame, wide)?;
+        }
+        stack.skip(0u32.wrapping_sub(size));
+        // The new top of stack must be writable.
+        let at = cpu.check_segment(SegName::SS as u8, stack.offset(), bytes, true)?;
+        cpu.probe_write(at, bytes)?;
+        cpu.set_reg_sized(Reg::dword(gpr::EBP), frame, !wide);
+        cpu.commit(&stack);
+        Ok(())
+    });
+    u.disp = level;
+}
+
+pub(super) fn leave(b: &mut Builder, i: &Insn) {
+    if b.flat_stack() && !i.op16 {
+        b.emit(i, step::<Leave>);
+        b.barrier();
+        return;
+    }
+    b.call(i, |cpu: &mut Cpu, u: &Uop| {
+        let wide = !u.op16();
+        let mut stack = cpu.stack();
+        stack.sp = cpu.regs.r32(gpr::EBP);
+        let v = stack.pop_sized(cpu, wide)?;
+        cpu.commit(&stack);
+        cpu.set_reg_sized(Reg::dword(gpr::EBP), v, !wide);
+        Ok(())
+    });
+}
+
+/// LEAVE on a flat stack.
+struct Leave;
+
+impl Op for Leave {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Step {
+        let ebp = cpu.regs.r32(gpr::EBP);
+        let v = cpu.load::<u32, SLOW>(ebp)?;
+        cpu.regs.set_r32(gpr::ESP, ebp.wrapping_add(4));
+        cpu.regs.set_r32(gpr::EBP, v);
+        Ok(Flow::Next)
+    }
+}

@@ -1,0 +1,280 @@
+//! String instructions.
+//!
+//! A repeated one ends its block. It works through whole pages at a time and can stop between two
+//! elements, with its progress in the registers and EIP still on it, when an interrupt waits or it
+//! has run long enough.
+
+use std::marker::PhantomData as P;
+
+use super::decode::{Insn, Rep};
+use super::lower::Builder;
+use super::port;
+use crate::Cpu;
+use crate::cpu::SegName;
+use crate::cpu::flags::DF;
+use crate::cpu::regs::{Int, Reg, gpr};
+use crate::dispatch::{Flow, Op, Step, Stop, Uop, step};
+use crate::exception::Result;
+
+/// Elements after which a repeated instruction lets the driver look around.
+const MOST_ELEMENTS: u32 = 1 << 16;
+
+const ES: u8 = SegName::ES as u8;
+
+/// One string instruction: what an element is, and perhaps how to do many at once.
+trait Element: 'static {
+    /// REPE and REPNE end at an unequal or equal element.
+    const COMPARES: bool = false;
+    /// One element.
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()>;
+    /// Up to `count` elements at once; how many it did, 0 if it cannot.
+    fn many(_: &mut Cpu, _: &Uop, _count: u32) -> u32 {
+        0
+    }
+}
+
+/// Repetition.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The count is spent.
+    Count,
+    /// ... or ZF is clear (REPE).
+    Unequal,
+    /// ... or ZF is set (REPNE).
+    Equal,
+}
+
+const COUNT: u8 = Until::Count as u8;
+const UNEQUAL: u8 = Until::Unequal as u8;
+
+struct Repeated<E, const UNTIL: u8>(P<E>);
+
+impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        // The fast path is left alone: there is nothing that a jump table could save here.
+        if !SLOW {
+            return Err(Stop::Slow);
+        }
+        let finished = repeat::<E, UNTIL>(cpu, u).map_err(|e| cpu.stop(e))?;
+        if finished {
+            cpu.eip = cpu.eip.wrapping_add(u.imm);
+            return Ok(Flow::Link(1));
+        }
+        cpu.eip = cpu.this_eip(u);
+        cpu.attention = true;
+        Ok(Flow::Jump)
+    }
+}
+
+fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
+    let mut left = MOST_ELEMENTS;
+    loop {
+        let ecx = cpu.regs.r32(gpr::ECX);
+        let count = if u.addr16() { ecx & 0xffff } else { ecx };
+        if count == 0 {
+            return Ok(true);
+        }
+        if left == 0 || cpu.attention {
+            return Ok(false);
+        }
+        let mut done = if UNTIL == COUNT { E::many(cpu, u, count.min(left)) } else { 0 };
+        if done == 0 {
+            E::one(cpu, u)?;
+            done = 1;
+        }
+        cpu.set_reg_sized(Reg::dword(gpr::ECX), count - done, u.addr16());
+        left -= done;
+        if UNTIL != COUNT && cpu.flags.zf() != (UNTIL == UNEQUAL) {
+            return Ok(true);
+        }
+    }
+}
+
+fn lower<E: Element>(b: &mut Builder, i: &Insn) {
+    let Some(rep) = i.rep else {
+        b.call(i, E::one);
+        return;
+    };
+    let next = b.next_distance();
+    let run = match (E::COMPARES, rep) {
+        (false, _) => step::<Repeated<E, COUNT>>,
+        (true, Rep::Equal) => step::<Repeated<E, UNEQUAL>>,
+        (true, Rep::NotEqual) => step::<Repeated<E, { Until::Equal as u8 }>>,
+    };
+    b.emit(i, run).imm = next;
+    b.barrier();
+    b.link(next);
+}
+
+fn index(cpu: &Cpu, u: &Uop, r: u8) -> u32 {
+    let v = cpu.regs.r32(r);
+    if u.addr16() { v & 0xffff } else { v }
+}
+
+/// Moves an index register by a number of elements, in the direction of DF.
+fn advance<T: Int>(cpu: &mut Cpu, u: &Uop, r: u8, elements: u32) {
+    let by = T::BYTES.wrapping_mul(elements);
+    let old = cpu.regs.r32(r);
+    let new = if cpu.flags.system & DF == 0 { old.wrapping_add(by) } else { old.wrapping_sub(by) };
+    cpu.set_reg_sized(Reg::dword(r), new, u.addr16());
+}
+
+fn source<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<T> {
+    let at = cpu.check_segment(u.form & 7, index(cpu, u, gpr::ESI), T::BYTES, false)?;
+    cpu.read(at)
+}
+
+fn destination<T: Int>(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
+    cpu.check_segment(ES, index(cpu, u, gpr::EDI), T::BYTES, write)
+}
+
+/// The linear address of up to `count` upward elements that stay within a page, the segment and
+/// the address size; and how many.
+fn run_of<T: Int>(cpu: &Cpu, u: &Uop, seg: u8, r: u8, count: u32, write: bool) -> Option<(u32, u32)> {
+    if cpu.flags.system & DF != 0 {
+        return None;
+    }
+    let offset = index(cpu, u, r);
+    let linear = cpu.seg[usize::from(seg) % 6].arch.base.wrapping_add(offset);
+    let in_page = (0x1000 - (linear & 0xfff)) / T::BYTES;
+    let count = count.min(in_page);
+    let bytes = count * T::BYTES;
+    let wraps = u.addr16() && offset + bytes > 0x1_0000;
+    let allowed = count > 1 && !wraps && cpu.seg[usize::from(seg) % 6].allows(offset, bytes, write);
+    allowed.then_some((linear, count))
+}
+
+struct Movs<T>(P<T>);
+
+impl<T: Int> Element for Movs<T> {
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let v = source::<T>(cpu, u)?;
+        let at = destination::<T>(cpu, u, true)?;
+        cpu.write(at, v)?;
+        advance::<T>(cpu, u, gpr::ESI, 1);
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+
+    fn many(cpu: &mut Cpu, u: &Uop, count: u32) -> u32 {
+        let Some((from, count)) = run_of::<T>(cpu, u, u.form & 7, gpr::ESI, count, false) else { return 0 };
+        let Some((to, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, true) else { return 0 };
+        if !cpu.copy_in_pages(to, from, count * T::BYTES) {
+            return 0;
+        }
+        advance::<T>(cpu, u, gpr::ESI, count);
+        advance::<T>(cpu, u, gpr::EDI, count);
+        count
+    }
+}
+
+struct Stos<T>(P<T>);
+
+impl<T: Int> Element for Stos<T> {
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let at = destination::<T>(cpu, u, true)?;
+        cpu.write(at, cpu.regs.get::<T>(Reg::dword(gpr::EAX)))?;
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+
+    fn many(cpu: &mut Cpu, u: &Uop, count: u32) -> u32 {
+        let Some((to, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, true) else { return 0 };
+        let v = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
+        if !cpu.fill_in_page(to, v, count) {
+            return 0;
+        }
+        advance::<T>(cpu, u, gpr::EDI, count);
+        count
+    }
+}
+
+struct Lods<T>(P<T>);
+
+impl<T: Int> Element for Lods<T> {
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let v = source::<T>(cpu, u)?;
+        cpu.regs.set(Reg::dword(gpr::EAX), v);
+        advance::<T>(cpu, u, gpr::ESI, 1);
+        Ok(())
+    }
+}
+
+fn compare<T: Int>(cpu: &mut Cpu, a: T, b: T) {
+    let (x, y) = (a.zext(), b.zext());
+    let r = x.wrapping_sub(y);
+    cpu.flags.set_carries(T::truncate(r), T::truncate((!x & y) | ((!x | y) & r)));
+}
+
+struct Cmps<T>(P<T>);
+
+impl<T: Int> Element for Cmps<T> {
+    const COMPARES: bool = true;
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let a = source::<T>(cpu, u)?;
+        let at = destination::<T>(cpu, u, false)?;
+        let b = cpu.read::<T>(at)?;
+        compare(cpu, a, b);
+        advance::<T>(cpu, u, gpr::ESI, 1);
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+}
+
+struct Scas<T>(P<T>);
+
+impl<T: Int> Element for Scas<T> {
+    const COMPARES: bool = true;
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let at = destination::<T>(cpu, u, false)?;
+        let b = cpu.read::<T>(at)?;
+        let a = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
+        compare(cpu, a, b);
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+}
+
+fn dx(cpu: &Cpu) -> u16 {
+    cpu.regs.r32(gpr::EDX) as u16
+}
+
+struct Ins<T>(P<T>);
+
+impl<T: Int> Element for Ins<T> {
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        cpu.check_io(dx(cpu), T::BYTES)?;
+        let at = destination::<T>(cpu, u, true)?;
+        // The device must not be read if memory cannot take it.
+        cpu.probe_write(at, T::BYTES)?;
+        let v = port::read(cpu, dx(cpu), T::BYTES)?;
+        cpu.write(at, T::truncate(v))?;
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+}
+
+struct Outs<T>(P<T>);
+
+impl<T: Int> Element for Outs<T> {
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        cpu.check_io(dx(cpu), T::BYTES)?;
+        let v = source::<T>(cpu, u)?;
+        port::write(cpu, dx(cpu), T::BYTES, v.zext())?;
+        advance::<T>(cpu, u, gpr::ESI, 1);
+        Ok(())
+    }
+}
+
+macro_rules! strings {
+    ($($name:ident $element:ident)*) => {
+        $(pub(super) fn $name(b: &mut Builder, i: &Insn) {
+            match (i.opcode & 1, i.op16) {
+                (0, _) => lower::<$element<u8>>(b, i),
+                (_, true) => lower::<$element<u16>>(b, i),
+                (_, false) => lower::<$element<u32>>(b, i),
+            }
+        })*
+    };
+}
+strings!(movs Movs  stos Stos  lods Lods  cmps Cmps  scas Scas  ins Ins  outs Outs);

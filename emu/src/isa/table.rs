@@ -1,0 +1,389 @@
+//! The instruction table: every integer, system and x87 instruction, one row each.
+//!
+//! MMX and SSE have a table of their own in [`crate::simd`], which is looked up first.
+
+use super::decode::{Insn, Rep};
+use super::lower::Builder;
+use super::{alu, bits, branch, decimal, flag, float, mov, muldiv, port, shift, stack, string, system};
+
+/// Operands in the notation of the SDM's opcode maps (volume 2, appendix A.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Spec {
+    /// r/m: byte, word, operand size, 32 bits.
+    Eb,
+    Ew,
+    Ev,
+    Ed,
+    /// ModR/M reg: byte, word, operand size, 32 bits.
+    Gb,
+    Gw,
+    Gv,
+    Gd,
+    /// Register in the opcode's low three bits.
+    Zb,
+    Zv,
+    /// The accumulator.
+    Al,
+    Ax,
+    /// CL, DX, the constant 1.
+    Cl,
+    Dx,
+    One,
+    /// Immediates: byte zero-extended, byte sign-extended, a second byte, word, operand size (at
+    /// most 32 bits).
+    Ib,
+    Ibs,
+    Ib2,
+    Iw,
+    Iz,
+    /// Branch distances.
+    Jb,
+    Jz,
+    /// A far pointer in the instruction.
+    Ap,
+    /// Memory only: some number of bytes, a far pointer.
+    M,
+    Mp,
+    /// Memory at an offset in the instruction.
+    Ob,
+    Ov,
+    /// Segment register in ModR/M reg.
+    Sw,
+    /// Control and debug registers in ModR/M reg, general register in r/m.
+    Cd,
+    Dd,
+    Rd,
+}
+
+/// Attributes of a row.
+pub struct Attr;
+
+impl Attr {
+    /// LOCK is allowed if the destination is in memory.
+    pub const LOCK: u16 = 1 << 0;
+    /// r/m must be a register.
+    pub const REG: u16 = 1 << 1;
+    /// r/m must be memory.
+    pub const MEM: u16 = 1 << 2;
+    /// Eight opcodes, the register in the low three bits.
+    pub const EIGHT: u16 = 1 << 3;
+    /// Only with F3.
+    pub const F3: u16 = 1 << 4;
+    /// Needs CPL 0, or IOPL: not for user-mode tests.
+    pub const SYSTEM: u16 = 1 << 5;
+    /// Sixteen opcodes, a condition in the low four bits.
+    pub const CONDITION: u16 = 1 << 6;
+}
+
+pub(crate) type Lower = fn(&mut Builder, &Insn);
+
+/// One instruction form.
+pub struct Row {
+    /// The opcode is in the 0F map.
+    pub two: bool,
+    /// The (first) opcode byte after 0F.
+    pub opcode: u8,
+    /// The value that ModR/M's reg field must have.
+    pub ext: Option<u8>,
+    /// Mnemonic, lower case.
+    pub name: &'static str,
+    /// Explicit operands, destination first.
+    pub operands: &'static [Spec],
+    /// See [`Attr`].
+    pub attr: u16,
+    pub(crate) lower: Lower,
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}{:02x}", self.name, if self.two { "0f " } else { "" }, self.opcode)?;
+        self.ext.map_or(Ok(()), |e| write!(f, " /{e}"))
+    }
+}
+
+const fn one(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
+    Row { two: false, opcode, ext: None, name, operands, attr, lower }
+}
+
+const fn two(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
+    Row { two: true, opcode, ext: None, name, operands, attr, lower }
+}
+
+impl Row {
+    const fn reg(mut self, ext: u8) -> Self {
+        self.ext = Some(ext);
+        self
+    }
+}
+
+use Attr as A;
+use Spec::*;
+
+const L: u16 = A::LOCK;
+const E: u16 = A::EIGHT;
+const C: u16 = A::CONDITION;
+const SYS: u16 = A::SYSTEM;
+
+/// All rows. The order does not matter; no two rows may claim the same encoding.
+#[rustfmt::skip]
+pub static TABLE: &[Row] = &[
+    // Arithmetic and logic, two operands.
+    one(0x00, "add", &[Eb, Gb], L, alu::add), one(0x01, "add", &[Ev, Gv], L, alu::add),
+    one(0x02, "add", &[Gb, Eb], 0, alu::add), one(0x03, "add", &[Gv, Ev], 0, alu::add),
+    one(0x04, "add", &[Al, Ib], 0, alu::add), one(0x05, "add", &[Ax, Iz], 0, alu::add),
+    one(0x08, "or",  &[Eb, Gb], L, alu::or),  one(0x09, "or",  &[Ev, Gv], L, alu::or),
+    one(0x0a, "or",  &[Gb, Eb], 0, alu::or),  one(0x0b, "or",  &[Gv, Ev], 0, alu::or),
+    one(0x0c, "or",  &[Al, Ib], 0, alu::or),  one(0x0d, "or",  &[Ax, Iz], 0, alu::or),
+    one(0x10, "adc", &[Eb, Gb], L, alu::adc), one(0x11, "adc", &[Ev, Gv], L, alu::adc),
+    one(0x12, "adc", &[Gb, Eb], 0, alu::adc), one(0x13, "adc", &[Gv, Ev], 0, alu::adc),
+    one(0x14, "adc", &[Al, Ib], 0, alu::adc), one(0x15, "adc", &[Ax, Iz], 0, alu::adc),
+    one(0x18, "sbb", &[Eb, Gb], L, alu::sbb), one(0x19, "sbb", &[Ev, Gv], L, alu::sbb),
+    one(0x1a, "sbb", &[Gb, Eb], 0, alu::sbb), one(0x1b, "sbb", &[Gv, Ev], 0, alu::sbb),
+    one(0x1c, "sbb", &[Al, Ib], 0, alu::sbb), one(0x1d, "sbb", &[Ax, Iz], 0, alu::sbb),
+    one(0x20, "and", &[Eb, Gb], L, alu::and), one(0x21, "and", &[Ev, Gv], L, alu::and),
+    one(0x22, "and", &[Gb, Eb], 0, alu::and), one(0x23, "and", &[Gv, Ev], 0, alu::and),
+    one(0x24, "and", &[Al, Ib], 0, alu::and), one(0x25, "and", &[Ax, Iz], 0, alu::and),
+    one(0x28, "sub", &[Eb, Gb], L, alu::sub), one(0x29, "sub", &[Ev, Gv], L, alu::sub),
+    one(0x2a, "sub", &[Gb, Eb], 0, alu::sub), one(0x2b, "sub", &[Gv, Ev], 0, alu::sub),
+    one(0x2c, "sub", &[Al, Ib], 0, alu::sub), one(0x2d, "sub", &[Ax, Iz], 0, alu::sub),
+    one(0x30, "xor", &[Eb, Gb], L, alu::xor), one(0x31, "xor", &[Ev, Gv], L, alu::xor),
+    one(0x32, "xor", &[Gb, Eb], 0, alu::xor), one(0x33, "xor", &[Gv, Ev], 0, alu::xor),
+    one(0x34, "xor", &[Al, Ib], 0, alu::xor), one(0x35, "xor", &[Ax, Iz], 0, alu::xor),
+    one(0x38, "cmp", &[Eb, Gb], 0, alu::cmp), one(0x39, "cmp", &[Ev, Gv], 0, alu::cmp),
+    one(0x3a, "cmp", &[Gb, Eb], 0, alu::cmp), one(0x3b, "cmp", &[Gv, Ev], 0, alu::cmp),
+    one(0x3c, "cmp", &[Al, Ib], 0, alu::cmp), one(0x3d, "cmp", &[Ax, Iz], 0, alu::cmp),
+    one(0x80, "add", &[Eb, Ib], L, alu::add).reg(0), one(0x81, "add", &[Ev, Iz], L, alu::add).reg(0),
+    one(0x80, "or",  &[Eb, Ib], L, alu::or ).reg(1), one(0x81, "or",  &[Ev, Iz], L, alu::or ).reg(1),
+    one(0x80, "adc", &[Eb, Ib], L, alu::adc).reg(2), one(0x81, "adc", &[Ev, Iz], L, alu::adc).reg(2),
+    one(0x80, "sbb", &[Eb, Ib], L, alu::sbb).reg(3), one(0x81, "sbb", &[Ev, Iz], L, alu::sbb).reg(3),
+    one(0x80, "and", &[Eb, Ib], L, alu::and).reg(4), one(0x81, "and", &[Ev, Iz], L, alu::and).reg(4),
+    one(0x80, "sub", &[Eb, Ib], L, alu::sub).reg(5), one(0x81, "sub", &[Ev, Iz], L, alu::sub).reg(5),
+    one(0x80, "xor", &[Eb, Ib], L, alu::xor).reg(6), one(0x81, "xor", &[Ev, Iz], L, alu::xor).reg(6),
+    one(0x80, "cmp", &[Eb, Ib], 0, alu::cmp).reg(7), one(0x81, "cmp", &[Ev, Iz], 0, alu::cmp).reg(7),
+    one(0x82, "add", &[Eb, Ib], L, alu::add).reg(0), one(0x83, "add", &[Ev, Ibs], L, alu::add).reg(0),
+    one(0x82, "or",  &[Eb, Ib], L, alu::or ).reg(1), one(0x83, "or",  &[Ev, Ibs], L, alu::or ).reg(1),
+    one(0x82, "adc", &[Eb, Ib], L, alu::adc).reg(2), one(0x83, "adc", &[Ev, Ibs], L, alu::adc).reg(2),
+    one(0x82, "sbb", &[Eb, Ib], L, alu::sbb).reg(3), one(0x83, "sbb", &[Ev, Ibs], L, alu::sbb).reg(3),
+    one(0x82, "and", &[Eb, Ib], L, alu::and).reg(4), one(0x83, "and", &[Ev, Ibs], L, alu::and).reg(4),
+    one(0x82, "sub", &[Eb, Ib], L, alu::sub).reg(5), one(0x83, "sub", &[Ev, Ibs], L, alu::sub).reg(5),
+    one(0x82, "xor", &[Eb, Ib], L, alu::xor).reg(6), one(0x83, "xor", &[Ev, Ibs], L, alu::xor).reg(6),
+    one(0x82, "cmp", &[Eb, Ib], 0, alu::cmp).reg(7), one(0x83, "cmp", &[Ev, Ibs], 0, alu::cmp).reg(7),
+    one(0x84, "test", &[Eb, Gb], 0, alu::test), one(0x85, "test", &[Ev, Gv], 0, alu::test),
+    one(0xa8, "test", &[Al, Ib], 0, alu::test), one(0xa9, "test", &[Ax, Iz], 0, alu::test),
+    one(0xf6, "test", &[Eb, Ib], 0, alu::test).reg(0), one(0xf7, "test", &[Ev, Iz], 0, alu::test).reg(0),
+    one(0xf6, "test", &[Eb, Ib], 0, alu::test).reg(1), one(0xf7, "test", &[Ev, Iz], 0, alu::test).reg(1),
+    // Arithmetic and logic, one operand.
+    one(0x40, "inc", &[Zv], E, alu::inc), one(0x48, "dec", &[Zv], E, alu::dec),
+    one(0xfe, "inc", &[Eb], L, alu::inc).reg(0), one(0xff, "inc", &[Ev], L, alu::inc).reg(0),
+    one(0xfe, "dec", &[Eb], L, alu::dec).reg(1), one(0xff, "dec", &[Ev], L, alu::dec).reg(1),
+    one(0xf6, "not", &[Eb], L, alu::not).reg(2), one(0xf7, "not", &[Ev], L, alu::not).reg(2),
+    one(0xf6, "neg", &[Eb], L, alu::neg).reg(3), one(0xf7, "neg", &[Ev], L, alu::neg).reg(3),
+    // Multiplication and division.
+    one(0xf6, "mul",  &[Eb], 0, muldiv::mul).reg(4),  one(0xf7, "mul",  &[Ev], 0, muldiv::mul).reg(4),
+    one(0xf6, "imul", &[Eb], 0, muldiv::imul).reg(5), one(0xf7, "imul", &[Ev], 0, muldiv::imul).reg(5),
+    one(0xf6, "div",  &[Eb], 0, muldiv::div).reg(6),  one(0xf7, "div",  &[Ev], 0, muldiv::div).reg(6),
+    one(0xf6, "idiv", &[Eb], 0, muldiv::idiv).reg(7), one(0xf7, "idiv", &[Ev], 0, muldiv::idiv).reg(7),
+    one(0x69, "imul", &[Gv, Ev, Iz], 0, muldiv::imul3), one(0x6b, "imul", &[Gv, Ev, Ibs], 0, muldiv::imul3),
+    two(0xaf, "imul", &[Gv, Ev], 0, muldiv::imul2),
+    // Decimal adjustment.
+    one(0x27, "daa", &[], 0, decimal::daa), one(0x2f, "das", &[], 0, decimal::das),
+    one(0x37, "aaa", &[], 0, decimal::aaa), one(0x3f, "aas", &[], 0, decimal::aas),
+    one(0xd4, "aam", &[Ib], 0, decimal::aam), one(0xd5, "aad", &[Ib], 0, decimal::aad),
+    // Shifts and rotates.
+    one(0xc0, "rol", &[Eb, Ib], 0, shift::rol).reg(0), one(0xc1, "rol", &[Ev, Ib], 0, shift::rol).reg(0),
+    one(0xc0, "ror", &[Eb, Ib], 0, shift::ror).reg(1), one(0xc1, "ror", &[Ev, Ib], 0, shift::ror).reg(1),
+    one(0xc0, "rcl", &[Eb, Ib], 0, shift::rcl).reg(2), one(0xc1, "rcl", &[Ev, Ib], 0, shift::rcl).reg(2),
+    one(0xc0, "rcr", &[Eb, Ib], 0, shift::rcr).reg(3), one(0xc1, "rcr", &[Ev, Ib], 0, shift::rcr).reg(3),
+    one(0xc0, "shl", &[Eb, Ib], 0, shift::shl).reg(4), one(0xc1, "shl", &[Ev, Ib], 0, shift::shl).reg(4),
+    one(0xc0, "shr", &[Eb, Ib], 0, shift::shr).reg(5), one(0xc1, "shr", &[Ev, Ib], 0, shift::shr).reg(5),
+    one(0xc0, "shl", &[Eb, Ib], 0, shift::shl).reg(6), one(0xc1, "shl", &[Ev, Ib], 0, shift::shl).reg(6),
+    one(0xc0, "sar", &[Eb, Ib], 0, shift::sar).reg(7), one(0xc1, "sar", &[Ev, Ib], 0, shift::sar).reg(7),
+    one(0xd0, "rol", &[Eb, One], 0, shift::rol).reg(0), one(0xd1, "rol", &[Ev, One], 0, shift::rol).reg(0),
+    one(0xd0, "ror", &[Eb, One], 0, shift::ror).reg(1), one(0xd1, "ror", &[Ev, One], 0, shift::ror).reg(1),
+    one(0xd0, "rcl", &[Eb, One], 0, shift::rcl).reg(2), one(0xd1, "rcl", &[Ev, One], 0, shift::rcl).reg(2),
+    one(0xd0, "rcr", &[Eb, One], 0, shift::rcr).reg(3), one(0xd1, "rcr", &[Ev, One], 0, shift::rcr).reg(3),
+    one(0xd0, "shl", &[Eb, One], 0, shift::shl).reg(4), one(0xd1, "shl", &[Ev, One], 0, shift::shl).reg(4),
+    one(0xd0, "shr", &[Eb, One], 0, shift::shr).reg(5), one(0xd1, "shr", &[Ev, One], 0, shift::shr).reg(5),
+    one(0xd0, "shl", &[Eb, One], 0, shift::shl).reg(6), one(0xd1, "shl", &[Ev, One], 0, shift::shl).reg(6),
+    one(0xd0, "sar", &[Eb, One], 0, shift::sar).reg(7), one(0xd1, "sar", &[Ev, One], 0, shift::sar).reg(7),
+    one(0xd2, "rol", &[Eb, Cl], 0, shift::rol).reg(0), one(0xd3, "rol", &[Ev, Cl], 0, shift::rol).reg(0),
+    one(0xd2, "ror", &[Eb, Cl], 0, shift::ror).reg(1), one(0xd3, "ror", &[Ev, Cl], 0, shift::ror).reg(1),
+    one(0xd2, "rcl", &[Eb, Cl], 0, shift::rcl).reg(2), one(0xd3, "rcl", &[Ev, Cl], 0, shift::rcl).reg(2),
+    one(0xd2, "rcr", &[Eb, Cl], 0, shift::rcr).reg(3), one(0xd3, "rcr", &[Ev, Cl], 0, shift::rcr).reg(3),
+    one(0xd2, "shl", &[Eb, Cl], 0, shift::shl).reg(4), one(0xd3, "shl", &[Ev, Cl], 0, shift::shl).reg(4),
+    one(0xd2, "shr", &[Eb, Cl], 0, shift::shr).reg(5), one(0xd3, "shr", &[Ev, Cl], 0, shift::shr).reg(5),
+    one(0xd2, "shl", &[Eb, Cl], 0, shift::shl).reg(6), one(0xd3, "shl", &[Ev, Cl], 0, shift::shl).reg(6),
+    one(0xd2, "sar", &[Eb, Cl], 0, shift::sar).reg(7), one(0xd3, "sar", &[Ev, Cl], 0, shift::sar).reg(7),
+    two(0xa4, "shld", &[Ev, Gv, Ib], 0, shift::shld), two(0xa5, "shld", &[Ev, Gv, Cl], 0, shift::shld),
+    two(0xac, "shrd", &[Ev, Gv, Ib], 0, shift::shrd), two(0xad, "shrd", &[Ev, Gv, Cl], 0, shift::shrd),
+    // Bits.
+    two(0xa3, "bt",  &[Ev, Gv], 0, bits::bt),  two(0xba, "bt",  &[Ev, Ib], 0, bits::bt).reg(4),
+    two(0xab, "bts", &[Ev, Gv], L, bits::bts), two(0xba, "bts", &[Ev, Ib], L, bits::bts).reg(5),
+    two(0xb3, "btr", &[Ev, Gv], L, bits::btr), two(0xba, "btr", &[Ev, Ib], L, bits::btr).reg(6),
+    two(0xbb, "btc", &[Ev, Gv], L, bits::btc), two(0xba, "btc", &[Ev, Ib], L, bits::btc).reg(7),
+    two(0xbc, "bsf", &[Gv, Ev], 0, bits::bsf), two(0xbd, "bsr", &[Gv, Ev], 0, bits::bsr),
+    two(0xb8, "popcnt", &[Gv, Ev], A::F3, bits::popcnt),
+    two(0xc8, "bswap", &[Zv], E, bits::bswap),
+    // Moves.
+    one(0x88, "mov", &[Eb, Gb], 0, mov::mov), one(0x89, "mov", &[Ev, Gv], 0, mov::mov),
+    one(0x8a, "mov", &[Gb, Eb], 0, mov::mov), one(0x8b, "mov", &[Gv, Ev], 0, mov::mov),
+    one(0xa0, "mov", &[Al, Ob], 0, mov::mov), one(0xa1, "mov", &[Ax, Ov], 0, mov::mov),
+    one(0xa2, "mov", &[Ob, Al], 0, mov::mov), one(0xa3, "mov", &[Ov, Ax], 0, mov::mov),
+    one(0xb0, "mov", &[Zb, Ib], E, mov::mov), one(0xb8, "mov", &[Zv, Iz], E, mov::mov),
+    one(0xc6, "mov", &[Eb, Ib], 0, mov::mov).reg(0), one(0xc7, "mov", &[Ev, Iz], 0, mov::mov).reg(0),
+    one(0x8c, "mov", &[Ev, Sw], 0, mov::mov_from_segment), one(0x8e, "mov", &[Sw, Ew], 0, mov::mov_to_segment),
+    one(0x8d, "lea", &[Gv, M], A::MEM, mov::lea),
+    one(0x86, "xchg", &[Eb, Gb], L, mov::xchg), one(0x87, "xchg", &[Ev, Gv], L, mov::xchg),
+    one(0x90, "xchg", &[Ax, Zv], E, mov::xchg_accumulator),
+    two(0xb6, "movzx", &[Gv, Eb], 0, mov::movzx8), two(0xb7, "movzx", &[Gv, Ew], 0, mov::movzx16),
+    two(0xbe, "movsx", &[Gv, Eb], 0, mov::movsx8), two(0xbf, "movsx", &[Gv, Ew], 0, mov::movsx16),
+    two(0x40, "cmov", &[Gv, Ev], C, mov::cmov), two(0x90, "set", &[Eb], C, mov::set),
+    one(0x98, "cbw", &[], 0, mov::cbw), one(0x99, "cwd", &[], 0, mov::cwd),
+    two(0xb0, "cmpxchg", &[Eb, Gb], L, mov::cmpxchg), two(0xb1, "cmpxchg", &[Ev, Gv], L, mov::cmpxchg),
+    two(0xc0, "xadd", &[Eb, Gb], L, mov::xadd), two(0xc1, "xadd", &[Ev, Gv], L, mov::xadd),
+    two(0xc7, "cmpxchg8b", &[M], L | A::MEM, mov::cmpxchg8b).reg(1),
+    one(0xd7, "xlat", &[], 0, mov::xlat),
+    one(0xc4, "les", &[Gv, Mp], A::MEM, mov::les), one(0xc5, "lds", &[Gv, Mp], A::MEM, mov::lds),
+    two(0xb2, "lss", &[Gv, Mp], A::MEM, mov::lss), two(0xb4, "lfs", &[Gv, Mp], A::MEM, mov::lfs),
+    two(0xb5, "lgs", &[Gv, Mp], A::MEM, mov::lgs),
+    // The stack.
+    one(0x50, "push", &[Zv], E, stack::push), one(0x58, "pop", &[Zv], E, stack::pop),
+    one(0x68, "push", &[Iz], 0, stack::push), one(0x6a, "push", &[Ibs], 0, stack::push),
+    one(0xff, "push", &[Ev], 0, stack::push).reg(6), one(0x8f, "pop", &[Ev], 0, stack::pop).reg(0),
+    one(0x06, "push es", &[], 0, stack::push_es), one(0x07, "pop es", &[], 0, stack::pop_es),
+    one(0x0e, "push cs", &[], 0, stack::push_cs),
+    one(0x16, "push ss", &[], 0, stack::push_ss), one(0x17, "pop ss", &[], 0, stack::pop_ss),
+    one(0x1e, "push ds", &[], 0, stack::push_ds), one(0x1f, "pop ds", &[], 0, stack::pop_ds),
+    two(0xa0, "push fs", &[], 0, stack::push_fs), two(0xa1, "pop fs", &[], 0, stack::pop_fs),
+    two(0xa8, "push gs", &[], 0, stack::push_gs), two(0xa9, "pop gs", &[], 0, stack::pop_gs),
+    one(0x60, "pusha", &[], 0, stack::pusha), one(0x61, "popa", &[], 0, stack::popa),
+    one(0x9c, "pushf", &[], 0, stack::pushf), one(0x9d, "popf", &[], 0, stack::popf),
+    one(0xc8, "enter", &[Iw, Ib2], 0, stack::enter), one(0xc9, "leave", &[], 0, stack::leave),
+    // Flags.
+    one(0x9e, "sahf", &[], 0, flag::sahf), one(0x9f, "lahf", &[], 0, flag::lahf),
+    one(0xf5, "cmc", &[], 0, flag::cmc), one(0xf8, "clc", &[], 0, flag::clc), one(0xf9, "stc", &[], 0, flag::stc),
+    one(0xfa, "cli", &[], SYS, flag::cli), one(0xfb, "sti", &[], SYS, flag::sti),
+    one(0xfc, "cld", &[], 0, flag::cld), one(0xfd, "std", &[], 0, flag::std),
+    one(0xd6, "salc", &[], 0, flag::salc),
+    // Control flow.
+    one(0x70, "j", &[Jb], C, branch::jcc), two(0x80, "j", &[Jz], C, branch::jcc),
+    one(0xe0, "loopne", &[Jb], 0, branch::loopne), one(0xe1, "loope", &[Jb], 0, branch::loope),
+    one(0xe2, "loop", &[Jb], 0, branch::loop_), one(0xe3, "jcxz", &[Jb], 0, branch::jcxz),
+    one(0xe9, "jmp", &[Jz], 0, branch::jmp), one(0xeb, "jmp", &[Jb], 0, branch::jmp),
+    one(0xff, "jmp", &[Ev], 0, branch::jmp_indirect).reg(4), one(0xe8, "call", &[Jz], 0, branch::call),
+    one(0xff, "call", &[Ev], 0, branch::call_indirect).reg(2),
+    one(0xc3, "ret", &[], 0, branch::ret), one(0xc2, "ret", &[Iw], 0, branch::ret),
+    one(0xea, "jmp far", &[Ap], 0, branch::jmp_far), one(0x9a, "call far", &[Ap], 0, branch::call_far),
+    one(0xff, "jmp far", &[Mp], A::MEM, branch::jmp_far_indirect).reg(5),
+    one(0xff, "call far", &[Mp], A::MEM, branch::call_far_indirect).reg(3),
+    one(0xcb, "retf", &[], 0, branch::retf), one(0xca, "retf", &[Iw], 0, branch::retf),
+    one(0xcf, "iret", &[], 0, branch::iret),
+    one(0xcc, "int3", &[], 0, branch::int3), one(0xcd, "int", &[Ib], 0, branch::int),
+    one(0xce, "into", &[], 0, branch::into), one(0xf1, "int1", &[], 0, branch::int1),
+    one(0x62, "bound", &[Gv, M], A::MEM, branch::bound),
+    two(0x34, "sysenter", &[], SYS, branch::sysenter), two(0x35, "sysexit", &[], SYS, branch::sysexit),
+    two(0x0b, "ud2", &[], 0, branch::ud), two(0xb9, "ud1", &[Gv, Ev], 0, branch::ud),
+    two(0xff, "ud0", &[Gv, Ev], 0, branch::ud),
+    // Strings.
+    one(0xa4, "movsb", &[], 0, string::movs), one(0xa5, "movs", &[], 0, string::movs),
+    one(0xa6, "cmpsb", &[], 0, string::cmps), one(0xa7, "cmps", &[], 0, string::cmps),
+    one(0xaa, "stosb", &[], 0, string::stos), one(0xab, "stos", &[], 0, string::stos),
+    one(0xac, "lodsb", &[], 0, string::lods), one(0xad, "lods", &[], 0, string::lods),
+    one(0xae, "scasb", &[], 0, string::scas), one(0xaf, "scas", &[], 0, string::scas),
+    one(0x6c, "insb", &[], SYS, string::ins), one(0x6d, "ins", &[], SYS, string::ins),
+    one(0x6e, "outsb", &[], SYS, string::outs), one(0x6f, "outs", &[], SYS, string::outs),
+    // Ports.
+    one(0xe4, "in", &[Al, Ib], SYS, port::input), one(0xe5, "in", &[Ax, Ib], SYS, port::input),
+    one(0xec, "in", &[Al, Dx], SYS, port::input), one(0xed, "in", &[Ax, Dx], SYS, port::input),
+    one(0xe6, "out", &[Ib, Al], SYS, port::output), one(0xe7, "out", &[Ib, Ax], SYS, port::output),
+    one(0xee, "out", &[Dx, Al], SYS, port::output), one(0xef, "out", &[Dx, Ax], SYS, port::output),
+    // System.
+    one(0xf4, "hlt", &[], SYS, system::hlt), one(0x63, "arpl", &[Ew, Gw], SYS, system::arpl),
+    two(0x00, "sldt", &[Ev], SYS, system::sldt).reg(0), two(0x00, "str", &[Ev], SYS, system::str).reg(1),
+    two(0x00, "lldt", &[Ew], SYS, system::lldt).reg(2), two(0x00, "ltr", &[Ew], SYS, system::ltr).reg(3),
+    two(0x00, "verr", &[Ew], SYS, system::verr).reg(4), two(0x00, "verw", &[Ew], SYS, system::verw).reg(5),
+    two(0x01, "sgdt", &[M], SYS | A::MEM, system::sgdt).reg(0), two(0x01, "sidt", &[M], SYS | A::MEM, system::sidt).reg(1),
+    two(0x01, "lgdt", &[M], SYS | A::MEM, system::lgdt).reg(2), two(0x01, "lidt", &[M], SYS | A::MEM, system::lidt).reg(3),
+    two(0x01, "smsw", &[Ev], SYS, system::smsw).reg(4), two(0x01, "lmsw", &[Ew], SYS, system::lmsw).reg(6),
+    two(0x01, "invlpg", &[M], SYS | A::MEM, system::invlpg).reg(7),
+    two(0x02, "lar", &[Gv, Ew], SYS, system::lar), two(0x03, "lsl", &[Gv, Ew], SYS, system::lsl),
+    two(0x06, "clts", &[], SYS, system::clts), two(0x08, "invd", &[], SYS, system::invd),
+    two(0x09, "wbinvd", &[], SYS, system::invd),
+    two(0x20, "mov", &[Rd, Cd], SYS, system::mov_from_cr), two(0x22, "mov", &[Cd, Rd], SYS, system::mov_to_cr),
+    two(0x21, "mov", &[Rd, Dd], SYS, system::mov_from_dr), two(0x23, "mov", &[Dd, Rd], SYS, system::mov_to_dr),
+    two(0x30, "wrmsr", &[], SYS, system::wrmsr), two(0x32, "rdmsr", &[], SYS, system::rdmsr),
+    two(0x31, "rdtsc", &[], SYS, system::rdtsc), two(0x33, "rdpmc", &[], SYS, system::rdpmc),
+    two(0xa2, "cpuid", &[], SYS, system::cpuid),
+    two(0xc7, "rdrand", &[Ev], SYS | A::REG, system::rdrand).reg(6),
+    two(0x0d, "prefetchw", &[M], A::MEM, mov::nop),
+    two(0x19, "nop", &[Ev], 0, mov::nop), two(0x1a, "nop", &[Ev], 0, mov::nop), two(0x1b, "nop", &[Ev], 0, mov::nop),
+    two(0x1c, "nop", &[Ev], 0, mov::nop), two(0x1d, "nop", &[Ev], 0, mov::nop), two(0x1e, "nop", &[Ev], 0, mov::nop),
+    two(0x1f, "nop", &[Ev], 0, mov::nop),
+    // Floating point.
+    one(0x9b, "wait", &[], 0, float::wait),
+    one(0xd8, "x87", &[M], E, float::x87),
+    two(0xae, "fxsave", &[M], A::MEM, float::fxsave).reg(0), two(0xae, "fxrstor", &[M], A::MEM, float::fxrstor).reg(1),
+];
+
+/// Whether a ModR/M byte follows the opcode (SDM volume 2, tables ).
+pub fn has_modrm(two: bool, opcode: u8) -> bool {
+    if two {
+        !matches!(opcode,
+            0x05..=0x0c | 0x0e | 0x30..=0x37 | 0x77 | 0x80..=0x8f | 0xa0..=0xa2 | 0xa8..=0xaa | 0xc8..=0xcf)
+    } else {
+        matches!(opcode, 0x00..=0x3f if opcode & 7 < 4)
+            || matches!(opcode, 0x62 | 0x63 | 0x69 | 0x6b | 0x80..=0x8f | 0xc0 | 0xc1 | 0xc4..=0xc7)
+            || matches!(opcode, 0xd0..=0xd3 | 0xd8..=0xdf | 0xf6 | 0xf7 | 0xfe | 0xff)
+    }
+}
+
+const NONE: u16 = u16::MAX;
+
+/// Row numbers by map and opcode, reg field, and whether r/m is memory.
+static INDEX: [[[u16; 2]; 8]; 512] = {
+    let mut index = [[[NONE; 2]; 8]; 512];
+    let mut i = 0;
+    while i < TABLE.len() {
+        let row = &TABLE[i];
+        let count = if row.attr & Attr::EIGHT != 0 {
+            8
+        } else if row.attr & Attr::CONDITION != 0 {
+            16
+        } else {
+            1
+        };
+        let mut k = 0;
+        while k < count {
+            let opcode = row.opcode as usize + k + if row.two { 256 } else { 0 };
+            let mut reg = 0;
+            while reg < 8 {
+                let wanted = match row.ext {
+                    Some(ext) => ext as usize == reg,
+                    None => true,
+                };
+                if wanted {
+                    if row.attr & Attr::MEM == 0 {
+                        assert!(index[opcode][reg][0] == NONE, "two rows claim one encoding");
+                        index[opcode][reg][0] = i as u16;
+                    }
+                    if row.attr & Attr::REG == 0 {
+                        assert!(index[opcode][reg][1] == NONE, "two rows claim one encoding");
+                        index[opcode][reg][1] = i as u16;
+                    }
+                }
+                reg += 1;
+            }
+            k += 1;
+        }
+        i += 1;
+    }
+    index
+};
+
+/// The row of an encoding.
+pub fn find(two: bool, opcode: u8, reg: u8, mem: bool, rep: Option<Rep>) -> Option<&'static Row> {
+    let i = INDEX[usize::from(opcode) + if two { 256 } else { 0 }][usize::from(reg & 7)][usize::from(mem)];
+    let row = TABLE.get(usize::from(i))?;
+    (row.attr & Attr::F3 == 0 || rep == Some(Rep::Equal)).then_some(row)
+}

@@ -1,0 +1,384 @@
+//! Linear memory as instructions see it.
+//!
+//! [`Cpu::load`], [`Cpu::store`] and [`Cpu::modify`] are the fast path of hot handlers: a TLB
+//! comparison, then host memory. [`Cpu::read`] and [`Cpu::write`] are complete: they walk pages,
+//! reach devices, split what crosses pages, check alignment and data breakpoints.
+
+#![allow(unsafe_code)]
+
+pub(crate) mod tlb;
+pub mod walk;
+
+use crate::bus::Width;
+use crate::cpu::regs::Int;
+use crate::dispatch::{Header, Stop, Uop};
+use crate::exception::{Exception, Result};
+use crate::{Cpu, Memory};
+use tlb::Fill;
+use walk::{Access, Paging};
+
+const PAGE: u32 = 0xfff;
+
+/// Where a physical page leads.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Offset of the page in RAM.
+    Ram(u32),
+    /// Physical address of a page that is a device or nothing.
+    Device(u32),
+}
+
+impl Cpu {
+    /// Reads from linear memory.
+    #[inline(always)]
+    pub(crate) fn load<T: Int, const SLOW: bool>(&mut self, linear: u32) -> Result<T, Stop> {
+        if SLOW {
+            return self.read(linear).map_err(|e| self.stop(e));
+        }
+        match self.tlb.read(linear, T::BYTES) {
+            // SAFETY: a TLB hit says that all bytes are inside one page of RAM, which `self.mem`
+            // owns and never moves; any bit pattern is a valid integer.
+            Some(host) => Ok(unsafe { (host as *const T).read_unaligned() }),
+            None => Err(Stop::Slow),
+        }
+    }
+
+    /// Writes to linear memory.
+    #[inline(always)]
+    pub(crate) fn store<T: Int, const SLOW: bool>(&mut self, linear: u32, value: T) -> Result<(), Stop> {
+        if SLOW {
+            return self.write(linear, value).map_err(|e| self.stop(e));
+        }
+        match self.tlb.write(linear, T::BYTES) {
+            // SAFETY: as in `load`; the write tag says that the page may be written.
+            Some(host) => unsafe { (host as *mut T).write_unaligned(value) },
+            None => return Err(Stop::Slow),
+        }
+        Ok(())
+    }
+
+    /// Replaces a value in linear memory by a function of it.
+    #[inline(always)]
+    pub(crate) fn modify<T: Int, const SLOW: bool>(
+        &mut self,
+        linear: u32,
+        f: impl FnOnce(&mut Cpu, T) -> T,
+    ) -> Result<(), Stop> {
+        if SLOW {
+            // A fault must come before `f` changes flags.
+            let old = self.probe_write(linear, T::BYTES).and_then(|()| self.read(linear));
+            let new = match old {
+                Ok(old) => f(self, old),
+                Err(e) => return Err(self.stop(e)),
+            };
+            return self.write(linear, new).map_err(|e| self.stop(e));
+        }
+        let Some(host) = self.tlb.write(linear, T::BYTES) else { return Err(Stop::Slow) };
+        // SAFETY: as in `store`. `f` cannot free or move guest memory.
+        unsafe {
+            let new = f(self, (host as *const T).read_unaligned());
+            (host as *mut T).write_unaligned(new);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    pub(crate) fn stop(&mut self, e: Exception) -> Stop {
+        self.fault = e;
+        Stop::Fault
+    }
+
+    /// Reads from linear memory with the current privilege.
+    pub fn read<T: Int>(&mut self, linear: u32) -> Result<T> {
+        if let Some(host) = self.tlb.read(linear, T::BYTES) {
+            // SAFETY: as in `load`.
+            return Ok(unsafe { (host as *const T).read_unaligned() });
+        }
+        let mut value = 0;
+        self.read_slow(linear, T::BYTES, self.cpl == 3, &mut value)?;
+        Ok(T::truncate(value))
+    }
+
+    /// Writes to linear memory with the current privilege.
+    pub fn write<T: Int>(&mut self, linear: u32, value: T) -> Result<()> {
+        if let Some(host) = self.tlb.write(linear, T::BYTES) {
+            // SAFETY: as in `store`.
+            unsafe { (host as *mut T).write_unaligned(value) };
+            return Ok(());
+        }
+        self.write_slow(linear, T::BYTES, self.cpl == 3, value.zext())
+    }
+
+    /// Copies upwards within two pages, element order kept, if both are at hand in the TLB.
+    pub(crate) fn copy_in_pages(&mut self, to: u32, from: u32, bytes: u32) -> bool {
+        let (Some(to), Some(from)) = (self.tlb.write(to, bytes), self.tlb.read(from, bytes)) else {
+            return false;
+        };
+        // An upward copy onto itself a little further up repeats a pattern.
+        if to > from && to - from < bytes as usize {
+            return false;
+        }
+        // SAFETY: as in `load` and `store`, for `bytes` bytes, which are within a page each. `copy`
+        // allows the remaining overlap.
+        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes as usize) };
+        true
+    }
+
+    /// Fills within a page, if it is at hand in the TLB.
+    pub(crate) fn fill_in_page<T: Int>(&mut self, to: u32, value: T, count: u32) -> bool {
+        let Some(host) = self.tlb.write(to, count * T::BYTES) else { return false };
+        for i in 0..count as usize {
+            // SAFETY: as in `store`, for `count` elements within a page.
+            unsafe { (host as *mut T).add(i).write_unaligned(value) };
+        }
+        true
+    }
+
+    /// Reads a block of bytes, at most a page.
+    pub(crate) fn read_array<const N: usize>(&mut self, linear: u32) -> Result<[u8; N]> {
+        let mut out = [0; N];
+        if let Some(host) = self.tlb.read(linear, N as u32) {
+            // SAFETY: as in `load`, for N bytes within a page.
+            unsafe { std::ptr::copy_nonoverlapping(host as *const u8, out.as_mut_ptr(), N) };
+            return Ok(out);
+        }
+        self.probe_read(linear, N as u32)?;
+        for (i, b) in out.iter_mut().enumerate() {
+            *b = self.read(linear.wrapping_add(i as u32))?;
+        }
+        Ok(out)
+    }
+
+    /// Writes a block of bytes, at most a page: all or none.
+    pub(crate) fn write_array<const N: usize>(&mut self, linear: u32, bytes: &[u8; N]) -> Result<()> {
+        if let Some(host) = self.tlb.write(linear, N as u32) {
+            // SAFETY: as in `store`, for N bytes within a page.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host as *mut u8, N) };
+            return Ok(());
+        }
+        self.probe_write(linear, N as u32)?;
+        for (i, &b) in bytes.iter().enumerate() {
+            self.write(linear.wrapping_add(i as u32), b)?;
+        }
+        Ok(())
+    }
+
+    /// Reads as the processor itself does from descriptor tables and task states: with supervisor
+    /// privilege whatever the CPL.
+    pub(crate) fn read_system<T: Int>(&mut self, linear: u32) -> Result<T> {
+        if let Some(host) = self.tlb.system(linear, T::BYTES, false) {
+            // SAFETY: as in `load`.
+            return Ok(unsafe { (host as *const T).read_unaligned() });
+        }
+        let mut value = 0;
+        self.read_slow(linear, T::BYTES, false, &mut value)?;
+        Ok(T::truncate(value))
+    }
+
+    /// Writes as `read_system` reads.
+    pub(crate) fn write_system<T: Int>(&mut self, linear: u32, value: T) -> Result<()> {
+        if let Some(host) = self.tlb.system(linear, T::BYTES, true) {
+            // SAFETY: as in `store`.
+            unsafe { (host as *mut T).write_unaligned(value) };
+            return Ok(());
+        }
+        self.write_slow(linear, T::BYTES, false, value.zext())
+    }
+
+    /// Raises what a write of `bytes` bytes (at most a page) would raise.
+    pub(crate) fn probe_write(&mut self, linear: u32, bytes: u32) -> Result<()> {
+        self.probe(linear, bytes, Access { write: true, user: self.cpl == 3 })
+    }
+
+    /// Raises what a read of `bytes` bytes (at most a page) would raise.
+    pub(crate) fn probe_read(&mut self, linear: u32, bytes: u32) -> Result<()> {
+        self.probe(linear, bytes, Access { write: false, user: self.cpl == 3 })
+    }
+
+    pub(crate) fn probe(&mut self, linear: u32, bytes: u32, access: Access) -> Result<()> {
+        self.translate(linear, access)?;
+        let last = linear.wrapping_add(bytes - 1);
+        if (last ^ linear) & !PAGE != 0 {
+            self.translate(last & !PAGE, access)?;
+        }
+        Ok(())
+    }
+
+    fn paging(&self) -> Paging {
+        Paging { cr0: self.cr0, cr3: self.cr3, cr4: self.cr4, pdpte: self.pdpte }
+    }
+
+    /// Translates a page and remembers it.
+    fn translate(&mut self, linear: u32, access: Access) -> Result<Place> {
+        self.stats.tlb_misses += 1;
+        let page = match self.paging().walk(&mut self.mem, linear, access) {
+            Ok(page) => page,
+            Err(e) => {
+                self.cr2 = linear;
+                return Err(e);
+            }
+        };
+        let Some(offset) = self.mem.offset(page.physical) else {
+            return Ok(Place::Device(page.physical));
+        };
+        let offset = offset as u32;
+        let fill = Fill {
+            linear,
+            host: self.ram_base() + offset as usize,
+            writable: page.writable && !self.mem.is_code(offset >> 12),
+            user: access.user,
+            global: page.global,
+            large: page.large,
+        };
+        self.tlb.fill(fill);
+        Ok(Place::Ram(offset))
+    }
+
+    fn ram_base(&mut self) -> usize {
+        self.mem.bytes_mut().as_mut_ptr().expose_provenance()
+    }
+
+    /// #AC for a misaligned user access while it is on.
+    fn check_alignment(&self, linear: u32, bytes: u32, user: bool) -> Result<()> {
+        if self.watch.alignment && user && linear & (bytes - 1) != 0 {
+            return Err(Exception::ALIGNMENT_CHECK);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow(&mut self, linear: u32, bytes: u32, user: bool, value: &mut u32) -> Result<()> {
+        self.check_alignment(linear, bytes, user)?;
+        let access = Access { write: false, user };
+        *value = if (linear & PAGE) + bytes <= PAGE + 1 {
+            match self.translate(linear, access)? {
+                Place::Ram(page) => ram_read(&self.mem, page + (linear & PAGE), bytes),
+                Place::Device(page) => self.device_read(page + (linear & PAGE), bytes),
+            }
+        } else {
+            // Both pages are translated before either is touched.
+            let first = self.translate(linear, access)?;
+            let second = self.translate(linear.wrapping_add(bytes - 1) & !PAGE, access)?;
+            let mut v = 0;
+            for i in 0..bytes {
+                let at = (linear & PAGE) + i;
+                let place = if at <= PAGE { first } else { second };
+                v |= match place {
+                    Place::Ram(page) => ram_read(&self.mem, page + (at & PAGE), 1),
+                    Place::Device(page) => self.device_read(page + (at & PAGE), 1),
+                } << (8 * i);
+            }
+            v
+        };
+        self.watch_data(linear, bytes, false);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_slow(&mut self, linear: u32, bytes: u32, user: bool, value: u32) -> Result<()> {
+        self.check_alignment(linear, bytes, user)?;
+        let access = Access { write: true, user };
+        if (linear & PAGE) + bytes <= PAGE + 1 {
+            match self.translate(linear, access)? {
+                Place::Ram(page) => self.ram_write(page + (linear & PAGE), bytes, value),
+                Place::Device(page) => self.device_write(page + (linear & PAGE), bytes, value),
+            }
+        } else {
+            let first = self.translate(linear, access)?;
+            let second = self.translate(linear.wrapping_add(bytes - 1) & !PAGE, access)?;
+            for i in 0..bytes {
+                let at = (linear & PAGE) + i;
+                let place = if at <= PAGE { first } else { second };
+                let byte = value >> (8 * i) & 0xff;
+                match place {
+                    Place::Ram(page) => self.ram_write(page + (at & PAGE), 1, byte),
+                    Place::Device(page) => self.device_write(page + (at & PAGE), 1, byte),
+                }
+            }
+        }
+        self.watch_data(linear, bytes, true);
+        Ok(())
+    }
+
+    fn ram_write(&mut self, offset: u32, bytes: u32, value: u32) {
+        let at = offset as usize;
+        let n = bytes as usize;
+        self.mem.bytes_mut()[at..at + n].copy_from_slice(&value.to_le_bytes()[..n]);
+        if self.mem.is_code(offset >> 12) {
+            self.code_written(offset, bytes);
+        }
+    }
+
+    fn device_read(&mut self, addr: u32, bytes: u32) -> u32 {
+        let Some(width) = width(bytes) else { return !0 };
+        if (addr & PAGE) + bytes > PAGE + 1 {
+            return width.mask();
+        }
+        self.with_bus(|bus, mem| bus.mmio_read(mem, addr, width)) & width.mask()
+    }
+
+    fn device_write(&mut self, addr: u32, bytes: u32, value: u32) {
+        if let Some(width) = width(bytes) {
+            self.with_bus(|bus, mem| bus.mmio_write(mem, addr, width, value));
+        }
+    }
+
+    /// Whether the block with this first uop is in the page that is mapped at the current EIP.
+    ///
+    /// # Safety
+    /// `entry` is the first uop of a block that the cache has not freed.
+    #[inline(always)]
+    pub(crate) unsafe fn is_mapped(&self, entry: *const Uop) -> bool {
+        // SAFETY: a header stands before every first uop.
+        let page = unsafe { (*entry.sub(1).cast::<Header>()).page };
+        let linear = self.linear_eip() & !PAGE;
+        self.tlb.read(linear, 1) == Some(page)
+    }
+
+    /// The RAM page that the TLB has for a linear address.
+    pub(crate) fn mapped_page(&mut self, linear: u32) -> Option<u32> {
+        let host = self.tlb.read(linear & !PAGE, 1)?;
+        Some(((host - self.ram_base()) >> 12) as u32)
+    }
+
+    /// Translates for an instruction fetch. Gives the offset in RAM, or the physical address of
+    /// what is not RAM.
+    pub(crate) fn fetch_page(&mut self, linear: u32) -> Result<core::result::Result<u32, u32>> {
+        if let Some(page) = self.mapped_page(linear) {
+            return Ok(Ok(page << 12));
+        }
+        Ok(match self.translate(linear, Access { write: false, user: self.cpl == 3 })? {
+            Place::Ram(page) => Ok(page),
+            Place::Device(page) => Err(page),
+        })
+    }
+
+    /// Makes all mappings of a RAM page read-only in the TLB.
+    pub(crate) fn protect_page(&mut self, page: u32) {
+        let host = self.ram_base() + ((page as usize) << 12);
+        self.tlb.protect(host);
+    }
+
+    /// Host address of a RAM page, as block headers have it.
+    pub(crate) fn host_page(&mut self, page: u32) -> usize {
+        self.ram_base() + ((page as usize) << 12)
+    }
+}
+
+fn ram_read(mem: &Memory, offset: u32, bytes: u32) -> u32 {
+    let mut b = [0; 4];
+    let at = offset as usize;
+    b[..bytes as usize].copy_from_slice(&mem.bytes()[at..at + bytes as usize]);
+    u32::from_le_bytes(b)
+}
+
+fn width(bytes: u32) -> Option<Width> {
+    match bytes {
+        1 => Some(Width::Byte),
+        2 => Some(Width::Word),
+        4 => Some(Width::Dword),
+        _ => None,
+    }
+}

@@ -1,0 +1,212 @@
+//! The translation look-aside buffer: linear pages to host addresses.
+
+#![allow(unsafe_code)]
+
+/// Entries for each of supervisor and user accesses.
+const ENTRIES: usize = 1024;
+/// A tag that no page-aligned address equals.
+const INVALID: u32 = 1;
+const PAGE_MASK: u32 = !0xfff;
+
+/// One page. An access of `n` bytes at `addr` may go ahead at `addr + addend` if the tag for its
+/// kind equals the page of its *last* byte: that one comparison catches a miss and a page crossing.
+///
+/// The write tag stays invalid for clean pages and for pages that hold decoded code, so that dirty
+/// bits and self-modifying code cost the fast path nothing.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Entry {
+    read: u32,
+    write: u32,
+    addend: usize,
+}
+
+const EMPTY: Entry = Entry { read: INVALID, write: INVALID, addend: 0 };
+
+/// A bit an entry.
+type Bits = [u64; 2 * ENTRIES / 64];
+
+/// What a new entry is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fill {
+    pub linear: u32,
+    /// Host address of the page's first byte.
+    pub host: usize,
+    pub writable: bool,
+    pub user: bool,
+    /// Survives a write to CR3.
+    pub global: bool,
+    /// Part of a 2 MiB or 4 MiB page.
+    pub large: bool,
+}
+
+pub(crate) struct Tlb {
+    /// Supervisor entries, user entries, and as many that never match.
+    entries: Box<[Entry; 3 * ENTRIES]>,
+    global: Bits,
+    large: Bits,
+    any_large: bool,
+    /// First of the entries in use: 0, ENTRIES or 2 * ENTRIES.
+    first: usize,
+}
+
+fn index(linear: u32) -> usize {
+    (linear >> 12) as usize % ENTRIES
+}
+
+fn bit(bits: &Bits, i: usize) -> bool {
+    bits[i / 64] >> (i % 64) & 1 != 0
+}
+
+fn set_bit(bits: &mut Bits, i: usize, on: bool) {
+    let mask = 1 << (i % 64);
+    if on { bits[i / 64] |= mask } else { bits[i / 64] &= !mask }
+}
+
+impl Tlb {
+    pub fn new() -> Self {
+        let entries = vec![EMPTY; 3 * ENTRIES].into_boxed_slice().try_into();
+        let Ok(entries) = entries else { unreachable!("the length is the array's") };
+        Self { entries, global: [0; _], large: [0; _], any_large: false, first: 0 }
+    }
+
+    /// Chooses whose entries are used. `watched` accesses never match, so that each goes through
+    /// the slow path's checks (alignment, data breakpoints).
+    pub fn select(&mut self, user: bool, watched: bool) {
+        self.first = if watched { 2 * ENTRIES } else { usize::from(user) * ENTRIES };
+    }
+
+    #[inline(always)]
+    fn entry(&self, linear: u32) -> &Entry {
+        let i = self.first + index(linear);
+        debug_assert!(i < 3 * ENTRIES);
+        // SAFETY: `first` is at most 2 * ENTRIES (only `select` sets it) and `index` is less than
+        // ENTRIES.
+        unsafe { self.entries.get_unchecked(i) }
+    }
+
+    /// The host address for reading `bytes` bytes.
+    #[inline(always)]
+    pub fn read(&self, linear: u32, bytes: u32) -> Option<usize> {
+        let e = self.entry(linear);
+        (e.read == linear.wrapping_add(bytes - 1) & PAGE_MASK).then(|| e.addend.wrapping_add(linear as usize))
+    }
+
+    /// The host address for reading and writing `bytes` bytes.
+    #[inline(always)]
+    pub fn write(&self, linear: u32, bytes: u32) -> Option<usize> {
+        let e = self.entry(linear);
+        (e.write == linear.wrapping_add(bytes - 1) & PAGE_MASK)
+            .then(|| e.addend.wrapping_add(linear as usize))
+    }
+
+    /// As `read` or `write`, with supervisor privilege whatever is selected.
+    pub fn system(&self, linear: u32, bytes: u32, write: bool) -> Option<usize> {
+        if self.first == 2 * ENTRIES {
+            return None;
+        }
+        let e = &self.entries[index(linear)];
+        let tag = if write { e.write } else { e.read };
+        (tag == linear.wrapping_add(bytes - 1) & PAGE_MASK).then(|| e.addend.wrapping_add(linear as usize))
+    }
+
+    pub fn fill(&mut self, f: Fill) {
+        let i = usize::from(f.user) * ENTRIES + index(f.linear);
+        let page = f.linear & PAGE_MASK;
+        self.entries[i] = Entry {
+            read: page,
+            write: if f.writable { page } else { INVALID },
+            addend: f.host.wrapping_sub(page as usize),
+        };
+        set_bit(&mut self.global, i, f.global);
+        set_bit(&mut self.large, i, f.large);
+        self.any_large |= f.large;
+    }
+
+    pub fn flush_all(&mut self) {
+        self.entries[..2 * ENTRIES].fill(EMPTY);
+        self.any_large = false;
+    }
+
+    pub fn flush_non_global(&mut self) {
+        for (i, e) in self.entries[..2 * ENTRIES].iter_mut().enumerate() {
+            if !bit(&self.global, i) {
+                *e = EMPTY;
+            }
+        }
+    }
+
+    /// Forgets one page, global or not, and all parts of a large page that it may be in.
+    pub fn flush_page(&mut self, linear: u32) {
+        for first in [0, ENTRIES] {
+            let e = &mut self.entries[first + index(linear)];
+            if e.read == linear & PAGE_MASK {
+                *e = EMPTY;
+            }
+        }
+        if !self.any_large {
+            return;
+        }
+        for (i, e) in self.entries[..2 * ENTRIES].iter_mut().enumerate() {
+            if bit(&self.large, i) && e.read >> 22 == linear >> 22 {
+                *e = EMPTY;
+            }
+        }
+    }
+
+    /// Makes every mapping of a host page read-only: code was decoded from it.
+    pub fn protect(&mut self, host: usize) {
+        for e in &mut self.entries[..2 * ENTRIES] {
+            if e.write != INVALID && e.addend.wrapping_add(e.write as usize) == host {
+                e.write = INVALID;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(linear: u32) -> Fill {
+        Fill { linear, host: 0x10_0000, writable: true, user: false, global: false, large: false }
+    }
+
+    #[test]
+    fn an_access_over_the_end_of_a_page_misses() {
+        let mut t = Tlb::new();
+        t.fill(fill(0x5000));
+        assert_eq!(t.read(0x5ffc, 4), Some(0x10_0ffc));
+        assert_eq!(t.read(0x5ffd, 4), None);
+        assert_eq!(t.write(0x5fff, 1), Some(0x10_0fff));
+    }
+
+    #[test]
+    fn global_pages_survive_a_change_of_cr3_and_not_invlpg() {
+        let mut t = Tlb::new();
+        t.fill(Fill { global: true, ..fill(0x5000) });
+        t.fill(fill(0x6000));
+        t.flush_non_global();
+        assert!(t.read(0x5000, 1).is_some() && t.read(0x6000, 1).is_none());
+        t.flush_page(0x5123);
+        assert!(t.read(0x5000, 1).is_none());
+    }
+
+    #[test]
+    fn invlpg_drops_every_part_of_a_large_page() {
+        let mut t = Tlb::new();
+        t.fill(Fill { large: true, ..fill(0x40_5000) });
+        t.flush_page(0x40_0000);
+        assert!(t.read(0x40_5000, 1).is_none());
+    }
+
+    #[test]
+    fn protected_and_watched_pages_miss() {
+        let mut t = Tlb::new();
+        t.fill(fill(0x5000));
+        t.protect(0x10_0000);
+        assert!(t.write(0x5000, 1).is_none() && t.read(0x5000, 1).is_some());
+        t.select(false, true);
+        assert!(t.read(0x5000, 1).is_none());
+    }
+}

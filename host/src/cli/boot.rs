@@ -1,0 +1,140 @@
+//! `env86 boot`: a machine in the foreground.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use env86::console::session::{self, Cause, Options};
+use env86::console::terminal;
+use env86::image::Image;
+use env86::machine::{Config, Ending, Machine, Report};
+
+use super::size::{parse_port, parse_size};
+use super::{CliError, Outcome};
+
+/// Boot a machine from an image or a kernel.
+#[derive(Args, Debug)]
+pub struct Boot {
+    /// An image: the path of a directory, or the name of a global image, NAME[@TAG]
+    image: Option<String>,
+
+    /// Boot anew, even if the image holds a saved state
+    #[arg(long)]
+    cold: bool,
+
+    /// COM1 is this terminal, or stdin and stdout; Ctrl-D ends the machine
+    #[arg(long = "ttyS0")]
+    serial: bool,
+
+    /// Open no window
+    #[arg(long)]
+    no_console: bool,
+
+    /// End when COM1 has sent this text
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    exit_on: Option<String>,
+
+    /// Guest memory, such as 512M or 1G
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+
+    /// A Linux or Multiboot kernel, instead of the image's
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+
+    /// The initial RAM disk, instead of the image's
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+
+    /// Add this to the kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    append: Option<String>,
+
+    /// A BIOS ROM of 64 to 256 KiB, instead of a kernel
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
+    bios: Option<PathBuf>,
+
+    /// I/O APIC, local APIC and ACPI power management on the board, or not; else as the image says
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    acpi: Option<bool>,
+
+    /// A guest's write to this port ends the program with the value as exit status
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
+    debug_exit: Option<u16>,
+
+    /// End, instead of starting again, at a reset; a triple fault is an error then
+    #[arg(long)]
+    no_reboot: bool,
+
+    /// Print what the machine did, to stderr, at the end
+    #[arg(long)]
+    stats: bool,
+}
+
+impl Boot {
+    /// Runs the machine to its end.
+    pub fn run(self) -> Result<Outcome, CliError> {
+        let image = self.image.as_deref().map(Image::open_arg).transpose()?;
+        if !self.cold && image.as_ref().is_some_and(Image::has_state) {
+            eprintln!("env86: the saved state in this image cannot be resumed by this build; booting cold");
+        }
+        let machine = Machine::start(&Config {
+            image,
+            kernel: self.kernel,
+            initrd: self.initrd,
+            append: append(self.append, self.serial),
+            bios: self.bios,
+            memory: self.memory,
+            acpi: self.acpi,
+            debug_exit: self.debug_exit,
+            restart: !self.no_reboot,
+            ..Config::default()
+        })?;
+        if !self.serial && !self.no_console {
+            eprintln!(
+                "env86: this build has no window; the machine runs without one, Ctrl-D or Ctrl-C ends it \
+                 (--ttyS0 makes this terminal its serial line)"
+            );
+        }
+        let options = Options { serial: self.serial, exit_on: self.exit_on.map(String::into_bytes) };
+        let (cause, report) = session::run(machine, options)?;
+        match cause {
+            Cause::CtrlD => eprint!("\r\nCtrl-D detected. Exiting...\r\n"),
+            Cause::Pattern => eprint!("\r\nExit pattern detected. Exiting...\r\n"),
+            Cause::Machine(_) | Cause::Signal(_) => {}
+        }
+        if self.stats {
+            print_stats(&report);
+        }
+        Ok(Outcome(match cause {
+            Cause::Machine(Ending::DebugExit(value)) => value as u8,
+            Cause::Signal(number) => session::exit_status(number),
+            Cause::Machine(_) | Cause::CtrlD | Cause::Pattern => 0,
+        }))
+    }
+}
+
+/// What the user adds to the kernel's command line, and the size of the terminal, which a serial
+/// line cannot tell: a login script finds it in `/proc/cmdline` and gives it to `stty`.
+fn append(text: Option<String>, serial: bool) -> String {
+    let size = terminal::size().filter(|_| serial && terminal::stdin_is_terminal());
+    let size = size.map(|size| format!("env86.tty={}x{}", size.rows, size.columns));
+    [text, size].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// Figures for people who care about speed.
+fn print_stats(report: &Report) {
+    let (cpu, busy) = (&report.cpu, report.busy.as_secs_f64());
+    let mips = if busy > 0.0 { cpu.instructions as f64 / busy / 1e6 } else { 0.0 };
+    eprintln!("instructions        {:>16}", cpu.instructions);
+    eprintln!("guest MIPS          {mips:>16.1}");
+    eprintln!("wall time           {:>16.3} s", report.wall.as_secs_f64());
+    eprintln!("executing           {busy:>16.3} s");
+    eprintln!("exits to the driver {:>16}", cpu.exits);
+    eprintln!("interrupts          {:>16}", cpu.interrupts);
+    eprintln!("TLB misses          {:>16}", cpu.tlb_misses);
+    eprintln!("TLB flushes         {:>16}", cpu.tlb_flushes);
+    eprintln!("blocks looked up    {:>16}", cpu.block_lookups);
+    eprintln!("blocks decoded      {:>16}", cpu.blocks_decoded);
+    eprintln!("blocks invalidated  {:>16}", cpu.blocks_invalidated);
+    eprintln!("restarts            {:>16}", report.resets);
+}

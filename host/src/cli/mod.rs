@@ -1,0 +1,115 @@
+//! The command line.
+
+mod argv;
+mod boot;
+mod create;
+mod log;
+mod size;
+
+use std::env;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// What a command fails with: the chain of its sources is shown to the user.
+type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the environment can say.
+const ENVIRONMENT: &str = "\
+Environment:
+  ENV86_PATH  Where global images are, instead of ~/.env86
+  ENV86_LOG   Which parts log to stderr, and how much: debug, or pit=trace,9p=debug";
+
+/// A PC that fits in a file.
+#[derive(Parser, Debug)]
+#[command(
+    name = "env86",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = ENVIRONMENT
+)]
+pub struct Cli {
+    /// Print the version
+    #[arg(short = 'v', long)]
+    version: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Boot(boot::Boot),
+    Create(create::Create),
+}
+
+/// How a command that did its work ends the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Outcome(u8);
+
+impl Outcome {
+    /// Exit status 0.
+    const SUCCESS: Self = Self(0);
+}
+
+/// Runs the command that the program's arguments ask for.
+pub fn main() -> ExitCode {
+    log::start();
+    let args = env::args_os().skip(1);
+    let words = std::iter::once("env86".into()).chain(argv::normalise(args, &Cli::command()));
+    let parsed = Cli::command().try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m));
+    let result = match parsed {
+        Ok(cli) => cli.run(),
+        Err(error) => return usage(&error),
+    };
+    match result {
+        Ok(Outcome(status)) => status.into(),
+        Err(error) => {
+            eprintln!("env86: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Cli {
+    fn run(self) -> Result<Outcome, CliError> {
+        if self.version {
+            println!("{}", env!("CARGO_PKG_VERSION"));
+            return Ok(Outcome::SUCCESS);
+        }
+        match self.command {
+            Some(Command::Boot(boot)) => boot.run(),
+            Some(Command::Create(create)) => create.run(),
+            None => Err("No command given; see env86 --help".into()),
+        }
+    }
+}
+
+/// Help, or a complaint about the arguments: both go to stderr, and only help is a success.
+fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprint!("{text}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprint!("env86: {}", text.strip_prefix("error: ").unwrap_or(&text));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its sources on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

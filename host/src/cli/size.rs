@@ -1,0 +1,67 @@
+//! Sizes and port numbers as people write them.
+
+/// Parses a number of bytes: `1073741824`, `512M`, `1G`, `64KiB`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err("write a size as 512M or 1G".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "write a size as 512M or 1G".to_owned())?;
+    // What overflows is too much in any case, and the machine says so.
+    Ok(number.saturating_mul(1 << shift))
+}
+
+/// Parses a port number, decimal or with 0x.
+pub fn parse_port(text: &str) -> Result<u16, String> {
+    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) => u16::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| "write a port as 0xf4".into())
+}
+
+/// Parses an owner and group: `0:0`, or `0` for both.
+pub fn parse_owner(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        _ => Err("write an owner as UID:GID in numbers".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("1G"), Ok(1 << 30));
+        assert_eq!(parse_size("64KiB"), Ok(64 << 10));
+        assert_eq!(parse_size("134217728"), Ok(128 << 20));
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_size("99999999999999G"), Ok(u64::MAX));
+        for bad in ["", "M", "1.5G", "-1M", "12X"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_may_be_hexadecimal() {
+        assert_eq!(parse_port("0xf4"), Ok(0xf4));
+        assert_eq!(parse_port("244"), Ok(0xf4));
+        assert!(parse_port("0x10000").is_err() && parse_port("f4").is_err());
+    }
+
+    #[test]
+    fn owners_are_numbers() {
+        assert_eq!(parse_owner("0:50"), Ok((0, 50)));
+        assert_eq!(parse_owner("7"), Ok((7, 7)));
+        assert!(parse_owner("root").is_err());
+    }
+}

@@ -1,0 +1,19 @@
+//! Where a person, or a program in a person's place, meets the guest.
+//!
+//! At the terminal ([`session`]), every byte passes between the guest's COM1 and standard input and
+//! output unchanged, so that whatever the terminal understands works, too. What a serial line cannot
+//! carry is the size of the window. There are two ways for the guest to know it:
+//!
+//! - `env86 boot --ttyS0` at a terminal adds `env86.tty=ROWSxCOLUMNS` to the kernel's command line,
+//!   for a login script to give to `stty rows ROWS columns COLUMNS`;
+//! - a program in the guest may ask the terminal where its cursor is (`ESC [ 6 n`) after moving it
+//!   to the far corner, which also works once the window has changed.
+//!
+//! The demo image's `/etc/profile.d/resize.sh` does both.
+
+mod pattern;
+pub mod session;
+mod stdin;
+pub mod terminal;
+
+pub use pattern::Pattern;

@@ -1,0 +1,230 @@
+//! Making an image from a directory tree, which is left as it is.
+//!
+//! The image is written beside its final place and renamed at the end, so that a name either holds
+//! a whole image or nothing.
+
+mod index;
+mod store;
+mod walk;
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use thiserror::Error;
+
+use self::index::{Entry, FORMAT_VERSION, Index};
+use super::kernel::{self, is_initrd, is_kernel};
+use super::{BLOB_DIR, CONFIG_FILE, DEFAULT_CMDLINE, INDEX_FILE, ImageConfig};
+
+/// Hexadecimal digits of a hash in a blob's name, as every tool of this format has it.
+const HASH_DIGITS: usize = 8;
+
+/// Why an image could not be made.
+#[derive(Debug, Error)]
+pub enum CreateError {
+    /// The target is taken.
+    #[error("Image filepath already exists: `{}`; remove it or choose another name", .0.display())]
+    Exists(PathBuf),
+    /// The source is not a directory.
+    #[error("`{}` is not a directory; --from-dir wants the root of a file tree", .0.display())]
+    NotADirectory(PathBuf),
+    /// The image would lie in its own source.
+    #[error("The image `{}` would be inside the tree it is made from; choose a place outside", .0.display())]
+    InsideSource(PathBuf),
+    /// A file or directory of the tree cannot be read.
+    #[error("Cannot read `{}`; run as a user who may, or remove it from the tree", path.display())]
+    Read {
+        /// What could not be read.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A name or link target that fs.json cannot hold.
+    #[error("The name of `{}` is not UTF-8, which fs.json cannot hold; rename it", .0.display())]
+    NotUtf8(PathBuf),
+    /// Directories are nested too deep.
+    #[error("`{}` is nested too deep (more than {max} directories); move it up", path.display())]
+    TooDeep {
+        /// The directory.
+        path: PathBuf,
+        /// The limit.
+        max: usize,
+    },
+    /// The image cannot be written.
+    #[error("Cannot write `{}`; is the place writable and the disk not full?", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Asked to stop.
+    #[error("Interrupted; no image was made")]
+    Interrupted,
+}
+
+impl CreateError {
+    fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Read { path: path.into(), source }
+    }
+
+    fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Write { path: path.into(), source }
+    }
+}
+
+/// Watches an image being made. Called from several threads.
+pub trait Progress: Sync {
+    /// The tree has been walked: so many bytes are to be read.
+    fn total(&self, _bytes: u64) {}
+    /// So many bytes more have been read.
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// Watches nothing.
+impl Progress for () {}
+
+/// How an image is made.
+pub struct Options<'a> {
+    /// Told how far the work is.
+    pub progress: &'a dyn Progress,
+    /// Set to end the work with [`CreateError::Interrupted`].
+    pub interrupt: &'a AtomicBool,
+    /// Owner and group of every entry, instead of those of the source.
+    pub owner: Option<(u32, u32)>,
+    /// Digits in blob names; tests shorten them to see collisions.
+    #[doc(hidden)]
+    pub hash_digits: usize,
+}
+
+/// Never set.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { progress: &(), interrupt: &NEVER, owner: None, hash_digits: HASH_DIGITS }
+    }
+}
+
+impl Options<'_> {
+    fn check_interrupt(&self) -> Result<(), CreateError> {
+        if self.interrupt.load(Ordering::Relaxed) { Err(CreateError::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// What went into an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Entries of the tree, without its root.
+    pub entries: u64,
+    /// Bytes of the tree, hard links counted once.
+    pub bytes: u64,
+    /// Different file contents stored.
+    pub blobs: u64,
+    /// Sockets, which have no place in an image.
+    pub sockets_skipped: u64,
+}
+
+/// Makes the image directory `image` from the tree at `source`.
+pub fn from_dir(source: &Path, image: &Path, options: &Options) -> Result<Summary, CreateError> {
+    check_places(source, image)?;
+    let mut tree = walk::walk(source, options)?;
+    options.progress.total(tree.bytes_to_read());
+
+    let staging = Staging::new(image)?;
+    let blob_dir = staging.path.join(BLOB_DIR);
+    fs::create_dir(&blob_dir).map_err(CreateError::write(&blob_dir))?;
+    let blobs = store::store(&tree.files, &blob_dir, options)?;
+    let size = index::fill_in(&mut tree.entries, &mut tree.visits.iter().map(|&at| (at, &blobs.files[at])));
+
+    let config = ImageConfig {
+        cmdline: Some(DEFAULT_CMDLINE.into()),
+        bzimage_initrd_from_filesystem: has_kernel(&tree.entries),
+        ..ImageConfig::default()
+    };
+    let json = serde_json::to_vec_pretty(&config).map_err(io::Error::from);
+    write_file(&staging.path.join(CONFIG_FILE), |out| out.write_all(&json?))?;
+    let summary =
+        Summary { entries: tree.count, bytes: size, blobs: blobs.distinct, sockets_skipped: tree.sockets };
+    let index = Index { fsroot: tree.entries, size, version: FORMAT_VERSION };
+    write_file(&staging.path.join(INDEX_FILE), |out| {
+        serde_json::to_writer(&mut *out, &index)?;
+        out.write_all(b"\n")
+    })?;
+    options.check_interrupt()?;
+    staging.publish(image)?;
+    Ok(summary)
+}
+
+/// Refuses a source that is no directory and an image that exists or would be part of the source.
+fn check_places(source: &Path, image: &Path) -> Result<(), CreateError> {
+    if fs::symlink_metadata(image).is_ok() {
+        return Err(CreateError::Exists(image.into()));
+    }
+    let meta = fs::metadata(source).map_err(CreateError::read(source))?;
+    if !meta.is_dir() {
+        return Err(CreateError::NotADirectory(source.into()));
+    }
+    let source = fs::canonicalize(source).map_err(CreateError::read(source))?;
+    let parent = parent_of(image);
+    let parent = fs::canonicalize(parent).map_err(CreateError::write(parent))?;
+    if parent.starts_with(source) { Err(CreateError::InsideSource(image.into())) } else { Ok(()) }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether both a kernel and an initial RAM disk are in `/` or `/boot`.
+fn has_kernel(root: &[Entry]) -> bool {
+    let boot = root.iter().find(|e| e.name == kernel::BOOT_DIR).and_then(Entry::children).unwrap_or_default();
+    let any = |wanted: fn(&str) -> bool| root.iter().chain(boot).any(|e| e.is_loadable() && wanted(&e.name));
+    any(is_kernel) && any(is_initrd)
+}
+
+fn write_file(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<fs::File>) -> io::Result<()>,
+) -> Result<(), CreateError> {
+    let write = || {
+        let mut out = BufWriter::new(fs::File::create(path)?);
+        fill(&mut out)?;
+        out.into_inner()?.sync_all()
+    };
+    write().map_err(CreateError::write(path))
+}
+
+/// A directory beside the image that becomes it, or goes away.
+struct Staging {
+    path: PathBuf,
+}
+
+impl Staging {
+    fn new(image: &Path) -> Result<Self, CreateError> {
+        let name = image.file_name().unwrap_or_default().to_string_lossy();
+        let path = parent_of(image).join(format!(".{name}.env86-{}", std::process::id()));
+        fs::create_dir(&path).map_err(CreateError::write(&path))?;
+        Ok(Self { path })
+    }
+
+    fn publish(self, image: &Path) -> Result<(), CreateError> {
+        // The name may have been taken in the meantime, and a rename would replace an empty
+        // directory.
+        if fs::symlink_metadata(image).is_ok() {
+            return Err(CreateError::Exists(image.into()));
+        }
+        fs::rename(&self.path, image).map_err(CreateError::write(image))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After publishing there is nothing left here to remove.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

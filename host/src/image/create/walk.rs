@@ -1,0 +1,116 @@
+//! Reading the shape of the source tree.
+
+use std::collections::HashMap;
+use std::fs::{self, DirEntry, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::index::{Entry, Node};
+use super::{CreateError, Options};
+
+/// The deepest directory: far above any real one, and what the reader of fs.json goes down to.
+const MAX_DEPTH: usize = 255;
+
+/// A tree that has been walked but whose files have not been read.
+#[derive(Default)]
+pub struct Tree {
+    /// The entries of the root, with empty blob names.
+    pub entries: Vec<Entry>,
+    /// The files to read, each once, with its size at the walk.
+    pub files: Vec<(PathBuf, u64)>,
+    /// For every file entry in the order of the walk, its place in `files`.
+    pub visits: Vec<usize>,
+    /// Number of entries.
+    pub count: u64,
+    /// Number of sockets left out.
+    pub sockets: u64,
+    /// Files with several names, by device and inode.
+    links: HashMap<(u64, u64), usize>,
+}
+
+impl Tree {
+    /// The size of all the files to read.
+    pub fn bytes_to_read(&self) -> u64 {
+        self.files.iter().map(|(_, size)| size).sum()
+    }
+}
+
+/// Walks the tree below `root`.
+pub fn walk(root: &Path, options: &Options) -> Result<Tree, CreateError> {
+    let mut tree = Tree::default();
+    tree.entries = tree.directory(root, 0, options)?;
+    Ok(tree)
+}
+
+impl Tree {
+    fn directory(&mut self, dir: &Path, depth: usize, options: &Options) -> Result<Vec<Entry>, CreateError> {
+        options.check_interrupt()?;
+        if depth > MAX_DEPTH {
+            return Err(CreateError::TooDeep { path: dir.into(), max: MAX_DEPTH });
+        }
+        let mut children: Vec<DirEntry> =
+            fs::read_dir(dir).and_then(Iterator::collect).map_err(CreateError::read(dir))?;
+        children.sort_by_key(DirEntry::file_name);
+        let mut entries = Vec::with_capacity(children.len());
+        for child in children {
+            let path = child.path();
+            let meta = fs::symlink_metadata(&path).map_err(CreateError::read(&path))?;
+            let Some(node) = self.node(&path, &meta, depth, options)? else { continue };
+            let name = child.file_name().into_string().map_err(|_| CreateError::NotUtf8(path))?;
+            let (uid, gid) = options.owner.unwrap_or((meta.uid(), meta.gid()));
+            self.count += 1;
+            entries.push(Entry {
+                name,
+                size: meta.len(),
+                mtime: meta.mtime(),
+                mode: meta.mode(),
+                uid,
+                gid,
+                node,
+            });
+        }
+        Ok(entries)
+    }
+
+    /// What depends on the type; `None` for what is left out.
+    fn node(
+        &mut self,
+        path: &Path,
+        meta: &Metadata,
+        depth: usize,
+        options: &Options,
+    ) -> Result<Option<Node>, CreateError> {
+        let kind = meta.file_type();
+        Ok(Some(if kind.is_dir() {
+            Node::Directory(self.directory(path, depth + 1, options)?)
+        } else if kind.is_symlink() {
+            let target = fs::read_link(path).map_err(CreateError::read(path))?;
+            let target = target.into_os_string().into_string();
+            Node::Symlink(target.map_err(|_| CreateError::NotUtf8(path.into()))?)
+        } else if kind.is_block_device() || kind.is_char_device() {
+            Node::Device(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
+        } else if kind.is_fifo() {
+            Node::Fifo
+        } else if kind.is_socket() {
+            self.sockets += 1;
+            return Ok(None);
+        } else {
+            let number = self.visit(path, meta);
+            Node::File(String::new(), (meta.nlink() > 1).then_some(number))
+        }))
+    }
+
+    /// Notes a file to be read, once for all its names; returns its number.
+    fn visit(&mut self, path: &Path, meta: &Metadata) -> usize {
+        let next = self.files.len();
+        let number = match meta.nlink() {
+            0 | 1 => next,
+            _ => *self.links.entry((meta.dev(), meta.ino())).or_insert(next),
+        };
+        if number == next {
+            self.files.push((path.into(), meta.len()));
+        }
+        self.visits.push(number);
+        number
+    }
+}

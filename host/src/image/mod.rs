@@ -1,0 +1,222 @@
+//! Images: directories that hold a machine's configuration and its file system.
+//!
+//! ```text
+//! image.json   the configuration
+//! fs.json      the index of the root file system that the guest sees over 9p
+//! fs/NAME.bin  file contents, named by hash
+//! ```
+//!
+//! Opening an image reads `image.json` only; contents are read when the guest asks for them.
+
+mod blobs;
+mod config;
+pub mod create;
+mod kernel;
+mod locate;
+
+pub use blobs::{BlobDir, BlobError};
+pub use config::{DEFAULT_CMDLINE, FileRef, ImageConfig};
+pub use kernel::{KernelPaths, find_kernel};
+pub use locate::{find, global_root};
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+
+/// The configuration's file name.
+const CONFIG_FILE: &str = "image.json";
+/// The file system index's file name.
+const INDEX_FILE: &str = "fs.json";
+/// The folder of file contents.
+const BLOB_DIR: &str = "fs";
+
+/// Why an image cannot be used.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// A path argument that leads nowhere.
+    #[error("No image at `{}`; give the path of an image directory, or make one with `env86 create`", .0.display())]
+    NoSuchPath(PathBuf),
+    /// A global image that does not exist.
+    #[error("Global image not found: `{name}`{}; for a directory here, write ./{name}", looked_in(.looked))]
+    NoSuchName {
+        /// The name as given.
+        name: String,
+        /// The directories tried.
+        looked: Vec<PathBuf>,
+    },
+    /// The image is a file.
+    #[error(
+        "`{path}` is a file, not an image directory; unpack it: mkdir IMAGE && tar -xzf '{path}' -C IMAGE",
+        path = .0.display()
+    )]
+    NotADirectory(PathBuf),
+    /// A file that every image must have is not there.
+    #[error(
+        "`{}` is missing, so this is not a complete env86 image; make it again with `env86 create`",
+        .0.display()
+    )]
+    Missing(PathBuf),
+    /// A file of the image cannot be read.
+    #[error("Cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of the image does not hold what it should.
+    #[error("`{}` is malformed; correct it, or make the image again with `env86 create`", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        source: serde_json::Error,
+    },
+    /// `image.json` names a file that is not inside the image.
+    #[error("`{}`: {key} names `{url}`, which is not a file inside the image; use ./NAME", config.display())]
+    Outside {
+        /// The configuration file.
+        config: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What it names.
+        url: String,
+    },
+}
+
+fn looked_in(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    if paths.is_empty() { String::new() } else { format!(" (looked for {})", paths.join(" and ")) }
+}
+
+/// An image directory that has been opened.
+#[derive(Clone, Debug)]
+pub struct Image {
+    dir: PathBuf,
+    /// What `image.json` says.
+    pub config: ImageConfig,
+}
+
+impl Image {
+    /// Opens the image that a command-line argument means: see [`find`].
+    pub fn open_arg(arg: &str) -> Result<Self, ImageError> {
+        Self::open(find(arg, global_root().as_deref())?)
+    }
+
+    /// Opens an image directory.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ImageError> {
+        let dir = dir.into();
+        match fs::metadata(&dir) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(ImageError::NotADirectory(dir)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ImageError::NoSuchPath(dir)),
+            Err(source) => return Err(ImageError::Read { path: dir, source }),
+        }
+        let path = dir.join(CONFIG_FILE);
+        let text = read(&path)?;
+        match serde_json::from_slice(&text) {
+            Ok(config) => Ok(Self { dir, config }),
+            Err(source) => Err(ImageError::Malformed { path, source }),
+        }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The path of the file system index, whether it exists or not.
+    pub fn index_path(&self) -> PathBuf {
+        self.dir.join(INDEX_FILE)
+    }
+
+    /// The file system index (`fs.json`) as text.
+    pub fn read_index(&self) -> Result<Vec<u8>, ImageError> {
+        read(&self.index_path())
+    }
+
+    /// The file contents.
+    pub fn blobs(&self) -> BlobDir {
+        BlobDir::new(self.dir.join(BLOB_DIR))
+    }
+
+    /// Whether the image holds a saved state to resume.
+    pub fn has_state(&self) -> bool {
+        ["initial.state.zst", "initial.state"].iter().any(|name| self.dir.join(name).exists())
+            || self.config.initial_state.is_some()
+            || self.config.initial_state_parts.is_some()
+    }
+
+    /// Reads a file that the configuration names under `key`. Only files inside the image can be
+    /// named: an image from elsewhere must not reach the host's files.
+    pub fn read_ref(&self, key: &'static str, file: &FileRef) -> Result<Vec<u8>, ImageError> {
+        let url = file.url.as_deref().unwrap_or_default();
+        let relative = url.strip_prefix("/image/").unwrap_or(url);
+        let path = Path::new(relative);
+        let inside = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+        if relative.is_empty() || relative.contains("://") || !inside {
+            let config = self.dir.join(CONFIG_FILE);
+            return Err(ImageError::Outside { config, key, url: url.into() });
+        }
+        read(&self.dir.join(path))
+    }
+}
+
+/// Reads a file that the image must have.
+fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+    fs::read(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ImageError::Missing(path.into()),
+        _ => ImageError::Read { path: path.into(), source },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(error: &ImageError) -> String {
+        std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source())
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": ")
+    }
+
+    #[test]
+    fn an_empty_directory_is_no_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Image::open(dir.path()).unwrap_err();
+        assert!(message(&error).contains("image.json` is missing"), "{error}");
+    }
+
+    #[test]
+    fn a_malformed_configuration_is_named_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("image.json"), "{\n\"cmdline\": 5}").unwrap();
+        let error = message(&Image::open(dir.path()).unwrap_err());
+        assert!(error.contains("image.json") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_not_an_image() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(Image::open(file.path()), Err(ImageError::NotADirectory(_))));
+    }
+
+    #[test]
+    fn references_stay_inside_the_image() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("image.json"), "{}").unwrap();
+        fs::write(dir.path().join("k.bin"), "kernel").unwrap();
+        let image = Image::open(dir.path()).unwrap();
+        let named = |url: &str| FileRef { url: Some(url.into()), ..FileRef::default() };
+        assert_eq!(image.read_ref("bzimage", &named("./k.bin")).unwrap(), b"kernel");
+        assert_eq!(image.read_ref("bzimage", &named("/image/k.bin")).unwrap(), b"kernel");
+        for url in ["", "/etc/passwd", "../x", "./a/../../x", "https://example.org/k"] {
+            let error = image.read_ref("bzimage", &named(url)).unwrap_err();
+            assert!(matches!(error, ImageError::Outside { .. }), "{url}: {error}");
+        }
+        assert!(matches!(image.read_ref("bzimage", &named("./none")), Err(ImageError::Missing(_))));
+    }
+}

@@ -1,0 +1,98 @@
+//! Guest time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use env86_devices::Clock;
+use env86_devices::pc::VirtualClock;
+
+/// Where a machine's time comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Time {
+    /// The host's clocks.
+    #[default]
+    Real,
+    /// The number of instructions executed; a halt takes no real time. Two runs are alike as far as
+    /// nothing comes from outside.
+    Counted {
+        /// Nanoseconds that an instruction takes.
+        ns_per_instruction: u64,
+        /// Wall time at power-on, in milliseconds since 1970.
+        power_on_millis: i64,
+    },
+}
+
+impl Time {
+    /// The clock, and a copy of it if it is the host's.
+    pub(super) fn clock(self) -> (Box<dyn Clock>, Option<HostClock>) {
+        match self {
+            Self::Real => {
+                let clock = HostClock::start();
+                (Box::new(clock.clone()), Some(clock))
+            }
+            Self::Counted { ns_per_instruction, power_on_millis } => {
+                (Box::new(VirtualClock::new(ns_per_instruction, power_on_millis)), None)
+            }
+        }
+    }
+}
+
+/// The host's monotonic clock as guest time: nanoseconds since power-on, less the pauses. Copies
+/// show the same time.
+#[derive(Clone, Debug)]
+pub struct HostClock {
+    power_on: Instant,
+    /// Nanoseconds spent in pauses that are over.
+    paused: Arc<AtomicU64>,
+}
+
+impl HostClock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self { power_on: Instant::now(), paused: Arc::default() }
+    }
+
+    /// Guest time in nanoseconds.
+    pub fn elapsed(&self) -> u64 {
+        self.raw().saturating_sub(self.paused.load(Ordering::Relaxed))
+    }
+
+    /// Sets the clock back to `now`, at the end of a pause.
+    pub fn continue_from(&self, now: u64) {
+        self.paused.store(self.raw().saturating_sub(now), Ordering::Relaxed);
+    }
+
+    fn raw(&self) -> u64 {
+        u64::try_from(self.power_on.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Clock for HostClock {
+    fn now(&mut self) -> u64 {
+        self.elapsed()
+    }
+
+    fn unix_millis(&mut self) -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    #[test]
+    fn a_pause_takes_no_guest_time() {
+        let clock = HostClock::start();
+        let copy = clock.clone();
+        let before = clock.elapsed();
+        sleep(Duration::from_millis(50));
+        clock.continue_from(before);
+        let after = copy.elapsed();
+        assert!(after >= before && after - before < 40_000_000, "{before} {after}");
+    }
+}

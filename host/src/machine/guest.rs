@@ -1,0 +1,168 @@
+//! The PC as the machine's thread sees it: built, loaded by its firmware, and loaded again at
+//! every reset.
+
+use std::collections::VecDeque;
+
+use env86_bios::{BoardInfo, BootSource, IoBar, PciFunction};
+use env86_devices::{self as devices, Entropy, Event, pci};
+use env86_emu::Memory;
+
+use super::MachineError;
+use super::boot::{Config, FailureWatch, Parts};
+use super::clock::HostClock;
+use super::runner::Guest;
+
+/// The first serial port.
+const COM1: usize = 0;
+/// Key strokes that wait for the keyboard controller; more are dropped.
+const KEY_QUEUE: usize = 256;
+
+/// A PC with what it was loaded with.
+pub struct PcGuest {
+    machine: devices::Machine,
+    source: BootSource,
+    /// The name of that for messages.
+    name: String,
+    board: BoardInfo,
+    failure: FailureWatch,
+    /// The clock, if it is the host's.
+    clock: Option<HostClock>,
+    keys: VecDeque<Vec<u8>>,
+}
+
+impl PcGuest {
+    /// Builds the PC and loads it.
+    pub fn power_on(config: &Config) -> Result<Self, MachineError> {
+        let parts = Parts::read(config)?;
+        let mem = Memory::new(parts.memory)?;
+        let failure = parts.blobs.watch();
+        let vga_rom = match &parts.source {
+            BootSource::Rom { vga_bios, .. } => vga_bios.clone().unwrap_or_default(),
+            BootSource::Linux { .. } | BootSource::Multiboot { .. } => Vec::new(),
+        };
+        let board_config = devices::Config {
+            memory_size: mem.size(),
+            vga_memory_size: parts.video_memory,
+            acpi: parts.acpi,
+            vga_rom,
+            debug_exit: parts.debug_exit,
+            filesystem: Some((parts.filesystem, Box::new(parts.blobs))),
+            ..devices::Config::default()
+        };
+        let (clock, host_clock) = config.time.clock();
+        let machine = devices::Machine::new(mem, board_config, clock, Box::new(OsEntropy));
+        let board = board_info(&machine.pc);
+        let (source, name) = (parts.source, parts.name);
+        let keys = VecDeque::new();
+        let mut guest = Self { machine, source, name, board, failure, clock: host_clock, keys };
+        guest.load()?;
+        Ok(guest)
+    }
+
+    /// Does what firmware does after a reset.
+    fn load(&mut self) -> Result<(), MachineError> {
+        let mem = &mut self.machine.cpu.mem;
+        let boot = env86_bios::load(&self.source, &self.board, mem)
+            .map_err(|source| MachineError::Boot { name: self.name.clone(), source })?;
+        env86_bios::apply(&boot.steps, &mut self.machine.pc, mem);
+        self.machine.cpu.set_state(&boot.state);
+        Ok(())
+    }
+
+    /// Gives the keyboard controller the key strokes that it has room for.
+    fn type_keys(&mut self) {
+        while let Some(stroke) = self.keys.front() {
+            if !self.machine.pc.keyboard_input(stroke) {
+                return;
+            }
+            self.keys.pop_front();
+        }
+    }
+}
+
+impl Guest for PcGuest {
+    fn run(&mut self, budget: u64) -> Event {
+        self.type_keys();
+        self.machine.run(budget)
+    }
+
+    fn now(&mut self) -> u64 {
+        self.machine.pc.time()
+    }
+
+    fn continue_from(&mut self, now: u64) {
+        if let Some(clock) = &self.clock {
+            clock.continue_from(now);
+        }
+    }
+
+    fn serial_input(&mut self, bytes: &mut VecDeque<u8>) {
+        // As a terminal with hardware flow control, wait until the guest says that it listens: what
+        // comes before that is lost when its driver clears the FIFO.
+        let listens = self.machine.pc.uarts[COM1].as_ref().is_some_and(|u| u.rts() || u.ier & 1 != 0);
+        if listens {
+            let taken = self.machine.pc.serial_input(COM1, bytes.make_contiguous());
+            bytes.drain(..taken);
+        }
+    }
+
+    fn serial_output(&mut self, bytes: &mut Vec<u8>) {
+        bytes.append(&mut self.machine.pc.serial_output(COM1));
+    }
+
+    fn keyboard(&mut self, scancodes: &[u8]) {
+        if self.keys.len() < KEY_QUEUE {
+            self.keys.push_back(scancodes.into());
+        }
+    }
+
+    fn press_power_button(&mut self) {
+        self.machine.pc.press_power_button();
+    }
+
+    fn reset(&mut self) -> Result<(), MachineError> {
+        self.machine.reset();
+        self.load()
+    }
+
+    fn failure(&mut self) -> Option<MachineError> {
+        self.failure.take().map(MachineError::from)
+    }
+
+    fn stats(&self) -> env86_emu::cpu::Stats {
+        self.machine.cpu.stats()
+    }
+}
+
+/// What the firmware would find by probing.
+fn board_info(pc: &devices::Pc) -> BoardInfo {
+    let io_bars = |space: &pci::ConfigSpace| {
+        let bars = (0..pci::BARS).map(|index| IoBar { index: index as u8, ports: space.io_ports(index) });
+        bars.filter(|bar| bar.ports > 0).collect()
+    };
+    BoardInfo {
+        acpi: pc.acpi.is_some(),
+        serial_ports: pc.uarts.iter().take_while(|uart| uart.is_some()).count() as u8,
+        functions: (pc.pci.functions())
+            .map(|(devfn, space)| PciFunction {
+                devfn,
+                interrupt_pin: space.interrupt_pin(),
+                io_bars: io_bars(space),
+            })
+            .collect(),
+    }
+}
+
+/// The host's random numbers.
+struct OsEntropy;
+
+impl Entropy for OsEntropy {
+    fn next_u32(&mut self) -> u32 {
+        let mut bytes = [0; 4];
+        // Up to 256 bytes come in one piece once the host has booted (getrandom(2)).
+        let _ = rustix::io::retry_on_intr(|| {
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        });
+        u32::from_le_bytes(bytes)
+    }
+}

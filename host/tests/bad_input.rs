@@ -1,0 +1,132 @@
+//! What a user can give that is wrong: one message that names the file and the remedy, exit 1.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// Runs `env86 boot` with arguments that cannot work; gives its one line of complaint.
+fn complaint(args: &[&str]) -> String {
+    let out = Command::new(env!("CARGO_BIN_EXE_env86"))
+        .args(["boot", "--no-console"])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(out.stdout.is_empty());
+    assert!(text.starts_with("env86: ") && text.lines().count() == 1 && !text.contains("panicked"), "{text}");
+    text
+}
+
+fn check(args: &[&str], parts: &[&str]) {
+    let text = complaint(args);
+    for part in parts {
+        assert!(text.contains(part), "no {part} in: {text}");
+    }
+}
+
+/// An image with a kernel of four bytes in /boot.
+fn image() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("fs")).unwrap();
+    write(&dir, "image.json", r#"{"cmdline":"rw"}"#);
+    write(
+        &dir,
+        "fs.json",
+        r#"{"fsroot":[["boot",0,0,16877,0,0,[["vmlinuz",4,0,33188,0,0,"abcd.bin"]]]],"size":4,"version":3}"#,
+    );
+    write(&dir, "fs/abcd.bin", "kern");
+    dir
+}
+
+fn write(dir: &TempDir, name: &str, contents: impl AsRef<[u8]>) {
+    fs::write(dir.path().join(name), contents).unwrap();
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn an_image_that_is_not_there() {
+    check(&["./no/such"], &["`./no/such`", "env86 create"]);
+    check(&["no-such-name"], &["no-such-name", "latest", "./no-such-name"]);
+    check(&[], &["Nothing to start", "--kernel"]);
+}
+
+#[test]
+fn an_image_with_parts_missing_or_malformed() {
+    let dir = image();
+    let path = text(dir.path());
+    fs::remove_file(dir.path().join("fs.json")).unwrap();
+    check(&[path], &["fs.json` is missing", "make it again"]);
+    write(&dir, "fs.json", "[");
+    check(&[path], &["fs.json", "make the image again"]);
+    write(&dir, "fs.json", r#"{"fsroot":[],"version":2}"#);
+    check(&[path], &["fs.json", "version 2"]);
+    write(&dir, "image.json", "{\n\"memory_size\": \"512M\"}");
+    check(&[path], &["image.json` is malformed", "line 2"]);
+    fs::remove_file(dir.path().join("image.json")).unwrap();
+    check(&[path], &["image.json` is missing"]);
+    check(&[text(&dir.path().join("fs/abcd.bin"))], &["is a file", "tar -xzf"]);
+}
+
+#[test]
+fn a_blob_that_is_missing_or_too_short() {
+    let dir = image();
+    write(&dir, "fs/abcd.bin", "ke");
+    check(&[text(dir.path())], &["fs/abcd.bin` has 2 bytes where 4 are needed", "copy or make it again"]);
+    fs::remove_file(dir.path().join("fs/abcd.bin")).unwrap();
+    check(&[text(dir.path())], &["fs/abcd.bin` is missing", "copy or make it again"]);
+}
+
+#[test]
+fn an_image_without_a_kernel() {
+    let dir = image();
+    write(&dir, "fs.json", r#"{"fsroot":[],"size":0,"version":3}"#);
+    check(&[text(dir.path())], &["has no kernel", "--kernel FILE"]);
+}
+
+#[test]
+fn a_kernel_that_is_none() {
+    let dir = image();
+    check(&[text(dir.path())], &["/boot/vmlinuz of", "not a Linux kernel"]);
+    check(&["--kernel", "/no/such/kernel"], &["kernel `/no/such/kernel`", "check the path"]);
+    check(&["--kernel", "/"], &["kernel `/`"]);
+    let elf64 = dir.path().join("elf64");
+    fs::write(&elf64, [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 4096]].concat()).unwrap();
+    check(&["--kernel", text(&elf64)], &["elf64", "64-bit", "i386"]);
+    let bzimage = dir.path().join("bzimage");
+    fs::write(&bzimage, wide_bzimage()).unwrap();
+    check(&["--kernel", text(&bzimage)], &["bzimage", "64-bit", "i386"]);
+}
+
+/// The header of a kernel whose protected-mode part starts in long mode only.
+fn wide_bzimage() -> Vec<u8> {
+    let mut file = vec![0; 8192];
+    file[0x1f1] = 1; // one sector of setup code
+    file[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    file[0x200..0x202].copy_from_slice(&[0xeb, 0x66]); // the header ends at 268h
+    file[0x202..0x206].copy_from_slice(b"HdrS");
+    file[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+    file[0x211] = 1; // loaded high
+    file[0x236] = 1; // XLF_KERNEL_64
+    file
+}
+
+#[test]
+fn memory_that_no_board_carries() {
+    let dir = image();
+    for size in ["0", "100G", "99999999999999G"] {
+        check(&[text(dir.path()), "--memory", size], &["between 1 MiB and 2047 MiB"]);
+    }
+}
+
+#[test]
+fn a_rom_of_the_wrong_size() {
+    let dir = image();
+    check(&["--bios", text(&dir.path().join("fs/abcd.bin"))], &["abcd.bin", "64, 128 or 256 KiB"]);
+}

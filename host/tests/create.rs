@@ -1,0 +1,320 @@
+//! `env86 create --from-dir`: what a tree of every kind of file becomes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use env86::image::create::{CreateError, Options, from_dir};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use serde_json::Value;
+
+/// A scratch directory with an empty source tree in it.
+struct Scratch {
+    dir: tempfile::TempDir,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("src")).unwrap();
+        Self { dir }
+    }
+
+    fn src(&self, path: &str) -> PathBuf {
+        self.dir.path().join("src").join(path)
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
+    fn file(&self, path: &str, contents: &str, mode: u32) {
+        fs::write(self.src(path), contents).unwrap();
+        fs::set_permissions(self.src(path), Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn create(&self) -> Tree {
+        from_dir(&self.src(""), &self.image(), &Options::default()).unwrap();
+        Tree::read(&self.image())
+    }
+
+    fn left_over(&self) -> Vec<String> {
+        let names = fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name());
+        names.map(|n| n.into_string().unwrap()).filter(|n| n != "src").collect()
+    }
+}
+
+/// An image's index, with entries by path.
+struct Tree {
+    image: PathBuf,
+    index: Value,
+    entries: BTreeMap<String, Value>,
+}
+
+impl Tree {
+    fn read(image: &Path) -> Self {
+        let index: Value = serde_json::from_slice(&fs::read(image.join("fs.json")).unwrap()).unwrap();
+        let mut entries = BTreeMap::new();
+        let mut todo = vec![(String::new(), index["fsroot"].clone())];
+        while let Some((dir, list)) = todo.pop() {
+            for entry in list.as_array().unwrap() {
+                let path = format!("{dir}/{}", entry[0].as_str().unwrap());
+                if entry[3].as_u64().unwrap() & 0xf000 == 0x4000 {
+                    todo.push((path.clone(), entry[6].clone()));
+                }
+                entries.insert(path, entry.clone());
+            }
+        }
+        Self { image: image.into(), index, entries }
+    }
+
+    fn mode(&self, path: &str) -> u64 {
+        self.entries[path][3].as_u64().unwrap()
+    }
+
+    fn blob(&self, path: &str) -> &str {
+        self.entries[path][6].as_str().unwrap()
+    }
+
+    fn contents(&self, path: &str) -> Vec<u8> {
+        fs::read(self.image.join("fs").join(self.blob(path))).unwrap()
+    }
+}
+
+fn env86(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_env86")).args(args).output().unwrap()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn files_keep_contents_modes_owners_and_times() {
+    let s = Scratch::new();
+    s.file("su", "#!", 0o4755);
+    s.file("wall", "w", 0o2755);
+    s.file("secret", "s", 0o600);
+    fs::create_dir(s.src("tmp")).unwrap();
+    fs::set_permissions(s.src("tmp"), Permissions::from_mode(0o1777)).unwrap();
+    let tree = s.create();
+    assert_eq!(tree.mode("/su"), 0o104755);
+    assert_eq!(tree.mode("/wall"), 0o102755);
+    assert_eq!(tree.mode("/secret"), 0o100600);
+    assert_eq!(tree.mode("/tmp"), 0o041777);
+    assert_eq!(tree.contents("/secret"), b"s");
+    let meta = fs::metadata(s.src("su")).unwrap();
+    let su = &tree.entries["/su"];
+    assert_eq!(su[1], 2);
+    assert_eq!(su[2], meta.mtime());
+    assert_eq!((su[4].as_u64(), su[5].as_u64()), (Some(meta.uid().into()), Some(meta.gid().into())));
+}
+
+#[test]
+fn owners_are_kept_or_replaced() {
+    let s = Scratch::new();
+    s.file("f", "x", 0o644);
+    if is_root() {
+        std::os::unix::fs::chown(s.src("f"), Some(1000), Some(50)).unwrap();
+        let tree = s.create();
+        assert_eq!((&tree.entries["/f"][4], &tree.entries["/f"][5]), (&1000.into(), &50.into()));
+        fs::remove_dir_all(s.image()).unwrap();
+    }
+    from_dir(&s.src(""), &s.image(), &Options { owner: Some((7, 8)), ..Options::default() }).unwrap();
+    let tree = Tree::read(&s.image());
+    assert_eq!((&tree.entries["/f"][4], &tree.entries["/f"][5]), (&7.into(), &8.into()));
+}
+
+#[test]
+fn hard_links_share_a_blob_and_count_once() {
+    let s = Scratch::new();
+    s.file("a", "0123456789", 0o644);
+    fs::hard_link(s.src("a"), s.src("b")).unwrap();
+    s.file("same", "0123456789", 0o644);
+    let tree = s.create();
+    assert_eq!(tree.blob("/a"), tree.blob("/b"));
+    assert_eq!(tree.blob("/a"), tree.blob("/same"));
+    assert_eq!(tree.index["size"], 20);
+    assert_eq!(tree.entries["/a"][7], tree.entries["/b"][7], "names of one file share a number");
+    assert_eq!(tree.entries["/same"].as_array().unwrap().len(), 7, "equal contents are no link");
+    assert_eq!(fs::read_dir(tree.image.join("fs")).unwrap().count(), 1);
+}
+
+#[test]
+fn an_empty_file_has_the_blob_of_nothing() {
+    let s = Scratch::new();
+    s.file("empty", "", 0o644);
+    let tree = s.create();
+    assert_eq!(tree.blob("/empty"), "e3b0c442.bin");
+    assert_eq!(tree.contents("/empty"), b"");
+}
+
+#[test]
+fn links_keep_their_targets() {
+    let s = Scratch::new();
+    symlink("../lib/x.so", s.src("x")).unwrap();
+    symlink("/nowhere", s.src("dangling")).unwrap();
+    let tree = s.create();
+    assert_eq!(tree.mode("/x"), 0o120777);
+    assert_eq!(tree.entries["/x"][6], "../lib/x.so");
+    assert_eq!(tree.entries["/dangling"][6], "/nowhere");
+}
+
+#[test]
+fn fifos_are_recorded_and_sockets_left_out() {
+    let s = Scratch::new();
+    mknodat(CWD, s.src("fifo"), FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
+    let _socket = UnixListener::bind(s.src("socket")).unwrap();
+    let tree = s.create();
+    assert_eq!(tree.mode("/fifo") & 0xf000, 0x1000);
+    assert!(!tree.entries.contains_key("/socket"));
+}
+
+#[test]
+fn devices_keep_their_numbers() {
+    let s = Scratch::new();
+    let make = |name: &str, kind, major, minor| {
+        mknodat(CWD, s.src(name), kind, Mode::from_raw_mode(0o600), makedev(major, minor))
+    };
+    // Only root may make devices, and not even root in every container.
+    if make("tty", FileType::CharacterDevice, 5, 1).is_err() {
+        return;
+    }
+    make("disk", FileType::BlockDevice, 259, 300).unwrap();
+    let tree = s.create();
+    assert_eq!(tree.mode("/tty"), 0o020600);
+    assert_eq!(tree.entries["/tty"][6], serde_json::json!([5, 1]));
+    assert_eq!(tree.mode("/disk"), 0o060600);
+    assert_eq!(tree.entries["/disk"][6], serde_json::json!([259, 300]));
+}
+
+#[test]
+fn siblings_are_in_byte_order_and_the_version_is_3() {
+    let s = Scratch::new();
+    for name in ["b", "a", "B", "ä"] {
+        s.file(name, name, 0o644);
+    }
+    let tree = s.create();
+    let names: Vec<_> = tree.index["fsroot"].as_array().unwrap().iter().map(|e| e[0].clone()).collect();
+    assert_eq!(names, ["B", "a", "b", "ä"]);
+    assert_eq!(tree.index["version"], 3);
+    let text = fs::read_to_string(s.image().join("fs.json")).unwrap();
+    assert!(text.starts_with("{\"fsroot\":") && text.ends_with("}\n") && text.lines().count() == 1);
+}
+
+#[test]
+fn colliding_names_are_lengthened_and_nothing_is_lost() {
+    let s = Scratch::new();
+    for i in 0..100 {
+        s.file(&format!("f{i}"), &format!("contents {i}"), 0o644);
+    }
+    let make = |name: &str| {
+        let image = s.dir.path().join(name);
+        from_dir(&s.src(""), &image, &Options { hash_digits: 1, ..Options::default() }).unwrap();
+        Tree::read(&image)
+    };
+    let tree = make("one");
+    let blobs: HashSet<_> = (0..100).map(|i| tree.blob(&format!("/f{i}")).to_owned()).collect();
+    assert_eq!(blobs.len(), 100);
+    for i in 0..100 {
+        assert_eq!(tree.contents(&format!("/f{i}")), format!("contents {i}").as_bytes());
+    }
+    assert_eq!(tree.index, make("two").index, "the same tree gives the same image");
+}
+
+#[test]
+fn a_kernel_with_its_ram_disk_is_noticed() {
+    let s = Scratch::new();
+    fs::create_dir(s.src("boot")).unwrap();
+    s.file("boot/vmlinuz-6.1.0-9-686", "k", 0o644);
+    let config = |image: &Path| -> Value {
+        serde_json::from_slice(&fs::read(image.join("image.json")).unwrap()).unwrap()
+    };
+    s.create();
+    let without = config(&s.image());
+    assert_eq!(without.get("bzimage_initrd_from_filesystem"), None);
+    assert!(without["cmdline"].as_str().unwrap().contains("root=host9p rootfstype=9p"));
+    s.file("boot/initrd.img-6.1.0-9-686", "i", 0o644);
+    let second = s.dir.path().join("second");
+    from_dir(&s.src(""), &second, &Options::default()).unwrap();
+    assert_eq!(config(&second)["bzimage_initrd_from_filesystem"], true);
+}
+
+#[test]
+fn the_source_stays_as_it_is() {
+    let s = Scratch::new();
+    s.file("f", "x", 0o444);
+    let before = fs::metadata(s.src("")).unwrap();
+    s.create();
+    let after = fs::metadata(s.src("")).unwrap();
+    assert_eq!((before.mtime(), before.mtime_nsec()), (after.mtime(), after.mtime_nsec()));
+    assert_eq!(fs::read_dir(s.src("")).unwrap().count(), 1);
+    assert_eq!(s.left_over(), ["image"]);
+}
+
+#[test]
+fn an_existing_target_is_refused() {
+    let s = Scratch::new();
+    fs::create_dir(s.image()).unwrap();
+    let out = env86(&["create", "--from-dir", s.src("").to_str().unwrap(), s.image().to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(1));
+    let message = String::from_utf8(out.stderr).unwrap().to_lowercase();
+    assert!(message.contains("image filepath already exists"), "{message}");
+    assert_eq!(fs::read_dir(s.image()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_image_inside_its_own_source_is_refused() {
+    let s = Scratch::new();
+    let error = from_dir(&s.src(""), &s.src("image"), &Options::default()).unwrap_err();
+    assert!(matches!(error, CreateError::InsideSource(_)), "{error}");
+}
+
+#[test]
+fn an_unreadable_file_is_named_and_nothing_is_left() {
+    if is_root() {
+        return;
+    }
+    let s = Scratch::new();
+    s.file("secret", "x", 0o000);
+    let error = from_dir(&s.src(""), &s.image(), &Options::default()).unwrap_err();
+    assert!(error.to_string().contains("secret"), "{error}");
+    assert_eq!(s.left_over(), [""; 0]);
+}
+
+#[test]
+fn a_name_that_is_not_utf8_is_refused_and_nothing_is_left() {
+    use std::os::unix::ffi::OsStrExt;
+    let s = Scratch::new();
+    fs::write(s.src("").join(std::ffi::OsStr::from_bytes(b"caf\xe9")), "x").unwrap();
+    let error = from_dir(&s.src(""), &s.image(), &Options::default()).unwrap_err();
+    assert!(matches!(error, CreateError::NotUtf8(_)), "{error}");
+    assert_eq!(s.left_over(), [""; 0]);
+}
+
+#[test]
+fn an_interrupt_leaves_nothing() {
+    let s = Scratch::new();
+    s.file("f", "x", 0o644);
+    let options = Options { interrupt: &true.into(), ..Options::default() };
+    let error = from_dir(&s.src(""), &s.image(), &options).unwrap_err();
+    assert!(matches!(error, CreateError::Interrupted), "{error}");
+    assert_eq!(s.left_over(), [""; 0]);
+}
+
+#[test]
+fn the_command_says_what_it_made_on_stderr_only() {
+    let s = Scratch::new();
+    s.file("f", "x", 0o644);
+    let (src, image) = (s.src(""), s.image());
+    let out = env86(&["create", "-from-dir", src.to_str().unwrap(), image.to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(out.stdout.is_empty());
+    assert!(Tree::read(&image).entries.contains_key("/f"));
+    let source_missing = env86(&["create", "--from-dir", "/no/such/dir", "x"]);
+    assert_eq!(source_missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&source_missing.stderr).contains("/no/such/dir"));
+}
