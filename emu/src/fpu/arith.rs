@@ -5,7 +5,7 @@ use super::f80::{BIAS, Class, F80, INTEGER_BIT};
 use super::round::{C0, C1, C2, C3, Context, IE, Rounding, ZE, shift_right_sticky};
 
 /// Deals with operands that are NaNs or unsupported: the result, if that settles it.
-fn nan_result(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
+pub(super) fn nan_result(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
     let (class_a, class_b) = (a.class(), b.class());
     if class_a == Class::Unsupported || class_b == Class::Unsupported {
         return Some(cx.invalid());
@@ -24,7 +24,11 @@ fn nan_result(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
         _ if signaling == [true, false] => quiet_b,
         _ if signaling == [false, true] => quiet_a,
         _ if quiet_a.significand != quiet_b.significand => {
-            if quiet_a.significand > quiet_b.significand { quiet_a } else { quiet_b }
+            if quiet_a.significand > quiet_b.significand {
+                quiet_a
+            } else {
+                quiet_b
+            }
         }
         // The same payload: the positive one.
         _ if quiet_a.is_negative() => quiet_b,
@@ -33,7 +37,7 @@ fn nan_result(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
 }
 
 /// As [`nan_result`] for instructions with one operand.
-fn nan_operand(cx: &mut Context, a: F80) -> Option<F80> {
+pub(super) fn nan_operand(cx: &mut Context, a: F80) -> Option<F80> {
     match a.class() {
         Class::Unsupported => Some(cx.invalid()),
         Class::SignalingNan => {
@@ -70,8 +74,14 @@ pub fn sub(cx: &mut Context, a: F80, b: F80) -> F80 {
 #[inline]
 fn add_fast(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
     let (a_exponent, b_exponent) = (i32::from(a.exponent()), i32::from(b.exponent()));
-    let (negative, exponent, magnitude) =
-        add_magnitudes(a.is_negative(), a_exponent, a.significand, b.is_negative(), b_exponent, b.significand);
+    let (negative, exponent, magnitude) = add_magnitudes(
+        a.is_negative(),
+        a_exponent,
+        a.significand,
+        b.is_negative(),
+        b_exponent,
+        b.significand,
+    );
     if magnitude == 0 {
         return Some(F80::ZERO);
     }
@@ -515,7 +525,8 @@ fn compare_magnitudes(a: F80, b: F80) -> Comparison {
 fn compare_special(cx: &mut Context, a: F80, b: F80, quiet: bool) -> Option<Comparison> {
     let classes = [a.class(), b.class()];
     if classes.iter().any(|&class| class.is_nan() || class == Class::Unsupported) {
-        if !quiet || !classes.iter().all(|&class| !matches!(class, Class::SignalingNan | Class::Unsupported)) {
+        if !quiet || !classes.iter().all(|&class| !matches!(class, Class::SignalingNan | Class::Unsupported))
+        {
             cx.raise(IE);
         }
         return Some(Comparison::Unordered);

@@ -2,7 +2,7 @@
 
 use super::arith::integer_part;
 use super::f80::{BIAS, Class, EXPONENT_MAX, F80, INTEGER_BIT, QUIET_BIT};
-use super::round::{Context, IE, OE, PE, C1, Rounding, UE, shift_right_sticky};
+use super::round::{C1, Context, IE, OE, PE, Rounding, UE, shift_right_sticky};
 
 /// A real format in memory.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,8 @@ pub mod f80;
 pub mod round;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
+pub mod transcendental;
+mod wide;
 
 use crate::exception::{Exception, Result};
 use crate::state::FpuState;
@@ -258,7 +260,9 @@ impl Fpu {
             (3, op @ (2 | 3)) => self.store_with(m, op == 3, |cx, value| {
                 (convert::to_integer(cx, value, 32) as i32).to_le_bytes()
             })?,
-            (7, 7) => self.store_with(m, true, |cx, value| convert::to_integer(cx, value, 64).to_le_bytes())?,
+            (7, 7) => {
+                self.store_with(m, true, |cx, value| convert::to_integer(cx, value, 64).to_le_bytes())?
+            }
             (7, 1) => self.store_with(m, true, |cx, value| {
                 (convert::to_integer_truncated(cx, value, 16) as i16).to_le_bytes()
             })?,
@@ -653,8 +657,12 @@ impl Fpu {
                 let value = arith::constant(&cx, modrm & 7);
                 self.push_with(cx, |_| value);
             }
-            // FXTRACT
-            0xf4 => self.replace_and_push(arith::extract),
+            // F2XM1, FYL2X, FPTAN, FPATAN, FXTRACT
+            0xf0 => self.unary(transcendental::exp2_minus_1),
+            0xf1 => self.binary_popping(transcendental::y_log2_x),
+            0xf2 => self.angle_and_push(transcendental::tan),
+            0xf3 => self.binary_popping(transcendental::atan),
+            0xf4 => self.replace_and_push(cx, |cx, x| Some(arith::extract(cx, x))),
             // FPREM1, FPREM
             0xf5 | 0xf8 => {
                 self.status &= !C2;
@@ -669,10 +677,14 @@ impl Fpu {
                 self.top = self.top.wrapping_add(1) & 7;
                 self.finish(&cx);
             }
-            // FSQRT, FRNDINT, FSCALE
+            // FYL2XP1, FSQRT, FSINCOS, FRNDINT, FSCALE, FSIN, FCOS
+            0xf9 => self.binary_popping(transcendental::y_log2_x_plus_1),
             0xfa => self.unary(arith::sqrt),
+            0xfb => self.angle_and_push(transcendental::sin_cos),
             0xfc => self.unary(arith::round_to_integer),
             0xfd => self.binary(arith::scale),
+            0xfe => self.angle(transcendental::sin),
+            0xff => self.angle(transcendental::cos),
             _ => return Err(Exception::INVALID_OPCODE),
         }
         Ok(())
@@ -704,20 +716,64 @@ impl Fpu {
         self.finish(&cx);
     }
 
-    /// Replaces ST(0) by the first result and pushes the second.
-    fn replace_and_push(&mut self, operation: impl FnOnce(&mut Context, F80) -> (F80, F80)) {
+    /// ST(1) := operation(ST(1), ST(0)), and pops.
+    fn binary_popping(&mut self, operation: impl FnOnce(&mut Context, F80, F80) -> F80) {
         let mut cx = self.context();
-        let results = if self.check_underflow(&mut cx, &[0]) {
-            [F80::INDEFINITE; 2]
-        } else if self.is_empty(7) {
-            operation(&mut cx, self.st(0)).into()
-        } else {
-            cx.raise(IE | SF | C1);
-            [F80::INDEFINITE; 2]
+        let value = match self.check_underflow(&mut cx, &[0, 1]) {
+            true => F80::INDEFINITE,
+            false => operation(&mut cx, self.st(1), self.st(0)),
         };
         if !cx.blocked() {
-            self.set_st(0, results[0]);
-            self.push(results[1]);
+            self.set_st(1, value);
+            self.pop();
+        }
+        self.finish(&cx);
+    }
+
+    /// FSIN and FCOS. `None` from the operation is an argument out of range: C2 is set, no more.
+    fn angle(&mut self, operation: impl FnOnce(&mut Context, F80) -> Option<F80>) {
+        let mut cx = self.context();
+        cx.determine(C2, 0);
+        let value = match self.check_underflow(&mut cx, &[0]) {
+            true => Some(F80::INDEFINITE),
+            false => operation(&mut cx, self.st(0)),
+        };
+        match value {
+            None => cx.determine(C2, C2),
+            Some(value) if !cx.blocked() => self.set_st(0, value),
+            Some(_) => {}
+        }
+        self.finish(&cx);
+    }
+
+    /// FPTAN and FSINCOS: as [`Fpu::angle`], with a second result.
+    fn angle_and_push(&mut self, operation: impl FnOnce(&mut Context, F80) -> Option<(F80, F80)>) {
+        let mut cx = self.context();
+        cx.determine(C2, 0);
+        self.replace_and_push(cx, operation);
+    }
+
+    /// Replaces ST(0) by the first result and pushes the second; or sets C2 if there is none.
+    fn replace_and_push(
+        &mut self,
+        mut cx: Context,
+        operation: impl FnOnce(&mut Context, F80) -> Option<(F80, F80)>,
+    ) {
+        let results = if self.check_underflow(&mut cx, &[0]) {
+            Some((F80::INDEFINITE, F80::INDEFINITE))
+        } else if self.is_empty(7) {
+            operation(&mut cx, self.st(0))
+        } else {
+            cx.raise(IE | SF | C1);
+            Some((F80::INDEFINITE, F80::INDEFINITE))
+        };
+        match results {
+            None => cx.determine(C2, C2),
+            Some((first, second)) if !cx.blocked() => {
+                self.set_st(0, first);
+                self.push(second);
+            }
+            Some(_) => {}
         }
         self.finish(&cx);
     }

@@ -190,8 +190,7 @@ impl Context {
         let fraction = magnitude & (unit - 1);
         let kept = magnitude & !(unit - 1);
         let up = self.rounds_up(negative, kept & unit != 0, fraction, unit >> 1);
-        let (significand, carry) =
-            if up { kept.overflowing_add(unit) } else { (kept, false) };
+        let (significand, carry) = if up { kept.overflowing_add(unit) } else { (kept, false) };
         Rounded { significand: (significand >> 64) as u64, carry, inexact: fraction != 0, up }
     }
 
