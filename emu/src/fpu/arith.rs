@@ -52,10 +52,13 @@ pub(super) fn nan_operand(cx: &mut Context, a: F80) -> Option<F80> {
 /// `a + b`.
 #[inline]
 pub fn add(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if a.is_normal() && b.is_normal() && cx.is_default() && !cx.denormal_source {
-        if let Some(sum) = add_fast(cx, a, b) {
-            return sum;
-        }
+    if a.is_normal()
+        && b.is_normal()
+        && cx.is_default()
+        && !cx.denormal_source
+        && let Some(sum) = add_fast(cx, a, b)
+    {
+        return sum;
     }
     add_slow(cx, a, b, false)
 }
@@ -63,10 +66,13 @@ pub fn add(cx: &mut Context, a: F80, b: F80) -> F80 {
 /// `a - b`.
 #[inline]
 pub fn sub(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if a.is_normal() && b.is_normal() && cx.is_default() && !cx.denormal_source {
-        if let Some(difference) = add_fast(cx, a, b.negated()) {
-            return difference;
-        }
+    if a.is_normal()
+        && b.is_normal()
+        && cx.is_default()
+        && !cx.denormal_source
+        && let Some(difference) = add_fast(cx, a, b.negated())
+    {
+        return difference;
     }
     add_slow(cx, a, b, true)
 }
@@ -499,10 +505,10 @@ impl Comparison {
 /// Compares. FCOM and its kin raise IE for any NaN, FUCOM and its kin (`quiet`) not for quiet ones.
 #[inline]
 pub fn compare(cx: &mut Context, a: F80, b: F80, quiet: bool) -> Comparison {
-    if !(a.is_normal() && b.is_normal()) || cx.denormal_source {
-        if let Some(settled) = compare_special(cx, a, b, quiet) {
-            return settled;
-        }
+    if (!(a.is_normal() && b.is_normal()) || cx.denormal_source)
+        && let Some(settled) = compare_special(cx, a, b, quiet)
+    {
+        return settled;
     }
     compare_magnitudes(a, b)
 }

@@ -7,7 +7,7 @@
 
 use super::arith::{nan_operand, nan_result};
 use super::f80::{BIAS, Class, F80, INTEGER_BIT};
-use super::round::{Context, PE, UE, ZE};
+use super::round::{C1, Context, PE, UE, ZE};
 use super::wide::{Wide, mul_high};
 
 /// One, in the units of 2^-127 that the series are summed in.
@@ -197,7 +197,12 @@ pub fn sin_cos(cx: &mut Context, x: F80) -> Option<(F80, F80)> {
         Angle::OutOfRange => None,
         Angle::Nan(nan) => Some((nan, nan)),
         Angle::Zero => Some((x, F80::ONE)),
-        Angle::Finite => Some((sine_of(x).round(cx), cosine_of(x).round(cx))),
+        Angle::Finite => {
+            let sine = sine_of(x).round(cx);
+            // C1 is that of the later result.
+            cx.flags &= !C1;
+            Some((sine, cosine_of(x).round(cx)))
+        }
     }
 }
 
@@ -368,4 +373,239 @@ pub fn y_log2_x_plus_1(cx: &mut Context, y: F80, x: F80) -> F80 {
         log2(wide + Wide::ONE)
     };
     (Wide::from_f80(y) * logarithm).round(cx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Function, rounding control, x, y, result: correctly rounded from 400 bits.
+    type Vector = (&'static str, u16, (u16, u64), (u16, u64), (u16, u64));
+
+    const VECTORS: &[Vector] = &[
+        (
+            "exp2_minus_1",
+            2,
+            (0x3ffa, 0x979f_ffff_ffff_ffff),
+            (0x4019, 0xd687_fb18_e89e_60bf),
+            (0x3ff9, 0xd4ea_b31f_98c5_68ec),
+        ),
+        (
+            "exp2_minus_1",
+            1,
+            (0x3ff3, 0xf5b9_4497_f02f_6000),
+            (0xbfe2, 0x8000_0000_0000_0000),
+            (0x3ff3, 0xaa59_b13e_7d75_42dd),
+        ),
+        (
+            "exp2_minus_1",
+            3,
+            (0x3ff1, 0x8000_00ff_ffff_fffe),
+            (0x3fee, 0xcf86_afff_ffff_ffff),
+            (0x3ff0, 0xb173_0f59_8d2c_60de),
+        ),
+        (
+            "exp2_minus_1",
+            2,
+            (0xbff3, 0x800f_8385_bd57_de89),
+            (0x3fe9, 0xffff_93c5_45fd_835c),
+            (0xbff2, 0xb183_c0d2_b466_2860),
+        ),
+        (
+            "y_log2_x",
+            1,
+            (0x403c, 0xd5a9_6de6_6f15_bf82),
+            (0xbff1, 0x8c36_97ff_ffff_ffff),
+            (0xbff7, 0x8742_9bea_384d_b6b2),
+        ),
+        (
+            "y_log2_x",
+            1,
+            (0x400b, 0xd942_8b1f_ef65_4fa8),
+            (0xc026, 0x963a_a733_146d_b0c3),
+            (0xc029, 0xefad_4fd3_194c_bf8c),
+        ),
+        (
+            "y_log2_x",
+            2,
+            (0x401b, 0xfcb0_0b86_133f_88de),
+            (0xbff8, 0xca56_4928_7ae0_baeb),
+            (0xbffd, 0xb73f_c899_7e2c_63a3),
+        ),
+        (
+            "y_log2_x",
+            3,
+            (0x3ffd, 0xffff_ffff_ffff_ffff),
+            (0x4022, 0xffff_ffff_ffff_ffff),
+            (0xc023, 0x8000_0000_0000_0000),
+        ),
+        (
+            "tan",
+            0,
+            (0x4019, 0xf26d_bc83_f588_8fe0),
+            (0xbfd9, 0xffff_ffff_ffff_ffff),
+            (0xbffb, 0x9941_75ff_a0ae_66f8),
+        ),
+        (
+            "tan",
+            2,
+            (0xc011, 0x8f97_ca14_cf15_5ddd),
+            (0xbff3, 0xe60d_0000_0000_0000),
+            (0xbffb, 0xe208_83c1_b51d_f808),
+        ),
+        (
+            "tan",
+            2,
+            (0x403c, 0x9532_1df8_a0f3_ef0b),
+            (0xbfd8, 0xe7ff_ffff_ffff_ffff),
+            (0x3ffe, 0xd328_316f_174f_e602),
+        ),
+        (
+            "tan",
+            3,
+            (0x3ff8, 0xb416_7699_9aea_71fa),
+            (0xbfef, 0xe070_8760_0000_0000),
+            (0x3ff8, 0xb418_51ed_42ab_873b),
+        ),
+        (
+            "atan",
+            1,
+            (0xc024, 0xae09_2038_eddb_7608),
+            (0x3ff8, 0xffff_ffff_ffff_ffff),
+            (0x4000, 0xc90f_daa2_2162_dff0),
+        ),
+        (
+            "atan",
+            0,
+            (0x4028, 0xcb07_999e_f21e_b000),
+            (0x4023, 0x8000_007f_ffff_ffff),
+            (0x3ff9, 0xa15f_cebf_d2c4_3e5f),
+        ),
+        (
+            "atan",
+            1,
+            (0x400c, 0xffff_ffff_ffff_ffff),
+            (0xc001, 0x8000_0000_0002_0000),
+            (0xbff2, 0xffff_ffaa_aaae_dddf),
+        ),
+        (
+            "atan",
+            3,
+            (0xc00e, 0x873a_cf61_6abf_ffff),
+            (0x3ff4, 0xb541_15c9_c396_56a1),
+            (0x4000, 0xc90f_da8c_af5d_1850),
+        ),
+        (
+            "y_log2_x_plus_1",
+            3,
+            (0xbff1, 0xee06_8589_2da2_07ff),
+            (0xbfe6, 0x8000_0000_0000_0000),
+            (0x3fd9, 0xabb5_75f0_a0f4_042f),
+        ),
+        (
+            "y_log2_x_plus_1",
+            1,
+            (0xbff2, 0xd362_afdc_09cc_385f),
+            (0xc001, 0x9000_0000_0000_0000),
+            (0x3ff5, 0xab8f_5bf6_0b05_88e7),
+        ),
+        (
+            "y_log2_x_plus_1",
+            0,
+            (0x3ffa, 0xbbba_f0c9_b2d1_a671),
+            (0xc00a, 0x8292_ed52_2d1c_6d8b),
+            (0xc006, 0x8711_d676_dce4_033b),
+        ),
+        (
+            "y_log2_x_plus_1",
+            3,
+            (0xbffa, 0x94e0_fce6_3dab_e541),
+            (0xc021, 0x8000_0000_0000_4000),
+            (0x401c, 0xdac9_99c9_484c_4a69),
+        ),
+        (
+            "sin",
+            3,
+            (0xc023, 0xffff_ffff_ffff_ffff),
+            (0x4026, 0xaa91_026f_ab4b_57fd),
+            (0xbffd, 0xaafa_2b58_76f1_2bee),
+        ),
+        (
+            "sin",
+            0,
+            (0x402b, 0xce18_35e9_3d6a_d408),
+            (0xbfee, 0xbe0b_07f1_1661_f195),
+            (0xbffe, 0xeba1_4eee_159c_cc2a),
+        ),
+        (
+            "sin",
+            2,
+            (0x403c, 0x9b3b_56af_170f_ffff),
+            (0x3fee, 0x8000_0000_0100_0000),
+            (0xbffe, 0xc0a2_468e_fa7c_c996),
+        ),
+        (
+            "sin",
+            3,
+            (0x3ff2, 0xd645_0c33_ac92_9716),
+            (0x400d, 0x8000_0000_0000_0000),
+            (0x3ff2, 0xd645_0c1a_a7fc_265c),
+        ),
+        (
+            "cos",
+            0,
+            (0x3ff2, 0xffff_ffff_ffff_ffff),
+            (0xbfda, 0x8e64_8109_8404_bc75),
+            (0x3ffe, 0xffff_ff80_0000_0aab),
+        ),
+        (
+            "cos",
+            2,
+            (0xc021, 0xdd90_ec38_d3ba_27ca),
+            (0xc00e, 0xbc10_2e83_4a2d_7107),
+            (0xbffd, 0x911b_b210_9223_eba7),
+        ),
+        (
+            "cos",
+            3,
+            (0x400a, 0x8000_01ff_ffff_ffff),
+            (0xbffc, 0xffff_ffff_ffff_ffff),
+            (0x3ffe, 0xf32b_ccbd_ce6b_7a17),
+        ),
+        (
+            "cos",
+            2,
+            (0x401d, 0xffff_ffff_ffff_ffff),
+            (0xbfef, 0x8000_0800_0000_0000),
+            (0x3ffc, 0xf386_16a6_b372_8c64),
+        ),
+    ];
+
+    #[test]
+    fn correctly_rounded() {
+        let value = |(sign_exponent, significand)| F80 { significand, sign_exponent };
+        for &(function, rounding, x, y, result) in VECTORS {
+            let (x, y) = (value(x), value(y));
+            let mut cx = Context::new(0x37f | rounding << 10);
+            let ours = match function {
+                "exp2_minus_1" => Some(exp2_minus_1(&mut cx, x)),
+                "y_log2_x" => Some(y_log2_x(&mut cx, y, x)),
+                "y_log2_x_plus_1" => Some(y_log2_x_plus_1(&mut cx, y, x)),
+                "atan" => Some(atan(&mut cx, y, x)),
+                "tan" => tan(&mut cx, x).map(|(tangent, _)| tangent),
+                "sin" => sin(&mut cx, x),
+                _ => cos(&mut cx, x),
+            };
+            assert_eq!(ours, Some(value(result)), "{function} {x:x?} {y:x?}");
+        }
+    }
+
+    #[test]
+    fn arguments_from_2_to_the_63rd_are_out_of_range() {
+        let mut cx = Context::new(0x37f);
+        let limit = F80::new(true, (BIAS + 63) as u16, INTEGER_BIT);
+        assert_eq!(sin(&mut cx, limit), None);
+        assert_eq!(tan(&mut cx, limit), None);
+        assert!(cos(&mut cx, F80::new(false, (BIAS + 62) as u16, u64::MAX)).is_some());
+    }
 }

@@ -25,7 +25,7 @@ pub fn mul_high(a: u128, b: u128) -> u128 {
     const LOW: u128 = u64::MAX as u128;
     let (a1, a0, b1, b0) = (a >> 64, a & LOW, b >> 64, b & LOW);
     let (cross1, cross2) = (a1 * b0, a0 * b1);
-    let middle = (a0 * b0 >> 64) + (cross1 & LOW) + (cross2 & LOW);
+    let middle = ((a0 * b0) >> 64) + (cross1 & LOW) + (cross2 & LOW);
     a1 * b1 + (cross1 >> 64) + (cross2 >> 64) + (middle >> 64)
 }
 
