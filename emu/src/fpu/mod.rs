@@ -103,8 +103,11 @@ pub const fn is_waiting(opcode: u8, modrm: u8) -> bool {
 /// The x87 unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fpu {
-    /// Physical registers, not in stack order.
-    regs: [F80; 8],
+    /// Physical registers, not in stack order: significands, which are also the MMX registers.
+    significands: [u64; 8],
+    /// Their signs and exponents. Two arrays, because a value that is written in two parts and read
+    /// back at once as 16 bytes would stall the host's store forwarding.
+    sign_exponents: [u16; 8],
     /// Bit i set: physical register i is empty.
     empty: u8,
     /// Physical register that is ST(0), 0 to 7.
@@ -129,7 +132,8 @@ impl Default for Fpu {
 impl From<&FpuState> for Fpu {
     fn from(state: &FpuState) -> Self {
         let mut fpu = Self {
-            regs: state.regs.map(|(significand, sign_exponent)| F80 { significand, sign_exponent }),
+            significands: state.regs.map(|(significand, _)| significand),
+            sign_exponents: state.regs.map(|(_, sign_exponent)| sign_exponent),
             empty: state.empty,
             top: 0,
             control: state.control,
@@ -148,7 +152,7 @@ impl From<&FpuState> for Fpu {
 impl From<&Fpu> for FpuState {
     fn from(fpu: &Fpu) -> Self {
         Self {
-            regs: fpu.regs.map(|value| (value.significand, value.sign_exponent)),
+            regs: core::array::from_fn(|i| (fpu.significands[i], fpu.sign_exponents[i])),
             empty: fpu.empty,
             control: fpu.control,
             status: fpu.status_word(),
@@ -408,7 +412,8 @@ impl Fpu {
 
     /// FNINIT; the registers keep what they hold.
     fn init(&mut self) {
-        *self = Self { regs: self.regs, ..Self::default() };
+        let (significands, sign_exponents) = (self.significands, self.sign_exponents);
+        *self = Self { significands, sign_exponents, ..Self::default() };
     }
 
     #[inline]
@@ -422,9 +427,21 @@ impl Fpu {
         usize::from(self.top.wrapping_add(i) & 7)
     }
 
+    /// A physical register.
+    #[inline]
+    fn register(&self, i: usize) -> F80 {
+        F80 { significand: self.significands[i & 7], sign_exponent: self.sign_exponents[i & 7] }
+    }
+
+    #[inline]
+    fn set_register(&mut self, i: usize, value: F80) {
+        self.significands[i & 7] = value.significand;
+        self.sign_exponents[i & 7] = value.sign_exponent;
+    }
+
     #[inline]
     fn st(&self, i: u8) -> F80 {
-        self.regs[self.physical(i)]
+        self.register(self.physical(i))
     }
 
     #[inline]
@@ -435,7 +452,7 @@ impl Fpu {
     #[inline]
     fn set_st(&mut self, i: u8, value: F80) {
         let physical = self.physical(i);
-        self.regs[physical] = value;
+        self.set_register(physical, value);
         self.empty &= !(1 << physical);
     }
 
@@ -788,14 +805,14 @@ impl Fpu {
     /// MMX register `i`. The instruction that reads it also calls [`Fpu::enter_mmx`].
     #[inline]
     pub fn mmx(&self, i: u8) -> u64 {
-        self.regs[usize::from(i & 7)].significand
+        self.significands[usize::from(i & 7)]
     }
 
     /// Writes MMX register `i`, whose exponent and sign become ones.
     #[inline]
     pub fn set_mmx(&mut self, i: u8, value: u64) {
         self.enter_mmx();
-        self.regs[usize::from(i & 7)] = F80 { significand: value, sign_exponent: 0xffff };
+        self.set_register(usize::from(i), F80 { significand: value, sign_exponent: 0xffff });
     }
 
     /// EMMS: all registers are empty.
@@ -806,7 +823,7 @@ impl Fpu {
 }
 
 /// The arithmetic instruction that ModR/M's reg field selects, for ST(0) and another operand.
-#[inline]
+#[inline(always)]
 fn operate(cx: &mut Context, op: u8, st0: F80, other: F80) -> F80 {
     match op {
         0 => arith::add(cx, st0, other),

@@ -203,7 +203,7 @@ impl Random {
             fpu.empty = 0;
         }
         for i in 0..8 {
-            fpu.regs[i] = self.f80();
+            fpu.set_register(i, self.f80());
         }
         let near = self.below(4) as u8;
         if near < 2 {
@@ -213,7 +213,7 @@ impl Random {
             b.sign_exponent = b.sign_exponent.wrapping_add(self.below(8) as u16).wrapping_sub(4);
             b.significand ^= self.pick(&[0, 0, 1, 3, 1 << 62, 0x8000]);
             let one = fpu.physical(1);
-            fpu.regs[one] = b;
+            fpu.set_register(one, b);
         }
         fpu
     }
@@ -278,9 +278,9 @@ fn compare(opcode: u8, modrm: u8, count: usize, tolerance: Tolerance) {
         // Where the code lies is the host's business.
         (expected.ip, expected.cs, expected.dp, expected.ds) = (fpu.ip, fpu.cs, fpu.dp, fpu.ds);
         (expected.opcode, expected.status) = (fpu.opcode, fpu.status);
-        for (ours, host) in fpu.regs.iter().zip(&mut expected.regs) {
-            if distance(*ours, *host) <= tolerance.ulps {
-                *host = *ours;
+        for i in 0..8 {
+            if distance(fpu.register(i), expected.register(i)) <= tolerance.ulps {
+                expected.set_register(i, fpu.register(i));
             }
         }
         let (from, to) = tolerance.memory;
