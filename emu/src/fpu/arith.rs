@@ -361,7 +361,7 @@ pub fn remainder(cx: &mut Context, a: F80, b: F80, nearest: bool) -> F80 {
     let (a_bits, b_bits) = (u128::from(a_bits), u128::from(b_bits));
     let difference = a_exponent - b_exponent;
     let mut negative = a.is_negative();
-    // Everything below in units of the lower exponent's last place.
+    // The remainder, and the exponent that belongs to it before it is normalised.
     let (exponent, rest) = match difference {
         ..-1 => {
             set_quotient(cx, 0);

@@ -815,9 +815,10 @@ impl Fpu {
         self.set_register(usize::from(i), F80 { significand: value, sign_exponent: 0xffff });
     }
 
-    /// EMMS: all registers are empty.
+    /// EMMS: TOP is 0, all registers are empty.
     #[inline]
     pub fn emms(&mut self) {
+        self.top = 0;
         self.empty = 0xff;
     }
 }

@@ -302,7 +302,7 @@ impl Context {
         if !(1..i32::from(EXPONENT_MAX)).contains(&exponent) {
             return None;
         }
-        self.flags |= u16::from(fraction != 0) * PE | u16::from(up) * C1;
+        self.flags |= (u16::from(fraction != 0) * PE) | (u16::from(up) * C1);
         Some(F80::new(negative, exponent as u16, significand | u64::from(carry) << 63))
     }
 }

@@ -177,7 +177,7 @@ pub fn sin(cx: &mut Context, x: F80) -> Option<F80> {
         Angle::OutOfRange => None,
         Angle::Nan(nan) => Some(nan),
         Angle::Zero => Some(x),
-        Angle::Finite => Some(sine_of(x).round(cx)),
+        Angle::Finite => Some(sine_of(x).round_inexact(cx)),
     }
 }
 
@@ -187,7 +187,7 @@ pub fn cos(cx: &mut Context, x: F80) -> Option<F80> {
         Angle::OutOfRange => None,
         Angle::Nan(nan) => Some(nan),
         Angle::Zero => Some(F80::ONE),
-        Angle::Finite => Some(cosine_of(x).round(cx)),
+        Angle::Finite => Some(cosine_of(x).round_inexact(cx)),
     }
 }
 
@@ -198,10 +198,10 @@ pub fn sin_cos(cx: &mut Context, x: F80) -> Option<(F80, F80)> {
         Angle::Nan(nan) => Some((nan, nan)),
         Angle::Zero => Some((x, F80::ONE)),
         Angle::Finite => {
-            let sine = sine_of(x).round(cx);
+            let sine = sine_of(x).round_inexact(cx);
             // C1 is that of the later result.
             cx.flags &= !C1;
-            Some((sine, cosine_of(x).round(cx)))
+            Some((sine, cosine_of(x).round_inexact(cx)))
         }
     }
 }
@@ -216,7 +216,7 @@ pub fn tan(cx: &mut Context, x: F80) -> Option<(F80, F80)> {
             let Reduced { quadrant, rest } = reduce(x);
             let value = if quadrant & 1 == 0 { tangent(rest) } else { -(cosine(rest) / sine(rest)) };
             let value = if x.is_negative() { -value } else { value };
-            Some((value.round(cx), F80::ONE))
+            Some((value.round_inexact(cx), F80::ONE))
         }
     }
 }
@@ -258,7 +258,7 @@ pub fn atan(cx: &mut Context, y: F80, x: F80) -> F80 {
         }
     };
     let angle = if x.is_negative() { PI - angle } else { angle };
-    Wide { negative: y.is_negative(), ..angle }.round(cx)
+    Wide { negative: y.is_negative(), ..angle }.round_inexact(cx)
 }
 
 /// F2XM1: 2^x - 1.
@@ -285,7 +285,7 @@ pub fn exp2_minus_1(cx: &mut Context, x: F80) -> F80 {
     let terms = t.to_fixed(128);
     let sum =
         if x.is_negative() { alternating_series(&EXPONENTIAL, terms) } else { series(&EXPONENTIAL, terms) };
-    (t * sum).round(cx)
+    (t * sum).round_inexact(cx)
 }
 
 /// log2((1 + s) / (1 - s)), s small.
@@ -330,16 +330,19 @@ pub fn y_log2_x(cx: &mut Context, y: F80, x: F80) -> F80 {
         (Class::Infinity, _) | (_, Class::Infinity) => F80::INFINITY.with_sign(negative),
         (Class::Zero, _) => F80::ZERO.with_sign(negative),
         _ if x == F80::ONE => F80::ZERO.with_sign(y.is_negative()),
-        _ => {
-            // Inexact to hardware even where a power of two makes it exact.
-            cx.raise(PE);
-            let result = (Wide::from_f80(y) * log2(Wide::from_f80(x))).round(cx);
-            if result.is_denormal() {
-                cx.raise(UE);
-            }
-            result
-        }
+        _ => y_times(cx, y, log2(Wide::from_f80(x))),
     }
+}
+
+/// The product that FYL2X and FYL2XP1 end with. To hardware it is inexact, and if tiny an underflow,
+/// even where a power of two makes it exact.
+fn y_times(cx: &mut Context, y: F80, logarithm: Wide) -> F80 {
+    cx.raise(PE);
+    let product = (Wide::from_f80(y) * logarithm).round(cx);
+    if product.is_denormal() {
+        cx.raise(UE);
+    }
+    product
 }
 
 /// FYL2XP1: y log2(x + 1).
@@ -361,9 +364,9 @@ pub fn y_log2_x_plus_1(cx: &mut Context, y: F80, x: F80) -> F80 {
         (Class::Zero, _) | (_, Class::Zero) => return F80::ZERO.with_sign(negative),
         _ => {}
     }
-    cx.raise(PE);
     if x.is_negative() && i32::from(x.exponent()) >= BIAS {
         // The logarithm of zero or less: undefined, and hardware leaves the operand.
+        cx.raise(PE);
         return x;
     }
     let wide = Wide::from_f80(x);
@@ -372,7 +375,7 @@ pub fn y_log2_x_plus_1(cx: &mut Context, y: F80, x: F80) -> F80 {
     } else {
         log2(wide + Wide::ONE)
     };
-    (Wide::from_f80(y) * logarithm).round(cx)
+    y_times(cx, y, logarithm)
 }
 
 #[cfg(test)]

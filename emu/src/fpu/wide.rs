@@ -98,6 +98,12 @@ impl Wide {
         cx.round_full(self.negative, self.exponent + BIAS, self.significand)
     }
 
+    /// As [`Wide::round`] for what cannot be exact, whatever bits happen to be zero.
+    pub fn round_inexact(self, cx: &mut Context) -> F80 {
+        let sticky = u128::from(!self.is_zero());
+        Self { significand: self.significand | sticky, ..self }.round(cx)
+    }
+
     /// It is zero.
     pub fn is_zero(self) -> bool {
         self.significand == 0
