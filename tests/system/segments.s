@@ -18,19 +18,19 @@
 .set BEYOND, 0x200              # outside the GDT
 
 main:
-    DESC BYTE_DATA, 0x40000, 0xfff, RW_DATA | DPL3, 0
-    DESC READ_ONLY, 0x40000, 0xfff, RO_DATA | DPL3, 0
+    DESC BYTE_DATA, 0x40000, 0xfff, "RW_DATA | DPL3", 0
+    DESC READ_ONLY, 0x40000, 0xfff, "RO_DATA | DPL3", 0
     DESC DOWN16, 0x40000, 0xfff, DOWN_DATA, 0
     DESC DOWN32, 0x40000, 0xfff, DOWN_DATA, BIG
-    DESC EXEC_ONLY, 0, 0xfffff, X_CODE, BIG | PAGES
-    DESC READABLE, 0, 0xfffff, RX_CODE, BIG | PAGES
-    DESC ABSENT, 0, 0xfffff, "RW_DATA & ~PRESENT", BIG | PAGES
-    DESC PRIVATE, 0, 0xfffff, RW_DATA, BIG | PAGES
-    DESC CONFORMS, 0, 0xfffff, CONFORMING, BIG | PAGES
+    DESC EXEC_ONLY, 0, 0xfffff, X_CODE, "BIG | PAGES"
+    DESC READABLE, 0, 0xfffff, RX_CODE, "BIG | PAGES"
+    DESC ABSENT, 0, 0xfffff, "RW_DATA & ~PRESENT", "BIG | PAGES"
+    DESC PRIVATE, 0, 0xfffff, RW_DATA, "BIG | PAGES"
+    DESC CONFORMS, 0, 0xfffff, CONFORMING, "BIG | PAGES"
     DESC SHORT_CODE, 0, 0xfff, RX_CODE, BIG
     DESC SYSTEM, 0x40000, 0xff, LDT, 0
-    DESC PAGED, 0x40000, 1, RW_DATA | DPL3, PAGES
-    DESC DATA_DPL2, 0, 0xfffff, RW_DATA | DPL2, BIG | PAGES
+    DESC PAGED, 0x40000, 1, "RW_DATA | DPL3", PAGES
+    DESC DATA_DPL2, 0, 0xfffff, "RW_DATA | DPL2", "BIG | PAGES"
 
     call loads
     NOT_ON_TCG 1f               # it checks neither limits nor types of data accesses
@@ -87,7 +87,7 @@ loads:
     WORKS3 "mov ecx, CONFORMS; mov gs, cx"
     FAULTS3 13, DATA_DPL2, "mov ecx, DATA_DPL2 + 2; 91: mov gs, cx"
     # Loading marks the descriptor accessed.
-    DESC PRIVATE, 0, 0xfffff, "RW_DATA & ~1", BIG | PAGES
+    DESC PRIVATE, 0, 0xfffff, "RW_DATA & ~1", "BIG | PAGES"
     mov ecx, PRIVATE
     mov fs, cx
     ISB "[gdt + PRIVATE + 5]", RW_DATA, "accessed bit"
@@ -160,7 +160,7 @@ limits:
     WORKS "mov al, fs:[0x1000]"
     WORKS "mov al, fs:[0x10000]"
     # A stack with a limit: #SS(0).
-    DESC BYTE_DATA, 0x48000, 0x7fff, RW_DATA | DPL3, BIG
+    DESC BYTE_DATA, 0x48000, 0x7fff, "RW_DATA | DPL3", BIG
     # In ring 3, so that the handler has another. TRY notes the flat stack, to which CATCH returns.
     TRY
     RING 3
@@ -204,7 +204,7 @@ limits:
     mov eax, ds:[ebp]
     int DONE
     CATCH DONE, 0, "an EBP operand elsewhere"
-    DESC BYTE_DATA, 0x40000, 0xfff, RW_DATA | DPL3, 0
+    DESC BYTE_DATA, 0x40000, 0xfff, "RW_DATA | DPL3", 0
     ret
 
 types:
@@ -262,7 +262,7 @@ inspection:
     pushfd
     pop edx
     and edx, ZF
-    IS edx, \zf, "\insn of \selector: ZF"
+    IS edx, "\zf", "\insn of \selector: ZF"
     .endm
     mov eax, 0x55
     LOOK "lar eax, ecx", 0, 0
@@ -270,8 +270,8 @@ inspection:
     LOOK "lar eax, ecx", DATA0, ZF
     LOOK "lar eax, ecx", ABSENT, ZF
     LOOK "lar eax, ecx", BEYOND, 0
-    LOOK "lar eax, ecx", PRIVATE + 3, 0
-    LOOK "lar eax, ecx", CONFORMS + 3, ZF
+    LOOK "lar eax, ecx", "PRIVATE + 3", 0
+    LOOK "lar eax, ecx", "CONFORMS + 3", ZF
     LOOK "lsl eax, ecx", DATA0, ZF
     IS eax, -1, "LSL of 4 GiB"
     LOOK "lsl eax, ecx", PAGED, ZF
@@ -290,8 +290,8 @@ inspection:
     LOOK "verr cx", EXEC_ONLY, 0
     LOOK "verr cx", SYSTEM, 0
     LOOK "verr cx", 0, 0
-    LOOK "verr cx", PRIVATE + 3, 0
-    LOOK "verr cx", CONFORMS + 3, ZF
+    LOOK "verr cx", "PRIVATE + 3", 0
+    LOOK "verr cx", "CONFORMS + 3", ZF
     LOOK "verw cx", DATA0, ZF
     LOOK "verw cx", READ_ONLY, 0
     LOOK "verw cx", READABLE, 0
@@ -445,7 +445,7 @@ not_code:
     FAULTS 13, BEYOND, "ljmp BEYOND, 0"
     FAULTS 13, "CODE3 & ~3", "ljmp CODE3, 0"
     FAULTS 13, SYSTEM, "lcall SYSTEM, 0"
-    DESC FREE+104, 0, 0xfffff, "RX_CODE & ~PRESENT", BIG | PAGES
+    DESC FREE+104, 0, 0xfffff, "RX_CODE & ~PRESENT", "BIG | PAGES"
     FAULTS 11, FREE+104, "ljmp FREE+104, 0"
     FAULTS3 13, CODE0, "ljmp CODE0, 0"
     # RPL above CPL for what is not conforming.
@@ -455,7 +455,7 @@ not_code:
     ljmp CONFORMS, offset 7f
 7:  int DONE
     CATCH DONE, 0, "ring 3: jump to conforming code"
-    IS "dword ptr [frame + F_CS]", CONFORMS + 3, "CS in conforming code"
+    IS "dword ptr [frame + F_CS]", "CONFORMS + 3", "CS in conforming code"
     ret
 
 ldt_tests:

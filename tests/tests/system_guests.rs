@@ -216,4 +216,4 @@ macro_rules! guests {
     };
 }
 
-guests!(segments);
+guests!(segments gates paging);
