@@ -118,6 +118,14 @@ fn ctrl_d_in_piped_input_ends_the_machine() {
 }
 
 #[test]
+fn a_guest_that_halts_for_good_ends_the_machine() {
+    // Without a debug exit port the guest goes on to its HLT; interrupts are disabled after a reset.
+    let out = Rom::new().run(&["-ttyS0"], b"q");
+    assert_eq!(out.status.code(), Some(0));
+    assert_eq!(out.stdout, HELLO.as_bytes());
+}
+
+#[test]
 fn figures_are_printed_at_the_end() {
     let out = Rom::new().run(&["-ttyS0", "--stats", "-debug-exit=244"], b"q");
     let text = String::from_utf8(out.stderr).unwrap();
