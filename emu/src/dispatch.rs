@@ -345,6 +345,16 @@ fn conjure<F: Copy>() -> F {
     unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
+/// Runs a plain function's body in a frame of its own: its locals must be gone before the handler
+/// ends in a jump.
+#[inline(never)]
+fn invoke<F>(cpu: &mut Cpu, u: &Uop) -> exception::Result<()>
+where
+    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+{
+    conjure::<F>()(cpu, u)
+}
+
 /// The handler of an instruction written as a plain function: the many that are not hot.
 pub(crate) unsafe extern "C" fn call<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
 where
@@ -352,7 +362,7 @@ where
 {
     // SAFETY: as in `step`.
     unsafe {
-        match conjure::<F>()(cpu, &*u) {
+        match invoke::<F>(cpu, &*u) {
             Ok(()) if cpu.attention => after(cpu, u, budget),
             Ok(()) => go(cpu, u.add(1), budget),
             Err(e) => {
@@ -371,7 +381,7 @@ where
 {
     // SAFETY: as in `step`.
     unsafe {
-        match conjure::<F>()(cpu, &*u) {
+        match invoke::<F>(cpu, &*u) {
             Ok(()) => leave(cpu, budget - cost(u), Why::Attention),
             Err(e) => {
                 cpu.fault = e;
