@@ -172,10 +172,10 @@ impl Session {
         let mut before = tcgetattr(&slave).unwrap();
         before.local_modes.remove(LocalModes::ECHOCTL);
         tcsetattr(&slave, OptionalActions::Now, &before).unwrap();
+        before = tcgetattr(&slave).unwrap();
         let end = || Stdio::from(OwnedFd::from(slave.try_clone().unwrap()));
         let child = rom.boot(&["-ttyS0"]).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let master = fs::File::from(master);
-        before = tcgetattr(&slave).unwrap();
         Self { master, slave, before, child, _rom: rom }
     }
 
