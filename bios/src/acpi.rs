@@ -7,7 +7,7 @@ use env86_emu::Memory;
 
 use crate::{
     aml::{self, Space, Term},
-    board::{PIRQRCA, PM_BASE, POWER_MANAGEMENT, SCI_IRQ, pirq},
+    board::{BoardInfo, PIRQRCA, PM_BASE, POWER_MANAGEMENT, SCI_IRQ, pirq},
     firmware::{self, set_checksum},
 };
 
@@ -36,7 +36,7 @@ const TABLE_OEM: &[u8; 8] = b"ENV86PC ";
 
 /// Puts the tables at `addr`, the firmware control structure at `facs` and the root pointer into the
 /// BIOS segment.
-pub fn install(addr: u32, facs: u32, mem: &mut Memory) {
+pub fn install(board: &BoardInfo, addr: u32, facs: u32, mem: &mut Memory) {
     let mut next = addr;
     let mut place = |table: &[u8], mem: &mut Memory| {
         let at = next;
@@ -45,7 +45,7 @@ pub fn install(addr: u32, facs: u32, mem: &mut Memory) {
         at
     };
     mem.write(facs, &build_facs());
-    let dsdt = place(&build_dsdt(), mem);
+    let dsdt = place(&build_dsdt(board), mem);
     let fadt = place(&build_fadt(facs, dsdt), mem);
     let madt = place(&build_madt(), mem);
     let entries: Vec<u8> = [fadt, madt].iter().flat_map(|at| at.to_le_bytes()).collect();
@@ -133,10 +133,10 @@ fn build_madt() -> Vec<u8> {
 
 /// Differentiated system description table: the devices that can't be found by probing, how PCI
 /// interrupts are routed, and soft-off.
-pub fn build_dsdt() -> Vec<u8> {
+pub fn build_dsdt(board: &BoardInfo) -> Vec<u8> {
     let sleep = SLEEP_TYPE_OFF.into();
     let off = aml::package(&[aml::integer(sleep), aml::integer(sleep), aml::integer(0), aml::integer(0)]);
-    let mut system = vec![pci_root()];
+    let mut system = vec![pci_root(board)];
     system.extend((0..4).map(link));
     let terms = [
         aml::scope("\\_PR", &[aml::processor("CPU0", 0)]),
@@ -146,12 +146,11 @@ pub fn build_dsdt() -> Vec<u8> {
     table(b"DSDT", &terms.concat())
 }
 
-fn pci_root() -> Term {
+fn pci_root(board: &BoardInfo) -> Term {
     aml::device(
         "PCI0",
         &[
             hardware_id("PNP0A03"),
-            aml::name("_ADR", aml::integer(0)),
             aml::name("_UID", aml::integer(0)),
             aml::name(
                 "_CRS",
@@ -165,7 +164,7 @@ fn pci_root() -> Term {
                 ]),
             ),
             aml::name("_PRT", routing()),
-            isa_bridge(),
+            isa_bridge(board),
         ],
     )
 }
@@ -187,29 +186,27 @@ fn routing() -> Term {
     aml::package(&entries)
 }
 
+/// First port and interrupt of COM1 to COM4.
+const SERIAL_PORTS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
 const LINKS: [&str; 4] = ["LNKA", "LNKB", "LNKC", "LNKD"];
 /// The routing registers of the ISA bridge, as the link devices see them.
 const ROUTING_FIELDS: [&str; 4] = ["PRQA", "PRQB", "PRQC", "PRQD"];
 
-fn isa_bridge() -> Term {
-    let com = |n: u8, port: u16, interrupt: u8| {
-        let name = ["COM1", "COM2"][usize::from(n)];
-        let unique = aml::name("_UID", aml::integer(u32::from(n) + 1));
-        isa_device(name, "PNP0501", &[unique], &[aml::io(port, 8), aml::irq(interrupt)])
-    };
-    aml::device(
-        "ISA",
-        &[
-            aml::name("_ADR", aml::integer(0x1_0000)),
-            aml::pci_config_region("PIRR", PIRQRCA, 4),
-            aml::byte_fields("PIRR", &ROUTING_FIELDS),
-            isa_device("RTC", "PNP0B00", &[], &[aml::io(0x70, 2), aml::irq(8)]),
-            isa_device("KBD", "PNP0303", &[], &[aml::io(0x60, 1), aml::io(0x64, 1), aml::irq(1)]),
-            isa_device("MOU", "PNP0F13", &[], &[aml::irq(12)]),
-            com(0, 0x3f8, 4),
-            com(1, 0x2f8, 3),
-        ],
-    )
+fn isa_bridge(board: &BoardInfo) -> Term {
+    let mut body = vec![
+        aml::name("_ADR", aml::integer(0x1_0000)),
+        aml::pci_config_region("PIRR", PIRQRCA, 4),
+        aml::byte_fields("PIRR", &ROUTING_FIELDS),
+        isa_device("RTC", "PNP0B00", &[], &[aml::io(0x70, 2), aml::irq(8)]),
+        isa_device("KBD", "PNP0303", &[], &[aml::io(0x60, 1), aml::io(0x64, 1), aml::irq(1)]),
+        isa_device("MOU", "PNP0F13", &[], &[aml::irq(12)]),
+    ];
+    for (n, (port, interrupt)) in (1..=board.serial_ports).zip(SERIAL_PORTS) {
+        let unique = aml::name("_UID", aml::integer(n.into()));
+        let resources = [aml::io(port, 8), aml::shared_irq(interrupt)];
+        body.push(isa_device(&format!("COM{n}"), "PNP0501", &[unique], &resources));
+    }
+    aml::device("ISA", &body)
 }
 
 fn isa_device(name: &str, id: &str, more: &[Term], resources: &[Term]) -> Term {
@@ -251,8 +248,6 @@ fn link(line: u8) -> Term {
                 "_CRS",
                 0,
                 &[
-                    aml::store(aml::integer(0), number()),
-                    // Enabled lines have the interrupt in the low bits, and nothing above.
                     aml::store(aml::and(register(), aml::integer(0x0f)), number()),
                     aml::if_(disabled(), &[aml::store(aml::integer(0), number())]),
                     aml::return_(template()),
@@ -273,6 +268,7 @@ fn link(line: u8) -> Term {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::tests::sample;
 
     fn sum(bytes: &[u8]) -> u8 {
         bytes.iter().fold(0, |sum, &b| sum.wrapping_add(b))
@@ -282,7 +278,7 @@ mod tests {
     fn tables_are_found_from_the_root_and_add_up() {
         let mut mem = Memory::new(16 << 20).unwrap();
         let (area, facs) = ((16 << 20) - firmware::ACPI_AREA, (16 << 20) - firmware::ACPI_NVS);
-        install(area, facs, &mut mem);
+        install(&sample(true), area, facs, &mut mem);
         let rsdp = mem.slice(firmware::RSDP, 20).unwrap();
         assert_eq!((&rsdp[..8], sum(rsdp)), (b"RSD PTR ".as_slice(), 0));
         let whole = |at: u32| {
@@ -311,7 +307,7 @@ mod tests {
     #[test]
     fn dsdt_for_a_disassembler() {
         if let Some(path) = std::env::var_os("ENV86_TEST_DSDT") {
-            std::fs::write(path, build_dsdt()).unwrap();
+            std::fs::write(path, build_dsdt(&sample(true))).unwrap();
         }
     }
 }

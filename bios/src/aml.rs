@@ -171,6 +171,13 @@ pub fn irq(irq: u8) -> Term {
     vec![0x22, lo, hi]
 }
 
+/// `IRQ (Edge, ActiveHigh, Shared) { irq }`.
+pub fn shared_irq(irq: u8) -> Term {
+    const EDGE_HIGH_SHARED: u8 = 0x11;
+    let [lo, hi] = (1u16 << irq).to_le_bytes();
+    vec![0x23, lo, hi, EDGE_HIGH_SHARED]
+}
+
 /// `Interrupt (ResourceConsumer, Level, ActiveHigh, Shared) { interrupts }`.
 pub fn interrupts(interrupts: &[u32]) -> Term {
     const CONSUMER_LEVEL_HIGH_SHARED: u8 = 0x09;
@@ -234,8 +241,8 @@ pub fn dword_window(space: Space, first: u32, last: u32) -> Term {
 fn sized(op: &[u8], body: Vec<u8>) -> Term {
     let len = match body.len() {
         n @ ..0x3f => vec![n as u8 + 1],
-        n @ ..0xffe => vec![0x40 | (n + 2) as u8 & 15, (n + 2 >> 4) as u8],
-        n => vec![0x80 | (n + 3) as u8 & 15, (n + 3 >> 4) as u8, (n + 3 >> 12) as u8],
+        n @ ..0xffe => vec![0x40 | (n + 2) as u8 & 15, ((n + 2) >> 4) as u8],
+        n => vec![0x80 | (n + 3) as u8 & 15, ((n + 3) >> 4) as u8, ((n + 3) >> 12) as u8],
     };
     [op.to_vec(), len, body].concat()
 }

@@ -139,7 +139,7 @@ pub(crate) mod tests {
         if acpi {
             functions.insert(4, function(7, 1, &[]));
         }
-        BoardInfo { acpi, serial_ports: 1, functions }
+        BoardInfo { acpi, serial_ports: 4, functions }
     }
 
     #[test]

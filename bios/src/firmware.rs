@@ -100,9 +100,11 @@ pub fn install(board: &BoardInfo, mem: &mut Memory) -> Result<Vec<Step>, BootErr
     install_vectors(mem);
     install_data_area(board, mem);
     mem.write(PIRQ_TABLE, &pirq_table());
-    mem.write(MP_TABLE, &mptable::build(MP_TABLE, board));
     if board.acpi {
-        acpi::install(usable_top(board, size), size - ACPI_NVS, mem);
+        // Without APICs there is nothing to describe: Linux believes an MP table more than CPUID, goes
+        // on to set up an I/O APIC that does not answer, and dies of it.
+        mem.write(MP_TABLE, &mptable::build(MP_TABLE, board));
+        acpi::install(board, usable_top(board, size), size - ACPI_NVS, mem);
     }
 
     let mut steps = configure_pci(board);
@@ -429,9 +431,9 @@ mod tests {
     fn data_area_describes_the_board() {
         let mem = installed(false);
         assert_eq!(mem.read_u16(0x400), 0x3f8);
-        assert_eq!(mem.read_u16(0x402), 0);
+        assert_eq!(mem.read_u16(0x406), 0x2e8);
         assert_eq!(mem.read_u16(0x40e), 0x9fc0);
-        assert_eq!(mem.read_u16(0x410), 0x226);
+        assert_eq!(mem.read_u16(0x410), 0x826);
         assert_eq!(mem.read_u16(0x413), 639);
         assert_eq!((mem.read_u8(0x449), mem.read_u16(0x44a), mem.read_u16(0x463)), (3, 80, 0x3d4));
         assert_eq!(mem.read_u16(EBDA), 1);
@@ -446,6 +448,16 @@ mod tests {
         let slot6 = &table[32 + 16 * 5..][..16];
         assert_eq!((slot6[1], slot6[2], slot6[5]), (0x30, 0x61, 0x62));
         assert!(PIRQ_TABLE + size < MP_TABLE);
+    }
+
+    #[test]
+    fn tables_of_apics_come_with_apics() {
+        for acpi in [false, true] {
+            let mem = installed(acpi);
+            let bios = mem.slice(BIOS.start, BIOS.len() as u32).unwrap();
+            let has = |signature: &[u8]| bios.chunks(16).any(|c| c.starts_with(signature));
+            assert_eq!((has(b"_MP_"), has(b"RSD PTR "), has(b"$PIR")), (acpi, acpi, true));
+        }
     }
 
     #[test]

@@ -76,3 +76,64 @@ pub fn apply(steps: &[Step], bus: &mut dyn Bus, mem: &mut Memory) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A board that writes down what it is asked.
+    #[derive(Default)]
+    struct Record(Vec<(char, u32, u32)>);
+
+    impl Bus for Record {
+        fn port_read(&mut self, _: &mut Memory, port: u16, _: Width) -> u32 {
+            self.0.push(('i', port.into(), 0));
+            0
+        }
+        fn port_write(&mut self, _: &mut Memory, port: u16, _: Width, value: u32) {
+            self.0.push(('o', port.into(), value));
+        }
+        fn mmio_read(&mut self, _: &mut Memory, _: u32, _: Width) -> u32 {
+            0
+        }
+        fn mmio_write(&mut self, _: &mut Memory, addr: u32, _: Width, value: u32) {
+            self.0.push(('m', addr, value));
+        }
+        fn interrupt(&self) -> bool {
+            false
+        }
+        fn acknowledge(&mut self) -> u8 {
+            0
+        }
+        fn yield_requested(&self) -> bool {
+            false
+        }
+        fn now(&mut self) -> u64 {
+            0
+        }
+        fn random(&mut self) -> u32 {
+            0
+        }
+    }
+
+    #[test]
+    fn steps_become_bus_cycles() {
+        let steps = [
+            Step::In(0x60),
+            Step::out(0x20, 0x11),
+            Step::pci(0x30, 0x3d, Width::Byte, 9),
+            Step::Mmio { addr: 0xb_8000, values: vec![1, 2] },
+        ];
+        let (mut bus, mut mem) = (Record::default(), Memory::new(1 << 20).unwrap());
+        apply(&steps, &mut bus, &mut mem);
+        let want = [
+            ('i', 0x60, 0),
+            ('o', 0x20, 0x11),
+            ('o', 0xcf8, 0x8000_303c),
+            ('o', 0xcfd, 9),
+            ('m', 0xb_8000, 1),
+            ('m', 0xb_8004, 2),
+        ];
+        assert_eq!(bus.0, want);
+    }
+}

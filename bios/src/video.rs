@@ -154,7 +154,7 @@ mod tests {
                 Step::Out { port: p, value, .. } if p == port + 1 => Some(value as u8),
                 _ => None,
             })
-            .last()
+            .next_back()
             .unwrap()
         };
         for (index, value) in (0..).zip(SEQUENCER_VALUES) {

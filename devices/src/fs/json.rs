@@ -71,6 +71,7 @@ impl Filesystem {
             return Err(FsJsonError::Missing("fsroot"));
         }
         loader.fs.used_size = top.size;
+        loader.fs.memory_limit += loader.fs.memory;
         Ok(loader.fs)
     }
 }

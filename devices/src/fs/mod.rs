@@ -51,7 +51,8 @@ pub const NAME_MAX: usize = 255;
 pub const PATH_MAX: usize = 4096;
 /// The capacity that v86 reports, in bytes.
 pub const TOTAL_SIZE: u64 = 256 << 30;
-/// The bytes that the tree and what the guest writes may occupy in memory unless the host says otherwise.
+/// The bytes that what the guest makes and writes may occupy in memory, beside the tree that it
+/// starts with, unless the host says otherwise.
 pub const MEMORY_LIMIT: u64 = 2 << 30;
 /// The size that a directory is given, in bytes.
 const DIRECTORY_SIZE: u64 = 4096;
@@ -142,7 +143,8 @@ pub struct Inode {
     /// How many names there are for it.
     pub nlink: u32,
     /// The version of the qid. It stays as it is: Linux takes a file whose version differs for
-    /// another one, and would keep two caches of what has two names.
+    /// another one, and would keep two caches of what has two names. It is not 0, which newer
+    /// kernels take as a wish not to be cached at all.
     pub qid_version: u32,
     /// The path of the qid: unique, and never used again.
     pub qid_path: u64,
@@ -172,7 +174,7 @@ impl Inode {
             mtime: time,
             ctime: time,
             nlink,
-            qid_version: 0,
+            qid_version: 1,
             qid_path: 0,
             locks: Vec::new(),
             content,
@@ -273,7 +275,7 @@ pub struct Filesystem {
     pub total_size: u64,
     /// The bytes that the image said are used.
     pub used_size: u64,
-    /// The bytes that all this may occupy in memory.
+    /// The bytes that all this, the tree included, may occupy in memory.
     pub memory_limit: u64,
     memory: u64,
 }
@@ -306,8 +308,9 @@ impl Filesystem {
         fs
     }
 
-    /// From a saved table, by inode number.
-    pub fn from_inodes(inodes: Vec<Option<Inode>>, last_qid: u64) -> Result<Self, TreeError> {
+    /// From a saved table, by inode number. No fid holds any of it yet.
+    pub fn from_inodes(mut inodes: Vec<Option<Inode>>, last_qid: u64) -> Result<Self, TreeError> {
+        inodes.iter_mut().flatten().for_each(|inode| inode.refs = 0);
         let get = |ino: Ino| inodes.get(ino as usize).and_then(Option::as_ref);
         if !get(ROOT).is_some_and(Inode::is_dir) {
             return Err(TreeError::NoRoot);
@@ -316,8 +319,10 @@ impl Filesystem {
         placed[ROOT as usize] = true;
         let mut fs = Self { last_qid, ..Self::default() };
         fs.memory = 0;
+        let mut written = 0;
         for (dir, inode) in (0..).zip(&inodes).filter_map(|(i, n)| Some((i, n.as_ref()?))) {
             fs.memory += inode.memory();
+            written += inode.content.memory();
             let Content::Directory(directory) = &inode.content else { continue };
             for Entry { name, ino } in directory.entries() {
                 let child = get(*ino).ok_or(TreeError::Dangling { dir, ino: *ino })?;
@@ -331,6 +336,7 @@ impl Filesystem {
                 fs.memory += ENTRY_COST + name.len() as u64;
             }
         }
+        fs.memory_limit += fs.memory - written;
         fs.free = (0..).zip(&inodes).filter_map(|(i, n)| n.is_none().then_some(i)).collect();
         fs.inodes = inodes;
         Ok(fs)
@@ -411,6 +417,11 @@ impl Filesystem {
             inode.refs = inode.refs.saturating_sub(1);
             self.free_if_unused(ino);
         }
+    }
+
+    /// Frees what has neither a name nor a fid, as a saved table can have it.
+    pub fn free_unused(&mut self) {
+        (0..self.inodes.len() as Ino).for_each(|ino| self.free_if_unused(ino));
     }
 
     fn charge(&self, bytes: u64) -> FsResult<()> {

@@ -388,4 +388,35 @@ mod tests {
         guest.notify(5);
         assert_eq!(guest.console.transport, VirtioConsole::default().transport);
     }
+    #[test]
+    fn hostile_rings() {
+        let mut guest = Guest::new();
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = |below: u32| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u32 % below
+        };
+        for _ in 0..20_000 {
+            if !guest.console.transport.is_running() {
+                guest.console = Guest::new().console;
+            }
+            let queue = random(10) as usize;
+            let message = [random(4) as u8, 0, 0, 0, random(8) as u8, 0, 1, 0];
+            guest.send(queue, &message[..random(9) as usize]);
+            for _ in 0..random(8) {
+                guest.mem.write_u8(0x1000 + random(0xa000), random(256) as u8);
+            }
+            guest.console.push_input(random(4) as usize, &message);
+            let (bar, offset) = (random(6) as usize, random(70) as u16);
+            guest.console.port_read(bar, offset, Width::Dword);
+            guest.console.port_write(&mut guest.mem, bar, offset, Width::Word, random(12));
+            guest.console.poll(&mut guest.mem);
+            if random(10) == 0 {
+                guest.console.drain_output(queue % PORTS);
+                guest.console.set_size(&mut guest.mem, message[0].into(), 25);
+            }
+        }
+    }
 }

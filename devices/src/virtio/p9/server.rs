@@ -125,6 +125,7 @@ impl Server {
                 self.fids.insert(number, fid);
             }
         }
+        self.fs.free_unused();
     }
 
     /// Ends the session: no fid and no lock is left.

@@ -492,12 +492,15 @@ fn a_restored_session_goes_on() {
     let mut client = Client::new();
     client.create(1, 0, "file", 2).unwrap();
     client.write(1, 0, b"text").unwrap();
+    client.create(2, 0, "unlinked", 2).unwrap();
+    client.call(UNLINKAT, f(0).s("unlinked").u32(0)).unwrap();
     let fs = Filesystem::from_inodes(client.0.fs.inodes().to_vec(), client.0.fs.last_qid).unwrap();
     let mut fids = client.0.fids().clone();
+    fids.remove(&2);
     fids.insert(9, Fid { ino: 99, kind: FidKind::Inode, uid: 0, name: None });
     let mut other = Client(Server::new(Filesystem::default(), Box::new(NoBlobs)));
     other.0.restore(fs, client.0.msize(), fids);
-    assert_eq!(other.read(1, 0, 9), Ok(b"text".to_vec()));
+    assert_eq!((other.0.fs.count(), other.read(1, 0, 9)), (2, Ok(b"text".to_vec())));
     other.call(UNLINKAT, f(0).s("file").u32(0)).unwrap();
     assert_eq!(other.read(1, 0, 9), Ok(b"text".to_vec()));
     assert_eq!(other.0.fids().len(), 2);
@@ -631,43 +634,84 @@ impl Random {
         }
     }
 
-    /// Fields of a message that are often right: small fids, existing names, lengths that fit.
-    fn fields(&mut self) -> Fields {
-        let mut fields = Fields::default();
-        for _ in 0..self.next(8) {
-            fields = match self.next(7) {
-                0 | 1 => fields.u32(self.next(5)),
-                2 => fields.u32(self.number()),
-                3 => fields.u64(u64::from(self.number()) << self.next(33)),
-                4 => fields.s(["", "a", "b", ".", "..", "base", "9P2000.L"][self.next(7) as usize]),
-                5 => fields.u16(self.number() as u16),
-                _ => fields.u8(self.number() as u8),
-            };
+    /// A field: `f` a fid, `s` a name, `d` data, and integers of bytes, half-words, words and quads.
+    fn field(&mut self, fields: Fields, kind: char) -> Fields {
+        match kind {
+            'f' if self.next(20) > 0 => fields.u32(self.next(6)),
+            's' => fields.s(["a", "b", "c", "base", "..", "", ".", "lost"][self.next(10) as usize % 8]),
+            'd' => {
+                let count = self.next(100);
+                fields.u32(count).bytes(&vec![count as u8; count as usize])
+            }
+            'b' => fields.u8(self.next(4) as u8),
+            'h' => fields.u16(self.next(3) as u16),
+            'q' => fields.u64(u64::from(self.number()) << self.next(33)),
+            _ => fields.u32(self.number()),
         }
-        fields
+    }
+
+    /// A request whose fields are mostly those of its type.
+    fn request(&mut self) -> (u8, Fields) {
+        const FIELDS: [(u8, &str); 34] = [
+            (STATFS, "f"),
+            (LOPEN, "fw"),
+            (LCREATE, "fswww"),
+            (LCREATE, "fsbww"),
+            (SYMLINK, "fssw"),
+            (MKNOD, "fswwww"),
+            (RENAME, "ffs"),
+            (RENAME, "ffs"),
+            (READLINK, "f"),
+            (GETATTR, "fq"),
+            (SETATTR, "fwwwwqqqqq"),
+            (XATTRWALK, "ffs"),
+            (READDIR, "fqw"),
+            (LOCK, "fbwqqws"),
+            (GETLOCK, "fbqqws"),
+            (LINK, "ffs"),
+            (LINK, "ffs"),
+            (MKDIR, "fsww"),
+            (MKDIR, "fsww"),
+            (RENAMEAT, "fsfs"),
+            (RENAMEAT, "fsfs"),
+            (RENAMEAT, "fsfs"),
+            (UNLINKAT, "fsw"),
+            (ATTACH, "ffssw"),
+            (WALK, "ffhss"),
+            (WALK, "ffhss"),
+            (WALK, "ffhss"),
+            (WALK, "ffhss"),
+            (READ, "fqw"),
+            (WRITE, "fqd"),
+            (WRITE, "fwwd"),
+            (CLUNK, "f"),
+            (REMOVE, "f"),
+            (FLUSH, "h"),
+        ];
+        let (mut kind, mut form) = FIELDS[self.next(34) as usize];
+        if self.next(50) == 0 {
+            kind = self.next(256) as u8;
+        }
+        if self.next(50) == 0 {
+            form = FIELDS[self.next(34) as usize].1;
+        }
+        (kind, form.chars().fold(Fields::default(), |fields, c| self.field(fields, c)))
     }
 }
 
 #[test]
 fn hostile_messages() {
-    let kinds = [
-        STATFS, LOPEN, LCREATE, SYMLINK, MKNOD, RENAME, READLINK, GETATTR, SETATTR, XATTRWALK, READDIR, LOCK,
-        GETLOCK, LINK, MKDIR, RENAMEAT, UNLINKAT, ATTACH, WALK, READ, WRITE, CLUNK, REMOVE, VERSION,
-    ];
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut client = Client::on(image(), Box::new(Slow::new("blob", &[7; 100_000])));
     client.0.fs.memory_limit = 4 << 20;
     let mut reply = Vec::new();
+    let mut done = 0;
     for round in 0..200_000 {
-        let kind = match random.next(40) {
-            0 => random.next(256) as u8,
-            1..24 => kinds[random.next(23) as usize],
-            _ => [WALK, LCREATE, MKDIR, RENAMEAT, LINK][random.next(5) as usize],
-        };
         if round % 64 == 0 {
             client.call(ATTACH, f(0).u32(0).s("").s("").u32(0)).unwrap();
         }
-        let mut message = random.fields().message(kind, TAG);
+        let (kind, fields) = random.request();
+        let mut message = fields.message(kind, TAG);
         if random.next(30) == 0 {
             let at = random.next(message.len() as u32) as usize;
             message[at] = random.next(256) as u8;
@@ -675,8 +719,10 @@ fn hostile_messages() {
         message.truncate(message.len() - (random.next(20) == 0) as usize);
         let capacity = if random.next(10) == 0 { random.next(300) as usize } else { 1 << 20 };
         client.0.handle(&message, capacity, NOW, &mut reply);
+        done += u32::from(reply.get(4) == Some(&(kind.wrapping_add(1))));
         assert!(reply.len() <= capacity && client.0.fs.memory() <= client.0.fs.memory_limit);
     }
+    assert!(done > 30_000, "only {done} requests were possible");
     // Whatever happened, the tree is one that can be saved and restored.
     let inodes = client.0.fs.inodes().to_vec();
     let back = Filesystem::from_inodes(inodes, client.0.fs.last_qid).unwrap();
@@ -693,10 +739,8 @@ fn hostile_rings() {
             guest.set_up();
         }
         let slot = random.next(16) as u16;
-        let mut fields = random.fields();
-        fields.0.resize(fields.0.len() + random.next(64) as usize, 0);
-        let message = fields.message(random.next(124) as u8, TAG);
-        guest.send(slot, &message);
+        let (kind, fields) = random.request();
+        guest.send(slot, &fields.message(kind, TAG));
         for _ in 0..random.next(6) {
             let at = 0x1000 + random.next(0xc00);
             match random.next(3) {
