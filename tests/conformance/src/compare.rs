@@ -1,0 +1,74 @@
+//! What must be equal, and what the manuals leave undefined.
+
+use crate::layout::{Image, linear};
+use crate::state::{End, GENERAL, Outcome, SEGMENTS, flag};
+
+/// Flags that an instruction leaves undefined, by mnemonic: these are not compared.
+pub const UNDEFINED_FLAGS: &[(&str, u32)] = &[];
+
+/// The page fault error code's instruction-fetch bit, which only systems with NX set.
+const FETCH: u32 = 1 << 4;
+const PAGE_FAULT: u8 = 14;
+
+fn undefined(name: &str) -> u32 {
+    UNDEFINED_FLAGS.iter().filter(|(n, _)| *n == name).fold(0, |m, (_, f)| m | f)
+}
+
+/// The differences, ours first, as lines to read.
+pub fn differences(name: &str, ours: &Outcome, host: &Outcome, our_memory: &Image, host_memory: &Image) -> Vec<String> {
+    let mut d = Vec::new();
+    let fetch = |end| match end {
+        End::Vector(PAGE_FAULT, error, cr2) => End::Vector(PAGE_FAULT, error & !FETCH, cr2),
+        end => end,
+    };
+    if fetch(ours.end) != fetch(host.end) {
+        d.push(format!("end: ours {:x?}, host {:x?}", ours.end, host.end));
+    }
+    let (a, b) = (&ours.regs, &host.regs);
+    let mut word = |name: &str, a: u32, b: u32| {
+        if a != b {
+            d.push(format!("{name}: ours {a:08x}, host {b:08x}"));
+        }
+    };
+    word("eip", a.eip, b.eip);
+    for (i, name) in GENERAL.iter().enumerate() {
+        word(name, a.gpr[i], b.gpr[i]);
+    }
+    for (i, name) in SEGMENTS.iter().enumerate() {
+        word(name, a.seg[i].into(), b.seg[i].into());
+    }
+    let (f, g) = (&a.fx, &b.fx);
+    word("x87 control", f.control.into(), g.control.into());
+    word("x87 status", f.status.into(), g.status.into());
+    word("x87 valid", f.valid.into(), g.valid.into());
+    word("x87 opcode", f.opcode.into(), g.opcode.into());
+    word("x87 ip", f.ip, g.ip);
+    word("x87 dp", f.dp, g.dp);
+    word("mxcsr", f.mxcsr, g.mxcsr);
+    for i in 0..8 {
+        if f.st[i] != g.st[i] {
+            let ((m, e), (n, h)) = (f.st[i], g.st[i]);
+            d.push(format!("st{i}: ours {e:04x}:{m:016x}, host {h:04x}:{n:016x}"));
+        }
+        if f.xmm[i] != g.xmm[i] {
+            d.push(format!("xmm{i}: ours {:032x}, host {:032x}", f.xmm[i], g.xmm[i]));
+        }
+    }
+    let flags = (a.eflags ^ b.eflags) & !undefined(name);
+    if flags != 0 {
+        d.push(format!(
+            "eflags: ours [{}], host [{}], different [{}] {flags:x}",
+            flag::names(a.eflags),
+            flag::names(b.eflags),
+            flag::names(flags)
+        ));
+    }
+    if our_memory != host_memory {
+        let places = our_memory.iter().zip(host_memory).enumerate().filter(|(_, (a, b))| a != b);
+        for (i, (a, b)) in places.clone().take(16) {
+            d.push(format!("memory {:08x}: ours {a:02x}, host {b:02x}", linear(i)));
+        }
+        d.push(format!("memory: {} bytes differ", places.count()));
+    }
+    d
+}
