@@ -139,8 +139,12 @@ impl Cpu {
     /// RETF, releasing `release` bytes of parameters.
     pub(crate) fn far_return(&mut self, wide: bool, release: u32) -> Result<()> {
         let mut stack = self.stack();
+        // Of two values that cannot be read the selector faults first.
+        let mut above = stack;
+        above.skip(if wide { 4 } else { 2 });
+        let selector = above.pop_sized(self, wide)? as u16;
         let offset = stack.pop_sized(self, wide)?;
-        let selector = stack.pop_sized(self, wide)? as u16;
+        stack = above;
         if self.real_segments() {
             stack.skip(release);
             self.real_far_jump(selector, offset)?;

@@ -231,6 +231,9 @@ impl Cpu {
         if seg.allows(offset, bytes, write) {
             return Ok(linear);
         }
+        if bytes.is_power_of_two() {
+            self.check_alignment(linear, bytes, self.cpl == 3)?;
+        }
         let error = if name == SegName::SS as u8 { Exception::SS0 } else { Exception::GP0 };
         let a = &seg.arch;
         let protected = self.protected();

@@ -196,6 +196,9 @@ pub fn decode(bytes: &[u8], code32: bool) -> Result<Insn, DecodeError> {
         }
     } else {
         let row = table::find(two, opcode, reg, is_mem, rep).ok_or(DecodeError::Invalid)?;
+        if row.attr & Attr::PLAIN != 0 && (prefix66 || rep.is_some()) {
+            return Err(DecodeError::Invalid);
+        }
         insn.what = What::Row(row);
         for spec in row.operands {
             match spec {

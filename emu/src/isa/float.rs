@@ -108,6 +108,7 @@ fn check_fxsr(cpu: &Cpu, u: &Uop, write: bool) -> Result<u32> {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
     let at = cpu.linear(u, FXSAVE as u32, write)?;
+    cpu.check_alignment(at, 16, cpu.cpl == 3)?;
     if at & 15 == 0 { Ok(at) } else { Err(Exception::GP0) }
 }
 

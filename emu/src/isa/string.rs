@@ -67,7 +67,8 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
 }
 
 fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
-    let mut left = MOST_ELEMENTS;
+    // Single steps and data breakpoints trap after each element.
+    let mut left = if cpu.stepping { 1 } else { MOST_ELEMENTS };
     loop {
         let ecx = cpu.regs.r32(gpr::ECX);
         let count = if u.addr16() { ecx & 0xffff } else { ecx };

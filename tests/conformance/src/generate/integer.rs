@@ -103,6 +103,10 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
 
 /// Whether a REP prefix leaves the instruction what it is, on any processor.
 fn rep_is_ignored(row: &Row) -> bool {
+    // Which of F2 and F3 LOOPE and LOOPNE heed, and whether, differs between processors.
+    if ["loope", "loopne"].contains(&row.name) {
+        return false;
+    }
     // With F3, later processors' TZCNT, LZCNT, RDRAND's kin, RDFSBASE's kin.
     !row.two || !matches!(row.opcode, 0x0d | 0x19..=0x1f | 0xae | 0xb8 | 0xbc | 0xbd | 0xc7 | 0x01 | 0x09)
 }
