@@ -231,9 +231,6 @@ impl Cpu {
         if seg.allows(offset, bytes, write) {
             return Ok(linear);
         }
-        if bytes.is_power_of_two() {
-            self.check_alignment(linear, bytes, self.cpl == 3)?;
-        }
         let error = if name == SegName::SS as u8 { Exception::SS0 } else { Exception::GP0 };
         let a = &seg.arch;
         let protected = self.protected();
@@ -357,7 +354,8 @@ impl Cpu {
         for name in [SegName::ES, SegName::DS, SegName::FS, SegName::GS] {
             let s = *self.segment(name);
             let conforming = s.access & (CODE | CONFORMING) == CODE | CONFORMING;
-            if !s.null && !conforming && (s.access >> 5 & 3) < self.cpl {
+            // A null selector's privilege bits go too.
+            if s.null || !conforming && (s.access >> 5 & 3) < self.cpl {
                 self.set_segment(name, null_segment(0));
             }
         }

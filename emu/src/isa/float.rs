@@ -100,7 +100,7 @@ pub(super) fn wait(b: &mut Builder, i: &Insn) {
     });
 }
 
-fn check_fxsr(cpu: &Cpu, u: &Uop, write: bool) -> Result<u32> {
+fn check_fxsr(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
     if cpu.cr0 & CR0_EM != 0 {
         return Err(Exception::INVALID_OPCODE);
     }
@@ -108,8 +108,16 @@ fn check_fxsr(cpu: &Cpu, u: &Uop, write: bool) -> Result<u32> {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
     let at = cpu.linear(u, FXSAVE as u32, write)?;
-    cpu.check_alignment(at, 16, cpu.cpl == 3)?;
-    if at & 15 == 0 { Ok(at) } else { Err(Exception::GP0) }
+    cpu.check_alignment(at, 4, cpu.cpl == 3)?;
+    if at & 15 != 0 {
+        return Err(Exception::GP0);
+    }
+    // Faults are those of the last byte, then of the first.
+    let last = cpu.check_segment(u.form & 7, cpu.wrap_offset(u, FXSAVE as u32 - 1), 1, write)?;
+    for byte in [last, at] {
+        if write { cpu.probe_write(byte, 1)? } else { cpu.probe_read(byte, 1)? }
+    }
+    Ok(at)
 }
 
 pub(super) fn fxsave(b: &mut Builder, i: &Insn) {

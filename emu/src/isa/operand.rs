@@ -180,7 +180,8 @@ impl Cpu {
         self.write(at, v)
     }
 
-    fn wrap_offset(&self, u: &Uop, delta: u32) -> u32 {
+    /// The memory operand's offset `delta` bytes on.
+    pub(crate) fn wrap_offset(&self, u: &Uop, delta: u32) -> u32 {
         let offset = self.offset(u).wrapping_add(delta);
         if u.addr16() { offset & 0xffff } else { offset }
     }

@@ -212,9 +212,10 @@ struct Cmps<T>(P<T>);
 impl<T: Int> Element for Cmps<T> {
     const COMPARES: bool = true;
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
-        let a = source::<T>(cpu, u)?;
+        // The operand at EDI is read first.
         let at = destination::<T>(cpu, u, false)?;
         let b = cpu.read::<T>(at)?;
+        let a = source::<T>(cpu, u)?;
         compare(cpu, a, b);
         advance::<T>(cpu, u, gpr::ESI, 1);
         advance::<T>(cpu, u, gpr::EDI, 1);

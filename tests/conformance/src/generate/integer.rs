@@ -96,7 +96,8 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
         contents(b, row, at, p.op16);
     }
     stack(b, row, p.op16);
-    if !branch {
+    // UD0 and UD1 have a ModR/M byte on some processors.
+    if !branch && !row.name.starts_with("ud") {
         b.place();
     }
 }
