@@ -194,6 +194,8 @@ pub struct Apic {
     pub timer_initial: u32,
     /// Timer: when the count reaches zero, in ns; `None` while stopped.
     pub timer_deadline: Option<u64>,
+    /// The level of the LINT0 pin.
+    pub lint0: bool,
     /// A non-maskable interrupt has come and was not taken.
     pub nmi: bool,
 }
@@ -226,6 +228,7 @@ impl Default for Apic {
             timer_divide: 0,
             timer_initial: 0,
             timer_deadline: None,
+            lint0: false,
             nmi: false,
         }
     }
@@ -242,7 +245,7 @@ impl Apic {
     pub fn set_base(&mut self, value: u32) {
         let base = BASE | BASE_BOOTSTRAP | value & BASE_ENABLE;
         if value & BASE_ENABLE == 0 {
-            *self = Self { id: self.id, ..Self::default() };
+            *self = Self { id: self.id, lint0: self.lint0, ..Self::default() };
         }
         self.base = base;
     }
@@ -253,6 +256,23 @@ impl Apic {
         let wire =
             self.lvt.lint0 & LVT_MASKED == 0 && DeliveryMode::of(self.lvt.lint0) == DeliveryMode::External;
         wire || !self.enabled() || self.spurious & SOFTWARE_ENABLE == 0
+    }
+
+    /// Drives the LINT0 pin, to which the 8259 is wired. In a mode other than
+    /// [`DeliveryMode::External`] its rise is an interrupt of the local vector table.
+    pub fn set_lint0(&mut self, level: bool) {
+        let rises = level && !self.lint0;
+        self.lint0 = level;
+        if !rises || !self.enabled() || self.lvt.lint0 & LVT_MASKED != 0 {
+            return;
+        }
+        match DeliveryMode::of(self.lvt.lint0) {
+            DeliveryMode::Fixed => {
+                self.accept(self.lvt.lint0 as u8, false);
+            }
+            DeliveryMode::Nmi => self.nmi = true,
+            _ => {}
+        }
     }
 
     /// There is a vector to deliver.
@@ -587,6 +607,18 @@ mod tests {
         assert_ne!(apic.read(LVT_TIMER, 0) & LVT_MASKED, 0, "cannot be unmasked");
         assert!(apic.passes_external());
         assert!(!apic.receive(fixed(0x30)));
+    }
+
+    #[test]
+    fn lint0_with_a_vector_of_its_own() {
+        let mut apic = enabled();
+        apic.write(LVT_LINT0, 0x31, 0);
+        assert!(!apic.passes_external());
+        apic.set_lint0(true);
+        assert_eq!(apic.acknowledge(), Some(0x31));
+        apic.write(EOI, 0, 0);
+        apic.set_lint0(true);
+        assert_eq!(apic.acknowledge(), None);
     }
 
     #[test]

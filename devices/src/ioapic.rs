@@ -95,6 +95,11 @@ impl Ioapic {
         self.config.iter().any(|c| c & MASKED == 0 && DeliveryMode::of(*c) == DeliveryMode::External)
     }
 
+    /// Sends all requests that may go.
+    pub fn send_all(&mut self, apic: &mut Apic) {
+        (0..PINS).for_each(|pin| self.send(pin, apic));
+    }
+
     /// Sends the request of a pin, if it has one that may go.
     fn send(&mut self, pin: usize, apic: &mut Apic) {
         let config = self.config[pin];

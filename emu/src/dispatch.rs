@@ -341,8 +341,18 @@ unsafe extern "C" fn slow_branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i3
 /// A zero-sized function, by its type alone.
 fn conjure<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "handlers are plain functions") }
-    // SAFETY: a type of size zero has no bits to be wrong; function items are Copy and inhabited.
-    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+    // SAFETY: reading zero bytes is sound at any aligned address, and a function item is inhabited.
+    unsafe { std::ptr::NonNull::<F>::dangling().read() }
+}
+
+/// Runs a plain function's body in a frame of its own: its locals must be gone before the handler
+/// ends in a jump.
+#[inline(never)]
+fn invoke<F>(cpu: &mut Cpu, u: &Uop) -> exception::Result<()>
+where
+    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+{
+    conjure::<F>()(cpu, u)
 }
 
 /// The handler of an instruction written as a plain function: the many that are not hot.
@@ -352,7 +362,7 @@ where
 {
     // SAFETY: as in `step`.
     unsafe {
-        match conjure::<F>()(cpu, &*u) {
+        match invoke::<F>(cpu, &*u) {
             Ok(()) if cpu.attention => after(cpu, u, budget),
             Ok(()) => go(cpu, u.add(1), budget),
             Err(e) => {
@@ -371,7 +381,7 @@ where
 {
     // SAFETY: as in `step`.
     unsafe {
-        match conjure::<F>()(cpu, &*u) {
+        match invoke::<F>(cpu, &*u) {
             Ok(()) => leave(cpu, budget - cost(u), Why::Attention),
             Err(e) => {
                 cpu.fault = e;

@@ -128,13 +128,8 @@ fn figures_are_printed_at_the_end() {
 fn output_that_nobody_reads_ends_the_machine() {
     let rom = Rom::new();
     let endless = fs::File::open("/dev/zero").unwrap();
-    let mut child = rom
-        .boot(&["-ttyS0"])
-        .stdin(endless)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        rom.boot(&["-ttyS0"]).stdin(endless).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(1));

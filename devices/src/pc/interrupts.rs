@@ -1,7 +1,7 @@
 //! The interrupt lines of the board: from the devices to the 8259 pair and the I/O APIC, and from
 //! those to the processor's INTR pin.
 
-use crate::apic::Apic;
+use crate::apic::{self, Apic};
 use crate::ioapic::Ioapic;
 use crate::pic::Pic;
 
@@ -66,6 +66,17 @@ impl Interrupts {
         self.drive();
     }
 
+    /// After the controllers were put into a state of their own: takes the levels that they have
+    /// on their inputs as driven. Of those only the lines in `kept` stay as they are by
+    /// themselves; the others fall unless their devices drive them again.
+    pub fn adopt_lines(&mut self, kept: u16) {
+        const CASCADE: u16 = 1 << 2;
+        let inputs = u16::from(self.pic.slave.lines) << 8 | u16::from(self.pic.master.lines);
+        self.driven = inputs & !CASCADE;
+        self.isa = self.driven & kept;
+        self.pci = 0;
+    }
+
     fn drive(&mut self) {
         let levels = self.isa | self.pci;
         let mut changed = levels ^ self.driven;
@@ -87,15 +98,17 @@ impl Interrupts {
 
     /// Brings the INTR pin up to date after a controller has changed.
     pub fn update(&mut self) {
-        self.intr = match &self.apics {
-            None => self.pic.interrupt(),
-            Some(apics) => apics.local.interrupt() || (self.external_passes() && self.pic.interrupt()),
-        };
+        if let Some(apics) = &mut self.apics {
+            apics.local.set_lint0(self.pic.interrupt());
+        }
+        let local = self.apics.as_ref().is_some_and(|apics| apics.local.interrupt());
+        self.intr = local || self.external();
     }
 
-    /// The 8259 pair reaches the processor.
-    fn external_passes(&self) -> bool {
-        self.apics.as_ref().is_none_or(|apics| apics.local.passes_external() || apics.io.passes_external())
+    /// The 8259 pair has an interrupt, and it reaches the processor as such.
+    fn external(&self) -> bool {
+        let passes = |apics: &Apics| apics.local.passes_external() || apics.io.passes_external();
+        self.pic.interrupt() && self.apics.as_ref().is_none_or(passes)
     }
 
     /// The acknowledge cycle: takes the vector to deliver.
@@ -103,9 +116,7 @@ impl Interrupts {
         let local = self.apics.as_mut().and_then(|apics| apics.local.acknowledge());
         let vector = match (local, &self.apics) {
             (Some(vector), _) => vector,
-            (None, Some(apics)) if !(self.external_passes() && self.pic.interrupt()) => {
-                apics.local.spurious_vector()
-            }
+            (None, Some(apics)) if !self.external() => apics.local.spurious_vector(),
             _ => self.pic.acknowledge(),
         };
         self.update();
@@ -126,6 +137,10 @@ impl Interrupts {
         if let Some(vector) = apics.local.write(offset, value, now) {
             apics.io.end_of_interrupt(vector, &mut apics.local);
         }
+        if offset == apic::SPURIOUS {
+            // What could not be accepted before may be now.
+            apics.io.send_all(&mut apics.local);
+        }
         self.update();
     }
 
@@ -141,7 +156,6 @@ impl Interrupts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apic;
 
     fn ready(apics: bool) -> Interrupts {
         let mut interrupts = Interrupts::new(apics);
@@ -192,6 +206,30 @@ mod tests {
         interrupts.write_io(0x10, 0x5c);
         interrupts.set_isa(12, true);
         assert_eq!(interrupts.acknowledge(), 0x5c);
+    }
+
+    #[test]
+    fn a_level_waits_for_the_local_apic() {
+        let mut interrupts = ready(true);
+        interrupts.write_io(0, 0x10 + 2 * 10);
+        interrupts.write_io(0x10, 0x805a);
+        interrupts.pic.write(0xa1, 0xff);
+        interrupts.set_pci(1 << 10);
+        assert!(!interrupts.interrupt());
+        interrupts.write_local(apic::SPURIOUS, 0x1ff, 0);
+        assert_eq!(interrupts.acknowledge(), 0x5a);
+    }
+
+    #[test]
+    fn restored_lines_fall_if_nobody_drives_them() {
+        let mut interrupts = ready(false);
+        interrupts.set_isa(0, true);
+        interrupts.set_isa(4, true);
+        let mut restored = ready(false);
+        restored.pic = interrupts.pic.clone();
+        restored.adopt_lines(1);
+        restored.set_isa(4, false);
+        assert_eq!(restored.pic.master.lines, 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::pci::devfn;
+use env86_emu::{Bus, Width};
 
 fn memory() -> Memory {
     Memory::new(1 << 20).unwrap()

@@ -45,12 +45,14 @@ impl Timers {
         self.slice_end = end;
     }
 
-    /// Sets a timer's deadline. Gives true if that is before the slice's end.
+    /// Sets a timer's deadline. Gives true if it is now the first one, sooner than the one before,
+    /// and comes before the slice's end.
     pub fn set(&mut self, timer: Timer, deadline: Option<u64>) -> bool {
         let deadline = deadline.unwrap_or(u64::MAX);
+        let sooner = deadline < self.next;
         self.deadlines[timer as usize] = deadline;
         self.next = self.deadlines.into_iter().fold(u64::MAX, u64::min);
-        deadline < self.slice_end
+        sooner && deadline < self.slice_end
     }
 }
 

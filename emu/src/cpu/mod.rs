@@ -18,7 +18,7 @@ mod tests;
 
 use std::ptr::NonNull;
 
-use crate::blocks::{Blocks, Jumps, mode};
+use crate::blocks::{Blocks, Jumps};
 use crate::bus::{Bus, Width};
 use crate::dispatch::{Link, Uop, Why};
 use crate::fpu::Fpu;

@@ -1,11 +1,13 @@
 //! The arithmetic that IEEE 754 defines, on register values: each operation is exact and then
 //! rounded once (SDM volume 1, 8.3.3 to 8.3.6; NaNs: 4.8.3.5, table 4-7).
 
+use core::cmp::Ordering;
+
 use super::f80::{BIAS, Class, F80, INTEGER_BIT};
 use super::round::{C0, C1, C2, C3, Context, IE, Rounding, ZE, shift_right_sticky};
 
 /// Deals with operands that are NaNs or unsupported: the result, if that settles it.
-fn nan_result(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
+pub(super) fn nan_result(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
     let (class_a, class_b) = (a.class(), b.class());
     if class_a == Class::Unsupported || class_b == Class::Unsupported {
         return Some(cx.invalid());
@@ -37,7 +39,7 @@ fn nan_result(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
 }
 
 /// As [`nan_result`] for instructions with one operand.
-fn nan_operand(cx: &mut Context, a: F80) -> Option<F80> {
+pub(super) fn nan_operand(cx: &mut Context, a: F80) -> Option<F80> {
     match a.class() {
         Class::Unsupported => Some(cx.invalid()),
         Class::SignalingNan => {
@@ -49,43 +51,62 @@ fn nan_operand(cx: &mut Context, a: F80) -> Option<F80> {
     }
 }
 
+/// The operation may take its fast path: round to nearest, normal operands.
+#[inline(always)]
+fn is_fast(cx: &Context, a: F80, b: F80) -> bool {
+    a.is_normal() & b.is_normal() & cx.is_nearest() & !cx.denormal_source
+}
+
 /// `a + b`.
-#[inline]
+#[inline(never)]
 pub fn add(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if a.is_normal() && b.is_normal() && cx.is_default() && !cx.denormal_source {
-        if let Some(sum) = add_fast(cx, a, b) {
-            return sum;
-        }
+    if is_fast(cx, a, b)
+        && let Some(sum) = add_fast(cx, a, b)
+    {
+        return sum;
     }
     add_slow(cx, a, b, false)
 }
 
 /// `a - b`.
-#[inline]
+#[inline(never)]
 pub fn sub(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if a.is_normal() && b.is_normal() && cx.is_default() && !cx.denormal_source {
-        if let Some(difference) = add_fast(cx, a, b.negated()) {
-            return difference;
-        }
+    if is_fast(cx, a, b)
+        && let Some(difference) = add_fast(cx, a, b.negated())
+    {
+        return difference;
     }
     add_slow(cx, a, b, true)
 }
 
-#[inline]
+/// As [`add_magnitudes`] and rounding, for normal numbers whose exponents are less than 64 apart.
+#[inline(always)]
 fn add_fast(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
-    let (a_exponent, b_exponent) = (i32::from(a.exponent()), i32::from(b.exponent()));
-    let (negative, exponent, magnitude) = add_magnitudes(
-        a.is_negative(),
-        a_exponent,
-        a.significand,
-        b.is_negative(),
-        b_exponent,
-        b.significand,
-    );
-    if magnitude == 0 {
+    let (a, b) = if (a.exponent(), a.significand) >= (b.exponent(), b.significand) { (a, b) } else { (b, a) };
+    let exponent = i32::from(a.exponent());
+    let distance = u32::from(a.exponent() - b.exponent());
+    if distance >= 64 {
+        return None;
+    }
+    // The smaller one shifted into place, and the 64 bits below.
+    let high = b.significand >> distance;
+    let low = b.significand << 1 << (63 - distance);
+    if a.is_negative() == b.is_negative() {
+        let (sum, carry) = a.significand.overflowing_add(high);
+        let magnitude = u128::from(sum) << 64 | u128::from(low);
+        if carry {
+            // The bit that goes lost is the lowest of 64 dropped ones: it stays as a sticky one.
+            let magnitude = 1 << 127 | magnitude >> 1 | magnitude & 1;
+            return cx.round_fast(a.is_negative(), exponent + 1, magnitude);
+        }
+        return cx.round_fast(a.is_negative(), exponent, magnitude);
+    }
+    let difference = (u128::from(a.significand) << 64) - (u128::from(high) << 64 | u128::from(low));
+    if difference == 0 {
         return Some(F80::ZERO);
     }
-    cx.round_fast(negative, exponent, magnitude)
+    let shift = difference.leading_zeros();
+    cx.round_fast(a.is_negative(), exponent - shift as i32, difference << shift)
 }
 
 /// The exact sum of two finite numbers (a sticky bit standing for what lies far below), its top bit
@@ -161,9 +182,9 @@ fn zero_difference(cx: &Context) -> F80 {
 }
 
 /// `a * b`.
-#[inline]
+#[inline(never)]
 pub fn mul(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if a.is_normal() && b.is_normal() && cx.is_default() && !cx.denormal_source {
+    if is_fast(cx, a, b) {
         let (exponent, magnitude) =
             mul_magnitudes(i32::from(a.exponent()), a.significand, i32::from(b.exponent()), b.significand);
         if let Some(product) = cx.round_fast(a.is_negative() != b.is_negative(), exponent, magnitude) {
@@ -208,9 +229,9 @@ fn mul_slow(cx: &mut Context, a: F80, b: F80) -> F80 {
 }
 
 /// `a / b`.
-#[inline]
+#[inline(never)]
 pub fn div(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if a.is_normal() && b.is_normal() && cx.is_default() && !cx.denormal_source {
+    if is_fast(cx, a, b) {
         let (exponent, magnitude) =
             div_magnitudes(i32::from(a.exponent()), a.significand, i32::from(b.exponent()), b.significand);
         if let Some(quotient) = cx.round_fast(a.is_negative() != b.is_negative(), exponent, magnitude) {
@@ -340,7 +361,7 @@ pub fn remainder(cx: &mut Context, a: F80, b: F80, nearest: bool) -> F80 {
     let (a_bits, b_bits) = (u128::from(a_bits), u128::from(b_bits));
     let difference = a_exponent - b_exponent;
     let mut negative = a.is_negative();
-    // Everything below in units of the lower exponent's last place.
+    // The remainder, and the exponent that belongs to it before it is normalised.
     let (exponent, rest) = match difference {
         ..-1 => {
             set_quotient(cx, 0);
@@ -499,24 +520,28 @@ impl Comparison {
 /// Compares. FCOM and its kin raise IE for any NaN, FUCOM and its kin (`quiet`) not for quiet ones.
 #[inline]
 pub fn compare(cx: &mut Context, a: F80, b: F80, quiet: bool) -> Comparison {
-    if !(a.is_normal() && b.is_normal()) || cx.denormal_source {
-        if let Some(settled) = compare_special(cx, a, b, quiet) {
-            return settled;
-        }
+    if (!(a.is_normal() && b.is_normal()) || cx.denormal_source)
+        && let Some(settled) = compare_special(cx, a, b, quiet)
+    {
+        return settled;
     }
     compare_magnitudes(a, b)
 }
 
 #[inline]
 fn compare_magnitudes(a: F80, b: F80) -> Comparison {
-    let key = |x: F80| {
-        let magnitude = i128::from(x.exponent()) << 64 | i128::from(x.significand);
-        if x.is_negative() { -magnitude } else { magnitude }
+    let magnitudes = (a.exponent(), a.significand).cmp(&(b.exponent(), b.significand));
+    let order = match (a.is_negative(), b.is_negative()) {
+        (false, false) => magnitudes,
+        (true, true) => magnitudes.reverse(),
+        _ if a.significand == 0 && b.significand == 0 => Ordering::Equal,
+        (true, false) => Ordering::Less,
+        (false, true) => Ordering::Greater,
     };
-    match key(a).cmp(&key(b)) {
-        core::cmp::Ordering::Less => Comparison::Less,
-        core::cmp::Ordering::Equal => Comparison::Equal,
-        core::cmp::Ordering::Greater => Comparison::Greater,
+    match order {
+        Ordering::Less => Comparison::Less,
+        Ordering::Equal => Comparison::Equal,
+        Ordering::Greater => Comparison::Greater,
     }
 }
 

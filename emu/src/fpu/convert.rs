@@ -242,7 +242,7 @@ pub fn to_decimal(cx: &mut Context, a: F80) -> [u8; 10] {
     };
     let mut bytes = [0; 10];
     for byte in &mut bytes[..DECIMAL_DIGITS / 2] {
-        *byte = (magnitude / 10 % 10 << 4 | magnitude % 10) as u8;
+        *byte = (((magnitude / 10 % 10) << 4) | (magnitude % 10)) as u8;
         magnitude /= 100;
     }
     bytes[9] = if a.is_negative() { 0x80 } else { 0 };

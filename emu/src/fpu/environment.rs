@@ -78,8 +78,8 @@ impl Fpu {
 
     /// The tag word, two bits per physical register, computed from what the registers hold.
     pub fn tag_word(&self) -> u16 {
-        self.regs.iter().enumerate().fold(0, |word, (i, value)| {
-            let tag = match value.class() {
+        (0..8).fold(0, |word, i| {
+            let tag = match self.register(i).class() {
                 _ if self.empty >> i & 1 != 0 => TAG_EMPTY,
                 Class::Normal => TAG_VALID,
                 Class::Zero => TAG_ZERO,
@@ -176,7 +176,7 @@ impl Fpu {
     pub(super) fn load_stack(&mut self, image: &[u8]) {
         for (i, field) in image.chunks_exact(10).take(8).enumerate() {
             let physical = self.physical(i as u8);
-            self.regs[physical] = F80::from_bytes(core::array::from_fn(|at| field[at]));
+            self.set_register(physical, F80::from_bytes(core::array::from_fn(|at| field[at])));
         }
     }
 
@@ -207,7 +207,7 @@ impl Fpu {
         (self.dp, self.ds) = (dword(image, 16), word(image, 20));
         for (i, field) in image[32..].chunks_exact(16).enumerate() {
             let physical = self.physical(i as u8);
-            self.regs[physical] = F80::from_bytes(core::array::from_fn(|at| field[at]));
+            self.set_register(physical, F80::from_bytes(core::array::from_fn(|at| field[at])));
         }
     }
 }

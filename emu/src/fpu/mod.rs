@@ -13,6 +13,8 @@ pub mod f80;
 pub mod round;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
+pub mod transcendental;
+mod wide;
 
 use crate::exception::{Exception, Result};
 use crate::state::FpuState;
@@ -59,6 +61,8 @@ pub trait Operands {
     fn load<const N: usize>(&mut self) -> Result<[u8; N]>;
     /// Writes the memory operand, wholly or not at all.
     fn store<const N: usize>(&mut self, bytes: [u8; N]) -> Result<()>;
+    /// Raises what writing the memory operand would raise.
+    fn probe_store<const N: usize>(&mut self) -> Result<()>;
     /// Writes AX.
     fn set_ax(&mut self, value: u16);
     /// EFLAGS, of which CF, PF and ZF matter.
@@ -86,6 +90,22 @@ enum Kind {
     Operation,
 }
 
+/// The encoding means something; all others are #UD, whatever waits.
+pub const fn is_valid(opcode: u8, modrm: u8) -> bool {
+    match (opcode, modrm) {
+        (0xd9, 0..0xc0) => modrm >> 3 & 7 != 1,
+        (0xdb, 0..0xc0) => !matches!(modrm >> 3 & 7, 4 | 6),
+        (0xdd, 0..0xc0) => modrm >> 3 & 7 != 5,
+        (0xd9, _) => !matches!(modrm, 0xd1..=0xd7 | 0xe2 | 0xe3 | 0xe6 | 0xe7 | 0xef),
+        (0xda, 0xe0..) => modrm == 0xe9,
+        (0xdb, _) => !matches!(modrm, 0xe5..=0xe7 | 0xf8..),
+        (0xdd, _) => modrm < 0xf0,
+        (0xde, 0xd8..=0xdf) => modrm == 0xd9,
+        (0xdf, _) => !matches!(modrm, 0xe1..=0xe7 | 0xf8..),
+        _ => true,
+    }
+}
+
 /// The instruction waits for (and is interrupted by) pending exceptions: all but the FN forms.
 pub const fn is_waiting(opcode: u8, modrm: u8) -> bool {
     let reg = modrm >> 3 & 7;
@@ -101,8 +121,11 @@ pub const fn is_waiting(opcode: u8, modrm: u8) -> bool {
 /// The x87 unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fpu {
-    /// Physical registers, not in stack order.
-    regs: [F80; 8],
+    /// Physical registers, not in stack order: significands, which are also the MMX registers.
+    significands: [u64; 8],
+    /// Their signs and exponents. Two arrays, because a value that is written in two parts and read
+    /// back at once as 16 bytes would stall the host's store forwarding.
+    sign_exponents: [u16; 8],
     /// Bit i set: physical register i is empty.
     empty: u8,
     /// Physical register that is ST(0), 0 to 7.
@@ -127,7 +150,8 @@ impl Default for Fpu {
 impl From<&FpuState> for Fpu {
     fn from(state: &FpuState) -> Self {
         let mut fpu = Self {
-            regs: state.regs.map(|(significand, sign_exponent)| F80 { significand, sign_exponent }),
+            significands: state.regs.map(|(significand, _)| significand),
+            sign_exponents: state.regs.map(|(_, sign_exponent)| sign_exponent),
             empty: state.empty,
             top: 0,
             control: state.control,
@@ -146,7 +170,7 @@ impl From<&FpuState> for Fpu {
 impl From<&Fpu> for FpuState {
     fn from(fpu: &Fpu) -> Self {
         Self {
-            regs: fpu.regs.map(|value| (value.significand, value.sign_exponent)),
+            regs: core::array::from_fn(|i| (fpu.significands[i], fpu.sign_exponents[i])),
             empty: fpu.empty,
             control: fpu.control,
             status: fpu.status_word(),
@@ -406,7 +430,8 @@ impl Fpu {
 
     /// FNINIT; the registers keep what they hold.
     fn init(&mut self) {
-        *self = Self { regs: self.regs, ..Self::default() };
+        let (significands, sign_exponents) = (self.significands, self.sign_exponents);
+        *self = Self { significands, sign_exponents, ..Self::default() };
     }
 
     #[inline]
@@ -420,9 +445,21 @@ impl Fpu {
         usize::from(self.top.wrapping_add(i) & 7)
     }
 
+    /// A physical register.
+    #[inline]
+    fn register(&self, i: usize) -> F80 {
+        F80 { significand: self.significands[i & 7], sign_exponent: self.sign_exponents[i & 7] }
+    }
+
+    #[inline]
+    fn set_register(&mut self, i: usize, value: F80) {
+        self.significands[i & 7] = value.significand;
+        self.sign_exponents[i & 7] = value.sign_exponent;
+    }
+
     #[inline]
     fn st(&self, i: u8) -> F80 {
-        self.regs[self.physical(i)]
+        self.register(self.physical(i))
     }
 
     #[inline]
@@ -433,7 +470,7 @@ impl Fpu {
     #[inline]
     fn set_st(&mut self, i: u8, value: F80) {
         let physical = self.physical(i);
-        self.regs[physical] = value;
+        self.set_register(physical, value);
         self.empty &= !(1 << physical);
     }
 
@@ -509,6 +546,8 @@ impl Fpu {
             if pop {
                 self.pop();
             }
+        } else {
+            m.probe_store::<N>()?;
         }
         self.finish(&cx);
         Ok(())
@@ -655,8 +694,12 @@ impl Fpu {
                 let value = arith::constant(&cx, modrm & 7);
                 self.push_with(cx, |_| value);
             }
-            // FXTRACT
-            0xf4 => self.replace_and_push(arith::extract),
+            // F2XM1, FYL2X, FPTAN, FPATAN, FXTRACT
+            0xf0 => self.unary(transcendental::exp2_minus_1),
+            0xf1 => self.binary_popping(transcendental::y_log2_x),
+            0xf2 => self.angle_and_push(transcendental::tan),
+            0xf3 => self.binary_popping(transcendental::atan),
+            0xf4 => self.replace_and_push(cx, |cx, x| Some(arith::extract(cx, x))),
             // FPREM1, FPREM
             0xf5 | 0xf8 => {
                 self.status &= !C2;
@@ -671,10 +714,14 @@ impl Fpu {
                 self.top = self.top.wrapping_add(1) & 7;
                 self.finish(&cx);
             }
-            // FSQRT, FRNDINT, FSCALE
+            // FYL2XP1, FSQRT, FSINCOS, FRNDINT, FSCALE, FSIN, FCOS
+            0xf9 => self.binary_popping(transcendental::y_log2_x_plus_1),
             0xfa => self.unary(arith::sqrt),
+            0xfb => self.angle_and_push(transcendental::sin_cos),
             0xfc => self.unary(arith::round_to_integer),
             0xfd => self.binary(arith::scale),
+            0xfe => self.angle(transcendental::sin),
+            0xff => self.angle(transcendental::cos),
             _ => return Err(Exception::INVALID_OPCODE),
         }
         Ok(())
@@ -706,20 +753,64 @@ impl Fpu {
         self.finish(&cx);
     }
 
-    /// Replaces ST(0) by the first result and pushes the second.
-    fn replace_and_push(&mut self, operation: impl FnOnce(&mut Context, F80) -> (F80, F80)) {
+    /// ST(1) := operation(ST(1), ST(0)), and pops.
+    fn binary_popping(&mut self, operation: impl FnOnce(&mut Context, F80, F80) -> F80) {
         let mut cx = self.context();
-        let results = if self.check_underflow(&mut cx, &[0]) {
-            [F80::INDEFINITE; 2]
-        } else if self.is_empty(7) {
-            operation(&mut cx, self.st(0)).into()
-        } else {
-            cx.raise(IE | SF | C1);
-            [F80::INDEFINITE; 2]
+        let value = match self.check_underflow(&mut cx, &[0, 1]) {
+            true => F80::INDEFINITE,
+            false => operation(&mut cx, self.st(1), self.st(0)),
         };
         if !cx.blocked() {
-            self.set_st(0, results[0]);
-            self.push(results[1]);
+            self.set_st(1, value);
+            self.pop();
+        }
+        self.finish(&cx);
+    }
+
+    /// FSIN and FCOS. `None` from the operation is an argument out of range: C2 is set, no more.
+    fn angle(&mut self, operation: impl FnOnce(&mut Context, F80) -> Option<F80>) {
+        let mut cx = self.context();
+        cx.determine(C2, 0);
+        let value = match self.check_underflow(&mut cx, &[0]) {
+            true => Some(F80::INDEFINITE),
+            false => operation(&mut cx, self.st(0)),
+        };
+        match value {
+            None => cx.determine(C2, C2),
+            Some(value) if !cx.blocked() => self.set_st(0, value),
+            Some(_) => {}
+        }
+        self.finish(&cx);
+    }
+
+    /// FPTAN and FSINCOS: as [`Fpu::angle`], with a second result.
+    fn angle_and_push(&mut self, operation: impl FnOnce(&mut Context, F80) -> Option<(F80, F80)>) {
+        let mut cx = self.context();
+        cx.determine(C2, 0);
+        self.replace_and_push(cx, operation);
+    }
+
+    /// Replaces ST(0) by the first result and pushes the second; or sets C2 if there is none.
+    fn replace_and_push(
+        &mut self,
+        mut cx: Context,
+        operation: impl FnOnce(&mut Context, F80) -> Option<(F80, F80)>,
+    ) {
+        let results = if self.check_underflow(&mut cx, &[0]) {
+            Some((F80::INDEFINITE, F80::INDEFINITE))
+        } else if self.is_empty(7) {
+            operation(&mut cx, self.st(0))
+        } else {
+            cx.raise(IE | SF | C1);
+            Some((F80::INDEFINITE, F80::INDEFINITE))
+        };
+        match results {
+            None => cx.determine(C2, C2),
+            Some((first, second)) if !cx.blocked() => {
+                self.set_st(0, first);
+                self.push(second);
+            }
+            Some(_) => {}
         }
         self.finish(&cx);
     }
@@ -734,25 +825,26 @@ impl Fpu {
     /// MMX register `i`. The instruction that reads it also calls [`Fpu::enter_mmx`].
     #[inline]
     pub fn mmx(&self, i: u8) -> u64 {
-        self.regs[usize::from(i & 7)].significand
+        self.significands[usize::from(i & 7)]
     }
 
     /// Writes MMX register `i`, whose exponent and sign become ones.
     #[inline]
     pub fn set_mmx(&mut self, i: u8, value: u64) {
         self.enter_mmx();
-        self.regs[usize::from(i & 7)] = F80 { significand: value, sign_exponent: 0xffff };
+        self.set_register(usize::from(i), F80 { significand: value, sign_exponent: 0xffff });
     }
 
-    /// EMMS: all registers are empty.
+    /// EMMS: TOP is 0, all registers are empty.
     #[inline]
     pub fn emms(&mut self) {
+        self.top = 0;
         self.empty = 0xff;
     }
 }
 
 /// The arithmetic instruction that ModR/M's reg field selects, for ST(0) and another operand.
-#[inline]
+#[inline(always)]
 fn operate(cx: &mut Context, op: u8, st0: F80, other: F80) -> F80 {
     match op {
         0 => arith::add(cx, st0, other),

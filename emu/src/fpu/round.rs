@@ -37,7 +37,6 @@ const EXPONENT_WRAP: i32 = 24576;
 
 const CONTROL_PRECISION: u16 = 0x300;
 const CONTROL_ROUNDING: u16 = 0xc00;
-const PRECISION_64: u16 = 0x300;
 
 /// The rounding control field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,10 +151,10 @@ impl Context {
         }
     }
 
-    /// Round to nearest with the full 64 bits, as all but a few programs compute.
+    /// Round to nearest, as all but a few programs compute.
     #[inline]
-    pub const fn is_default(&self) -> bool {
-        self.control & (CONTROL_ROUNDING | CONTROL_PRECISION) == PRECISION_64
+    pub const fn is_nearest(&self) -> bool {
+        self.control & CONTROL_ROUNDING == 0
     }
 
     /// The significand bits that precision control keeps.
@@ -285,21 +284,25 @@ impl Context {
         }
     }
 
-    /// [`Context::round`] for [`Context::is_default`] contexts and results in the normal range;
-    /// `None` sends the caller to the general path.
-    #[inline]
+    /// [`Context::round`] to nearest for results in the normal range; `None` sends the caller to the
+    /// general path.
+    #[inline(always)]
     pub fn round_fast(&mut self, negative: bool, exponent: i32, magnitude: u128) -> Option<F80> {
         const HALF: u64 = 1 << 63;
         let (high, low) = ((magnitude >> 64) as u64, magnitude as u64);
-        let up = low > HALF || (low == HALF && high & 1 != 0);
-        let (significand, carry) = high.overflowing_add(u64::from(up));
+        let dropped = 64 - self.precision();
+        let (kept, fraction) = match dropped {
+            0 => (high, low),
+            _ => (high >> dropped << dropped, high << (64 - dropped) | u64::from(low != 0)),
+        };
+        // No branch on what is as good as random.
+        let up = (fraction > HALF) | ((fraction == HALF) & (kept >> dropped & 1 != 0));
+        let (significand, carry) = kept.overflowing_add(u64::from(up) << dropped);
         let exponent = exponent + i32::from(carry);
         if !(1..i32::from(EXPONENT_MAX)).contains(&exponent) {
             return None;
         }
-        if low != 0 {
-            self.flags |= if up { PE | C1 } else { PE };
-        }
+        self.flags |= (u16::from(fraction != 0) * PE) | (u16::from(up) * C1);
         Some(F80::new(negative, exponent as u16, significand | u64::from(carry) << 63))
     }
 }

@@ -33,9 +33,24 @@ struct X87<'a> {
 }
 
 impl X87<'_> {
-    fn linear(&self, bytes: usize, write: bool) -> Result<u32> {
-        self.cpu.linear(self.u, bytes as u32, write)
+    /// The operand's address after its checks.
+    fn linear(&mut self, bytes: usize, write: bool) -> Result<u32> {
+        let at = self.cpu.linear(self.u, bytes as u32, write)?;
+        match bytes {
+            // An extended real is aligned as its significand is.
+            10 => self.cpu.check_alignment(at, 8, self.cpu.cpl == 3)?,
+            // Environments are tried at their end first.
+            11.. => probe_end(self.cpu, self.u, bytes as u32, write)?,
+            _ => {}
+        }
+        Ok(at)
     }
+}
+
+/// Raises what touching the last byte of a large operand would raise.
+fn probe_end(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<()> {
+    let last = cpu.check_segment(u.form & 7, cpu.wrap_offset(u, bytes - 1), 1, write)?;
+    if write { cpu.probe_write(last, 1) } else { cpu.probe_read(last, 1) }
 }
 
 impl fpu::Operands for X87<'_> {
@@ -46,6 +61,10 @@ impl fpu::Operands for X87<'_> {
     fn store<const N: usize>(&mut self, bytes: [u8; N]) -> Result<()> {
         let at = self.linear(N, true)?;
         self.cpu.write_array(at, &bytes)
+    }
+    fn probe_store<const N: usize>(&mut self) -> Result<()> {
+        let at = self.linear(N, true)?;
+        self.cpu.probe_write(at, N as u32)
     }
     fn set_ax(&mut self, value: u16) {
         self.cpu.regs.set(crate::cpu::regs::Reg::dword(gpr::EAX), value);
@@ -112,10 +131,9 @@ fn check_fxsr(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
     if at & 15 != 0 {
         return Err(Exception::GP0);
     }
-    // Faults are those of the last byte, then of the first.
-    let last = cpu.check_segment(u.form & 7, cpu.wrap_offset(u, FXSAVE as u32 - 1), 1, write)?;
-    for byte in [last, at] {
-        if write { cpu.probe_write(byte, 1)? } else { cpu.probe_read(byte, 1)? }
+    probe_end(cpu, u, FXSAVE as u32, write)?;
+    if write {
+        cpu.probe_write(at, 1)?;
     }
     Ok(at)
 }
@@ -221,14 +239,14 @@ impl simd::Operands for Simd<'_> {
     fn store_masked(&mut self, size: u8, value: u128, mask: u16) -> Result<()> {
         let edi = self.cpu.regs.r32(gpr::EDI);
         let offset = if self.u.addr16() { edi & 0xffff } else { edi };
-        let bytes = (0..u32::from(size)).filter(|i| mask >> i & 1 != 0);
-        for i in bytes.clone() {
-            let at = self.cpu.check_segment(self.u.form & 7, offset.wrapping_add(i), 1, true)?;
-            self.cpu.probe_write(at, 1)?;
+        // The whole operand must be writable, whatever the mask.
+        let at = self.cpu.check_segment(self.u.form & 7, offset, size.into(), true)?;
+        if size == 8 {
+            self.cpu.fpu.enter_mmx();
         }
-        for i in bytes {
-            let at = self.cpu.check_segment(self.u.form & 7, offset.wrapping_add(i), 1, true)?;
-            self.cpu.write(at, (value >> (8 * i)) as u8)?;
+        self.cpu.probe_write(at, size.into())?;
+        for i in (0..u32::from(size)).filter(|i| mask >> i & 1 != 0) {
+            self.cpu.write(at.wrapping_add(i), (value >> (8 * i)) as u8)?;
         }
         Ok(())
     }

@@ -270,6 +270,9 @@ pub trait Operands {
     fn set_arithmetic_flags(&mut self, flags: u32);
 }
 
+/// CVTPI2PS with a source in memory leaves the x87 unit alone.
+const CVTPI2PS: u8 = 0x2a;
+
 /// Carries out `row`. On an error nothing has changed, except that #XM (which the caller turns into
 /// #UD if `CR4.OSXMMEXCPT` is clear) leaves MXCSR's flags and MMX mode behind.
 pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
@@ -288,7 +291,7 @@ pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
         }
         Op::Float(f) => {
             let (mut dst, src) = fetch(form, insn, m)?;
-            if row.touches_mmx() {
+            if row.touches_mmx() && !(insn.memory && row.prefix == Prefix::None && row.opcode == CVTPI2PS) {
                 // Even if the operation faults, unlike a fault in memory.
                 m.enter_mmx();
             }
@@ -326,7 +329,7 @@ pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
     if form.dest == Dest::Rm && insn.memory {
         m.store(form.size, value, form.aligned)?;
     }
-    if row.touches_mmx() {
+    if row.touches_mmx() && !matches!(row.op, Op::Float(_)) {
         m.enter_mmx();
     }
     match (form.dest, insn.memory) {

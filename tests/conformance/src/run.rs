@@ -105,11 +105,16 @@ fn describe(form: &Form, case: &Case, host: &Outcome, differences: &[String]) ->
     let [a, c, d, b, sp, bp, si, di] = r.gpr;
     let _ = writeln!(s, "  before eax {a:08x} ecx {c:08x} edx {d:08x} ebx {b:08x} esp {sp:08x} ebp {bp:08x} esi {si:08x} edi {di:08x}");
     let _ = writeln!(s, "         eip {:08x} [{}] es cs ss ds fs gs {:x?}; host ended {:x?} at {:x}", r.eip, flag::names(r.eflags), r.seg, host.end, host.regs.eip);
-    if form.group != "integer" {
-        let f = &r.fx;
+    let f = &r.fx;
+    if ["x87", "mmx"].contains(&form.group) {
         let _ = writeln!(s, "         x87 control {:04x} status {:04x} valid {:02x} mxcsr {:04x}", f.control, f.status, f.valid, f.mxcsr);
         for (i, (m, e)) in f.st.iter().enumerate() {
-            let _ = writeln!(s, "         st{i} {e:04x}:{m:016x}  xmm{i} {:032x}", f.xmm[i]);
+            let _ = writeln!(s, "         st{i} {e:04x}:{m:016x}");
+        }
+    }
+    if form.group == "sse" {
+        for (i, x) in f.xmm.iter().enumerate() {
+            let _ = writeln!(s, "         xmm{i} {x:032x}");
         }
     }
     for line in differences {
