@@ -8,6 +8,7 @@ use crate::cpu::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, Seg
 use crate::dispatch::Uop;
 use crate::exception::{Exception, Result};
 use crate::fpu::{self, Outcome};
+use crate::mmu::walk::Access;
 use crate::simd::{self, Unit, mxcsr};
 
 /// Bytes of an FXSAVE image.
@@ -39,8 +40,13 @@ impl X87<'_> {
         match bytes {
             // An extended real is aligned as its significand is.
             10 => self.cpu.check_alignment(at, 8, self.cpu.cpl == 3)?,
-            // Environments are tried at their end first.
-            11.. => probe_end(self.cpu, self.u, bytes as u32, write)?,
+            // Environments are tried at both ends.
+            11.. => {
+                let part = if bytes % 4 == 0 { 4 } else { 2 };
+                self.cpu.check_alignment(at, part, self.cpu.cpl == 3)?;
+                self.cpu.probe(at, 1, Access { write, user: self.cpu.cpl == 3 })?;
+                probe_end(self.cpu, self.u, bytes as u32, write)?;
+            }
             _ => {}
         }
         Ok(at)
@@ -50,7 +56,7 @@ impl X87<'_> {
 /// Raises what touching the last byte of a large operand would raise.
 fn probe_end(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<()> {
     let last = cpu.check_segment(u.form & 7, cpu.wrap_offset(u, bytes - 1), 1, write)?;
-    if write { cpu.probe_write(last, 1) } else { cpu.probe_read(last, 1) }
+    cpu.probe(last, 1, Access { write, user: cpu.cpl == 3 })
 }
 
 impl fpu::Operands for X87<'_> {
@@ -239,11 +245,11 @@ impl simd::Operands for Simd<'_> {
     fn store_masked(&mut self, size: u8, value: u128, mask: u16) -> Result<()> {
         let edi = self.cpu.regs.r32(gpr::EDI);
         let offset = if self.u.addr16() { edi & 0xffff } else { edi };
-        // The whole operand must be writable, whatever the mask.
-        let at = self.cpu.check_segment(self.u.form & 7, offset, size.into(), true)?;
+        // MMX mode comes before any fault. The whole operand must be writable, whatever the mask.
         if size == 8 {
             self.cpu.fpu.enter_mmx();
         }
+        let at = self.cpu.check_segment(self.u.form & 7, offset, size.into(), true)?;
         self.cpu.probe_write(at, size.into())?;
         for i in (0..u32::from(size)).filter(|i| mask >> i & 1 != 0) {
             self.cpu.write(at.wrapping_add(i), (value >> (8 * i)) as u8)?;
