@@ -42,9 +42,8 @@ impl X87<'_> {
             10 => self.cpu.check_alignment(at, 8, self.cpu.cpl == 3)?,
             // Environments are tried at both ends.
             11.. => {
-                let part = if bytes % 4 == 0 { 4 } else { 2 };
-                self.cpu.check_alignment(at, part, self.cpu.cpl == 3)?;
-                self.cpu.probe(at, 1, Access { write, user: self.cpu.cpl == 3 })?;
+                let part = if bytes.is_multiple_of(4) { 4 } else { 2 };
+                self.cpu.probe(at, part, Access { write, user: self.cpu.cpl == 3 })?;
                 probe_end(self.cpu, self.u, bytes as u32, write)?;
             }
             _ => {}
@@ -132,8 +131,9 @@ fn check_fxsr(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
     if cpu.cr0 & CR0_TS != 0 {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
+    let base = cpu.segment_base(u);
+    cpu.check_alignment(base.wrapping_add(cpu.offset(u)), 4, cpu.cpl == 3)?;
     let at = cpu.linear(u, FXSAVE as u32, write)?;
-    cpu.check_alignment(at, 4, cpu.cpl == 3)?;
     if at & 15 != 0 {
         return Err(Exception::GP0);
     }
@@ -250,7 +250,9 @@ impl simd::Operands for Simd<'_> {
             self.cpu.fpu.enter_mmx();
         }
         let at = self.cpu.check_segment(self.u.form & 7, offset, size.into(), true)?;
-        self.cpu.probe_write(at, size.into())?;
+        for part in (0..size).step_by(8) {
+            self.cpu.probe_write(at.wrapping_add(part.into()), 8)?;
+        }
         for i in (0..u32::from(size)).filter(|i| mask >> i & 1 != 0) {
             self.cpu.write(at.wrapping_add(i), (value >> (8 * i)) as u8)?;
         }
@@ -271,7 +273,7 @@ impl simd::Operands for Simd<'_> {
     }
 }
 
-fn check_unit(cpu: &mut Cpu, row: &simd::Row) -> Result<()> {
+fn check_unit(cpu: &mut Cpu, row: &simd::Row, memory: bool) -> Result<()> {
     let unavailable = match row.unit() {
         Unit::None => return Ok(()),
         Unit::Mmx => cpu.cr0 & CR0_EM != 0,
@@ -283,7 +285,7 @@ fn check_unit(cpu: &mut Cpu, row: &simd::Row) -> Result<()> {
     if cpu.cr0 & CR0_TS != 0 {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
-    if row.touches_mmx() || matches!(row.op, simd::Op::Emms) {
+    if row.uses_mmx(memory) || matches!(row.op, simd::Op::Emms) {
         check_pending(cpu)?;
     }
     Ok(())
@@ -291,7 +293,7 @@ fn check_unit(cpu: &mut Cpu, row: &simd::Row) -> Result<()> {
 
 fn simd_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let row = &simd::TABLE[(u.imm >> 16) as usize];
-    check_unit(cpu, row)?;
+    check_unit(cpu, row, u.is_mem())?;
     let modrm = (u.imm >> 8) as u8;
     let insn = simd::Insn { reg: modrm >> 3 & 7, rm: modrm & 7, imm: u.imm as u8, memory: u.is_mem() };
     simd::execute(row, &insn, &mut Simd { cpu, u }).map_err(|e| match e {

@@ -44,8 +44,8 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
         b.flavour = Flavour::NotCode;
     }
     let mut p = b.prefixes();
-    // Some processors let LOCK VERW pass.
-    p.lock = row.name != "verw" && b.rng.one_in(if row.attr & Attr::LOCK != 0 { 4 } else { 24 });
+    // Some processors let LOCK VERW pass, and take LOCK MOV CR0 for MOV CR8.
+    p.lock = row.name != "verw" && !(row.two && matches!(row.opcode, 0x20 | 0x22)) && b.rng.one_in(if row.attr & Attr::LOCK != 0 { 4 } else { 24 });
     if row.attr & Attr::F3 != 0 {
         p.rep = Some(0xf3);
     } else if b.rng.one_in(if string { 2 } else { 12 }) && rep_is_ignored(row) {

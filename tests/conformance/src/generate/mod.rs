@@ -1,6 +1,7 @@
 //! Makes cases from the emulator's own instruction tables: a new row is tested by being there.
 
 mod integer;
+mod sequence;
 mod simd;
 mod x87;
 
@@ -19,6 +20,8 @@ pub enum Kind {
     X87Memory(u8, u8),
     /// An x87 instruction on registers: opcode, ModR/M byte.
     X87Register(u8, u8),
+    /// Several plain integer instructions after one another.
+    Sequence,
     /// A row of the SIMD table.
     Simd(&'static env86_emu::simd::Row),
 }
@@ -59,6 +62,11 @@ pub fn forms() -> Vec<Form> {
             title: format!("{row:?}"),
             kind: Kind::Integer(row),
         });
+    }
+    // As many as a hundred forms' cases.
+    for i in 0..100 {
+        let title = format!("sequence {i}");
+        forms.push(Form { group: "integer sequences", name: "sequence".to_string(), title, kind: Kind::Sequence });
     }
     for opcode in 0xd8..=0xdf {
         for reg in 0..8 {
@@ -147,6 +155,7 @@ pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) 
     b.registers();
     match form.kind {
         Kind::Integer(row) => integer::case(&mut b, row, patterns),
+        Kind::Sequence => sequence::case(&mut b, patterns),
         Kind::X87Memory(opcode, reg) => x87::memory(&mut b, opcode, reg, patterns),
         Kind::X87Register(opcode, modrm) => x87::register(&mut b, opcode, modrm, patterns),
         Kind::Simd(row) => simd::case(&mut b, row, patterns),

@@ -123,7 +123,11 @@ pub(super) fn memory(b: &mut Builder, opcode: u8, reg: u8, patterns: &Patterns) 
     let p = prefixes(b);
     b.emit_prefixes(p);
     b.bytes.push(opcode);
-    let at = b.address(p.addr16);
+    let mut at = b.address(p.addr16);
+    // Where a 16-bit address wraps within an operand, processors differ.
+    if p.addr16 && at > 0xffe0 {
+        at -= 32;
+    }
     let bytes = b.memory(reg, at, p.addr16);
     b.bytes.extend(bytes);
     let operand = match (opcode, reg) {
