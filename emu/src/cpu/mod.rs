@@ -154,6 +154,8 @@ pub struct Cpu {
     pub(crate) watch: Watch,
     pub(crate) halted: bool,
     pub(crate) shadow: bool,
+    /// TF was set when the current instruction began, and it is no software interrupt.
+    pub(crate) stepping: bool,
     pub(crate) sysenter_cs: u32,
     pub(crate) sysenter_esp: u32,
     pub(crate) sysenter_eip: u32,
@@ -210,6 +212,7 @@ impl Cpu {
             watch: Watch::default(),
             halted: false,
             shadow: false,
+            stepping: false,
             sysenter_cs: 0,
             sysenter_esp: 0,
             sysenter_eip: 0,

@@ -350,8 +350,10 @@ fn interrupt(cpu: &mut Cpu, u: &Uop, vector: u8, source: InterruptSource) -> Res
     let start = cpu.eip;
     cpu.eip = cpu.next_eip(u);
     let delivered = cpu.software_interrupt(vector, source);
-    if delivered.is_err() {
-        cpu.eip = start;
+    match delivered {
+        // The handler runs with TF clear, from its first instruction on.
+        Ok(()) => cpu.stepping = false,
+        Err(_) => cpu.eip = start,
     }
     delivered
 }

@@ -290,6 +290,7 @@ pub(super) fn load_numbered(cpu: &mut Cpu, number: u8, selector: u16) -> Result<
     cpu.load_segment(name, selector)?;
     if name == SegName::SS {
         cpu.shadow = true;
+        cpu.stepping = false;
         cpu.attention = true;
     }
     Ok(())

@@ -25,6 +25,10 @@ const ES: u8 = SegName::ES as u8;
 trait Element: 'static {
     /// REPE and REPNE end at an unequal or equal element.
     const COMPARES: bool = false;
+    /// What is checked even if the count is zero.
+    fn check(_: &mut Cpu) -> Result<()> {
+        Ok(())
+    }
     /// One element.
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()>;
     /// Up to `count` elements at once; how many it did, 0 if it cannot.
@@ -67,7 +71,9 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
 }
 
 fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
-    let mut left = MOST_ELEMENTS;
+    // Single steps and data breakpoints trap after each element.
+    E::check(cpu)?;
+    let mut left = if cpu.stepping { 1 } else { MOST_ELEMENTS };
     loop {
         let ecx = cpu.regs.r32(gpr::ECX);
         let count = if u.addr16() { ecx & 0xffff } else { ecx };
@@ -211,9 +217,10 @@ struct Cmps<T>(P<T>);
 impl<T: Int> Element for Cmps<T> {
     const COMPARES: bool = true;
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
-        let a = source::<T>(cpu, u)?;
+        // The operand at EDI is read first.
         let at = destination::<T>(cpu, u, false)?;
         let b = cpu.read::<T>(at)?;
+        let a = source::<T>(cpu, u)?;
         compare(cpu, a, b);
         advance::<T>(cpu, u, gpr::ESI, 1);
         advance::<T>(cpu, u, gpr::EDI, 1);
@@ -242,6 +249,9 @@ fn dx(cpu: &Cpu) -> u16 {
 struct Ins<T>(P<T>);
 
 impl<T: Int> Element for Ins<T> {
+    fn check(cpu: &mut Cpu) -> Result<()> {
+        cpu.check_io(dx(cpu), T::BYTES)
+    }
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
         cpu.check_io(dx(cpu), T::BYTES)?;
         let at = destination::<T>(cpu, u, true)?;
@@ -257,6 +267,9 @@ impl<T: Int> Element for Ins<T> {
 struct Outs<T>(P<T>);
 
 impl<T: Int> Element for Outs<T> {
+    fn check(cpu: &mut Cpu) -> Result<()> {
+        cpu.check_io(dx(cpu), T::BYTES)
+    }
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
         cpu.check_io(dx(cpu), T::BYTES)?;
         let v = source::<T>(cpu, u)?;

@@ -74,6 +74,8 @@ impl Attr {
     pub const SYSTEM: u16 = 1 << 5;
     /// Sixteen opcodes, a condition in the low four bits.
     pub const CONDITION: u16 = 1 << 6;
+    /// With none of 66, F2 and F3.
+    pub const PLAIN: u16 = 1 << 7;
 }
 
 pub(crate) type Lower = fn(&mut Builder, &Insn);
@@ -323,7 +325,8 @@ pub static TABLE: &[Row] = &[
     // Floating point.
     one(0x9b, "wait", &[], 0, float::wait),
     one(0xd8, "x87", &[M], E, float::x87),
-    two(0xae, "fxsave", &[M], A::MEM, float::fxsave).reg(0), two(0xae, "fxrstor", &[M], A::MEM, float::fxrstor).reg(1),
+    two(0xae, "fxsave", &[M], A::MEM | A::PLAIN, float::fxsave).reg(0),
+    two(0xae, "fxrstor", &[M], A::MEM | A::PLAIN, float::fxrstor).reg(1),
 ];
 
 /// Whether a ModR/M byte follows the opcode (SDM volume 2, tables ).
