@@ -46,7 +46,13 @@ fn undefined(name: &str) -> u32 {
 }
 
 /// The differences, ours first, as lines to read.
-pub fn differences(name: &str, ours: &Outcome, host: &Outcome, our_memory: &Image, host_memory: &Image) -> Vec<String> {
+pub fn differences(
+    name: &str,
+    ours: &Outcome,
+    host: &Outcome,
+    our_memory: &Image,
+    host_memory: &Image,
+) -> Vec<String> {
     let mut d = Vec::new();
     let fetch = |end| match end {
         End::Vector(PAGE_FAULT, error, cr2) => End::Vector(PAGE_FAULT, error & !FETCH, cr2),
@@ -126,7 +132,9 @@ pub fn differences(name: &str, ours: &Outcome, host: &Outcome, our_memory: &Imag
 
 /// The same extended real, or one next to it.
 fn are_neighbours(a: (u64, u16), b: (u64, u16)) -> bool {
-    let key = |(significand, exponent): (u64, u16)| u128::from(exponent) << 63 | u128::from(significand & !(1 << 63));
+    let key = |(significand, exponent): (u64, u16)| {
+        u128::from(exponent) << 63 | u128::from(significand & !(1 << 63))
+    };
     key(a).abs_diff(key(b)) <= 1
 }
 

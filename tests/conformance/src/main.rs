@@ -15,7 +15,8 @@ struct Options {
 }
 
 fn options() -> Result<Options, String> {
-    let mut o = Options { plan: Plan { cases: 1000, seed: 1, show: 1 }, only: None, group: None, write: None };
+    let mut o =
+        Options { plan: Plan { cases: 1000, seed: 1, show: 1 }, only: None, group: None, write: None };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().ok_or(format!("{arg} needs a value"))?;
@@ -57,21 +58,25 @@ fn run(o: &Options) -> Result<u64, String> {
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
     let mut groups: BTreeMap<&str, Line> = BTreeMap::new();
     for form in generate::forms() {
-        if o.only.as_ref().is_some_and(|n| *n != form.name) || o.group.as_ref().is_some_and(|g| g != form.group) {
+        if o.only.as_ref().is_some_and(|n| *n != form.name)
+            || o.group.as_ref().is_some_and(|g| g != form.group)
+        {
             continue;
         }
         let tally = bench.form(&form, o.plan);
         for s in &tally.shown {
             println!("{s}");
         }
-        for line in [lines.entry((form.group, form.name)).or_default(), groups.entry(form.group).or_default()] {
+        for line in [lines.entry((form.group, form.name)).or_default(), groups.entry(form.group).or_default()]
+        {
             line.forms += 1;
             line.cases += tally.cases;
             line.faults += tally.faults;
             line.mismatches += tally.mismatches;
         }
     }
-    let mut table = String::from("| group | forms | cases | of them faults | mismatches |\n|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| group | forms | cases | of them faults | mismatches |\n|---|---|---|---|---|\n");
     for (group, l) in &groups {
         let _ = writeln!(table, "| {group} | {} | {} | {} | {} |", l.forms, l.cases, l.faults, l.mismatches);
     }
