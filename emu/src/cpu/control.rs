@@ -139,8 +139,12 @@ impl Cpu {
     /// RETF, releasing `release` bytes of parameters.
     pub(crate) fn far_return(&mut self, wide: bool, release: u32) -> Result<()> {
         let mut stack = self.stack();
+        // Of two values that cannot be read the selector faults first.
+        let mut above = stack;
+        above.skip(if wide { 4 } else { 2 });
+        let selector = above.pop_sized(self, wide)? as u16;
         let offset = stack.pop_sized(self, wide)?;
-        let selector = stack.pop_sized(self, wide)? as u16;
+        stack = above;
         if self.real_segments() {
             stack.skip(release);
             self.real_far_jump(selector, offset)?;
@@ -148,18 +152,17 @@ impl Cpu {
             return Ok(());
         }
         let rpl = (selector & 3) as u8;
-        let mut code = self.return_code(selector)?;
+        stack.skip(release);
         if rpl == self.cpl {
+            let mut code = self.return_code(selector)?;
             Self::check_target(offset, &code)?;
             self.mark_accessed(&mut code)?;
-            stack.skip(release);
             self.load_code(&code, selector, rpl, offset);
             self.commit(&stack);
             return Ok(());
         }
-        stack.skip(release);
-        let esp = stack.pop_sized(self, wide)?;
-        let ss_selector = stack.pop_sized(self, wide)? as u16;
+        let (esp, ss_selector) = self.outer_stack(stack, wide)?;
+        let mut code = self.return_code(selector)?;
         let ss = self.stack_segment(ss_selector, rpl, Exception::protection)?;
         Self::check_target(offset, &code)?;
         self.mark_accessed(&mut code)?;
@@ -174,6 +177,14 @@ impl Cpu {
         Ok(())
     }
 
+    /// The outer stack's ESP and SS, which a return reads before it looks at the code selector.
+    fn outer_stack(&mut self, mut stack: Stack, wide: bool) -> Result<(u32, u16)> {
+        let mut above = stack;
+        above.skip(if wide { 4 } else { 2 });
+        let selector = above.pop_sized(self, wide)? as u16;
+        Ok((stack.pop_sized(self, wide)?, selector))
+    }
+
     /// IRET.
     pub(crate) fn interrupt_return(&mut self, wide: bool, next: u32) -> Result<()> {
         if self.cr0 & CR0_PE == 0 || self.vm86() {
@@ -185,15 +196,21 @@ impl Cpu {
             return self.switch_task(tss, selector, Reason::Return, next, self.flags.get());
         }
         let mut stack = self.stack();
+        let size = if wide { 4 } else { 2 };
+        let (mut second, mut third) = (stack, stack);
+        second.skip(size);
+        third.skip(2 * size);
+        // Of three values that cannot be read the last faults first.
+        let new_flags = third.pop_sized(self, wide)?;
+        let selector = second.pop_sized(self, wide)? as u16;
         let offset = stack.pop_sized(self, wide)?;
-        let selector = stack.pop_sized(self, wide)? as u16;
-        let new_flags = stack.pop_sized(self, wide)?;
+        stack = third;
         if wide && new_flags & flags::VM != 0 && self.cpl == 0 {
             return self.return_to_vm86(stack, offset, selector, new_flags);
         }
         let rpl = (selector & 3) as u8;
-        let mut code = self.return_code(selector)?;
         if rpl == self.cpl {
+            let mut code = self.return_code(selector)?;
             Self::check_target(offset, &code)?;
             self.mark_accessed(&mut code)?;
             self.set_returned_flags(new_flags, wide);
@@ -201,8 +218,8 @@ impl Cpu {
             self.commit(&stack);
             return Ok(());
         }
-        let esp = stack.pop_sized(self, wide)?;
-        let ss_selector = stack.pop_sized(self, wide)? as u16;
+        let (esp, ss_selector) = self.outer_stack(stack, wide)?;
+        let mut code = self.return_code(selector)?;
         let ss = self.stack_segment(ss_selector, rpl, Exception::protection)?;
         Self::check_target(offset, &code)?;
         self.mark_accessed(&mut code)?;

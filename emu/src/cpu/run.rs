@@ -65,8 +65,8 @@ impl Cpu {
             if self.budget <= 0 {
                 return Ok(Exit::Budget);
             }
-            let stepping = self.flags.system & flags::TF != 0;
-            let alone = self.shadow || stepping || self.watch.code || self.watch.data;
+            self.stepping = self.flags.system & flags::TF != 0;
+            let alone = self.shadow || self.stepping || self.watch.code || self.watch.data;
             self.shadow = false;
             if self.watch.code && self.code_breakpoint() {
                 self.raise(Exception::DEBUG)?;
@@ -101,7 +101,7 @@ impl Cpu {
                     if !alone && matches!(why, Why::Resolve | Why::ResolveFar) {
                         link = Some((self.exit_link, why == Why::ResolveFar));
                     }
-                    let trapped = self.dr6_pending | if stepping { super::debug::DR6_BS } else { 0 };
+                    let trapped = self.dr6_pending | if self.stepping { super::debug::DR6_BS } else { 0 };
                     if trapped != 0 {
                         self.dr6_pending = 0;
                         self.dr[6] |= trapped;

@@ -354,7 +354,8 @@ impl Cpu {
         for name in [SegName::ES, SegName::DS, SegName::FS, SegName::GS] {
             let s = *self.segment(name);
             let conforming = s.access & (CODE | CONFORMING) == CODE | CONFORMING;
-            if !s.null && !conforming && (s.access >> 5 & 3) < self.cpl {
+            // A null selector's privilege bits go too.
+            if s.null || !conforming && (s.access >> 5 & 3) < self.cpl {
                 self.set_segment(name, null_segment(0));
             }
         }

@@ -61,6 +61,8 @@ pub trait Operands {
     fn load<const N: usize>(&mut self) -> Result<[u8; N]>;
     /// Writes the memory operand, wholly or not at all.
     fn store<const N: usize>(&mut self, bytes: [u8; N]) -> Result<()>;
+    /// Raises what writing the memory operand would raise.
+    fn probe_store<const N: usize>(&mut self) -> Result<()>;
     /// Writes AX.
     fn set_ax(&mut self, value: u16);
     /// EFLAGS, of which CF, PF and ZF matter.
@@ -86,6 +88,22 @@ enum Kind {
     Control,
     /// It computes or moves values.
     Operation,
+}
+
+/// The encoding means something; all others are #UD, whatever waits.
+pub const fn is_valid(opcode: u8, modrm: u8) -> bool {
+    match (opcode, modrm) {
+        (0xd9, 0..0xc0) => modrm >> 3 & 7 != 1,
+        (0xdb, 0..0xc0) => !matches!(modrm >> 3 & 7, 4 | 6),
+        (0xdd, 0..0xc0) => modrm >> 3 & 7 != 5,
+        (0xd9, _) => !matches!(modrm, 0xd1..=0xd7 | 0xe2 | 0xe3 | 0xe6 | 0xe7 | 0xef),
+        (0xda, 0xe0..) => modrm == 0xe9,
+        (0xdb, _) => !matches!(modrm, 0xe5..=0xe7 | 0xf8..),
+        (0xdd, _) => modrm < 0xf0,
+        (0xde, 0xd8..=0xdf) => modrm == 0xd9,
+        (0xdf, _) => !matches!(modrm, 0xe1..=0xe7 | 0xf8..),
+        _ => true,
+    }
 }
 
 /// The instruction waits for (and is interrupted by) pending exceptions: all but the FN forms.
@@ -528,6 +546,8 @@ impl Fpu {
             if pop {
                 self.pop();
             }
+        } else {
+            m.probe_store::<N>()?;
         }
         self.finish(&cx);
         Ok(())

@@ -46,6 +46,9 @@ impl Operands for World {
         self.memory[..N].copy_from_slice(&bytes);
         Ok(())
     }
+    fn probe_store<const N: usize>(&mut self) -> Result<()> {
+        Ok(())
+    }
     fn set_ax(&mut self, value: u16) {
         self.ax = value;
     }
@@ -460,6 +463,9 @@ impl Operands for Faulting {
         Err(Exception::page_fault(0))
     }
     fn store<const N: usize>(&mut self, _: [u8; N]) -> Result<()> {
+        Err(Exception::page_fault(2))
+    }
+    fn probe_store<const N: usize>(&mut self) -> Result<()> {
         Err(Exception::page_fault(2))
     }
     fn set_ax(&mut self, _: u16) {}

@@ -8,6 +8,7 @@ use crate::cpu::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, Seg
 use crate::dispatch::Uop;
 use crate::exception::{Exception, Result};
 use crate::fpu::{self, Outcome};
+use crate::mmu::walk::Access;
 use crate::simd::{self, Unit, mxcsr};
 
 /// Bytes of an FXSAVE image.
@@ -33,9 +34,28 @@ struct X87<'a> {
 }
 
 impl X87<'_> {
-    fn linear(&self, bytes: usize, write: bool) -> Result<u32> {
-        self.cpu.linear(self.u, bytes as u32, write)
+    /// The operand's address after its checks.
+    fn linear(&mut self, bytes: usize, write: bool) -> Result<u32> {
+        let at = self.cpu.linear(self.u, bytes as u32, write)?;
+        match bytes {
+            // An extended real is aligned as its significand is.
+            10 => self.cpu.check_alignment(at, 8, self.cpu.cpl == 3)?,
+            // Environments are tried at both ends.
+            11.. => {
+                let part = if bytes.is_multiple_of(4) { 4 } else { 2 };
+                self.cpu.probe(at, part, Access { write, user: self.cpu.cpl == 3 })?;
+                probe_end(self.cpu, self.u, bytes as u32, write)?;
+            }
+            _ => {}
+        }
+        Ok(at)
     }
+}
+
+/// Raises what touching the last byte of a large operand would raise.
+fn probe_end(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<()> {
+    let last = cpu.check_segment(u.form & 7, cpu.wrap_offset(u, bytes - 1), 1, write)?;
+    cpu.probe(last, 1, Access { write, user: cpu.cpl == 3 })
 }
 
 impl fpu::Operands for X87<'_> {
@@ -46,6 +66,10 @@ impl fpu::Operands for X87<'_> {
     fn store<const N: usize>(&mut self, bytes: [u8; N]) -> Result<()> {
         let at = self.linear(N, true)?;
         self.cpu.write_array(at, &bytes)
+    }
+    fn probe_store<const N: usize>(&mut self) -> Result<()> {
+        let at = self.linear(N, true)?;
+        self.cpu.probe_write(at, N as u32)
     }
     fn set_ax(&mut self, value: u16) {
         self.cpu.regs.set(crate::cpu::regs::Reg::dword(gpr::EAX), value);
@@ -100,15 +124,24 @@ pub(super) fn wait(b: &mut Builder, i: &Insn) {
     });
 }
 
-fn check_fxsr(cpu: &Cpu, u: &Uop, write: bool) -> Result<u32> {
+fn check_fxsr(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
     if cpu.cr0 & CR0_EM != 0 {
         return Err(Exception::INVALID_OPCODE);
     }
     if cpu.cr0 & CR0_TS != 0 {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
+    let base = cpu.segment_base(u);
+    cpu.check_alignment(base.wrapping_add(cpu.offset(u)), 4, cpu.cpl == 3)?;
     let at = cpu.linear(u, FXSAVE as u32, write)?;
-    if at & 15 == 0 { Ok(at) } else { Err(Exception::GP0) }
+    if at & 15 != 0 {
+        return Err(Exception::GP0);
+    }
+    probe_end(cpu, u, FXSAVE as u32, write)?;
+    if write {
+        cpu.probe_write(at, 1)?;
+    }
+    Ok(at)
 }
 
 pub(super) fn fxsave(b: &mut Builder, i: &Insn) {
@@ -212,14 +245,16 @@ impl simd::Operands for Simd<'_> {
     fn store_masked(&mut self, size: u8, value: u128, mask: u16) -> Result<()> {
         let edi = self.cpu.regs.r32(gpr::EDI);
         let offset = if self.u.addr16() { edi & 0xffff } else { edi };
-        let bytes = (0..u32::from(size)).filter(|i| mask >> i & 1 != 0);
-        for i in bytes.clone() {
-            let at = self.cpu.check_segment(self.u.form & 7, offset.wrapping_add(i), 1, true)?;
-            self.cpu.probe_write(at, 1)?;
+        // MMX mode comes before any fault. The whole operand must be writable, whatever the mask.
+        if size == 8 {
+            self.cpu.fpu.enter_mmx();
         }
-        for i in bytes {
-            let at = self.cpu.check_segment(self.u.form & 7, offset.wrapping_add(i), 1, true)?;
-            self.cpu.write(at, (value >> (8 * i)) as u8)?;
+        let at = self.cpu.check_segment(self.u.form & 7, offset, size.into(), true)?;
+        for part in (0..size).step_by(8) {
+            self.cpu.probe_write(at.wrapping_add(part.into()), 8)?;
+        }
+        for i in (0..u32::from(size)).filter(|i| mask >> i & 1 != 0) {
+            self.cpu.write(at.wrapping_add(i), (value >> (8 * i)) as u8)?;
         }
         Ok(())
     }
@@ -238,7 +273,7 @@ impl simd::Operands for Simd<'_> {
     }
 }
 
-fn check_unit(cpu: &mut Cpu, row: &simd::Row) -> Result<()> {
+fn check_unit(cpu: &mut Cpu, row: &simd::Row, memory: bool) -> Result<()> {
     let unavailable = match row.unit() {
         Unit::None => return Ok(()),
         Unit::Mmx => cpu.cr0 & CR0_EM != 0,
@@ -250,7 +285,7 @@ fn check_unit(cpu: &mut Cpu, row: &simd::Row) -> Result<()> {
     if cpu.cr0 & CR0_TS != 0 {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
-    if row.touches_mmx() || matches!(row.op, simd::Op::Emms) {
+    if row.uses_mmx(memory) || matches!(row.op, simd::Op::Emms) {
         check_pending(cpu)?;
     }
     Ok(())
@@ -258,7 +293,7 @@ fn check_unit(cpu: &mut Cpu, row: &simd::Row) -> Result<()> {
 
 fn simd_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let row = &simd::TABLE[(u.imm >> 16) as usize];
-    check_unit(cpu, row)?;
+    check_unit(cpu, row, u.is_mem())?;
     let modrm = (u.imm >> 8) as u8;
     let insn = simd::Insn { reg: modrm >> 3 & 7, rm: modrm & 7, imm: u.imm as u8, memory: u.is_mem() };
     simd::execute(row, &insn, &mut Simd { cpu, u }).map_err(|e| match e {

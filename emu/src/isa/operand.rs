@@ -180,7 +180,8 @@ impl Cpu {
         self.write(at, v)
     }
 
-    fn wrap_offset(&self, u: &Uop, delta: u32) -> u32 {
+    /// The memory operand's offset `delta` bytes on.
+    pub(crate) fn wrap_offset(&self, u: &Uop, delta: u32) -> u32 {
         let offset = self.offset(u).wrapping_add(delta);
         if u.addr16() { offset & 0xffff } else { offset }
     }
@@ -226,6 +227,11 @@ impl Cpu {
     /// The EIP of the instruction `u`.
     pub(crate) fn this_eip(&self, u: &Uop) -> u32 {
         self.eip.wrapping_add(u.eip.into())
+    }
+
+    /// Base of the memory operand's segment.
+    pub(crate) fn segment_base(&self, u: &Uop) -> u32 {
+        self.seg[usize::from(u.form & 7) % 6].arch.base
     }
 
     /// Selector of the memory operand's segment.

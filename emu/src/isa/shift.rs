@@ -51,7 +51,7 @@ impl Shift for Shr {
         let x = a.zext();
         let r = x >> count;
         if FLAGS {
-            f.set_result(T::truncate(r), x >> (count - 1) & 1 != 0, top::<T>(x ^ (r << 1)));
+            f.set_result(T::truncate(r), x >> (count - 1) & 1 != 0, top::<T>(r ^ (r << 1)));
         }
         T::truncate(r)
     }
@@ -210,7 +210,7 @@ fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn) {
         b.reads_flags();
     }
     if mem {
-        b.barrier();
+        b.leaves();
     }
 }
 
@@ -257,7 +257,7 @@ pub(super) fn rcr(b: &mut Builder, i: &Insn) {
 }
 
 /// SHLD and SHRD by `count`. For 16-bit operands a count above 16 is undefined by the manuals; the
-/// bits that come in are then again those of the destination, as hardware has it.
+/// bits that come in are then again those of the source, as AMD's processors have it.
 fn double<T: Int, const LEFT: bool>(cpu: &mut Cpu, u: &Uop, count: u32) -> Result<()> {
     let count = count & 31;
     cpu.probe_rm::<T>(u)?;
@@ -267,16 +267,19 @@ fn double<T: Int, const LEFT: bool>(cpu: &mut Cpu, u: &Uop, count: u32) -> Resul
     let (a, b) = (u64::from(cpu.get_rm::<T>(u)?.zext()), u64::from(cpu.regs.get::<T>(u.src).zext()));
     let n = T::BITS;
     let (r, cf) = if LEFT {
-        let x = if n == 16 { a << 32 | b << 16 | a } else { a << 32 | b };
+        let x = if n == 16 { a << 32 | b << 16 | b } else { a << 32 | b };
         let shifted = u128::from(x) << count;
         ((shifted >> 32) as u32, shifted >> (32 + n) & 1 != 0)
     } else {
-        let x = if n == 16 { a << 32 | b << 16 | a } else { b << 32 | a };
+        let x = if n == 16 { b << 32 | b << 16 | a } else { b << 32 | a };
         ((x >> count) as u32, x >> (count - 1) & 1 != 0)
     };
     let r = T::truncate(r);
     cpu.set_rm(u, r)?;
-    let of = top::<T>(r.zext() ^ if LEFT { a as u32 } else { r.zext() << 1 });
+    // Counts past the width lose the carry; to the left OF no longer sees the result's sign.
+    let cf = cf && count <= n;
+    let of =
+        if LEFT { cf != (count < n && top::<T>(r.zext())) } else { top::<T>(r.zext() ^ (r.zext() << 1)) };
     cpu.flags.set_result(r, cf, of);
     Ok(())
 }

@@ -59,7 +59,8 @@ pub(super) fn push(b: &mut Builder, i: &Insn) {
         };
         let u = b.emit(i, run);
         u.src = u.dst;
-        b.barrier();
+        b.leaves();
+        b.writes(gpr::ESP);
         return;
     }
     match i.place(0) {
@@ -81,7 +82,8 @@ pub(super) fn push(b: &mut Builder, i: &Insn) {
 pub(super) fn pop(b: &mut Builder, i: &Insn) {
     if b.flat_stack() && !i.op16 && i.mem.is_none() {
         b.emit(i, step::<Pop>);
-        b.barrier();
+        b.leaves();
+        b.writes(gpr::ESP);
         return;
     }
     let u = b.call(i, |cpu: &mut Cpu, u: &Uop| {
@@ -102,29 +104,16 @@ pub(super) fn pop(b: &mut Builder, i: &Insn) {
     }
 }
 
-/// PUSH of a segment register writes only the low half of a 32-bit slot.
+/// PUSH of a segment register fills a 32-bit slot, as AMD's processors do (Intel's later ones leave
+/// its upper half as it was).
 fn push_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let selector = cpu.seg[NUMBER as usize].arch.selector;
-    let mut stack = cpu.stack();
-    if u.op16() {
-        stack.push(cpu, selector)?;
-    } else {
-        let mut low = stack;
-        // The slot's upper half stays as it is: claim it, then write the lower.
-        low.skip(0u32.wrapping_sub(2));
-        low.push(cpu, selector)?;
-        stack = low;
-    }
-    cpu.commit(&stack);
-    Ok(())
+    push_value(cpu, selector.into(), !u.op16())
 }
 
 fn pop_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let mut stack = cpu.stack();
-    let selector = stack.pop::<u16>(cpu)?;
-    if !u.op16() {
-        stack.skip(2);
-    }
+    let selector = stack.pop_sized(cpu, !u.op16())? as u16;
     // The stack pointer moves only if the load succeeds, and in the stack segment as it was.
     let before = cpu.mode & mode::STACK32;
     load_numbered(cpu, NUMBER, selector)?;
@@ -249,7 +238,9 @@ pub(super) fn enter(b: &mut Builder, i: &Insn) {
 pub(super) fn leave(b: &mut Builder, i: &Insn) {
     if b.flat_stack() && !i.op16 {
         b.emit(i, step::<Leave>);
-        b.barrier();
+        b.leaves();
+        b.writes(gpr::EBP);
+        b.writes(gpr::ESP);
         return;
     }
     b.call(i, |cpu: &mut Cpu, u: &Uop| {

@@ -25,8 +25,16 @@ const ES: u8 = SegName::ES as u8;
 trait Element: 'static {
     /// REPE and REPNE end at an unequal or equal element.
     const COMPARES: bool = false;
+    /// What is checked even if the count is zero.
+    fn check(_: &mut Cpu) -> Result<()> {
+        Ok(())
+    }
     /// One element.
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()>;
+    /// One element of a repeated instruction.
+    fn again(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        Self::one(cpu, u)
+    }
     /// Up to `count` elements at once; how many it did, 0 if it cannot.
     fn many(_: &mut Cpu, _: &Uop, _count: u32) -> u32 {
         0
@@ -67,27 +75,39 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
 }
 
 fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
-    let mut left = MOST_ELEMENTS;
-    loop {
+    // Single steps and data breakpoints trap after each element.
+    E::check(cpu)?;
+    // Single steps trap after each element.
+    let mut left = if cpu.stepping { 1 } else { MOST_ELEMENTS };
+    let mut wrote_code = false;
+    let finished = loop {
         let ecx = cpu.regs.r32(gpr::ECX);
         let count = if u.addr16() { ecx & 0xffff } else { ecx };
         if count == 0 {
-            return Ok(true);
+            break true;
+        }
+        if cpu.attention && cpu.dr6_pending == 0 {
+            // Writing over code, even its own, does not stop it; the board may.
+            wrote_code = true;
+            cpu.attention = false;
+            cpu.with_bus(|_, _| ());
         }
         if left == 0 || cpu.attention {
-            return Ok(false);
+            break false;
         }
         let mut done = if UNTIL == COUNT { E::many(cpu, u, count.min(left)) } else { 0 };
         if done == 0 {
-            E::one(cpu, u)?;
+            E::again(cpu, u)?;
             done = 1;
         }
         cpu.set_reg_sized(Reg::dword(gpr::ECX), count - done, u.addr16());
         left -= done;
         if UNTIL != COUNT && cpu.flags.zf() != (UNTIL == UNEQUAL) {
-            return Ok(true);
+            break true;
         }
-    }
+    };
+    cpu.attention |= wrote_code;
+    Ok(finished)
 }
 
 fn lower<E: Element>(b: &mut Builder, i: &Insn) {
@@ -102,7 +122,7 @@ fn lower<E: Element>(b: &mut Builder, i: &Insn) {
         (true, Rep::NotEqual) => step::<Repeated<E, { Until::Equal as u8 }>>,
     };
     b.emit(i, run).imm = next;
-    b.barrier();
+    b.leaves();
     b.link(next);
 }
 
@@ -208,15 +228,30 @@ fn compare<T: Int>(cpu: &mut Cpu, a: T, b: T) {
 
 struct Cmps<T>(P<T>);
 
-impl<T: Int> Element for Cmps<T> {
-    const COMPARES: bool = true;
-    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
-        let a = source::<T>(cpu, u)?;
-        let at = destination::<T>(cpu, u, false)?;
-        let b = cpu.read::<T>(at)?;
+impl<T: Int> Cmps<T> {
+    fn finish(cpu: &mut Cpu, u: &Uop, a: T, b: T) {
         compare(cpu, a, b);
         advance::<T>(cpu, u, gpr::ESI, 1);
         advance::<T>(cpu, u, gpr::EDI, 1);
+    }
+}
+
+impl<T: Int> Element for Cmps<T> {
+    const COMPARES: bool = true;
+    // The operand at EDI is read first, but second when repeated.
+    fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let at = destination::<T>(cpu, u, false)?;
+        let b = cpu.read::<T>(at)?;
+        let a = source::<T>(cpu, u)?;
+        Self::finish(cpu, u, a, b);
+        Ok(())
+    }
+
+    fn again(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+        let a = source::<T>(cpu, u)?;
+        let at = destination::<T>(cpu, u, false)?;
+        let b = cpu.read::<T>(at)?;
+        Self::finish(cpu, u, a, b);
         Ok(())
     }
 }
@@ -242,6 +277,9 @@ fn dx(cpu: &Cpu) -> u16 {
 struct Ins<T>(P<T>);
 
 impl<T: Int> Element for Ins<T> {
+    fn check(cpu: &mut Cpu) -> Result<()> {
+        cpu.check_io(dx(cpu), T::BYTES)
+    }
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
         cpu.check_io(dx(cpu), T::BYTES)?;
         let at = destination::<T>(cpu, u, true)?;
@@ -257,6 +295,9 @@ impl<T: Int> Element for Ins<T> {
 struct Outs<T>(P<T>);
 
 impl<T: Int> Element for Outs<T> {
+    fn check(cpu: &mut Cpu) -> Result<()> {
+        cpu.check_io(dx(cpu), T::BYTES)
+    }
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
         cpu.check_io(dx(cpu), T::BYTES)?;
         let v = source::<T>(cpu, u)?;

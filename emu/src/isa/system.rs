@@ -142,7 +142,7 @@ pub(super) fn lar(b: &mut Builder, i: &Insn) {
         })?;
         cpu.flags.set_zf(d.is_some());
         if let Some(d) = d {
-            cpu.set_reg_sized(u.src, d.high & 0x00f0_ff00, u.op16());
+            cpu.set_reg_sized(u.src, d.high & 0x00ff_ff00, u.op16());
         }
         Ok(())
     });
@@ -169,7 +169,6 @@ pub(super) fn lsl(b: &mut Builder, i: &Insn) {
 pub(super) fn arpl(b: &mut Builder, i: &Insn) {
     b.call(i, |cpu: &mut Cpu, u: &Uop| {
         require_protected(cpu)?;
-        cpu.probe_rm::<u16>(u)?;
         let (to, from) = (cpu.get_rm::<u16>(u)?, cpu.regs.get::<u16>(u.src));
         let raise = to & 3 < from & 3;
         if raise {

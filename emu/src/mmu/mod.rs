@@ -196,6 +196,9 @@ impl Cpu {
     }
 
     pub(crate) fn probe(&mut self, linear: u32, bytes: u32, access: Access) -> Result<()> {
+        // Operands that are no power of two long are made of parts that are.
+        let part = (bytes & bytes.wrapping_neg()).min(16);
+        self.check_alignment(linear, part, access.user)?;
         self.translate(linear, access)?;
         let last = linear.wrapping_add(bytes - 1);
         if (last ^ linear) & !PAGE != 0 {
@@ -238,8 +241,9 @@ impl Cpu {
         self.mem.bytes_mut().as_mut_ptr().expose_provenance()
     }
 
-    /// #AC for a misaligned user access while it is on.
-    fn check_alignment(&self, linear: u32, bytes: u32, user: bool) -> Result<()> {
+    /// #AC for a misaligned user access while it is on. Hardware raises it before page
+    /// faults.
+    pub(crate) fn check_alignment(&self, linear: u32, bytes: u32, user: bool) -> Result<()> {
         if self.watch.alignment && user && linear & (bytes - 1) != 0 {
             return Err(Exception::ALIGNMENT_CHECK);
         }

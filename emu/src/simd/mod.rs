@@ -178,6 +178,13 @@ impl Row {
         matches!(self.form.reg, Class::Mmx) || matches!(self.form.rm, Class::Mmx)
     }
 
+    /// It does so with this kind of source. CVTPI2PS from memory leaves the x87 unit alone, CVTPI2PD
+    /// does not.
+    pub const fn uses_mmx(&self, memory: bool) -> bool {
+        let spared = memory && matches!(self.prefix, Prefix::None) && self.opcode == CVTPI2PS;
+        self.touches_mmx() && !spared
+    }
+
     /// A modrm byte follows the opcode.
     pub const fn has_modrm(&self) -> bool {
         !matches!(self.form.rm_kind, RmKind::None)
@@ -194,6 +201,8 @@ impl Row {
             }
     }
 }
+
+const CVTPI2PS: u8 = 0x2a;
 
 /// For each opcode, the first row that may be its own.
 const FIRST: [u16; 256] = {
@@ -288,7 +297,7 @@ pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
         }
         Op::Float(f) => {
             let (mut dst, src) = fetch(form, insn, m)?;
-            if row.touches_mmx() {
+            if row.uses_mmx(insn.memory) {
                 // Even if the operation faults, unlike a fault in memory.
                 m.enter_mmx();
             }
@@ -326,7 +335,7 @@ pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
     if form.dest == Dest::Rm && insn.memory {
         m.store(form.size, value, form.aligned)?;
     }
-    if row.touches_mmx() {
+    if row.touches_mmx() && !matches!(row.op, Op::Float(_)) {
         m.enter_mmx();
     }
     match (form.dest, insn.memory) {

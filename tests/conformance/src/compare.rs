@@ -1,0 +1,153 @@
+//! What must be equal, and what the manuals leave undefined.
+
+use crate::layout::{Image, linear};
+use crate::state::flag::{AF, ARITH, CF, OF, PF, SF, ZF};
+use crate::state::{End, GENERAL, Outcome, SEGMENTS, flag};
+
+/// Flags that an instruction leaves undefined, by mnemonic: these are not compared.
+pub const UNDEFINED_FLAGS: &[(&str, u32)] = &[
+    ("mul", SF | ZF | AF | PF),
+    ("imul", SF | ZF | AF | PF),
+    ("div", ARITH),
+    ("idiv", ARITH),
+    ("bsf", CF | OF | SF | AF | PF),
+    ("bsr", CF | OF | SF | AF | PF),
+    ("aaa", OF | SF | ZF | PF),
+    ("aas", OF | SF | ZF | PF),
+    ("aad", OF | AF | CF),
+    ("aam", OF | AF | CF),
+    ("daa", OF),
+    ("das", OF),
+    ("shl", AF),
+    ("shr", AF),
+    ("sar", AF),
+    ("shld", AF),
+    ("shrd", AF),
+];
+
+/// Instructions that may be an ulp off (Intel SDM volume 1, 8.3.10), and then C1, which tells the
+/// direction of rounding, as well.
+const TRANSCENDENTAL: [&str; 8] = ["f2xm1", "fyl2x", "fyl2xp1", "fptan", "fpatan", "fsin", "fcos", "fsincos"];
+/// Instructions with a relative error of up to 1.5 * 2^-12.
+const APPROXIMATE: [&str; 4] = ["rcpps", "rcpss", "rsqrtps", "rsqrtss"];
+/// C1 of the x87 status word.
+const C1: u16 = 1 << 9;
+/// Bit 17 of MXCSR, an AMD control, in its byte.
+const MISALIGNED_SSE: u8 = 2;
+
+/// The page fault error code's instruction-fetch bit, which only systems with NX set.
+const FETCH: u32 = 1 << 4;
+const PAGE_FAULT: u8 = 14;
+/// The x87 status word's ES.
+const ERROR_SUMMARY: u16 = 1 << 7;
+
+fn undefined(name: &str) -> u32 {
+    UNDEFINED_FLAGS.iter().filter(|(n, _)| *n == name).fold(0, |m, (_, f)| m | f)
+}
+
+/// The differences, ours first, as lines to read.
+pub fn differences(
+    name: &str,
+    ours: &Outcome,
+    host: &Outcome,
+    our_memory: &Image,
+    host_memory: &Image,
+) -> Vec<String> {
+    let mut d = Vec::new();
+    if straddles(ours.end, host.end) {
+        return d;
+    }
+    let fetch = |end| match end {
+        End::Vector(PAGE_FAULT, error, cr2) => End::Vector(PAGE_FAULT, error & !FETCH, cr2),
+        end => end,
+    };
+    if fetch(ours.end) != fetch(host.end) {
+        d.push(format!("end: ours {:x?}, host {:x?}", ours.end, host.end));
+    }
+    let (a, b) = (&ours.regs, &host.regs);
+    let mut word = |name: &str, a: u32, b: u32| {
+        if a != b {
+            d.push(format!("{name}: ours {a:08x}, host {b:08x}"));
+        }
+    };
+    word("eip", a.eip, b.eip);
+    // A POPA that faults has loaded some registers on some processors; restarted, it loads all.
+    let partial = name == "popa" && matches!(host.end, End::Vector(PAGE_FAULT, ..));
+    for (i, name) in GENERAL.iter().enumerate().filter(|_| !partial) {
+        word(name, a.gpr[i], b.gpr[i]);
+    }
+    for (i, name) in SEGMENTS.iter().enumerate() {
+        // The host's return from its kernel clears null selectors' privilege.
+        let plain = |selector: u16| u32::from(if selector < 4 { 0 } else { selector });
+        word(name, plain(a.seg[i]), plain(b.seg[i]));
+    }
+    let (f, g) = (&a.fx, &b.fx);
+    word("x87 control", f.control.into(), g.control.into());
+    let inexact = TRANSCENDENTAL.contains(&name);
+    let rounded_up = if inexact { C1 } else { 0 };
+    word("x87 status", (f.status & !rounded_up).into(), (g.status & !rounded_up).into());
+    word("x87 valid", f.valid.into(), g.valid.into());
+    // Without an exception pending AMD's processors do not show the pointers.
+    if g.status & ERROR_SUMMARY != 0 {
+        word("x87 opcode", f.opcode.into(), g.opcode.into());
+        word("x87 ip", f.ip, g.ip);
+        word("x87 dp", f.dp, g.dp);
+    }
+    word("mxcsr", f.mxcsr, g.mxcsr);
+    for i in 0..8 {
+        if f.st[i] != g.st[i] && !(inexact && are_neighbours(f.st[i], g.st[i])) {
+            let ((m, e), (n, h)) = (f.st[i], g.st[i]);
+            d.push(format!("st{i}: ours {e:04x}:{m:016x}, host {h:04x}:{n:016x}"));
+        }
+        if f.xmm[i] != g.xmm[i] && !(APPROXIMATE.contains(&name) && are_close(f.xmm[i], g.xmm[i])) {
+            d.push(format!("xmm{i}: ours {:032x}, host {:032x}", f.xmm[i], g.xmm[i]));
+        }
+    }
+    let flags = (a.eflags ^ b.eflags) & !undefined(name);
+    if flags != 0 {
+        d.push(format!(
+            "eflags: ours [{}], host [{}], different [{}] {flags:x}",
+            flag::names(a.eflags),
+            flag::names(b.eflags),
+            flag::names(flags)
+        ));
+    }
+    if our_memory != host_memory {
+        // The mask of MXCSR that FXSAVE stores tells which processor it is.
+        let mask = |i: usize| name == "fxsave" && i % 16 == 14;
+        let both = our_memory.iter().zip(host_memory).enumerate();
+        let places = both.filter(|&(i, (&a, &b))| a != b && !(mask(i) && (a, b) == (0, MISALIGNED_SSE)));
+        for (i, (a, b)) in places.clone().take(16) {
+            d.push(format!("memory {:08x}: ours {a:02x}, host {b:02x}", linear(i)));
+        }
+        let count = places.count();
+        if count != 0 {
+            d.push(format!("memory: {count} bytes differ"));
+        }
+    }
+    d
+}
+
+/// An access that straddles 4 GiB in a flat segment is a limit violation on some processors, while
+/// others let it wrap (Intel SDM volume 3, 5.3).
+fn straddles(ours: End, host: End) -> bool {
+    matches!(ours, End::Vector(PAGE_FAULT, _, 0 | 0xffff_fff0..))
+        && matches!(host, End::Vector(12 | 13, 0, 0))
+}
+
+/// The same extended real, or one next to it.
+fn are_neighbours(a: (u64, u16), b: (u64, u16)) -> bool {
+    let key = |(significand, exponent): (u64, u16)| {
+        u128::from(exponent) << 63 | u128::from(significand & !(1 << 63))
+    };
+    key(a).abs_diff(key(b)) <= 1
+}
+
+/// Four singles that are each as near as two approximations may be.
+fn are_close(a: u128, b: u128) -> bool {
+    (0..4).all(|i| {
+        let (x, y) = ((a >> (32 * i)) as u32, (b >> (32 * i)) as u32);
+        let (v, w) = (f64::from(f32::from_bits(x)), f64::from(f32::from_bits(y)));
+        x == y || v.is_finite() && w.is_finite() && ((v - w) / w).abs() <= 3.0 / 4096.0
+    })
+}

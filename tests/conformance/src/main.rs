@@ -1,0 +1,118 @@
+//! `env86-conformance [--cases N] [--seed S] [--only NAME] [--group GROUP] [--show N] [--write FILE]`,
+//! or `--fuzz ROUNDS [--seed S]`
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use env86_conformance::run::{Bench, Plan};
+use env86_conformance::{fuzz, generate};
+
+struct Options {
+    plan: Plan,
+    only: Option<String>,
+    group: Option<String>,
+    write: Option<String>,
+    fuzz: Option<u32>,
+}
+
+fn options() -> Result<Options, String> {
+    let mut o = Options {
+        plan: Plan { cases: 1000, seed: 1, show: 1 },
+        only: None,
+        group: None,
+        write: None,
+        fuzz: None,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let value = args.next().ok_or(format!("{arg} needs a value"))?;
+        let number = || value.parse().map_err(|e| format!("{arg} {value}: {e}"));
+        match arg.as_str() {
+            "--cases" => o.plan.cases = number()?,
+            "--seed" => o.plan.seed = number()?.into(),
+            "--show" => o.plan.show = number()?,
+            "--fuzz" => o.fuzz = Some(number()?),
+            "--only" => o.only = Some(value),
+            "--group" => o.group = Some(value),
+            "--write" => o.write = Some(value),
+            _ => return Err(format!("Unknown option {arg}")),
+        }
+    }
+    Ok(o)
+}
+
+fn main() -> ExitCode {
+    match options().and_then(|o| run(&o)) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    forms: u64,
+    cases: u64,
+    faults: u64,
+    mismatches: u64,
+}
+
+/// Runs the fuzzers, `rounds` times with a seed each.
+fn fuzz_all(o: &Options, rounds: u32) -> Result<u64, String> {
+    let (mut programs, mut instructions) = (0u64, 0u64);
+    for round in 0..u64::from(rounds) {
+        let seed = o.plan.seed + round;
+        programs += u64::from(fuzz::blocks(seed, 1000)?);
+        let (agreed, found) = fuzz::decoder(seed, 1_000_000, 20);
+        instructions += u64::from(agreed);
+        if !found.is_empty() {
+            return Err(found.join("\n"));
+        }
+    }
+    println!("{programs} programs, {instructions} decoded instructions, no difference");
+    Ok(0)
+}
+
+fn run(o: &Options) -> Result<u64, String> {
+    if let Some(rounds) = o.fuzz {
+        return fuzz_all(o, rounds);
+    }
+    let mut bench = Bench::new().map_err(|e| format!("This host cannot run the cases: {e}"))?;
+    let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, Line> = BTreeMap::new();
+    for form in generate::forms() {
+        if o.only.as_ref().is_some_and(|n| *n != form.name)
+            || o.group.as_ref().is_some_and(|g| g != form.group)
+        {
+            continue;
+        }
+        let tally = bench.form(&form, o.plan);
+        for s in &tally.shown {
+            println!("{s}");
+        }
+        for line in [lines.entry((form.group, form.name)).or_default(), groups.entry(form.group).or_default()]
+        {
+            line.forms += 1;
+            line.cases += tally.cases;
+            line.faults += tally.faults;
+            line.mismatches += tally.mismatches;
+        }
+    }
+    let mut table =
+        String::from("| group | forms | cases | of them faults | mismatches |\n|---|---|---|---|---|\n");
+    for (group, l) in &groups {
+        let _ = writeln!(table, "| {group} | {} | {} | {} | {} |", l.forms, l.cases, l.faults, l.mismatches);
+    }
+    println!("{table}");
+    for ((group, name), l) in lines.iter().filter(|(_, l)| l.mismatches != 0) {
+        println!("{group} {name}: {} of {} cases differ", l.mismatches, l.cases);
+    }
+    if let Some(path) = &o.write {
+        std::fs::write(path, table).map_err(|e| format!("{path}: {e}"))?;
+    }
+    Ok(groups.values().map(|l| l.mismatches).sum())
+}
