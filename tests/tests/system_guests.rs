@@ -216,4 +216,10 @@ macro_rules! guests {
     };
 }
 
-guests!(segments gates paging tasks v86 smc debug irq);
+guests!(segments gates paging pae tasks v86 real smc debug irq fpu faults);
+
+#[test]
+fn triple() {
+    let (exit, board, _) = run("triple");
+    assert_eq!((exit, board.exit), (Exit::Shutdown, None), "{}", board.text);
+}
