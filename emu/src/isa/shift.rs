@@ -278,11 +278,8 @@ fn double<T: Int, const LEFT: bool>(cpu: &mut Cpu, u: &Uop, count: u32) -> Resul
     cpu.set_rm(u, r)?;
     // Counts past the width lose the carry; to the left OF no longer sees the result's sign.
     let cf = cf && count <= n;
-    let of = if LEFT {
-        cf != (count < n && top::<T>(r.zext()))
-    } else {
-        top::<T>(r.zext() ^ (r.zext() << 1))
-    };
+    let of =
+        if LEFT { cf != (count < n && top::<T>(r.zext())) } else { top::<T>(r.zext() ^ (r.zext() << 1)) };
     cpu.flags.set_result(r, cf, of);
     Ok(())
 }

@@ -279,8 +279,6 @@ pub trait Operands {
     fn set_arithmetic_flags(&mut self, flags: u32);
 }
 
-
-
 /// Carries out `row`. On an error nothing has changed, except that #XM (which the caller turns into
 /// #UD if `CR4.OSXMMEXCPT` is clear) leaves MXCSR's flags and MMX mode behind.
 pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {

@@ -47,7 +47,13 @@ fn undefined(name: &str) -> u32 {
 }
 
 /// The differences, ours first, as lines to read.
-pub fn differences(name: &str, ours: &Outcome, host: &Outcome, our_memory: &Image, host_memory: &Image) -> Vec<String> {
+pub fn differences(
+    name: &str,
+    ours: &Outcome,
+    host: &Outcome,
+    our_memory: &Image,
+    host_memory: &Image,
+) -> Vec<String> {
     let mut d = Vec::new();
     if straddles(name, ours.end, host.end) {
         return d;
@@ -142,7 +148,9 @@ fn straddles(name: &str, ours: End, host: End) -> bool {
 
 /// The same extended real, or one next to it.
 fn are_neighbours(a: (u64, u16), b: (u64, u16)) -> bool {
-    let key = |(significand, exponent): (u64, u16)| u128::from(exponent) << 63 | u128::from(significand & !(1 << 63));
+    let key = |(significand, exponent): (u64, u16)| {
+        u128::from(exponent) << 63 | u128::from(significand & !(1 << 63))
+    };
     key(a).abs_diff(key(b)) <= 1
 }
 

@@ -36,7 +36,9 @@ pub fn blocks(seed: u64, count: u32) -> Result<u32, String> {
         let b = guest.run_uncached(&regs, &mut fresh);
         if (a.end, &a.regs) != (b.end, &b.regs) || kept != fresh {
             let different = kept.iter().zip(fresh.iter()).filter(|(a, b)| a != b).count();
-            let show = |o: &Outcome| format!("{:x?} eip {:x} flags {:x} {:x?}", o.end, o.regs.eip, o.regs.eflags, o.regs.gpr);
+            let show = |o: &Outcome| {
+                format!("{:x?} eip {:x} flags {:x} {:x?}", o.end, o.regs.eip, o.regs.eflags, o.regs.gpr)
+            };
             return Err(format!(
                 "program {i} of seed {seed}: {different} bytes differ\nkept:  {}\nfresh: {}\n{}",
                 show(&a),
@@ -58,7 +60,11 @@ fn path(guest: &Guest, start: &Image, end: &Image) -> String {
             format!("{:02x?} {}", &bytes[..len.min(bytes.len())], disassemble(&bytes, eip))
         };
         let (before, after) = (code(start), code(end));
-        if before == after { format!("  {eip:08x} {before}\n") } else { format!("  {eip:08x} {before} -> {after}\n") }
+        if before == after {
+            format!("  {eip:08x} {before}\n")
+        } else {
+            format!("  {eip:08x} {before} -> {after}\n")
+        }
     };
     guest.path.iter().map(line).collect()
 }
@@ -154,7 +160,11 @@ pub fn decoder(seed: u64, count: u32, show: usize) -> (u32, Vec<String>) {
             if same {
                 agreed += u32::from(ours.is_ok());
             } else if !is_exempt(&theirs) && found.len() < show {
-                found.push(format!("{bits} bits, {bytes:02x?}: ours {ours:?}, iced {theirs} {:?}, {} bytes", theirs.code(), theirs.len()));
+                found.push(format!(
+                    "{bits} bits, {bytes:02x?}: ours {ours:?}, iced {theirs} {:?}, {} bytes",
+                    theirs.code(),
+                    theirs.len()
+                ));
             }
         }
     }

@@ -165,13 +165,8 @@ impl Guest {
     fn finish(&mut self, exit: Exit, image: &mut Image) -> Outcome {
         self.cpu.mem.read(IMAGE_PHYSICAL, image);
         let s = self.cpu.state();
-        let mut regs = Regs {
-            gpr: s.gpr,
-            eip: s.eip,
-            eflags: s.eflags,
-            seg: s.seg.map(|s| s.selector),
-            fx: fx(&s.fpu),
-        };
+        let mut regs =
+            Regs { gpr: s.gpr, eip: s.eip, eflags: s.eflags, seg: s.seg.map(|s| s.selector), fx: fx(&s.fpu) };
         regs.fx.mxcsr = s.mxcsr;
         regs.fx.xmm = s.xmm;
         let end = match exit {

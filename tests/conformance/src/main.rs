@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use env86_conformance::{fuzz, generate};
 use env86_conformance::run::{Bench, Plan};
+use env86_conformance::{fuzz, generate};
 
 struct Options {
     plan: Plan,
@@ -17,7 +17,13 @@ struct Options {
 }
 
 fn options() -> Result<Options, String> {
-    let mut o = Options { plan: Plan { cases: 1000, seed: 1, show: 1 }, only: None, group: None, write: None, fuzz: None };
+    let mut o = Options {
+        plan: Plan { cases: 1000, seed: 1, show: 1 },
+        only: None,
+        group: None,
+        write: None,
+        fuzz: None,
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().ok_or(format!("{arg} needs a value"))?;
@@ -79,21 +85,25 @@ fn run(o: &Options) -> Result<u64, String> {
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
     let mut groups: BTreeMap<&str, Line> = BTreeMap::new();
     for form in generate::forms() {
-        if o.only.as_ref().is_some_and(|n| *n != form.name) || o.group.as_ref().is_some_and(|g| g != form.group) {
+        if o.only.as_ref().is_some_and(|n| *n != form.name)
+            || o.group.as_ref().is_some_and(|g| g != form.group)
+        {
             continue;
         }
         let tally = bench.form(&form, o.plan);
         for s in &tally.shown {
             println!("{s}");
         }
-        for line in [lines.entry((form.group, form.name)).or_default(), groups.entry(form.group).or_default()] {
+        for line in [lines.entry((form.group, form.name)).or_default(), groups.entry(form.group).or_default()]
+        {
             line.forms += 1;
             line.cases += tally.cases;
             line.faults += tally.faults;
             line.mismatches += tally.mismatches;
         }
     }
-    let mut table = String::from("| group | forms | cases | of them faults | mismatches |\n|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| group | forms | cases | of them faults | mismatches |\n|---|---|---|---|---|\n");
     for (group, l) in &groups {
         let _ = writeln!(table, "| {group} | {} | {} | {} | {} |", l.forms, l.cases, l.faults, l.mismatches);
     }
@@ -102,7 +112,29 @@ fn run(o: &Options) -> Result<u64, String> {
         println!("{group} {name}: {} of {} cases differ", l.mismatches, l.cases);
     }
     if let Some(path) = &o.write {
-        std::fs::write(path, table).map_err(|e| format!("{path}: {e}"))?;
+        let _ = writeln!(
+            table,
+            "\n| instruction | forms | cases | of them faults | mismatches |\n|---|---|---|---|---|"
+        );
+        for ((group, name), l) in &lines {
+            let _ = writeln!(
+                table,
+                "| {group}: {name} | {} | {} | {} | {} |",
+                l.forms, l.cases, l.faults, l.mismatches
+            );
+        }
+        write_table(path, &table).map_err(|e| format!("{path}: {e}"))?;
     }
     Ok(groups.values().map(|l| l.mismatches).sum())
+}
+
+/// Replaces what stands between the marks in a document, or writes a file of its own.
+fn write_table(path: &str, table: &str) -> std::io::Result<()> {
+    const MARKS: [&str; 2] = ["<!-- table -->\n", "<!-- /table -->"];
+    let old = std::fs::read_to_string(path).unwrap_or_default();
+    let new = match (old.split_once(MARKS[0]), old.split_once(MARKS[1])) {
+        (Some((before, _)), Some((_, after))) => [before, MARKS[0], table, MARKS[1], after].concat(),
+        _ => table.to_string(),
+    };
+    std::fs::write(path, new)
 }

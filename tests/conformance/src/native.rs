@@ -71,7 +71,14 @@ fn check(result: c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn map(at: usize, len: usize, protection: c_int, flags: c_int, fd: c_int, offset: i64) -> io::Result<*mut u8> {
+fn map(
+    at: usize,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: i64,
+) -> io::Result<*mut u8> {
     // SAFETY: either the kernel chooses the place, or it is one of our fixed low addresses, where a
     // 64-bit process has nothing.
     let p = unsafe { libc::mmap(ptr::without_provenance_mut(at), len, protection, flags, fd, offset) };

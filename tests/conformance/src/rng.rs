@@ -31,7 +31,7 @@ impl Rng {
 
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: u32) -> u32 {
-        (u64::from(self.u32()) * u64::from(n) >> 32) as u32
+        ((u64::from(self.u32()) * u64::from(n)) >> 32) as u32
     }
 
     /// True once in `n` times.
@@ -48,7 +48,9 @@ impl Rng {
     pub fn word(&mut self) -> u32 {
         match self.below(8) {
             0 => self.pick(&[0, 1, 2, 0x7f, 0x80, 0x81, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x1_0000]),
-            1 => self.pick(&[0x7fff_ffff, 0x8000_0000, 0x8000_0001, !0, !1, 0xffff_ff80, 0xffff_8000, 0xff00]),
+            1 => {
+                self.pick(&[0x7fff_ffff, 0x8000_0000, 0x8000_0001, !0, !1, 0xffff_ff80, 0xffff_8000, 0xff00])
+            }
             2 => self.below(64),
             3 => (self.below(64) as i32 - 32) as u32,
             4 => 1 << self.below(32),

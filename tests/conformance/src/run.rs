@@ -62,7 +62,8 @@ impl Bench {
 
     /// Runs the cases of a form.
     pub fn form(&mut self, form: &Form, plan: Plan) -> Tally {
-        let hash = form.title.bytes().fold(plan.seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash =
+            form.title.bytes().fold(plan.seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         let mut rng = Rng::new(hash);
         let mut patterns = Patterns::new(&mut rng);
         let mut tally = Tally::default();
@@ -104,11 +105,26 @@ fn describe(form: &Form, case: &Case, host: &Outcome, differences: &[String]) ->
     let bytes: Vec<_> = case.bytes.iter().map(|b| format!("{b:02x}")).collect();
     let _ = writeln!(s, "{}: {}   {}", form.title, bytes.join(" "), disassemble(&case.bytes, r.eip));
     let [a, c, d, b, sp, bp, si, di] = r.gpr;
-    let _ = writeln!(s, "  before eax {a:08x} ecx {c:08x} edx {d:08x} ebx {b:08x} esp {sp:08x} ebp {bp:08x} esi {si:08x} edi {di:08x}");
-    let _ = writeln!(s, "         eip {:08x} [{}] es cs ss ds fs gs {:x?}; host ended {:x?} at {:x}", r.eip, flag::names(r.eflags), r.seg, host.end, host.regs.eip);
+    let _ = writeln!(
+        s,
+        "  before eax {a:08x} ecx {c:08x} edx {d:08x} ebx {b:08x} esp {sp:08x} ebp {bp:08x} esi {si:08x} edi {di:08x}"
+    );
+    let _ = writeln!(
+        s,
+        "         eip {:08x} [{}] es cs ss ds fs gs {:x?}; host ended {:x?} at {:x}",
+        r.eip,
+        flag::names(r.eflags),
+        r.seg,
+        host.end,
+        host.regs.eip
+    );
     let f = &r.fx;
     if ["x87", "mmx"].contains(&form.group) {
-        let _ = writeln!(s, "         x87 control {:04x} status {:04x} valid {:02x} mxcsr {:04x}", f.control, f.status, f.valid, f.mxcsr);
+        let _ = writeln!(
+            s,
+            "         x87 control {:04x} status {:04x} valid {:02x} mxcsr {:04x}",
+            f.control, f.status, f.valid, f.mxcsr
+        );
         for (i, (m, e)) in f.st.iter().enumerate() {
             let _ = writeln!(s, "         st{i} {e:04x}:{m:016x}");
         }

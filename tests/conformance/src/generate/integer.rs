@@ -17,8 +17,8 @@ const EDI: usize = 7;
 /// Selectors that can be loaded, and some that cannot. Not among them: the host's 64-bit code
 /// segments, its task, and its per-processor data.
 const SELECTORS: [u16; 20] = [
-    USER_DS, USER_DS, USER_DS, USER_CS, USER_CS, 0, 1, 2, 3, 0x28, 0x29, 0x2a, 0x20, 0x08, 0x18, 0x1b, 0x63, 0x80, 0xfff8,
-    0x2f,
+    USER_DS, USER_DS, USER_DS, USER_CS, USER_CS, 0, 1, 2, 3, 0x28, 0x29, 0x2a, 0x20, 0x08, 0x18, 0x1b, 0x63,
+    0x80, 0xfff8, 0x2f,
 ];
 /// The system call gate, which only the host has.
 const LINUX_GATE: u8 = 0x80;
@@ -28,7 +28,8 @@ fn is_string(row: &Row) -> bool {
 }
 
 fn is_branch(row: &Row) -> bool {
-    ["j", "jmp", "call", "ret", "retf", "iret", "loop", "loope", "loopne", "jcxz", "jmp far", "call far"].contains(&row.name)
+    ["j", "jmp", "call", "ret", "retf", "iret", "loop", "loope", "loopne", "jcxz", "jmp far", "call far"]
+        .contains(&row.name)
 }
 
 pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
@@ -45,7 +46,9 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
     }
     let mut p = b.prefixes();
     // Some processors let LOCK VERW pass, and take LOCK MOV CR0 for MOV CR8.
-    p.lock = row.name != "verw" && !(row.two && matches!(row.opcode, 0x20 | 0x22)) && b.rng.one_in(if row.attr & Attr::LOCK != 0 { 4 } else { 24 });
+    p.lock = row.name != "verw"
+        && !(row.two && matches!(row.opcode, 0x20 | 0x22))
+        && b.rng.one_in(if row.attr & Attr::LOCK != 0 { 4 } else { 24 });
     if row.attr & Attr::F3 != 0 {
         p.rep = Some(0xf3);
     } else if b.rng.one_in(if string { 2 } else { 12 }) && rep_is_ignored(row) {
@@ -119,7 +122,11 @@ fn selector(rng: &mut Rng) -> u16 {
 
 /// Where a branch may go: a marker in the code page, or nowhere.
 fn target(rng: &mut Rng) -> u32 {
-    if rng.one_in(10) { rng.pick(&[0, CODE - 1, CODE + PAGE, DATA - 16, 0x1234_5678]) } else { CODE + rng.below(0x400) }
+    if rng.one_in(10) {
+        rng.pick(&[0, CODE - 1, CODE + PAGE, DATA - 16, 0x1234_5678])
+    } else {
+        CODE + rng.below(0x400)
+    }
 }
 
 /// Registers that an instruction uses without naming them.
@@ -139,7 +146,8 @@ fn prepare(b: &mut Builder, row: &Row, op16: bool) {
             b.keep |= 1 << EAX | 1 << EDX;
         }
         "loop" | "loope" | "loopne" | "jcxz" => {
-            b.regs.gpr[ECX] = b.rng.pick(&[0, 1, 2, 0x1_0000, 0x1_0001, 0xffff_0000, 0xffff_0001, 0x8000_0000]);
+            b.regs.gpr[ECX] =
+                b.rng.pick(&[0, 1, 2, 0x1_0000, 0x1_0001, 0xffff_0000, 0xffff_0001, 0x8000_0000]);
         }
         "cmpxchg8b" => b.keep |= 1 << EAX | 1 << EDX | 1 << EBX | 1 << ECX,
         "enter" | "leave" => b.regs.gpr[EBP] = stack_address(b.rng),
@@ -289,7 +297,8 @@ fn strings(b: &mut Builder, addr16: bool, rep: bool) {
             _ => b.rng.below(48),
         };
         if addr16 {
-            b.regs.gpr[ECX] = b.rng.u32() & 0xffff_0000 | b.regs.gpr[ECX] & if b.rng.one_in(4) { 0xffff } else { 0x3f };
+            b.regs.gpr[ECX] =
+                b.rng.u32() & 0xffff_0000 | b.regs.gpr[ECX] & if b.rng.one_in(4) { 0xffff } else { 0x3f };
         }
         // Overlapping moves, at small and large distances.
         if b.rng.one_in(4) {
@@ -311,7 +320,8 @@ fn stack(b: &mut Builder, row: &Row, op16: bool) {
         "ret" => words.push(target(b.rng)),
         "retf" => words.extend([target(b.rng), far_selector(b.rng).into()]),
         "iret" => {
-            let flags = b.rng.u32() & (flag::ARITH | flag::TF | flag::IF | flag::DF | flag::AC | flag::ID | 0x3000);
+            let flags =
+                b.rng.u32() & (flag::ARITH | flag::TF | flag::IF | flag::DF | flag::AC | flag::ID | 0x3000);
             words.extend([target(b.rng), far_selector(b.rng).into(), flags | 2]);
         }
         "popf" => words.push(b.rng.u32()),

@@ -43,8 +43,8 @@ pub struct Form {
 /// identities or system registers that a host may hide, or enter the host's kernel.
 /// Hypervisors intercept INT1.
 const NOT_COMPARABLE: [&str; 13] = [
-    "int1",
-    "rdtsc", "rdpmc", "cpuid", "rdrand", "sysenter", "sysexit", "sgdt", "sidt", "sldt", "str", "smsw", "rdmsr",
+    "int1", "rdtsc", "rdpmc", "cpuid", "rdrand", "sysenter", "sysexit", "sgdt", "sidt", "sldt", "str",
+    "smsw", "rdmsr",
 ];
 
 /// All forms that can be compared.
@@ -66,7 +66,12 @@ pub fn forms() -> Vec<Form> {
     // As many as a hundred forms' cases.
     for i in 0..100 {
         let title = format!("sequence {i}");
-        forms.push(Form { group: "integer sequences", name: "sequence".to_string(), title, kind: Kind::Sequence });
+        forms.push(Form {
+            group: "integer sequences",
+            name: "sequence".to_string(),
+            title,
+            kind: Kind::Sequence,
+        });
     }
     for opcode in 0xd8..=0xdf {
         for reg in 0..8 {
@@ -119,7 +124,8 @@ const MARKER: u8 = 0xcc;
 impl Patterns {
     /// Fills them.
     pub fn new(rng: &mut Rng) -> Self {
-        let blank: Box<Image> = vec![MARKER; size_of::<Image>()].try_into().unwrap_or_else(|_| unreachable!());
+        let blank: Box<Image> =
+            vec![MARKER; size_of::<Image>()].try_into().unwrap_or_else(|_| unreachable!());
         let mut p = Self { random: blank.clone(), few: blank.clone(), floats: blank.clone(), int3: blank };
         p.random.fill_with(|| rng.u8());
         let mut byte = 0;
@@ -131,8 +137,10 @@ impl Patterns {
         });
         for chunk in p.floats.chunks_exact_mut(16) {
             match rng.below(3) {
-                0 => chunk.copy_from_slice(&std::array::from_fn::<_, 4, _>(|_| rng.f32().to_le_bytes()).concat()),
-                1 => chunk.copy_from_slice(&std::array::from_fn::<_, 2, _>(|_| rng.f64().to_le_bytes()).concat()),
+                0 => chunk
+                    .copy_from_slice(&std::array::from_fn::<_, 4, _>(|_| rng.f32().to_le_bytes()).concat()),
+                1 => chunk
+                    .copy_from_slice(&std::array::from_fn::<_, 2, _>(|_| rng.f64().to_le_bytes()).concat()),
                 _ => {
                     let (significand, exponent) = rng.f80();
                     chunk[..8].copy_from_slice(&significand.to_le_bytes());
@@ -151,7 +159,8 @@ impl Patterns {
 
 /// Fills `image` with a case's memory and gives its registers.
 pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) -> Case {
-    let mut b = Builder { rng, image, regs: Regs::default(), keep: 0, bytes: Vec::new(), flavour: Flavour::Any };
+    let mut b =
+        Builder { rng, image, regs: Regs::default(), keep: 0, bytes: Vec::new(), flavour: Flavour::Any };
     b.registers();
     match form.kind {
         Kind::Integer(row) => integer::case(&mut b, row, patterns),
@@ -168,7 +177,8 @@ pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) 
 /// Fills `image` with a page of code that jumps about, calls, writes over itself and faults, and
 /// gives the registers to start it with.
 pub fn program(patterns: &Patterns, rng: &mut Rng, image: &mut Image) -> Regs {
-    let mut b = Builder { rng, image, regs: Regs::default(), keep: 0, bytes: Vec::new(), flavour: Flavour::Any };
+    let mut b =
+        Builder { rng, image, regs: Regs::default(), keep: 0, bytes: Vec::new(), flavour: Flavour::Any };
     b.registers();
     sequence::program(&mut b, patterns);
     b.regs
@@ -269,7 +279,7 @@ impl Builder<'_> {
                 9 => LOW + PAGE - near,
                 10 => LOW + 2 * PAGE - near,
                 11 => LOW - near,
-                12 => TOP + PAGE - near & 0xffff,
+                12 => (TOP + PAGE - near) & 0xffff,
                 13 => TOP + rng.below(PAGE),
                 14 => TOP - near,
                 _ => rng.below(0x1_0000),
@@ -353,8 +363,16 @@ impl Builder<'_> {
     fn memory16(&mut self, reg: u8, at: u32) -> Option<Vec<u8>> {
         let (mode, rm) = (self.rng.below(3) as u8, self.rng.below(8) as u8);
         let mut bytes = vec![mode << 6 | reg << 3 | rm];
-        let (base, index) = [(3, Some(6)), (3, Some(7)), (5, Some(6)), (5, Some(7)), (6, None), (7, None), (5, None), (3, None)]
-            [usize::from(rm)];
+        let (base, index) = [
+            (3, Some(6)),
+            (3, Some(7)),
+            (5, Some(6)),
+            (5, Some(7)),
+            (6, None),
+            (7, None),
+            (5, None),
+            (3, None),
+        ][usize::from(rm)];
         let absolute = mode == 0 && rm == 6;
         let indexed = index.map_or(0, |i: usize| self.regs.gpr[i]);
         if mode == 2 || absolute {

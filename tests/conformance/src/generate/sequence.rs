@@ -14,9 +14,9 @@ const LONGEST: u32 = 7;
 /// ModR/M.
 fn rows() -> impl Iterator<Item = &'static Row> {
     const NAMES: [&str; 37] = [
-        "add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test", "inc", "dec", "not", "neg", "mov", "lea", "xchg",
-        "movzx", "movsx", "cmov", "set", "cbw", "cwd", "cmpxchg", "xadd", "bswap", "bt", "bts", "btr", "btc", "rol", "ror",
-        "rcl", "rcr", "push", "pop", "sahf", "lahf",
+        "add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test", "inc", "dec", "not", "neg", "mov",
+        "lea", "xchg", "movzx", "movsx", "cmov", "set", "cbw", "cwd", "cmpxchg", "xadd", "bswap", "bt",
+        "bts", "btr", "btc", "rol", "ror", "rcl", "rcr", "push", "pop", "sahf", "lahf",
     ];
     const PLAIN: [&str; 8] = ["cmc", "clc", "stc", "cld", "std", "pushf", "salc", "popcnt"];
     TABLE.iter().filter(|row| {

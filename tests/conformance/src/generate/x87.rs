@@ -62,7 +62,15 @@ pub(super) fn state(b: &mut Builder) {
 /// The environment that FLDENV loads, and the registers behind it for FRSTOR.
 fn environment(rng: &mut Rng, op16: bool) -> Vec<u8> {
     let control = control(rng) | (rng.u32() & 0xe0c0) as u16;
-    let words = [control, status(rng, control), rng.u32() as u16, rng.u32() as u16, rng.u32() as u16, rng.u32() as u16, rng.u32() as u16];
+    let words = [
+        control,
+        status(rng, control),
+        rng.u32() as u16,
+        rng.u32() as u16,
+        rng.u32() as u16,
+        rng.u32() as u16,
+        rng.u32() as u16,
+    ];
     let mut bytes = Vec::new();
     for w in words {
         bytes.extend_from_slice(&w.to_le_bytes());
@@ -138,9 +146,7 @@ pub(super) fn memory(b: &mut Builder, opcode: u8, reg: u8, patterns: &Patterns) 
             [&significand.to_le_bytes()[..], &exponent.to_le_bytes()].concat()
         }
         (0xdf, 4 | 6) => decimal(b.rng).to_vec(),
-        (0xda | 0xdb | 0xde | 0xdf, _) => {
-            [b.rng.word().to_le_bytes(), b.rng.word().to_le_bytes()].concat()
-        }
+        (0xda | 0xdb | 0xde | 0xdf, _) => [b.rng.word().to_le_bytes(), b.rng.word().to_le_bytes()].concat(),
         (0xd8 | 0xd9, _) => b.rng.f32().to_le_bytes().to_vec(),
         _ => b.rng.f64().to_le_bytes().to_vec(),
     };
