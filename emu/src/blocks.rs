@@ -259,16 +259,23 @@ pub(crate) fn link_slot(far: bool) -> Uop {
 
 /// First uops of blocks by linear address, for jumps whose target is not in the code.
 pub(crate) struct Jumps {
-    entries: Box<[(u64, *const Uop); Self::SIZE]>,
+    entries: Vec<Target>,
+}
+
+#[derive(Clone, Copy)]
+struct Target {
+    /// Linear address and mode, or [`Jumps::NONE`].
+    tag: u64,
+    entry: *const Uop,
 }
 
 impl Jumps {
     const SIZE: usize = 4096;
+    /// A tag that no mode has.
+    const NONE: u64 = u64::MAX;
 
     pub fn new() -> Self {
-        let entries = vec![(u64::MAX, std::ptr::null()); Self::SIZE].into_boxed_slice().try_into();
-        let Ok(entries) = entries else { unreachable!("the length is the array's") };
-        Self { entries }
+        Self { entries: vec![Target { tag: Self::NONE, entry: std::ptr::null() }; Self::SIZE] }
     }
 
     #[inline(always)]
@@ -276,19 +283,19 @@ impl Jumps {
         (linear ^ linear >> 12) as usize % Self::SIZE
     }
 
-    /// The block last seen at this address, or null. It may be in a page that has been unmapped
-    /// since.
+    /// The block last seen at this address. It may be in a page that has been unmapped since.
     #[inline(always)]
-    pub fn get(&self, linear: u32, mode: u32) -> *const Uop {
-        let (tag, entry) = self.entries[Self::index(linear)];
-        if tag == key(linear, mode) { entry } else { std::ptr::null() }
+    pub fn get(&self, linear: u32, mode: u32) -> Option<*const Uop> {
+        // SAFETY: `entries` always has SIZE entries.
+        let t = unsafe { self.entries.get_unchecked(Self::index(linear)) };
+        (t.tag == key(linear, mode)).then_some(t.entry)
     }
 
     pub fn set(&mut self, linear: u32, mode: u32, entry: *const Uop) {
-        self.entries[Self::index(linear)] = (key(linear, mode), entry);
+        self.entries[Self::index(linear)] = Target { tag: key(linear, mode), entry };
     }
 
     pub fn clear(&mut self) {
-        self.entries.fill((u64::MAX, std::ptr::null()));
+        self.entries.fill(Target { tag: Self::NONE, entry: std::ptr::null() });
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Uop {
     pub index: Reg,
     /// Segment (bits 0-2), scale (3-4) and [`form`] bits of the memory operand.
     pub form: u8,
-    /// Number of instructions in the block before this one.
+    /// Number of instructions in the block before this one, and [`uop_mark`]s.
     pub n: u8,
     /// Offset of this instruction from the block's first byte.
     pub eip: u16,
@@ -56,7 +56,22 @@ pub(crate) mod form {
     pub const OP16: u8 = 1 << 7;
 }
 
+/// Bits of [`Uop::n`] above the count. No uop that ends a block has one.
+pub(crate) mod uop_mark {
+    /// All arithmetic flags are this instruction's own afterwards.
+    pub const SETS_FLAGS: u8 = 1 << 6;
+    /// They would be, but are left to [`crate::isa::alu::recover`].
+    pub const OWES_FLAGS: u8 = 1 << 7;
+    /// The count.
+    pub const COUNT: u8 = 0x3f;
+}
+
 impl Uop {
+    /// Number of instructions in the block before this one.
+    pub fn count(&self) -> u8 {
+        self.n & uop_mark::COUNT
+    }
+
     pub fn is_mem(&self) -> bool {
         self.form & form::MEM != 0
     }
@@ -275,11 +290,9 @@ unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
         if budget < 0 {
             return leave(cpu, budget, Why::Budget);
         }
-        let entry = cpu.jumps.get(cpu.linear_eip(), cpu.mode);
-        if !entry.is_null() && cpu.is_mapped(entry) {
-            go(cpu, entry, budget)
-        } else {
-            leave(cpu, budget, Why::Lookup)
+        match cpu.jumps.get(cpu.linear_eip(), cpu.mode) {
+            Some(entry) if cpu.is_mapped(entry) => go(cpu, entry, budget),
+            _ => leave(cpu, budget, Why::Lookup),
         }
     }
 }
@@ -290,8 +303,9 @@ unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
 unsafe extern "C" fn fault(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
+        cpu.recover_flags(u, false);
         cpu.eip = cpu.eip.wrapping_add((*u).eip.into());
-        leave(cpu, budget - i32::from((*u).n), Why::Fault)
+        leave(cpu, budget - i32::from((*u).count()), Why::Fault)
     }
 }
 
@@ -301,8 +315,36 @@ unsafe extern "C" fn fault(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
 unsafe extern "C" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
+        cpu.recover_flags(u, true);
         cpu.eip = cpu.eip.wrapping_add((*u).next().eip.into());
-        leave(cpu, budget - cost(u), Why::Attention)
+        leave(cpu, budget - i32::from((*u).count()) - 1, Why::Attention)
+    }
+}
+
+impl Cpu {
+    /// Sets the flags that an instruction before `u`, or `u` itself if it is `done`, has left
+    /// alone because another would overwrite them.
+    ///
+    /// # Safety
+    /// `u` is in a live block.
+    unsafe fn recover_flags(&mut self, mut u: *const Uop, done: bool) {
+        // SAFETY: the uops of a block's instructions are in a row; the walk ends at the first.
+        unsafe {
+            let mut look = done;
+            loop {
+                if look && (*u).n & uop_mark::SETS_FLAGS != 0 {
+                    return;
+                }
+                if look && (*u).n & uop_mark::OWES_FLAGS != 0 {
+                    return crate::isa::alu::recover(self, &*u);
+                }
+                if (*u).count() == 0 {
+                    return;
+                }
+                look = true;
+                u = u.sub(1);
+            }
+        }
     }
 }
 
@@ -319,6 +361,30 @@ pub(crate) unsafe extern "C" fn branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budg
             }
             Err(Stop::Slow) => slow_branch::<O>(cpu, u, budget),
             Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
+}
+
+/// An instruction that sets flags with the conditional branch behind it.
+pub(crate) trait Fused: Op {
+    /// Executes the first of the two as [`Op::exec`] does without `SLOW`, flags included, and says
+    /// whether the condition holds.
+    fn test(cpu: &mut Cpu, u: &Uop) -> Result<bool, Stop>;
+}
+
+/// The handler of a fused pair, in the place of the first one's. The branch's own uop stays where
+/// it is: it has the distances, and is run by itself if the first needs the slow path.
+pub(crate) unsafe extern "C" fn fused<O: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; lowering fuses only with a branch that is next.
+    unsafe {
+        let branch = u.add(1);
+        match O::test(cpu, &*u) {
+            Ok(true) => follow_taken(cpu, branch, budget),
+            Ok(false) => {
+                cpu.eip = cpu.eip.wrapping_add((*branch).disp);
+                follow(cpu, branch, budget, 1)
+            }
+            Err(_) => slow::<O>(cpu, u, budget),
         }
     }
 }

@@ -118,6 +118,14 @@ fn ctrl_d_in_piped_input_ends_the_machine() {
 }
 
 #[test]
+fn a_guest_that_halts_for_good_ends_the_machine() {
+    // Without a debug exit port the guest goes on to its HLT; interrupts are disabled after a reset.
+    let out = Rom::new().run(&["-ttyS0"], b"q");
+    assert_eq!(out.status.code(), Some(0));
+    assert_eq!(out.stdout, HELLO.as_bytes());
+}
+
+#[test]
 fn figures_are_printed_at_the_end() {
     let out = Rom::new().run(&["-ttyS0", "--stats", "-debug-exit=244"], b"q");
     let text = String::from_utf8(out.stderr).unwrap();
@@ -172,10 +180,10 @@ impl Session {
         let mut before = tcgetattr(&slave).unwrap();
         before.local_modes.remove(LocalModes::ECHOCTL);
         tcsetattr(&slave, OptionalActions::Now, &before).unwrap();
+        before = tcgetattr(&slave).unwrap();
         let end = || Stdio::from(OwnedFd::from(slave.try_clone().unwrap()));
         let child = rom.boot(&["-ttyS0"]).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let master = fs::File::from(master);
-        before = tcgetattr(&slave).unwrap();
         Self { master, slave, before, child, _rom: rom }
     }
 

@@ -182,7 +182,7 @@ impl Guest {
     pub fn run(&mut self, command: &str, limit: Duration) -> Result<String> {
         self.line(&format!("{{ {command}\n}} 2>&1; echo \"status=$?;\""))?;
         let output = self.wait_for("status=", limit)?.replace("\r\n", "\n");
-        let status = self.wait_for(";", Duration::from_secs(10))?;
+        let status = self.wait_for(";\r\n", Duration::from_secs(10))?;
         if status == "0" { Ok(output) } else { Err(self.failure(&format!("status {status} of: {command}"))) }
     }
 
@@ -203,7 +203,7 @@ impl Guest {
     }
 
     /// Sends one check from `guest/` and runs it; the line that it printed.
-    fn check(&mut self, name: &str, limit: Duration) -> Result<String> {
+    pub fn check(&mut self, name: &str, limit: Duration) -> Result<String> {
         let folder = workspace().join("tests/guest");
         let script = std::fs::read_to_string(folder.join(name).with_extension("sh"))?;
         let prelude = std::fs::read_to_string(folder.join("lib.sh"))?;

@@ -118,18 +118,21 @@ pub(crate) struct Watch {
 }
 
 /// One i386 processor with the memory it runs from.
+///
+/// Laid out by hand: what hot handlers touch comes first, within reach of short displacements.
+#[repr(C)]
 pub struct Cpu {
     pub(crate) regs: RegFile,
     /// While a block runs: EIP of its first instruction.
     pub(crate) eip: u32,
-    /// See [`mode`].
+    /// See [`crate::blocks::mode`].
     pub(crate) mode: u32,
+    pub(crate) tlb: Tlb,
     pub(crate) flags: Flags,
     /// Something for the driver happened; blocks are left after the current instruction.
     pub(crate) attention: bool,
     pub(crate) cpl: u8,
     pub(crate) seg: [Seg; 6],
-    pub(crate) tlb: Tlb,
     pub(crate) jumps: Jumps,
 
     pub(crate) budget: i32,
@@ -187,11 +190,11 @@ impl Cpu {
             regs: RegFile::new(),
             eip: 0,
             mode: 0,
+            tlb: Tlb::new(),
             flags: Flags::default(),
             attention: false,
             cpl: 0,
             seg: [Seg::default(); 6],
-            tlb: Tlb::new(),
             jumps: Jumps::new(),
             budget: 0,
             why: Why::Lookup,

@@ -3,12 +3,13 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place, by_addr};
-use super::operand::{Dest, DstMem, DstReg, Source, SrcImm, SrcMem, SrcReg};
+use super::lower::{Builder, Fuse, Place, Recovery, by_addr};
+use super::mov::by_condition;
+use super::operand::{Dest, DstMem, DstReg, Flat, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
 use crate::cpu::flags::Flags;
 use crate::cpu::regs::Int;
-use crate::dispatch::{Flow, Handler, Op, Step, Uop, step};
+use crate::dispatch::{Flow, Fused, Handler, Op, Step, Stop, Uop, fused, step};
 
 /// What an instruction computes from two operands.
 trait Alu: 'static {
@@ -16,8 +17,22 @@ trait Alu: 'static {
     const CARRY_IN: bool = false;
     /// The destination is written.
     const WRITES: bool = true;
+    /// How the first operand follows from the result and the second.
+    const RECOVERY: Inverse = Inverse::None;
     /// The result; sets flags if `FLAGS`.
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, b: T) -> T;
+}
+
+/// What a finished operation's flags can be found from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inverse {
+    None,
+    /// The result alone.
+    Logic,
+    /// Result minus second operand.
+    Add,
+    /// Result plus second operand.
+    Sub,
 }
 
 #[inline(always)]
@@ -52,11 +67,12 @@ fn logic<T: Int, const FLAGS: bool>(f: &mut Flags, r: u32) -> T {
 }
 
 macro_rules! alu {
-    ($name:ident, $carry:expr, $writes:expr, |$f:ident, $a:ident, $b:ident| $e:expr) => {
+    ($name:ident, $carry:expr, $writes:expr, $recovery:ident, |$f:ident, $a:ident, $b:ident| $e:expr) => {
         struct $name;
         impl Alu for $name {
             const CARRY_IN: bool = $carry;
             const WRITES: bool = $writes;
+            const RECOVERY: Inverse = Inverse::$recovery;
             #[inline(always)]
             fn apply<T: Int, const FLAGS: bool>($f: &mut Flags, $a: T, $b: T) -> T {
                 $e
@@ -65,21 +81,21 @@ macro_rules! alu {
     };
 }
 
-alu!(Add, false, true, |f, a, b| add_with::<T, FLAGS>(f, a, b, 0));
-alu!(Adc, true, true, |f, a, b| {
+alu!(Add, false, true, Add, |f, a, b| add_with::<T, FLAGS>(f, a, b, 0));
+alu!(Adc, true, true, None, |f, a, b| {
     let carry = f.cf().into();
     add_with::<T, FLAGS>(f, a, b, carry)
 });
-alu!(Sub, false, true, |f, a, b| sub_with::<T, FLAGS>(f, a, b, 0));
-alu!(Sbb, true, true, |f, a, b| {
+alu!(Sub, false, true, Sub, |f, a, b| sub_with::<T, FLAGS>(f, a, b, 0));
+alu!(Sbb, true, true, None, |f, a, b| {
     let borrow = f.cf().into();
     sub_with::<T, FLAGS>(f, a, b, borrow)
 });
-alu!(Cmp, false, false, |f, a, b| sub_with::<T, FLAGS>(f, a, b, 0));
-alu!(And, false, true, |f, a, b| logic::<T, FLAGS>(f, a.zext() & b.zext()));
-alu!(Or, false, true, |f, a, b| logic::<T, FLAGS>(f, a.zext() | b.zext()));
-alu!(Xor, false, true, |f, a, b| logic::<T, FLAGS>(f, a.zext() ^ b.zext()));
-alu!(Test, false, false, |f, a, b| logic::<T, FLAGS>(f, a.zext() & b.zext()));
+alu!(Cmp, false, false, None, |f, a, b| sub_with::<T, FLAGS>(f, a, b, 0));
+alu!(And, false, true, Logic, |f, a, b| logic::<T, FLAGS>(f, a.zext() & b.zext()));
+alu!(Or, false, true, Logic, |f, a, b| logic::<T, FLAGS>(f, a.zext() | b.zext()));
+alu!(Xor, false, true, Logic, |f, a, b| logic::<T, FLAGS>(f, a.zext() ^ b.zext()));
+alu!(Test, false, false, None, |f, a, b| logic::<T, FLAGS>(f, a.zext() & b.zext()));
 
 /// `O` on a destination and a source.
 struct Two<O, T, D, S, const FLAGS: bool>(P<(O, T, D, S)>);
@@ -106,6 +122,88 @@ impl<O: Alu, T: Int, D: Dest, S: Source, const FLAGS: bool> Op for Two<O, T, D, 
     }
 }
 
+/// The condition that a fused comparison is to decide; what it computes from the operands equals
+/// what Jcc would find in the flags.
+trait Compare: Alu {
+    fn holds<T: Int, const CC: u8>(f: &Flags, a: T, b: T) -> bool;
+}
+
+impl Compare for Cmp {
+    #[inline(always)]
+    fn holds<T: Int, const CC: u8>(f: &Flags, a: T, b: T) -> bool {
+        let (x, y) = (a.zext(), b.zext());
+        let (signed_x, signed_y) = (a.sext() as i32, b.sext() as i32);
+        let v = match CC >> 1 {
+            1 => x < y,
+            2 => x == y,
+            3 => x <= y,
+            6 => signed_x < signed_y,
+            7 => signed_x <= signed_y,
+            _ => return f.condition(CC),
+        };
+        v != (CC & 1 != 0)
+    }
+}
+
+impl Compare for Test {
+    #[inline(always)]
+    fn holds<T: Int, const CC: u8>(f: &Flags, a: T, b: T) -> bool {
+        let r = T::truncate(a.zext() & b.zext()).sext() as i32;
+        let v = match CC >> 1 {
+            0 | 1 => false,
+            2 | 3 => r == 0,
+            4 | 6 => r < 0,
+            7 => r <= 0,
+            _ => return f.condition(CC),
+        };
+        v != (CC & 1 != 0)
+    }
+}
+
+/// A comparison and the conditional branch behind it.
+struct CompareBranch<O, T, D, S, const CC: u8>(P<(O, T, D, S)>);
+
+impl<O: Compare, T: Int, D: Dest, S: Source, const CC: u8> Op for CompareBranch<O, T, D, S, CC> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        Two::<O, T, D, S, true>::exec::<SLOW>(cpu, u)
+    }
+}
+
+impl<O: Compare, T: Int, D: Dest, S: Source, const CC: u8> Fused for CompareBranch<O, T, D, S, CC> {
+    #[inline(always)]
+    fn test(cpu: &mut Cpu, u: &Uop) -> Result<bool, Stop> {
+        let b = S::get::<T, false>(cpu, u)?;
+        let a = D::get::<T, false>(cpu, u)?;
+        O::apply::<T, true>(&mut cpu.flags, a, b);
+        Ok(O::holds::<T, CC>(&cpu.flags, a, b))
+    }
+}
+
+fn fuse<O: Compare, T: Int, D: Dest, S: Source>(condition: u8) -> Handler {
+    by_condition!(condition, CC => fused::<CompareBranch<O, T, D, S, CC>>)
+}
+
+/// How to fuse a comparison with these operands, if there is a handler for them.
+fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fuse> {
+    match i.width(0) {
+        1 => fuse_sized::<O, u8>(b, i),
+        4 => fuse_sized::<O, u32>(b, i),
+        _ => None,
+    }
+}
+
+fn fuse_sized<O: Compare, T: Int>(b: &Builder, i: &Insn) -> Option<Fuse> {
+    let flat = b.addr_kind(i) == super::lower::AddrKind::Flat;
+    match (i.place(0), i.place(1)) {
+        (Place::Reg(_), Place::Reg(_)) => Some(fuse::<O, T, DstReg, SrcReg>),
+        (Place::Reg(_), Place::Imm) => Some(fuse::<O, T, DstReg, SrcImm>),
+        (Place::Reg(_), Place::Mem) if flat => Some(fuse::<O, T, DstReg, SrcMem<Flat>>),
+        (Place::Mem, Place::Imm) if flat => Some(fuse::<O, T, DstMem<Flat>, SrcImm>),
+        _ => None,
+    }
+}
+
 fn pair<O: Alu, T: Int, D: Dest, S: Source>() -> (Handler, Handler) {
     (step::<Two<O, T, D, S, true>>, step::<Two<O, T, D, S, false>>)
 }
@@ -125,8 +223,67 @@ fn two_sized<O: Alu, T: Int>(b: &mut Builder, i: &Insn) {
 
 fn finish<O: Alu>(b: &mut Builder, i: &Insn, without: Handler) {
     b.writes_flags(true, Some(without));
-    if O::CARRY_IN || i.mem.is_some() {
+    if O::CARRY_IN {
         b.reads_flags();
+    }
+    if i.mem.is_some() {
+        b.leaves();
+    }
+    let recovery = recovery::<O>(i);
+    b.recoverable(recovery);
+}
+
+/// How flags follow from registers after the instruction: bits 0-1 operand size, 2-4 one of these.
+mod how {
+    pub const LOGIC: u8 = 0;
+    pub const ADD_REG: u8 = 1;
+    pub const ADD_IMM: u8 = 2;
+    pub const SUB_REG: u8 = 3;
+    pub const SUB_IMM: u8 = 4;
+}
+
+fn recovery<O: Alu>(i: &Insn) -> Option<Recovery> {
+    let bytes = i.width(0) as u8;
+    let bit = |n: u8| 1 << if bytes == 1 { n & 3 } else { n };
+    let (Place::Reg(dst), true) = (i.place(0), O::WRITES) else { return None };
+    let (how, registers) = match (O::RECOVERY, i.place(1)) {
+        (Inverse::Logic, Place::Reg(_) | Place::Imm) => (how::LOGIC, bit(dst)),
+        // Of a register with itself: the difference is zero, the sum has lost a bit.
+        (Inverse::Sub, Place::Reg(src)) if src == dst => (how::LOGIC, bit(dst)),
+        (Inverse::Add, Place::Reg(src)) if bit(src) != bit(dst) => (how::ADD_REG, bit(dst) | bit(src)),
+        (Inverse::Add, Place::Imm) => (how::ADD_IMM, bit(dst)),
+        (Inverse::Sub, Place::Reg(src)) if bit(src) != bit(dst) => (how::SUB_REG, bit(dst) | bit(src)),
+        (Inverse::Sub, Place::Imm) => (how::SUB_IMM, bit(dst)),
+        _ => return None,
+    };
+    Some(Recovery { code: how << 2 | (bytes >> 1), registers })
+}
+
+/// Sets the flags that a uop marked for it left alone, from its operands as they are now.
+pub(crate) fn recover(cpu: &mut Cpu, u: &Uop) {
+    match u.form & 3 {
+        0 => recover_sized::<u8>(cpu, u),
+        1 => recover_sized::<u16>(cpu, u),
+        _ => recover_sized::<u32>(cpu, u),
+    }
+}
+
+fn recover_sized<T: Int>(cpu: &mut Cpu, u: &Uop) {
+    let r = cpu.regs.get::<T>(u.dst);
+    let how = u.form >> 2;
+    let b = match how {
+        how::ADD_REG | how::SUB_REG => cpu.regs.get::<T>(u.src),
+        _ => T::truncate(u.imm),
+    };
+    let f = &mut cpu.flags;
+    match how {
+        how::LOGIC => f.set_logic(r),
+        how::ADD_REG | how::ADD_IMM => {
+            add_with::<T, true>(f, T::truncate(r.zext().wrapping_sub(b.zext())), b, 0);
+        }
+        _ => {
+            sub_with::<T, true>(f, T::truncate(r.zext().wrapping_add(b.zext())), b, 0);
+        }
     }
 }
 
@@ -161,9 +318,13 @@ pub(super) fn xor(b: &mut Builder, i: &Insn) {
 }
 pub(super) fn cmp(b: &mut Builder, i: &Insn) {
     two::<Cmp>(b, i);
+    let fuse = fuse_of::<Cmp>(b, i);
+    b.fusable(fuse);
 }
 pub(super) fn test(b: &mut Builder, i: &Insn) {
     two::<Test>(b, i);
+    let fuse = fuse_of::<Test>(b, i);
+    b.fusable(fuse);
 }
 
 /// What an instruction computes from one operand.
@@ -253,7 +414,7 @@ fn one_sized<O: Unary, T: Int>(b: &mut Builder, i: &Insn) {
         b.writes_flags(O::ALL_FLAGS, Some(without));
     }
     if i.mem.is_some() {
-        b.barrier();
+        b.leaves();
     }
 }
 

@@ -96,15 +96,23 @@ fn near_target(cpu: &Cpu, u: &Uop, target: u32) -> Result<u32> {
 }
 
 fn conditional<D: Decide>(b: &mut Builder, i: &Insn) {
+    branch::<D>(b, i, |b, i, run| b.emit(i, run));
+}
+
+fn branch<D: Decide>(
+    b: &mut Builder,
+    i: &Insn,
+    emit: for<'a> fn(&'a mut Builder, &Insn, dispatch::Handler) -> &'a mut Uop,
+) {
     if !b.links_allowed(i) {
         b.emit(i, step::<CheckedBranch<D>>);
-        b.barrier();
+        b.leaves();
         b.end();
         return;
     }
     let next = b.next_distance();
     let target = next.wrapping_add(i.imm);
-    let u = b.emit(i, dispatch::branch::<Branch<D>>);
+    let u = emit(b, i, dispatch::branch::<Branch<D>>);
     (u.disp, u.imm) = (next, target);
     b.reads_flags();
     b.link(next);
@@ -112,7 +120,7 @@ fn conditional<D: Decide>(b: &mut Builder, i: &Insn) {
 }
 
 pub(super) fn jcc(b: &mut Builder, i: &Insn) {
-    by_condition!(i.condition(), CC => conditional::<Condition<CC>>(b, i));
+    by_condition!(i.condition(), CC => branch::<Condition<CC>>(b, i, |b, i, run| b.emit_branch(i, run)));
 }
 pub(super) fn loopne(b: &mut Builder, i: &Insn) {
     conditional::<Loop<0>>(b, i);
@@ -150,7 +158,7 @@ impl Op for CheckedJmp {
 pub(super) fn jmp(b: &mut Builder, i: &Insn) {
     if !b.links_allowed(i) {
         b.emit(i, step::<CheckedJmp>);
-        b.barrier();
+        b.leaves();
         b.end();
         return;
     }
@@ -180,7 +188,7 @@ pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
         let mem = i.place(0) == Place::Mem;
         let u = b.emit(i, if mem { step::<JmpTo<SrcMem<Segmented>>> } else { step::<JmpTo<SrcReg>> });
         u.src = u.dst;
-        b.barrier();
+        b.leaves();
         b.end();
         return;
     }
@@ -218,7 +226,7 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
         let target = next.wrapping_add(i.imm);
         let u = b.emit(i, step::<Call>);
         (u.disp, u.imm) = (next, target);
-        b.barrier();
+        b.leaves();
         b.link(target);
         return;
     }
@@ -250,7 +258,7 @@ pub(super) fn call_indirect(b: &mut Builder, i: &Insn) {
         let u = b.emit(i, if mem { step::<CallTo<SrcMem<Segmented>>> } else { step::<CallTo<SrcReg>> });
         u.src = u.dst;
         u.imm = next;
-        b.barrier();
+        b.leaves();
         b.end();
         return;
     }
@@ -276,7 +284,7 @@ impl Op for Ret {
 pub(super) fn ret(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) && b.flat_stack() {
         b.emit(i, step::<Ret>);
-        b.barrier();
+        b.leaves();
         b.end();
         return;
     }

@@ -8,7 +8,7 @@ use crate::Cpu;
 use crate::blocks::{filler, link_slot, mode};
 use crate::cpu::SegName;
 use crate::cpu::regs::{Reg, gpr};
-use crate::dispatch::{self, Flow, Handler, Op, Step, Uop, form, step};
+use crate::dispatch::{self, Flow, Handler, Op, Step, Uop, form, step, uop_mark};
 use crate::exception::{self, Exception};
 
 /// Most instructions in a block.
@@ -36,16 +36,35 @@ pub(crate) enum Place {
     Imm,
 }
 
-/// How the arithmetic flags pass through an instruction.
+/// How arithmetic flags and registers pass through an instruction.
 #[derive(Clone, Copy, Default)]
-struct FlagUse {
-    /// All six are overwritten, whatever happens.
+struct Effect {
+    /// All six flags are overwritten, whatever happens.
     kills: bool,
-    /// Some are read, or the instruction can leave the block, where all must be right.
-    needs: bool,
+    /// Some flags are read; or this is code that may look at anything.
+    reads: bool,
+    /// The block can be left here, by a fault or for the driver's attention.
+    leaves: bool,
     /// The handler that leaves flags alone, for when nobody will look.
     without: Option<Handler>,
+    /// How flags that were left alone can be had from the operands afterwards.
+    recovery: Option<Recovery>,
+    /// General registers written, a bit each.
+    writes: u8,
 }
+
+/// Flags as a function of registers after the instruction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recovery {
+    /// For [`super::alu::recover`]; fits the uop's `form`, which an instruction without a memory
+    /// operand does not use.
+    pub code: u8,
+    /// The registers that must still be as the instruction left them, a bit each.
+    pub registers: u8,
+}
+
+/// Gives the handler that fuses an instruction with a branch on a condition.
+pub(crate) type Fuse = fn(condition: u8) -> Handler;
 
 /// How a memory operand's address is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,7 +99,7 @@ pub(crate) use by_addr;
 /// A block under construction.
 pub(crate) struct Builder<'a> {
     uops: &'a mut Vec<Uop>,
-    flags: Vec<FlagUse>,
+    effects: Vec<Effect>,
     /// See [`mode`].
     mode: u32,
     /// Number of the current instruction.
@@ -92,6 +111,8 @@ pub(crate) struct Builder<'a> {
     page_offset: u32,
     links: usize,
     done: bool,
+    /// The last uop can be fused with a conditional branch.
+    fuse: Option<Fuse>,
 }
 
 impl Insn {
@@ -145,7 +166,12 @@ impl Builder<'_> {
         if let Place::Reg(n) = i.place(1) {
             u.src = Reg::of_size(n, i.width(1));
         }
-        self.push(u)
+        self.push(u);
+        if let Place::Reg(n) = i.place(0) {
+            let n = if i.width(0) == 1 { n & 3 } else { n };
+            self.writes(n);
+        }
+        self.last()
     }
 
     /// Emits the uop of an instruction whose r/m operand is to be `dst` and whose reg operand
@@ -169,7 +195,7 @@ impl Builder<'_> {
         F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
     {
         self.emit_rm(i, dispatch::handler_of(f));
-        self.barrier();
+        self.opaque();
         self.last()
     }
 
@@ -179,7 +205,7 @@ impl Builder<'_> {
         F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
     {
         self.emit_rm(i, dispatch::last_handler_of(f));
-        self.barrier();
+        self.opaque();
         let at = self.uops.len() - 1;
         self.push(Uop { eip: self.next as u16, ..filler() });
         self.done = true;
@@ -206,8 +232,9 @@ impl Builder<'_> {
     }
 
     fn push(&mut self, u: Uop) -> &mut Uop {
+        self.fuse = None;
         self.uops.push(u);
-        self.flags.push(FlagUse::default());
+        self.effects.push(Effect::default());
         self.last()
     }
 
@@ -217,27 +244,59 @@ impl Builder<'_> {
         &mut self.uops[at]
     }
 
-    fn flag_use(&mut self) -> &mut FlagUse {
-        let at = self.flags.len() - 1;
-        &mut self.flags[at]
+    fn effect(&mut self) -> &mut Effect {
+        let at = self.effects.len() - 1;
+        &mut self.effects[at]
     }
 
-    /// The last uop can leave the block or fault.
-    pub fn barrier(&mut self) {
-        self.flag_use().needs = true;
+    /// The last uop may look at and change anything.
+    fn opaque(&mut self) {
+        let e = self.effect();
+        (e.reads, e.leaves, e.writes) = (true, true, 0xff);
+    }
+
+    /// The last uop can leave the block: it reaches memory.
+    pub fn leaves(&mut self) {
+        self.effect().leaves = true;
     }
 
     /// The last uop reads arithmetic flags.
     pub fn reads_flags(&mut self) {
-        self.flag_use().needs = true;
+        self.effect().reads = true;
     }
 
     /// The last uop overwrites all arithmetic flags (or some, or perhaps none, if not `all`); the
     /// given handler does the same without.
     pub fn writes_flags(&mut self, all: bool, without: Option<Handler>) {
-        let f = self.flag_use();
+        let f = self.effect();
         f.kills = all;
         f.without = without;
+    }
+
+    /// The last uop's flags can be found again from registers.
+    pub fn recoverable(&mut self, recovery: Option<Recovery>) {
+        self.effect().recovery = recovery;
+    }
+
+    /// The last uop writes a general register that is not its first operand.
+    pub fn writes(&mut self, n: u8) {
+        self.effect().writes |= 1 << n;
+    }
+
+    /// The last uop can be fused with a conditional branch, if one comes next.
+    pub fn fusable(&mut self, fuse: Option<Fuse>) {
+        self.fuse = fuse;
+    }
+
+    /// Emits a conditional branch, fused with the uop before it if that can be.
+    pub fn emit_branch(&mut self, i: &Insn, run: Handler) -> &mut Uop {
+        let fuse = self.fuse;
+        let at = self.uops.len();
+        self.emit(i, run);
+        if let Some(fuse) = fuse {
+            self.uops[at - 1].run = fuse(i.condition());
+        }
+        self.last()
     }
 
     /// Whether branch targets need neither limit check nor wrapping, so that they can be linked.
@@ -294,7 +353,7 @@ impl Builder<'_> {
         };
         let u = Uop { run, n: self.n, eip: self.start as u16, ..filler() };
         self.push(u);
-        self.barrier();
+        self.opaque();
         self.end();
     }
 
@@ -306,13 +365,41 @@ impl Builder<'_> {
     }
 
     /// Replaces handlers by those that leave flags alone where nobody will look at them.
+    ///
+    /// Where the block may be left between an instruction and the next that overwrites its flags,
+    /// they are left alone only if they can be found again from registers that nothing in between
+    /// has written; the uop is then marked, for [`Cpu::recover_flags`].
     fn drop_dead_flags(&mut self) {
-        let mut live = true;
-        for (u, f) in self.uops.iter_mut().zip(&self.flags).rev() {
-            if let (false, Some(without)) = (live, f.without) {
-                u.run = without;
+        // Going backwards: whether flags written here are read; whether the block can be left
+        // before they are overwritten; registers written until the last point where it can.
+        let (mut live, mut left, mut written) = (true, false, 0);
+        for (u, e) in self.uops.iter_mut().zip(&self.effects).rev() {
+            if e.kills {
+                u.n |= uop_mark::SETS_FLAGS;
+                match (live, left, e.without, e.recovery) {
+                    (false, false, Some(without), _) => u.run = without,
+                    (false, true, Some(without), Some(r)) if r.registers & written == 0 => {
+                        u.run = without;
+                        u.form = r.code;
+                        u.n = (u.n & !uop_mark::SETS_FLAGS) | uop_mark::OWES_FLAGS;
+                    }
+                    _ => {}
+                }
+                (live, left, written) = (e.reads, e.leaves, 0);
+                continue;
             }
-            live = (live && !f.kills) || f.needs;
+            match e.without {
+                // Without reading flags either, it is as if it was not there.
+                Some(without) if !live && !left && !e.leaves => u.run = without,
+                // It changes some and keeps others, which must be right for that.
+                Some(_) => live = true,
+                None => {}
+            }
+            live |= e.reads;
+            left |= e.leaves;
+            if left {
+                written |= e.writes;
+            }
         }
     }
 }
@@ -349,7 +436,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     let limited = !alone && cpu.mode & mode::FLAT_CODE == 0;
     let mut b = Builder {
         uops,
-        flags: Vec::new(),
+        effects: Vec::new(),
         mode: cpu.mode,
         n: 0,
         start: 0,
@@ -357,6 +444,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
         page_offset,
         links: 0,
         done: false,
+        fuse: None,
     };
     if limited {
         b.push(Uop { run: dispatch::guard_limit, ..filler() });

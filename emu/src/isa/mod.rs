@@ -5,7 +5,7 @@ pub mod decode;
 pub(crate) mod lower;
 pub mod table;
 
-mod alu;
+pub(crate) mod alu;
 mod bits;
 mod branch;
 mod decimal;

@@ -33,7 +33,7 @@ fn mov_sized<T: Int>(b: &mut Builder, i: &Insn) {
     };
     b.emit(i, run);
     if i.mem.is_some() {
-        b.barrier();
+        b.leaves();
     }
 }
 
@@ -68,7 +68,7 @@ fn extend<N: Int, const SIGNED: bool>(b: &mut Builder, i: &Insn) {
     };
     b.emit(i, run);
     if i.mem.is_some() {
-        b.barrier();
+        b.leaves();
     }
 }
 
@@ -161,6 +161,9 @@ pub(super) fn cmov(b: &mut Builder, i: &Insn) {
     };
     b.emit(i, run);
     b.reads_flags();
+    if i.mem.is_some() {
+        b.leaves();
+    }
 }
 
 pub(super) fn set(b: &mut Builder, i: &Insn) {
@@ -170,6 +173,9 @@ pub(super) fn set(b: &mut Builder, i: &Insn) {
     };
     b.emit(i, run);
     b.reads_flags();
+    if i.mem.is_some() {
+        b.leaves();
+    }
 }
 
 /// XCHG with a register.
@@ -195,8 +201,11 @@ fn xchg_sized<T: Int>(b: &mut Builder, i: &Insn) {
         _ => step::<Xchg<T, DstReg>>,
     };
     b.emit(i, run);
+    if let Place::Reg(n) = i.place(1) {
+        b.writes(if T::BITS == 8 { n & 3 } else { n });
+    }
     if i.mem.is_some() {
-        b.barrier();
+        b.leaves();
     }
 }
 
@@ -239,6 +248,7 @@ impl<W: Int, N: Int> Op for ExtendAccumulator<W, N> {
 
 pub(super) fn cbw(b: &mut Builder, i: &Insn) {
     b.emit(i, if i.op16 { step::<ExtendAccumulator<u16, u8>> } else { step::<ExtendAccumulator<u32, u16>> });
+    b.writes(gpr::EAX);
 }
 
 /// CWD and CDQ.
@@ -255,6 +265,7 @@ impl<T: Int> Op for SpreadSign<T> {
 
 pub(super) fn cwd(b: &mut Builder, i: &Insn) {
     b.emit(i, if i.op16 { step::<SpreadSign<u16>> } else { step::<SpreadSign<u32>> });
+    b.writes(gpr::EDX);
 }
 
 pub(super) fn mov_from_segment(b: &mut Builder, i: &Insn) {

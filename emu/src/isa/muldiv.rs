@@ -128,7 +128,7 @@ fn imul_sized<T: Int, const IMM: bool>(b: &mut Builder, i: &Insn) {
     b.emit(i, with);
     b.writes_flags(true, Some(without));
     if i.mem.is_some() {
-        b.barrier();
+        b.leaves();
     }
 }
 

@@ -210,7 +210,7 @@ fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn) {
         b.reads_flags();
     }
     if mem {
-        b.barrier();
+        b.leaves();
     }
 }
 

@@ -59,7 +59,8 @@ pub(super) fn push(b: &mut Builder, i: &Insn) {
         };
         let u = b.emit(i, run);
         u.src = u.dst;
-        b.barrier();
+        b.leaves();
+        b.writes(gpr::ESP);
         return;
     }
     match i.place(0) {
@@ -81,7 +82,8 @@ pub(super) fn push(b: &mut Builder, i: &Insn) {
 pub(super) fn pop(b: &mut Builder, i: &Insn) {
     if b.flat_stack() && !i.op16 && i.mem.is_none() {
         b.emit(i, step::<Pop>);
-        b.barrier();
+        b.leaves();
+        b.writes(gpr::ESP);
         return;
     }
     let u = b.call(i, |cpu: &mut Cpu, u: &Uop| {
@@ -236,7 +238,9 @@ pub(super) fn enter(b: &mut Builder, i: &Insn) {
 pub(super) fn leave(b: &mut Builder, i: &Insn) {
     if b.flat_stack() && !i.op16 {
         b.emit(i, step::<Leave>);
-        b.barrier();
+        b.leaves();
+        b.writes(gpr::EBP);
+        b.writes(gpr::ESP);
         return;
     }
     b.call(i, |cpu: &mut Cpu, u: &Uop| {

@@ -118,7 +118,7 @@ fn lower<E: Element>(b: &mut Builder, i: &Insn) {
         (true, Rep::NotEqual) => step::<Repeated<E, { Until::Equal as u8 }>>,
     };
     b.emit(i, run).imm = next;
-    b.barrier();
+    b.leaves();
     b.link(next);
 }
 

@@ -40,14 +40,17 @@ pub(crate) struct Fill {
     pub large: bool,
 }
 
+#[repr(C)]
 pub(crate) struct Tlb {
-    /// Supervisor entries, user entries, and as many that never match.
-    entries: Box<[Entry; 3 * ENTRIES]>,
-    global: Bits,
-    large: Bits,
+    /// The first of the ENTRIES entries in use, which are in `entries`.
+    selected: *const Entry,
+    /// Supervisor entries, user entries, and as many that never match. Never grows, so it stays
+    /// where it is in memory.
+    entries: Vec<Entry>,
+    global: Box<Bits>,
+    large: Box<Bits>,
     any_large: bool,
-    /// First of the entries in use: 0, ENTRIES or 2 * ENTRIES.
-    first: usize,
+    watched: bool,
 }
 
 fn index(linear: u32) -> usize {
@@ -65,24 +68,31 @@ fn set_bit(bits: &mut Bits, i: usize, on: bool) {
 
 impl Tlb {
     pub fn new() -> Self {
-        let entries = vec![EMPTY; 3 * ENTRIES].into_boxed_slice().try_into();
-        let Ok(entries) = entries else { unreachable!("the length is the array's") };
-        Self { entries, global: [0; _], large: [0; _], any_large: false, first: 0 }
+        let entries = vec![EMPTY; 3 * ENTRIES];
+        let selected = entries.as_ptr();
+        Self {
+            selected,
+            entries,
+            global: Box::new([0; _]),
+            large: Box::new([0; _]),
+            any_large: false,
+            watched: false,
+        }
     }
 
     /// Chooses whose entries are used. `watched` accesses never match, so that each goes through
     /// the slow path's checks (alignment, data breakpoints).
     pub fn select(&mut self, user: bool, watched: bool) {
-        self.first = if watched { 2 * ENTRIES } else { usize::from(user) * ENTRIES };
+        let first = if watched { 2 * ENTRIES } else { usize::from(user) * ENTRIES };
+        self.watched = watched;
+        self.selected = self.entries[first..].as_ptr();
     }
 
     #[inline(always)]
     fn entry(&self, linear: u32) -> &Entry {
-        let i = self.first + index(linear);
-        debug_assert!(i < 3 * ENTRIES);
-        // SAFETY: `first` is at most 2 * ENTRIES (only `select` sets it) and `index` is less than
-        // ENTRIES.
-        unsafe { self.entries.get_unchecked(i) }
+        // SAFETY: `selected` points at ENTRIES entries (only `new` and `select` set it) of a Vec that
+        // lives as long as `self` and never grows; `index` is less than ENTRIES.
+        unsafe { &*self.selected.add(index(linear)) }
     }
 
     /// The host address for reading `bytes` bytes.
@@ -102,7 +112,7 @@ impl Tlb {
 
     /// As `read` or `write`, with supervisor privilege whatever is selected.
     pub fn system(&self, linear: u32, bytes: u32, write: bool) -> Option<usize> {
-        if self.first == 2 * ENTRIES {
+        if self.watched {
             return None;
         }
         let e = &self.entries[index(linear)];

@@ -14,6 +14,8 @@ use super::runner::Guest;
 
 /// The first serial port.
 const COM1: usize = 0;
+/// The processor takes interrupts (SDM volume 1, 3.4.3.3).
+const EFLAGS_IF: u32 = 1 << 9;
 /// Key strokes that wait for the keyboard controller; more are dropped.
 const KEY_QUEUE: usize = 256;
 
@@ -84,6 +86,12 @@ impl Guest for PcGuest {
     fn run(&mut self, budget: u64) -> Event {
         self.type_keys();
         self.machine.run(budget)
+    }
+
+    fn is_dead(&self) -> bool {
+        // The board has nothing that raises an NMI.
+        let state = self.machine.cpu.state();
+        state.halted && state.eflags & EFLAGS_IF == 0
     }
 
     fn now(&mut self) -> u64 {

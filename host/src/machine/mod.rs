@@ -102,6 +102,9 @@ pub enum MachineError {
 pub enum Ending {
     /// The guest switched the power off.
     PowerOff,
+    /// The guest halted the processor with interrupts disabled, for good: what a system does that
+    /// has shut down on a board without power management.
+    Halted,
     /// The guest wrote this value to the debug exit port.
     DebugExit(u32),
     /// The guest reset the machine, which was not to restart.

@@ -23,6 +23,8 @@ const INPUT_AHEAD: usize = 4096;
 pub trait Guest: Send {
     /// Executes about `budget` instructions, or until something happens.
     fn run(&mut self, budget: u64) -> Stop;
+    /// Halted with interrupts disabled: nothing but a reset gets this processor out.
+    fn is_dead(&self) -> bool;
     /// Guest time in nanoseconds.
     fn now(&mut self) -> u64;
     /// Sets guest time back to `now`, at the end of a pause.
@@ -80,6 +82,7 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
         }
         match stop {
             Stop::Budget | Stop::Output => {}
+            Stop::Idle { .. } if runner.guest.is_dead() => break Ending::Halted,
             Stop::Idle { until } => runner.sleep(until),
             Stop::PowerOff => break Ending::PowerOff,
             Stop::DebugExit(value) => break Ending::DebugExit(value),
@@ -256,7 +259,7 @@ impl<G: Guest> Runner<'_, G> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
     use std::sync::{Arc, Mutex};
     use std::thread::sleep;
 
@@ -275,6 +278,7 @@ mod tests {
     #[derive(Default)]
     struct Seen {
         runs: AtomicU64,
+        dead: AtomicBool,
         input: Mutex<Vec<u8>>,
         keys: Mutex<Vec<u8>>,
     }
@@ -283,6 +287,9 @@ mod tests {
         fn run(&mut self, _budget: u64) -> Stop {
             self.seen.runs.fetch_add(1, Relaxed);
             (self.act)(&self.seen, &mut self.output, self.clock.elapsed())
+        }
+        fn is_dead(&self) -> bool {
+            self.seen.dead.load(Relaxed)
         }
         fn now(&mut self) -> u64 {
             self.clock.elapsed()
@@ -419,6 +426,17 @@ mod tests {
         assert_eq!((report.ending, report.resets), (Ending::DebugExit(5), 2));
         let (machine, _) = start(false, faults());
         assert!(matches!(machine.wait(), Err(MachineError::TripleFault)));
+    }
+
+    #[test]
+    fn a_guest_that_halts_for_good_ends_the_machine() {
+        let (machine, _) = start(true, |seen, out, _| {
+            out.extend(b"System halted");
+            seen.dead.store(true, Relaxed);
+            Stop::Idle { until: Some(u64::MAX) }
+        });
+        assert_eq!(output(&machine), b"System halted");
+        assert_eq!(machine.wait().unwrap().ending, Ending::Halted);
     }
 
     #[test]
