@@ -71,7 +71,6 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
 }
 
 fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
-    // Single steps and data breakpoints trap after each element.
     E::check(cpu)?;
     // Single steps trap after each element.
     let mut left = if cpu.stepping { 1 } else { MOST_ELEMENTS };
