@@ -150,6 +150,7 @@ fn check_fxsr(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
 pub(super) fn fxsave(b: &mut Builder, i: &Insn) {
     b.call(i, |cpu: &mut Cpu, u: &Uop| {
         let at = check_fxsr(cpu, u, true)?;
+        cpu.probe_write(at, FXSAVE as u32)?;
         // Bytes from 288 on are not written.
         let mut image = cpu.read_array::<FXSAVE>(at)?;
         image[..FXSAVE_X87].copy_from_slice(&cpu.fpu.fxsave_image());
