@@ -200,7 +200,7 @@ pub fn decode(bytes: &[u8], code32: bool) -> Result<Insn, DecodeError> {
         if !two && matches!(opcode, 0xd8..=0xdf) && !fpu::is_valid(opcode, modrm) {
             return Err(DecodeError::Invalid);
         }
-        if row.attr & Attr::PLAIN != 0 && (prefix66 || rep.is_some()) {
+        if row.attr & Attr::NO_66 != 0 && prefix66 || row.attr & Attr::NO_REP != 0 && rep.is_some() {
             return Err(DecodeError::Invalid);
         }
         insn.what = What::Row(row);
@@ -221,6 +221,11 @@ pub fn decode(bytes: &[u8], code32: bool) -> Result<Insn, DecodeError> {
                     let disp = r.sized(addr16)?;
                     insn.mem = Some(Mem { segment: SegName::DS, base: None, index: None, scale: 0, disp });
                 }
+                // Registers that there are not, and CS, which no MOV loads.
+                Spec::Sw if reg > 5 || reg == 1 && row.operands[0] == Spec::Sw => {
+                    return Err(DecodeError::Invalid);
+                }
+                Spec::Cd if !matches!(reg, 0 | 2..=4) => return Err(DecodeError::Invalid),
                 _ => {}
             }
         }

@@ -131,8 +131,8 @@ fn check_fxsr(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
     if cpu.cr0 & CR0_TS != 0 {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
-    let base = cpu.segment_base(u);
-    cpu.check_alignment(base.wrapping_add(cpu.offset(u)), 4, cpu.cpl == 3)?;
+    let at = cpu.linear(u, FXSAVE as u32, false)?;
+    cpu.check_alignment(at, 4, cpu.cpl == 3)?;
     let at = cpu.linear(u, FXSAVE as u32, write)?;
     if at & 15 != 0 {
         return Err(Exception::GP0);

@@ -73,15 +73,23 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
 fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
     // Single steps and data breakpoints trap after each element.
     E::check(cpu)?;
+    // Single steps trap after each element.
     let mut left = if cpu.stepping { 1 } else { MOST_ELEMENTS };
-    loop {
+    let mut wrote_code = false;
+    let finished = loop {
         let ecx = cpu.regs.r32(gpr::ECX);
         let count = if u.addr16() { ecx & 0xffff } else { ecx };
         if count == 0 {
-            return Ok(true);
+            break true;
+        }
+        if cpu.attention && cpu.dr6_pending == 0 {
+            // Writing over code, even its own, does not stop it; the board may.
+            wrote_code = true;
+            cpu.attention = false;
+            cpu.with_bus(|_, _| ());
         }
         if left == 0 || cpu.attention {
-            return Ok(false);
+            break false;
         }
         let mut done = if UNTIL == COUNT { E::many(cpu, u, count.min(left)) } else { 0 };
         if done == 0 {
@@ -91,9 +99,11 @@ fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
         cpu.set_reg_sized(Reg::dword(gpr::ECX), count - done, u.addr16());
         left -= done;
         if UNTIL != COUNT && cpu.flags.zf() != (UNTIL == UNEQUAL) {
-            return Ok(true);
+            break true;
         }
-    }
+    };
+    cpu.attention |= wrote_code;
+    Ok(finished)
 }
 
 fn lower<E: Element>(b: &mut Builder, i: &Insn) {
@@ -216,8 +226,8 @@ struct Cmps<T>(P<T>);
 
 impl<T: Int> Element for Cmps<T> {
     const COMPARES: bool = true;
+    // The operand at EDI is read first.
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
-        // The operand at EDI is read first.
         let at = destination::<T>(cpu, u, false)?;
         let b = cpu.read::<T>(at)?;
         let a = source::<T>(cpu, u)?;

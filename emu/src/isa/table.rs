@@ -74,8 +74,12 @@ impl Attr {
     pub const SYSTEM: u16 = 1 << 5;
     /// Sixteen opcodes, a condition in the low four bits.
     pub const CONDITION: u16 = 1 << 6;
-    /// With none of 66, F2 and F3.
-    pub const PLAIN: u16 = 1 << 7;
+    /// Not with 66, which makes it another instruction.
+    pub const NO_66: u16 = 1 << 7;
+    /// Not with F2 or F3, which make it another instruction.
+    pub const NO_REP: u16 = 1 << 8;
+    /// Without prefixes that select instructions.
+    pub const PLAIN: u16 = Self::NO_66 | Self::NO_REP;
 }
 
 pub(crate) type Lower = fn(&mut Builder, &Insn);
@@ -317,7 +321,7 @@ pub static TABLE: &[Row] = &[
     two(0x30, "wrmsr", &[], SYS, system::wrmsr), two(0x32, "rdmsr", &[], SYS, system::rdmsr),
     two(0x31, "rdtsc", &[], SYS, system::rdtsc), two(0x33, "rdpmc", &[], SYS, system::rdpmc),
     two(0xa2, "cpuid", &[], SYS, system::cpuid),
-    two(0xc7, "rdrand", &[Ev], SYS | A::REG, system::rdrand).reg(6),
+    two(0xc7, "rdrand", &[Ev], SYS | A::REG | A::NO_REP, system::rdrand).reg(6),
     two(0x0d, "prefetchw", &[M], A::MEM, mov::nop),
     two(0x19, "nop", &[Ev], 0, mov::nop), two(0x1a, "nop", &[Ev], 0, mov::nop), two(0x1b, "nop", &[Ev], 0, mov::nop),
     two(0x1c, "nop", &[Ev], 0, mov::nop), two(0x1d, "nop", &[Ev], 0, mov::nop), two(0x1e, "nop", &[Ev], 0, mov::nop),

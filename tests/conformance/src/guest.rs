@@ -4,6 +4,8 @@
 //! it: the same selectors, the same mapped pages. Each of its interrupt handlers is one HLT, so that
 //! EIP tells the vector and the stack tells the rest.
 
+use std::collections::VecDeque;
+
 use env86_emu::memory::Memory;
 use env86_emu::state::{FpuState, TableRegister};
 use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Segment, Width};
@@ -45,13 +47,18 @@ const USER: u32 = 4;
 const CR0: u32 = 0x8005_0033;
 /// OSFXSR and OSXMMEXCPT.
 const CR4: u32 = 0x600;
-/// Instructions until a case counts as hanging.
+/// Instructions of a path that are kept.
+const PATH: usize = 24;
 const BUDGET: u64 = 1_000_000;
 
 /// The emulated processor.
 pub struct Guest {
     cpu: Cpu,
     base: ArchState,
+    /// Instructions until a case counts as hanging.
+    pub budget: u64,
+    /// Where [`Guest::run_uncached`] came along last.
+    pub path: VecDeque<u32>,
 }
 
 impl Default for Guest {
@@ -102,29 +109,36 @@ impl Guest {
             cpl: 3,
             ..ArchState::default()
         };
-        Self { cpu: Cpu::new(mem, CpuConfig::default()), base }
+        Self { cpu: Cpu::new(mem, CpuConfig::default()), base, budget: BUDGET, path: VecDeque::new() }
     }
 
     /// Runs from `regs` until an exception. `image` is the memory before, and then after.
     pub fn run(&mut self, regs: &Regs, image: &mut Image) -> Outcome {
         self.start(regs, image);
         let mut bus = Nothing;
-        let exit = self.cpu.run(&mut bus, BUDGET);
+        let exit = self.cpu.run(&mut bus, self.budget);
         self.finish(exit, image)
     }
 
-    /// As [`Guest::run`], but nothing decoded is ever used twice.
+    /// As [`Guest::run`], but each instruction is decoded on its own and nothing decoded or
+    /// translated is ever used twice.
     pub fn run_uncached(&mut self, regs: &Regs, image: &mut Image) -> Outcome {
         self.start(regs, image);
         let mut bus = Nothing;
         let mut exit = Exit::Budget;
+        self.path.clear();
         for _ in 0..BUDGET {
+            if self.path.len() == PATH {
+                self.path.pop_front();
+            }
+            self.path.push_back(self.cpu.state().eip);
+            // In an interrupt shadow the processor runs one instruction by itself.
+            let state = ArchState { interrupt_shadow: true, ..self.cpu.state() };
+            self.cpu.set_state(&state);
             exit = self.cpu.run(&mut bus, 1);
             if exit != Exit::Budget {
                 break;
             }
-            let state = self.cpu.state();
-            self.cpu.set_state(&state);
         }
         self.finish(exit, image)
     }

@@ -6,11 +6,14 @@
 //! that user code could see must be equal ([`compare`]).
 
 pub mod compare;
+pub mod fuzz;
 pub mod generate;
 pub mod guest;
 pub mod layout;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod native;
+pub mod report;
 pub mod rng;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod run;
 pub mod state;

@@ -1,22 +1,29 @@
-//! `env86-conformance [--cases N] [--seed S] [--only NAME] [--group GROUP] [--show N] [--write FILE]`
+//! `env86-conformance [--cases N] [--seed S] [--only NAME] [--group GROUP] [--show N] [--write FILE]`,
+//! or `--fuzz ROUNDS [--seed S]`
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use env86_conformance::generate;
 use env86_conformance::run::{Bench, Plan};
+use env86_conformance::{fuzz, generate};
 
 struct Options {
     plan: Plan,
     only: Option<String>,
     group: Option<String>,
     write: Option<String>,
+    fuzz: Option<u32>,
 }
 
 fn options() -> Result<Options, String> {
-    let mut o =
-        Options { plan: Plan { cases: 1000, seed: 1, show: 1 }, only: None, group: None, write: None };
+    let mut o = Options {
+        plan: Plan { cases: 1000, seed: 1, show: 1 },
+        only: None,
+        group: None,
+        write: None,
+        fuzz: None,
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().ok_or(format!("{arg} needs a value"))?;
@@ -25,6 +32,7 @@ fn options() -> Result<Options, String> {
             "--cases" => o.plan.cases = number()?,
             "--seed" => o.plan.seed = number()?.into(),
             "--show" => o.plan.show = number()?,
+            "--fuzz" => o.fuzz = Some(number()?),
             "--only" => o.only = Some(value),
             "--group" => o.group = Some(value),
             "--write" => o.write = Some(value),
@@ -53,7 +61,26 @@ struct Line {
     mismatches: u64,
 }
 
+/// Runs the fuzzers, `rounds` times with a seed each.
+fn fuzz_all(o: &Options, rounds: u32) -> Result<u64, String> {
+    let (mut programs, mut instructions) = (0u64, 0u64);
+    for round in 0..u64::from(rounds) {
+        let seed = o.plan.seed + round;
+        programs += u64::from(fuzz::blocks(seed, 1000)?);
+        let (agreed, found) = fuzz::decoder(seed, 1_000_000, 20);
+        instructions += u64::from(agreed);
+        if !found.is_empty() {
+            return Err(found.join("\n"));
+        }
+    }
+    println!("{programs} programs, {instructions} decoded instructions, no difference");
+    Ok(0)
+}
+
 fn run(o: &Options) -> Result<u64, String> {
+    if let Some(rounds) = o.fuzz {
+        return fuzz_all(o, rounds);
+    }
     let mut bench = Bench::new().map_err(|e| format!("This host cannot run the cases: {e}"))?;
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
     let mut groups: BTreeMap<&str, Line> = BTreeMap::new();
@@ -85,7 +112,29 @@ fn run(o: &Options) -> Result<u64, String> {
         println!("{group} {name}: {} of {} cases differ", l.mismatches, l.cases);
     }
     if let Some(path) = &o.write {
-        std::fs::write(path, table).map_err(|e| format!("{path}: {e}"))?;
+        let _ = writeln!(
+            table,
+            "\n| instruction | forms | cases | of them faults | mismatches |\n|---|---|---|---|---|"
+        );
+        for ((group, name), l) in &lines {
+            let _ = writeln!(
+                table,
+                "| {group}: {name} | {} | {} | {} | {} |",
+                l.forms, l.cases, l.faults, l.mismatches
+            );
+        }
+        write_table(path, &table).map_err(|e| format!("{path}: {e}"))?;
     }
     Ok(groups.values().map(|l| l.mismatches).sum())
+}
+
+/// Replaces what stands between the marks in a document, or writes a file of its own.
+fn write_table(path: &str, table: &str) -> std::io::Result<()> {
+    const MARKS: [&str; 2] = ["<!-- table -->\n", "<!-- /table -->"];
+    let old = std::fs::read_to_string(path).unwrap_or_default();
+    let new = match (old.split_once(MARKS[0]), old.split_once(MARKS[1])) {
+        (Some((before, _)), Some((_, after))) => [before, MARKS[0], table, MARKS[1], after].concat(),
+        _ => table.to_string(),
+    };
+    std::fs::write(path, new)
 }

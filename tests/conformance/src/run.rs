@@ -2,13 +2,12 @@
 
 use std::fmt::Write;
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
-
 use crate::compare::differences;
 use crate::generate::{Case, Form, Patterns, case};
 use crate::guest::Guest;
 use crate::layout::{BYTES, Image};
 use crate::native::Native;
+use crate::report::disassemble;
 use crate::rng::Rng;
 use crate::state::{Outcome, flag};
 
@@ -98,16 +97,6 @@ impl Bench {
         }
         tally
     }
-}
-
-/// The instruction in Intel's syntax, by an independent disassembler.
-pub fn disassemble(bytes: &[u8], eip: u32) -> String {
-    let mut padded = bytes.to_vec();
-    padded.resize(bytes.len().max(16), 0xcc);
-    let insn = Decoder::with_ip(32, &padded, eip.into(), DecoderOptions::NONE).decode();
-    let mut text = String::new();
-    IntelFormatter::new().format(&insn, &mut text);
-    text
 }
 
 fn describe(form: &Form, case: &Case, host: &Outcome, differences: &[String]) -> String {

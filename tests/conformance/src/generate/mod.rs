@@ -174,6 +174,16 @@ pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) 
     Case { bytes, regs }
 }
 
+/// Fills `image` with a page of code that jumps about, calls, writes over itself and faults, and
+/// gives the registers to start it with.
+pub fn program(patterns: &Patterns, rng: &mut Rng, image: &mut Image) -> Regs {
+    let mut b =
+        Builder { rng, image, regs: Regs::default(), keep: 0, bytes: Vec::new(), flavour: Flavour::Any };
+    b.registers();
+    sequence::program(&mut b, patterns);
+    b.regs
+}
+
 /// Which addresses a case wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flavour {
@@ -269,7 +279,7 @@ impl Builder<'_> {
                 9 => LOW + PAGE - near,
                 10 => LOW + 2 * PAGE - near,
                 11 => LOW - near,
-                12 => TOP + PAGE - near & 0xffff,
+                12 => (TOP + PAGE - near) & 0xffff,
                 13 => TOP + rng.below(PAGE),
                 14 => TOP - near,
                 _ => rng.below(0x1_0000),

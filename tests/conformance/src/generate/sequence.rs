@@ -4,6 +4,8 @@
 use env86_emu::isa::table::{Attr, Row, Spec, TABLE, has_modrm};
 
 use super::{Builder, Patterns};
+use crate::layout::{CODE, PAGE, patch};
+use crate::state::flag;
 
 /// Most instructions in a sequence.
 const LONGEST: u32 = 7;
@@ -44,6 +46,88 @@ pub(super) fn case(b: &mut Builder, patterns: &Patterns) {
         let word = b.rng.u32();
         b.bytes.extend_from_slice(&word.to_le_bytes());
     }
+}
+
+/// Bytes between the starts of a program's pieces.
+const PIECE: u32 = 0x80;
+
+/// A page of code in pieces of plain instructions, each ending in a branch to another.
+pub(super) fn program(b: &mut Builder, patterns: &Patterns) {
+    let rows: Vec<_> = rows().collect();
+    b.fill(&patterns.random);
+    b.regs.eflags &= !(flag::TF | flag::AC);
+    for piece in 0..PAGE / PIECE {
+        let start = CODE + piece * PIECE;
+        b.bytes.clear();
+        for _ in 0..1 + b.rng.below(8) {
+            match b.rng.below(16) {
+                // Stores to code: immediates, opcodes, whole instructions.
+                0 => {
+                    let at = CODE + b.rng.below(PAGE);
+                    let (size, value) = (b.rng.pick(&[0xc6, 0xc7]), b.rng.u32());
+                    b.bytes.extend([size, 5]);
+                    b.bytes.extend_from_slice(&at.to_le_bytes());
+                    b.bytes.extend_from_slice(&value.to_le_bytes()[..if size == 0xc6 { 1 } else { 4 }]);
+                }
+                // One that hits what comes next.
+                1 => {
+                    let next = start + b.bytes.len() as u32 + 7 + b.rng.below(12);
+                    let value = b.rng.pick(&[0x40, 0x41, 0x90, 0xf8, 0xf9, 0x4b]);
+                    b.bytes.extend([0xc6, 5]);
+                    b.bytes.extend_from_slice(&next.to_le_bytes());
+                    b.bytes.push(value);
+                }
+                2 => {
+                    let byte = b.rng.u8();
+                    b.bytes.push(byte);
+                }
+                3 => b.bytes.extend([0xf3, 0xa4 + b.rng.below(2) as u8]),
+                _ => {
+                    let row = b.rng.pick(&rows);
+                    instruction(b, row);
+                }
+            }
+            if b.bytes.len() as u32 > PIECE - 24 {
+                break;
+            }
+        }
+        branch(b, start);
+        let bytes = std::mem::take(&mut b.bytes);
+        patch(b.image, start, &bytes);
+    }
+    b.regs.eip = CODE;
+    b.regs.gpr[1] = b.rng.below(40);
+    for r in [6, 7] {
+        b.regs.gpr[r] = b.address(false);
+    }
+}
+
+/// To the start of a piece, near by or far off.
+fn branch(b: &mut Builder, start: u32) {
+    let to = CODE + b.rng.below(PAGE / PIECE) * PIECE;
+    let condition = b.rng.below(16) as u8;
+    let distance = |from: u32| to.wrapping_sub(from).to_le_bytes();
+    let here = start + b.bytes.len() as u32;
+    match b.rng.below(8) {
+        0..=3 => {
+            b.bytes.extend([0x0f, 0x80 | condition]);
+            b.bytes.extend(distance(here + 6));
+        }
+        4 => {
+            b.bytes.push(0xe8);
+            b.bytes.extend(distance(here + 5));
+        }
+        5 => b.bytes.push(0xc3),
+        6 => {
+            b.bytes.push(0xb8);
+            b.bytes.extend(to.to_le_bytes());
+            b.bytes.extend([0xff, 0xe0]);
+        }
+        _ => b.bytes.extend([0xe2, b.rng.u8() & 0x7f]),
+    }
+    let here = start + b.bytes.len() as u32;
+    b.bytes.push(0xe9);
+    b.bytes.extend(distance(here + 5));
 }
 
 fn instruction(b: &mut Builder, row: &'static Row) {
