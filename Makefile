@@ -35,7 +35,7 @@ test: lint wasm image image-pae ## Everything, with real boots of the demo image
 lint: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
 # What must not know an operating system is built for a machine without one.
 wasm: deps
