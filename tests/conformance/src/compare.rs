@@ -64,7 +64,7 @@ pub fn differences(
     };
     // Of two operands that both cannot be read, REPE CMPSB reports the other than its kin do.
     let either = |end| match end {
-        End::Vector(PAGE_FAULT, ..) if name == "cmpsb" => End::Vector(PAGE_FAULT, 0, 0),
+        End::Vector(12 | 13 | PAGE_FAULT, ..) if name == "cmpsb" => End::Vector(PAGE_FAULT, 0, 0),
         end => fetch(end),
     };
     if either(ours.end) != either(host.end) {
