@@ -248,9 +248,11 @@ types:
 inspection:
     mov ecx, DATA0
     lar eax, ecx
+    and eax, 0x00f0ff00         # the limit's bits are undefined
     IS eax, 0x00c09300, "LAR"
     mov ecx, SYSTEM
     lar eax, ecx
+    and eax, 0x00f0ff00
     IS eax, 0x00008200, "LAR of an LDT"
     mov eax, 0x12345678
     mov ecx, DATA0

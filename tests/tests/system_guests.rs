@@ -216,4 +216,4 @@ macro_rules! guests {
     };
 }
 
-guests!(segments gates paging);
+guests!(segments gates paging tasks v86 smc);

@@ -244,13 +244,9 @@ impl Extra {
         mouse.queue.extend(unhex(&saved["queue"], MAX_INPUT));
         mouse.last_packet = unhex(&saved["last_packet"], MAX_INPUT);
         let (saved, ps2) = (&self.0["ps2"], &mut plan.ps2);
-        let byte = |value: &Value| {
-            let source = if value[1].as_bool()? { Source::Mouse } else { Source::Keyboard };
-            Some((u8::try_from(value[0].as_u64()?).ok()?, source))
-        };
-        ps2.output = byte(&saved["output"]);
+        ps2.output = ps2_byte(&saved["output"]);
         let replies = saved["replies"].as_array().into_iter().flatten();
-        ps2.replies.extend(replies.filter_map(byte).take(MAX_INPUT));
+        ps2.replies.extend(replies.filter_map(ps2_byte).take(MAX_INPUT));
         take_bool(&saved["release_pending"], &mut ps2.release_pending);
     }
 
@@ -335,4 +331,10 @@ fn unhex(saved: &Value, most: usize) -> Vec<u8> {
     let digits = saved.as_str().unwrap_or_default().as_bytes();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     digits.chunks_exact(2).take(most).map_while(byte).collect()
+}
+
+/// A byte of the 8042's queues, with where it came from.
+fn ps2_byte(value: &Value) -> Option<(u8, Source)> {
+    let source = if value[1].as_bool()? { Source::Mouse } else { Source::Keyboard };
+    Some((u8::try_from(value[0].as_u64()?).ok()?, source))
 }

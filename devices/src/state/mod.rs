@@ -2,7 +2,7 @@
 //!
 //! [`Container`] takes a file apart, [`Plan::read`] understands it and refuses what cannot be, and
 //! [`Plan::apply`] puts the machine into it: nothing can fail once a machine is touched. The other
-//! way, [`save`] writes what v86 would have written of the same machine. What v86's format has no
+//! way, [`save()`] writes what v86 would have written of the same machine. What v86's format has no
 //! place for goes into the key `env86`, which v86 does not look at; a state without it is as good.
 //!
 //! Devices that v86 has and this board has not are [`Passengers`]: they are carried from the state

@@ -15,7 +15,7 @@ pub(crate) const DR7_GD: u32 = 1 << 13;
 /// Bits of DR7 that always read one.
 pub(crate) const DR7_FIXED: u32 = 0x400;
 /// Bits of DR7 that exist.
-pub(crate) const DR7_VALID: u32 = 0xffff_2fff;
+pub(crate) const DR7_VALID: u32 = 0xffff_27ff;
 
 /// The R/W field of a breakpoint.
 mod kind {

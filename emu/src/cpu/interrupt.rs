@@ -1,5 +1,6 @@
 //! Delivery of exceptions and interrupts (Intel SDM volume 3, chapter 6).
 
+use super::debug::DR7_GD;
 use super::run::TripleFault;
 use super::segment::{PRESENT, is_null, system};
 use super::stack::Stack;
@@ -75,9 +76,15 @@ impl Cpu {
         self.stats.interrupts += 1;
         tracing::trace!(target: "cpu", vector, ?error, ?source, eip = self.eip, cr2 = self.cr2, "interrupt");
         if self.cr0 & CR0_PE == 0 {
-            return self.deliver_real(vector);
+            self.deliver_real(vector)?;
+        } else {
+            self.deliver_protected(vector, error, source)?;
         }
-        self.deliver_protected(vector, error, source)
+        self.halted = false;
+        if vector == Exception::DEBUG.vector && source != Source::Software {
+            self.dr[7] &= !DR7_GD;
+        }
+        Ok(())
     }
 
     fn deliver_real(&mut self, vector: u8) -> Result<()> {
@@ -160,7 +167,9 @@ impl Cpu {
             new_ss = Some(ss);
             Stack::new(ss, esp, new_cpl, with_ext(Exception::stack(ss.selector)))
         } else {
-            self.stack()
+            let mut stack = self.stack();
+            stack.error = with_ext(Exception::SS0);
+            stack
         };
         if inner {
             if from_vm86 {

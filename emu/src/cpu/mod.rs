@@ -157,6 +157,8 @@ pub struct Cpu {
     pub(crate) watch: Watch,
     pub(crate) halted: bool,
     pub(crate) shadow: bool,
+    /// After MOV SS and POP SS debug traps wait for the next instruction, too.
+    pub(crate) hold_traps: bool,
     /// TF was set when the current instruction began, and it is no software interrupt.
     pub(crate) stepping: bool,
     pub(crate) sysenter_cs: u32,
@@ -215,6 +217,7 @@ impl Cpu {
             watch: Watch::default(),
             halted: false,
             shadow: false,
+            hold_traps: false,
             stepping: false,
             sysenter_cs: 0,
             sysenter_esp: 0,

@@ -39,6 +39,12 @@ impl Cpu {
                 self.raise(e)?;
                 continue;
             }
+            if self.dr6_pending != 0 && !self.hold_traps {
+                self.dr[6] |= std::mem::take(&mut self.dr6_pending);
+                link = None;
+                self.raise_trap(Exception::DEBUG)?;
+                continue;
+            }
             // Looks at the pins, which sets `attention` again if there is work.
             self.with_bus(|_, _| ());
             if self.attention {
@@ -66,12 +72,16 @@ impl Cpu {
                 return Ok(Exit::Budget);
             }
             self.stepping = self.flags.system & flags::TF != 0;
-            let alone = self.shadow || self.stepping || self.watch.code || self.watch.data;
+            let resume = self.flags.system & flags::RF != 0;
+            let alone = self.shadow || self.stepping || resume || self.watch.code || self.watch.data;
             self.shadow = false;
-            if self.watch.code && self.code_breakpoint() {
-                self.raise(Exception::DEBUG)?;
+            let held = std::mem::take(&mut self.hold_traps);
+            if self.watch.code && !held && self.code_breakpoint() {
+                // A fault, but one that leaves RF to its handler.
+                self.raise_trap(Exception::DEBUG)?;
                 continue;
             }
+            self.flags.system &= !flags::RF;
             let entry = match self.entry(alone) {
                 Ok((entry, kept)) => {
                     if let (Some((slot, far)), true) = (link.take(), kept) {
@@ -95,20 +105,15 @@ impl Cpu {
             match self.why {
                 Why::Fault => {
                     let e = self.fault;
+                    self.dr6_pending = 0;
                     self.raise(e)?;
                 }
                 why => {
                     if !alone && matches!(why, Why::Resolve | Why::ResolveFar) {
                         link = Some((self.exit_link, why == Why::ResolveFar));
                     }
-                    let trapped = self.dr6_pending | if self.stepping { super::debug::DR6_BS } else { 0 };
-                    if trapped != 0 {
-                        self.dr6_pending = 0;
-                        self.dr[6] |= trapped;
-                        self.raise_trap(Exception::DEBUG)?;
-                    }
-                    if alone && self.watch.code {
-                        self.flags.system &= !flags::RF;
+                    if self.stepping {
+                        self.dr6_pending |= super::debug::DR6_BS;
                     }
                 }
             }
@@ -154,6 +159,8 @@ impl Cpu {
                     self.jumps.set(linear, self.mode, block.entry);
                     return Ok((block.entry, true));
                 }
+                // The guard of such a block looks into the TLB, which alignment checks keep empty.
+                Some(_) if self.watch.alignment => return self.decode_alone(),
                 Some(second) => {
                     let next = (linear & !0xfff).wrapping_add(0x1000);
                     if self.fetch_page(next)? == Ok(second << 12) {

@@ -15,7 +15,7 @@ pub(crate) struct Stack {
     /// Accesses have user privilege.
     user: bool,
     /// What a limit violation raises.
-    error: Exception,
+    pub error: Exception,
 }
 
 impl Stack {
@@ -24,10 +24,11 @@ impl Stack {
         Self { segment, sp, mask, user: cpl == 3, error }
     }
 
-    fn linear(&self, cpu: &Cpu, offset: u32, bytes: u32) -> Result<u32> {
+    fn linear(&self, offset: u32, bytes: u32) -> Result<u32> {
         let s = &self.segment;
         let last = u64::from(offset) + u64::from(bytes) - 1;
-        let inside = if cpu.protected() && s.access & 0x0c == 0x04 {
+        // On the way out of virtual-8086 mode this is the handler's segment; its own never expands down.
+        let inside = if s.access & 0x0c == 0x04 {
             offset > s.limit && last <= self.mask.into()
         } else {
             last <= s.limit.into()
@@ -37,7 +38,7 @@ impl Stack {
 
     pub fn push<T: Int>(&mut self, cpu: &mut Cpu, v: T) -> Result<()> {
         let sp = self.sp.wrapping_sub(T::BYTES) & self.mask;
-        let at = self.linear(cpu, sp, T::BYTES)?;
+        let at = self.linear(sp, T::BYTES)?;
         if self.user {
             cpu.write(at, v)?
         } else {
@@ -48,7 +49,7 @@ impl Stack {
     }
 
     pub fn pop<T: Int>(&mut self, cpu: &mut Cpu) -> Result<T> {
-        let at = self.linear(cpu, self.sp & self.mask, T::BYTES)?;
+        let at = self.linear(self.sp & self.mask, T::BYTES)?;
         let v = if self.user { cpu.read(at)? } else { cpu.read_system(at)? };
         self.skip(T::BYTES);
         Ok(v)

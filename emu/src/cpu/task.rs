@@ -213,10 +213,14 @@ impl Cpu {
             s.big = wide;
             self.seg[i].arch = s;
         }
+        // Local breakpoints belong to the old task.
+        self.dr[7] &= !0x155;
+        // Faults from here on are the new task's, at its level.
+        let cpl = if self.vm86() { 3 } else { (t.seg[SegName::CS as usize] & 3) as u8 };
+        self.set_cpl(cpl);
         self.refresh_segments();
         self.load_ldt_for_task(t.ldt)?;
         if self.flags.system & flags::VM != 0 {
-            self.set_cpl(3);
             for (i, name) in [SegName::ES, SegName::CS, SegName::SS, SegName::DS, SegName::FS, SegName::GS]
                 .into_iter()
                 .enumerate()
@@ -226,7 +230,6 @@ impl Cpu {
             self.refresh_segments();
         } else {
             let cs = t.seg[SegName::CS as usize];
-            self.set_cpl((cs & 3) as u8);
             let ss = self.stack_segment(t.seg[SegName::SS as usize], self.cpl, Exception::invalid_tss)?;
             self.set_segment(SegName::SS, ss);
             for name in [SegName::ES, SegName::DS, SegName::FS, SegName::GS] {
@@ -237,9 +240,6 @@ impl Cpu {
             }
             self.load_task_code(cs)?;
         }
-        // Local breakpoints belong to the old task.
-        self.dr[7] &= !0x155;
-        self.refresh_watch();
         if u64::from(self.eip) >= self.code_end() {
             return Err(Exception::GP0);
         }

@@ -300,8 +300,7 @@ pub(super) fn load_numbered(cpu: &mut Cpu, number: u8, selector: u16) -> Result<
     let name = SegName::from_number(number).ok_or(Exception::INVALID_OPCODE)?;
     cpu.load_segment(name, selector)?;
     if name == SegName::SS {
-        cpu.shadow = true;
-        cpu.stepping = false;
+        (cpu.shadow, cpu.hold_traps, cpu.stepping) = (true, true, false);
         cpu.attention = true;
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::lower::Builder;
 use super::port;
 use crate::Cpu;
 use crate::cpu::SegName;
-use crate::cpu::flags::DF;
+use crate::cpu::flags::{DF, RF};
 use crate::cpu::regs::{Int, Reg, gpr};
 use crate::dispatch::{Flow, Op, Step, Stop, Uop, step};
 use crate::exception::Result;
@@ -65,6 +65,8 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
             return Ok(Flow::Link(1));
         }
         cpu.eip = cpu.this_eip(u);
+        // What comes between two elements saves RF, so that a breakpoint here is not met again.
+        cpu.flags.system |= RF;
         cpu.attention = true;
         Ok(Flow::Jump)
     }
