@@ -405,7 +405,7 @@ w_left:
 
 # Switches that are refused: the old task goes on and sees the fault.
 refusals:
-    TASK B, TSS_B, "offset main", 0x39000
+    TASK B, TSS_B, "offset unexpected", 0x39000
     FAULTS 13, TSS0, "ljmp TSS0, 0"
     FAULTS 13, TSS0, "lcall TSS0, 0"
     DESC TSS_B, B, 0x66, TSS_32, 0
@@ -426,11 +426,11 @@ refusals:
 1:
     GATE GATE_B, DATA0, 0, TASK_GATE
     FAULTS 13, DATA0, "ljmp GATE_B, 0"
+    NOT_ON_TCG 1f               # INT goes to any task, IRET too
     VECTOR 0x40, TSS0, 0, TASK_GATE
     FAULTS 13, TSS0, "int 0x40"
     VECTOR 0x40, TSS_B, 0, "TASK_GATE & ~PRESENT"
     FAULTS 11, "0x40 * 8 + 2", "int 0x40"
-    NOT_ON_TCG 1f               # it does not look at a task gate's DPL; nor at a back link's type
     VECTOR 0x40, TSS_B, 0, "TASK_GATE"
     FAULTS3 13, "0x40 * 8 + 2", "int 0x40"
     # IRET with NT: what the back link must be.
