@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 ENV86 := $(TARGET)/release/env86
@@ -17,13 +18,14 @@ export ENV86_PAE_IMAGE := $(TARGET)/images/debian-pae/image
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo test image image-pae bench release deps lint wasm clean
+.PHONY: conformance fuzz help demo test image image-pae bench release deps lint wasm clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
+# The blanks are for the serial driver, which may throw away what comes while it looks at its port.
 demo: image ## From nothing to a 32-bit Debian's shell
-	@echo 'uname -a' | $(ENV86) boot $(IMAGE) --ttyS0 --no-console --exit-on 'i686 GNU/Linux'
+	@printf '%16suname -a\n' | $(ENV86) boot $(IMAGE) --ttyS0 --no-console --exit-on 'i686 GNU/Linux'
 	@if [ -t 0 ] && [ -t 1 ]; then $(ENV86) boot $(IMAGE) --ttyS0 --no-console; \
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 
@@ -33,7 +35,7 @@ test: lint wasm image image-pae ## Everything, with real boots of the demo image
 lint: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
 # What must not know an operating system is built for a machine without one.
 wasm: deps
@@ -63,3 +65,9 @@ deps: ## Installs what building needs and is missing
 clean: ## Removes everything that was built
 	cargo clean
 	rm -rf $(TARGET)/images
+
+conformance: deps ## The instruction set against this host's processor, for hours
+	cargo run --release -p env86-conformance -- --cases 100000 --write docs/CONFORMANCE.md
+
+fuzz: deps ## Random code with and without kept blocks, random bytes against another decoder, for an hour
+	cargo run --release -p env86-conformance -- --fuzz 5000

@@ -128,6 +128,11 @@ impl Acpi {
         *self = Self { timer_halves: self.timer_halves, ..Self::default() };
     }
 
+    /// After the registers were put into a state of their own at `now`: the timer runs from here.
+    pub(crate) fn resume(&mut self, now: u64) {
+        self.timer_halves = timer(now) >> (TIMER_BITS - 1);
+    }
+
     /// The level of the system control interrupt.
     pub fn sci(&self) -> bool {
         let pm1 = self.pm1_status & self.pm1_enable & PM1_EVENTS;

@@ -379,8 +379,13 @@ impl Apic {
         u64::from(count) << self.divide_shift()
     }
 
+    /// The ns from a start of the timer to its end.
+    pub(crate) fn period(&self) -> u64 {
+        self.ticks(self.timer_initial)
+    }
+
     /// Bits 0, 1 and 3 of the divide configuration; 7 divides by one.
-    fn divide_shift(&self) -> u32 {
+    pub(crate) fn divide_shift(&self) -> u32 {
         ((self.timer_divide & 3 | self.timer_divide >> 1 & 4) + 1) & 7
     }
 

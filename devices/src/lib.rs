@@ -17,6 +17,7 @@ pub mod pic;
 pub mod pit;
 pub mod ps2;
 pub mod rtc;
+pub mod state;
 pub mod system_control;
 pub mod uart;
 pub mod vga;

@@ -2,6 +2,7 @@
 
 use crate::pc::Clock;
 use crate::pc::{Config, Entropy, OUTPUT_LIMIT, Pc, Request};
+use crate::state::Passengers;
 use env86_emu::{Bus, Cpu, CpuConfig, Exit, Memory};
 
 /// Instructions in a slice at most.
@@ -42,6 +43,8 @@ pub struct Machine {
     pub cpu: Cpu,
     /// The board.
     pub pc: Pc,
+    /// Devices of v86's that this board has not, from the state that the machine was restored from.
+    pub passengers: Passengers,
     /// Instructions per nanosecond of guest time, as measured.
     speed: f64,
 }
@@ -51,7 +54,8 @@ impl Machine {
     pub fn new(mem: Memory, config: Config, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
         let cpu_config = CpuConfig { apic: config.acpi, ..CpuConfig::default() };
         let config = Config { memory_size: mem.size(), ..config };
-        Self { cpu: Cpu::new(mem, cpu_config), pc: Pc::new(config, clock, entropy), speed: INITIAL_SPEED }
+        let (cpu, pc) = (Cpu::new(mem, cpu_config), Pc::new(config, clock, entropy));
+        Self { cpu, pc, passengers: Passengers::default(), speed: INITIAL_SPEED }
     }
 
     /// What the reset button does. Memory keeps its contents.

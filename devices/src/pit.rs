@@ -163,6 +163,20 @@ impl Counter {
         if value == 0 { self.modulus() as u32 } else { value }
     }
 
+    /// After the counter was put into a state of its own: its period began `elapsed` ticks before
+    /// `tick`. If it is stopped, it was there.
+    pub(crate) fn resume(&mut self, tick: u64, elapsed: u64) {
+        self.start = tick.saturating_sub(elapsed);
+        self.stopped = self.stopped.map(|_| tick);
+    }
+
+    /// Ticks that have passed since the period began, in mode 3 since its high half began.
+    pub(crate) fn elapsed_of_period(&self, tick: u64) -> u64 {
+        let high_half =
+            if self.low_half && self.mode == 3 { u64::from(self.start_value.div_ceil(2)) } else { 0 };
+        self.elapsed(tick) + high_half
+    }
+
     /// Ticks that the element has counted since `start`.
     fn elapsed(&self, tick: u64) -> u64 {
         self.stopped.unwrap_or(tick).saturating_sub(self.start)

@@ -398,6 +398,18 @@ impl Rtc {
         self.flagged_second = Some(second);
     }
 
+    /// Wall time in milliseconds since 1970 at which the alarm will go off, if its interrupt is on.
+    pub(crate) fn alarm_due(&self, unix_ms: i64) -> Option<i64> {
+        let calendar = self.calendar_ms(unix_ms);
+        let second = self.next_alarm(calendar.div_euclid(1000)).filter(|_| self.control_b & C_AF != 0)?;
+        Some(unix_ms.saturating_add(second.saturating_mul(1000).saturating_sub(calendar)))
+    }
+
+    /// After the clock was put into a state of its own at `now`: the divider runs from here.
+    pub(crate) fn resume(&mut self, now: u64) {
+        self.flagged_tick = divider_ticks(now);
+    }
+
     /// Divider ticks between periodic interrupts.
     fn period(&self) -> Option<u64> {
         if self.divider_reset() {
@@ -421,7 +433,7 @@ impl Rtc {
     }
 
     /// The calendar in milliseconds since 1970.
-    fn calendar_ms(&self, unix_ms: i64) -> i64 {
+    pub(crate) fn calendar_ms(&self, unix_ms: i64) -> i64 {
         if self.held() {
             self.time_ms
         } else {

@@ -1,5 +1,9 @@
 //! Guest physical memory.
 
+#![allow(unsafe_code)]
+
+use std::ops::{Deref, DerefMut};
+
 use thiserror::Error;
 
 /// Bytes in a page.
@@ -23,6 +27,44 @@ pub enum MemoryError {
     Size(u64),
 }
 
+/// Bytes of the host's that a guest has as RAM, such as pages of a file that are mapped.
+///
+/// # Safety
+///
+/// Both functions give the same bytes at every call, at the same place, for as long as the backing
+/// lives and wherever it is moved: the processor keeps their addresses.
+pub unsafe trait Backing: Send {
+    /// The bytes.
+    fn bytes(&self) -> &[u8];
+    /// The bytes, to be written.
+    fn bytes_mut(&mut self) -> &mut [u8];
+}
+
+enum Bytes {
+    Owned(Vec<u8>),
+    Backed(Box<dyn Backing>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Backed(backing) => backing.bytes(),
+        }
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Backed(backing) => backing.bytes_mut(),
+        }
+    }
+}
+
 /// Guest RAM, by physical address.
 ///
 /// RAM covers 0 to `size`, less [`VGA_WINDOW`]. Accesses outside it read all ones and write
@@ -31,7 +73,7 @@ pub enum MemoryError {
 /// Pages that the processor has decoded code from are marked, so that a write to one by anything
 /// but the processor itself is noted for the block cache.
 pub struct Memory {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     rom_alias: bool,
     /// One bit a page: blocks were decoded from it.
     code: Vec<u64>,
@@ -48,11 +90,40 @@ impl Memory {
         }
         let pages = rounded as usize / PAGE_SIZE as usize;
         Ok(Self {
-            bytes: vec![0; rounded as usize],
+            bytes: Bytes::Owned(vec![0; rounded as usize]),
             rom_alias: false,
             code: vec![0; pages.div_ceil(64)],
             code_writes: Vec::new(),
         })
+    }
+
+    /// RAM in a backing of the host's: its length is the size.
+    pub fn with_backing(backing: Box<dyn Backing>) -> Result<Self, MemoryError> {
+        let size = backing.bytes().len() as u64;
+        if !size.is_multiple_of(GRANULARITY.into()) || !(MIN_SIZE.into()..=MAX_SIZE.into()).contains(&size) {
+            return Err(MemoryError::Size(size));
+        }
+        let pages = size as usize / PAGE_SIZE as usize;
+        Ok(Self {
+            bytes: Bytes::Backed(backing),
+            rom_alias: false,
+            code: vec![0; pages.div_ceil(64)],
+            code_writes: Vec::new(),
+        })
+    }
+
+    /// All of RAM by physical address, for a state to be saved. In the VGA window are zeros.
+    pub fn contents(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Puts bytes of a saved state into RAM; those outside it are dropped. The processor's state is
+    /// to be set afterwards, which drops what was decoded from before.
+    pub fn load(&mut self, addr: u32, data: &[u8]) {
+        let start = addr as usize;
+        if let Some(to) = self.bytes.get_mut(start..start.saturating_add(data.len())) {
+            to.copy_from_slice(data);
+        }
     }
 
     /// Bytes of RAM.

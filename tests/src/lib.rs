@@ -132,7 +132,8 @@ impl Guest {
         let mut guest = Self::boot(image, flags)?;
         guest.wait_for(PROMPT, BOOT_LIMIT)?;
         // printf puts together what the echo of the command must not contain.
-        guest.line("stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh")?;
+        guest
+            .line("HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh")?;
         guest.wait_for("quiet-shell\r\n", Duration::from_secs(60))?;
         Ok(guest)
     }

@@ -11,7 +11,7 @@ use env86_tests::workspace;
 const LAYERS: [(&str, &str, &[&str]); 3] = [
     ("emu", "env86-emu", &[]),
     ("devices", "env86-devices", &["env86-emu"]),
-    ("bios", "env86-bios", &["env86-emu", "env86-devices"]),
+    ("bios", "env86-bios", &["env86-emu"]),
 ];
 
 /// Modules of the standard library that are an operating system's.

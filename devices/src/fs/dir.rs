@@ -64,6 +64,18 @@ impl Directory {
         None
     }
 
+    /// Gives the entry at a place, counted from the first, another name that is not there yet.
+    pub(super) fn set_name(&mut self, place: usize, name: &[u8]) {
+        if self.by_name.contains_key(name) {
+            return;
+        }
+        if let Some((cookie, entry)) = self.by_cookie.iter_mut().nth(place) {
+            self.by_name.remove(&entry.name);
+            entry.name = name.into();
+            self.by_name.insert(entry.name.clone(), *cookie);
+        }
+    }
+
     /// Takes a name away; returns what it meant.
     pub fn remove(&mut self, name: &[u8]) -> Option<Ino> {
         let cookie = self.by_name.remove(name)?;

@@ -724,6 +724,30 @@ impl Filesystem {
         result
     }
 
+    /// Sets the numbers of a device, which v86's states do not hold.
+    pub(crate) fn set_device(&mut self, ino: Ino, major: u32, minor: u32) {
+        if let Ok(Inode { content: content @ Content::Device { .. }, .. }) = self.inode_mut(ino) {
+            *content = Content::Device { major, minor };
+        }
+    }
+
+    /// Sets the nanoseconds of an inode's times (change, access, modification), which v86's states
+    /// do not hold.
+    pub(crate) fn set_nanos(&mut self, ino: Ino, [change, access, modification]: [u32; 3]) {
+        if let Ok(inode) = self.inode_mut(ino) {
+            (inode.ctime.nanos, inode.atime.nanos, inode.mtime.nanos) = (change, access, modification);
+        }
+    }
+
+    /// Gives a directory's entry, by its place, a name that v86's states cannot hold.
+    pub(crate) fn set_entry_name(&mut self, dir: Ino, place: usize, name: &[u8]) {
+        if check_name(name).is_ok()
+            && let Ok(directory) = self.directory_mut(dir)
+        {
+            directory.set_name(place, name);
+        }
+    }
+
     /// The lock that would have to be waited for.
     pub fn lock_conflict(&self, ino: Ino, wanted: &Lock) -> FsResult<Option<&Lock>> {
         Ok(lock::conflict(&self.inode(ino)?.locks, wanted))

@@ -200,6 +200,13 @@ impl Flags {
         self.aux ^= flip | (flip >> 1);
     }
 
+    /// Changes CF and OF only: rotates.
+    #[inline(always)]
+    pub fn set_cf_of(&mut self, cf: bool, of: bool) {
+        let rest = self.aux & !(AUX_CF | AUX_PO);
+        self.aux = rest | (u32::from(cf) << 31) | (u32::from(cf != of) << 30);
+    }
+
     /// Changes ZF only.
     pub fn set_zf(&mut self, zf: bool) {
         let v = self.arith() & !ZF;

@@ -25,7 +25,8 @@ const RESET: u8 = Change::Reset as u8;
 fn test<T: Int, const CHANGE: u8, const FROM_REG: bool>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let number = if FROM_REG { cpu.regs.get::<T>(u.src).sext() } else { u.imm };
     let bit = number % T::BITS;
-    let delta = if FROM_REG { ((number as i32) >> T::BITS.trailing_zeros()) as u32 * T::BYTES } else { 0 };
+    let unit = ((number as i32) >> T::BITS.trailing_zeros()) as u32;
+    let delta = if FROM_REG { unit.wrapping_mul(T::BYTES) } else { 0 };
     let change = |v: u32| match CHANGE {
         SET => v | 1 << bit,
         RESET => v & !(1 << bit),

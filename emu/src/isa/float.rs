@@ -1,11 +1,14 @@
 //! x87, MMX and SSE: what stands between the instruction and [`crate::fpu`] or [`crate::simd`].
 
+use std::marker::PhantomData as P;
+
 use super::decode::Insn;
-use super::lower::Builder;
+use super::lower::{Builder, by_addr};
+use super::operand::Addr;
 use crate::Cpu;
 use crate::cpu::regs::gpr;
 use crate::cpu::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, SegName};
-use crate::dispatch::Uop;
+use crate::dispatch::{Flow, Handler, Op, Step, Stop, Uop, step};
 use crate::exception::{Exception, Result};
 use crate::fpu::{self, Outcome};
 use crate::mmu::walk::Access;
@@ -131,8 +134,8 @@ fn check_fxsr(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
     if cpu.cr0 & CR0_TS != 0 {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
-    let base = cpu.segment_base(u);
-    cpu.check_alignment(base.wrapping_add(cpu.offset(u)), 4, cpu.cpl == 3)?;
+    let at = cpu.linear(u, FXSAVE as u32, false)?;
+    cpu.check_alignment(at, 4, cpu.cpl == 3)?;
     let at = cpu.linear(u, FXSAVE as u32, write)?;
     if at & 15 != 0 {
         return Err(Exception::GP0);
@@ -303,7 +306,139 @@ fn simd_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     })
 }
 
+/// The registers in a SIMD uop's ModR/M byte: reg and r/m.
+fn xmm_operands(u: &Uop) -> (usize, usize) {
+    ((u.imm >> 11 & 7) as usize, (u.imm >> 8 & 7) as usize)
+}
+
+/// The common shapes of SSE instructions on whole XMM registers, without the generality of
+/// [`simd::execute`]. The slow path is that of all others.
+macro_rules! quick {
+    ($name:ident $(<$p:ident>)?, |$cpu:ident, $u:ident| $body:expr) => {
+        impl $(<$p: Addr>)? Op for $name $(<$p>)? {
+            #[inline(always)]
+            fn exec<const SLOW: bool>($cpu: &mut Cpu, $u: &Uop) -> Step {
+                if SLOW {
+                    simd_run($cpu, $u).map_err(|e| $cpu.stop(e))?;
+                } else if $cpu.cr0 & (CR0_EM | CR0_TS) == 0 && $cpu.cr4 & CR4_OSFXSR != 0 {
+                    $body
+                } else {
+                    return Err(Stop::Slow);
+                }
+                Ok(Flow::Next)
+            }
+        }
+    };
+}
+
+/// Moves between registers.
+struct Copy;
+/// Operations between registers.
+struct Wide;
+/// Loads of 16 bytes.
+struct Load<A>(P<A>);
+/// Stores of 16 bytes.
+struct Store<A>(P<A>);
+/// Operations with 16 bytes of memory.
+struct WideMem<A>(P<A>);
+/// Operations that end in a general register.
+struct ToGpr;
+
+quick!(Copy, |cpu, u| {
+    let (reg, rm) = xmm_operands(u);
+    cpu.xmm[reg] = cpu.xmm[rm];
+});
+quick!(Wide, |cpu, u| wide(cpu, u, cpu.xmm[xmm_operands(u).1]));
+quick!(Load<A>, |cpu, u| {
+    let at = aligned::<A>(cpu, u, false)?;
+    cpu.xmm[xmm_operands(u).0] = cpu.load_wide(at)?;
+});
+quick!(Store<A>, |cpu, u| {
+    let at = aligned::<A>(cpu, u, true)?;
+    cpu.store_wide(at, cpu.xmm[xmm_operands(u).0])?;
+});
+quick!(WideMem<A>, |cpu, u| {
+    let at = aligned::<A>(cpu, u, false)?;
+    let src = cpu.load_wide(at)?;
+    wide(cpu, u, src);
+});
+quick!(ToGpr, |cpu, u| to_gpr(cpu, u));
+
+/// The address of 16 bytes; alignment, where the row wants it, is the slow path's to complain of.
+#[inline(always)]
+fn aligned<A: Addr>(cpu: &mut Cpu, u: &Uop, write: bool) -> core::result::Result<u32, Stop> {
+    let at = A::linear::<false>(cpu, u, 16, write)?;
+    let row = &simd::TABLE[(u.imm >> 16) as usize];
+    if row.form.aligned && at & 15 != 0 { Err(Stop::Slow) } else { Ok(at) }
+}
+
+// Out of line, so that the copies whose addresses are passed on are gone when the handler jumps.
+#[inline(never)]
+fn wide(cpu: &mut Cpu, u: &Uop, src: u128) {
+    if let simd::Op::Wide(f) = simd::TABLE[(u.imm >> 16) as usize].op {
+        f(&mut cpu.xmm[xmm_operands(u).0], &src, u.imm as u8);
+    }
+}
+
+#[inline(never)]
+fn to_gpr(cpu: &mut Cpu, u: &Uop) {
+    let (reg, rm) = xmm_operands(u);
+    if let simd::Op::Wide(f) = simd::TABLE[(u.imm >> 16) as usize].op {
+        let mut v = 0;
+        f(&mut v, &cpu.xmm[rm], u.imm as u8);
+        cpu.regs.set_r32(reg as u8, v as u32);
+    }
+}
+
+/// The quick handler for a row's shape, if it has one.
+fn quick(b: &Builder, i: &Insn, row: &simd::Row) -> Option<Handler> {
+    use simd::{Class, Dest};
+    if !matches!(row.op, simd::Op::Wide(_)) {
+        return None;
+    }
+    let copies = matches!(
+        row.name,
+        "movups"
+            | "movupd"
+            | "movaps"
+            | "movapd"
+            | "movdqa"
+            | "movdqu"
+            | "lddqu"
+            | "movntps"
+            | "movntpd"
+            | "movntdq"
+    );
+    let form = &row.form;
+    if i.mem.is_none() && matches!((form.reg, form.rm, form.dest), (Class::Gpr, Class::Xmm, Dest::Reg)) {
+        return Some(step::<ToGpr>);
+    }
+    if form.reg != Class::Xmm || form.rm != Class::Xmm || form.size != 16 {
+        return None;
+    }
+    let kind = b.addr_kind(i);
+    match (form.dest, i.mem.is_some()) {
+        (Dest::Reg, false) if copies => Some(step::<Copy>),
+        (Dest::Reg, false) => Some(step::<Wide>),
+        (Dest::Reg, true) if copies => Some(by_addr!(kind, A => step::<Load<A>>)),
+        (Dest::Reg, true) => Some(by_addr!(kind, A => step::<WideMem<A>>)),
+        (Dest::Rm, true) if copies => Some(by_addr!(kind, A => step::<Store<A>>)),
+        _ => None,
+    }
+}
+
 /// Lowers an MMX or SSE instruction.
 pub(super) fn simd(b: &mut Builder, i: &Insn, row: u16) {
-    b.call(i, simd_run).imm = u32::from(row) << 16 | u32::from(i.modrm) << 8 | (i.imm & 0xff);
+    let imm = u32::from(row) << 16 | u32::from(i.modrm) << 8 | (i.imm & 0xff);
+    let entry = &simd::TABLE[usize::from(row)];
+    match quick(b, i, entry) {
+        Some(run) => {
+            b.emit(i, run).imm = imm;
+            b.leaves();
+            if entry.form.reg == simd::Class::Gpr {
+                b.writes(i.reg());
+            }
+        }
+        None => b.call(i, simd_run).imm = imm,
+    }
 }

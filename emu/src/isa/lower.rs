@@ -451,6 +451,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     }
     let room = cpu.code_end() - u64::from(cpu.eip);
     let mut count = 0;
+    let mut looked_at = 0;
     while !b.done && count < MAX_INSTRUCTIONS && b.page_offset + b.start < PAGE_SIZE {
         let at = b.start as usize;
         let mut decoded = decode::decode(&code.bytes[at..code.len], b.mode & mode::CODE32 != 0);
@@ -482,6 +483,11 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
             break;
         }
         b.next = b.start + len;
+        if decoded.is_err() {
+            // Any byte that was looked at could make an instruction of it.
+            let end = if page2.is_some() { MAX_LEN as u32 } else { PAGE_SIZE - page_offset };
+            looked_at = (b.start + MAX_LEN as u32).min(end);
+        }
         match &decoded {
             Ok(i) => b.lower(i),
             Err(DecodeError::Long | DecodeError::Short) => b.raise(Exception::GP0),
@@ -504,7 +510,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     if limited {
         b.uops[0].imm = len;
     }
-    Ok(Built { keep, len, page2, links })
+    Ok(Built { keep, len: len.max(looked_at), page2, links })
 }
 
 /// Appends up to `count` bytes of a page (RAM by offset, or a device's address) from `offset` on.

@@ -229,11 +229,6 @@ impl Cpu {
         self.eip.wrapping_add(u.eip.into())
     }
 
-    /// Base of the memory operand's segment.
-    pub(crate) fn segment_base(&self, u: &Uop) -> u32 {
-        self.seg[usize::from(u.form & 7) % 6].arch.base
-    }
-
     /// Selector of the memory operand's segment.
     pub(crate) fn operand_selector(&self, u: &Uop) -> u16 {
         self.seg[usize::from(u.form & 7) % 6].arch.selector

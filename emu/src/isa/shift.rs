@@ -6,7 +6,7 @@ use super::decode::Insn;
 use super::lower::{Builder, Place, by_addr};
 use super::operand::{Dest, DstMem, DstReg, Segmented};
 use crate::Cpu;
-use crate::cpu::flags::{self, Flags};
+use crate::cpu::flags::Flags;
 use crate::cpu::regs::{Int, Reg, gpr};
 use crate::dispatch::{Flow, Handler, Op, Step, Uop, step};
 use crate::exception::Result;
@@ -15,6 +15,8 @@ use crate::exception::Result;
 trait Shift: 'static {
     /// All arithmetic flags are overwritten (rotates touch CF and OF only).
     const ALL_FLAGS: bool;
+    /// CF is read.
+    const CARRY_IN: bool = false;
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T;
 }
 
@@ -70,13 +72,6 @@ impl Shift for Sar {
     }
 }
 
-fn set_cf_of(f: &mut Flags, cf: bool, of: bool) {
-    let rest = f.arith() & !(flags::CF | flags::OF);
-    let cf = if cf { flags::CF } else { 0 };
-    let of = if of { flags::OF } else { 0 };
-    f.set_arith(rest | cf | of);
-}
-
 impl Shift for Rol {
     const ALL_FLAGS: bool = false;
     #[inline(always)]
@@ -85,7 +80,7 @@ impl Shift for Rol {
         let by = count % T::BITS;
         let r = (x << by | x >> (T::BITS - by)) as u32;
         if FLAGS {
-            set_cf_of(f, r & 1 != 0, top::<T>(r) != (r & 1 != 0));
+            f.set_cf_of(r & 1 != 0, top::<T>(r) != (r & 1 != 0));
         }
         T::truncate(r)
     }
@@ -99,7 +94,7 @@ impl Shift for Ror {
         let by = count % T::BITS;
         let r = (x >> by | x << (T::BITS - by)) as u32;
         if FLAGS {
-            set_cf_of(f, top::<T>(r), top::<T>(r ^ (r << 1)));
+            f.set_cf_of(top::<T>(r), top::<T>(r ^ (r << 1)));
         }
         T::truncate(r)
     }
@@ -107,6 +102,7 @@ impl Shift for Ror {
 
 impl Shift for Rcl {
     const ALL_FLAGS: bool = false;
+    const CARRY_IN: bool = true;
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
         // A rotate of width + 1 bits, CF on top.
@@ -114,32 +110,33 @@ impl Shift for Rcl {
         if by == 0 {
             // The count was not zero, but the rotation is: CF stays and OF follows from it.
             let cf = f.cf();
-            set_cf_of(f, cf, top::<T>(a.zext()) != cf);
+            f.set_cf_of(cf, top::<T>(a.zext()) != cf);
             return a;
         }
         let x = u64::from(a.zext()) | u64::from(f.cf()) << T::BITS;
         let all = x << by | x >> (T::BITS + 1 - by);
         let (r, cf) = (all as u32, all >> T::BITS & 1 != 0);
-        set_cf_of(f, cf, top::<T>(r) != cf);
+        f.set_cf_of(cf, top::<T>(r) != cf);
         T::truncate(r)
     }
 }
 
 impl Shift for Rcr {
     const ALL_FLAGS: bool = false;
+    const CARRY_IN: bool = true;
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
         let by = count % (T::BITS + 1);
         let old = a.zext();
         if by == 0 {
             let cf = f.cf();
-            set_cf_of(f, cf, top::<T>(old ^ (old << 1)));
+            f.set_cf_of(cf, top::<T>(old ^ (old << 1)));
             return a;
         }
         let x = u64::from(old) | u64::from(f.cf()) << T::BITS;
         let all = x >> by | x << (T::BITS + 1 - by);
         let (r, cf) = (all as u32, all >> T::BITS & 1 != 0);
-        set_cf_of(f, cf, top::<T>(r ^ (r << 1)));
+        f.set_cf_of(cf, top::<T>(r ^ (r << 1)));
         T::truncate(r)
     }
 }
@@ -204,10 +201,10 @@ fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn) {
         return;
     }
     b.emit(i, with).imm = count.unwrap_or(0);
-    if O::ALL_FLAGS {
-        b.writes_flags(count.is_some(), Some(without));
-    } else {
+    if O::CARRY_IN {
         b.reads_flags();
+    } else {
+        b.writes_flags(O::ALL_FLAGS && count.is_some(), Some(without));
     }
     if mem {
         b.leaves();

@@ -31,10 +31,6 @@ trait Element: 'static {
     }
     /// One element.
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()>;
-    /// One element of a repeated instruction.
-    fn again(cpu: &mut Cpu, u: &Uop) -> Result<()> {
-        Self::one(cpu, u)
-    }
     /// Up to `count` elements at once; how many it did, 0 if it cannot.
     fn many(_: &mut Cpu, _: &Uop, _count: u32) -> u32 {
         0
@@ -77,7 +73,6 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
 }
 
 fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
-    // Single steps and data breakpoints trap after each element.
     E::check(cpu)?;
     // Single steps trap after each element.
     let mut left = if cpu.stepping { 1 } else { MOST_ELEMENTS };
@@ -99,7 +94,7 @@ fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
         }
         let mut done = if UNTIL == COUNT { E::many(cpu, u, count.min(left)) } else { 0 };
         if done == 0 {
-            E::again(cpu, u)?;
+            E::one(cpu, u)?;
             done = 1;
         }
         cpu.set_reg_sized(Reg::dword(gpr::ECX), count - done, u.addr16());
@@ -230,30 +225,16 @@ fn compare<T: Int>(cpu: &mut Cpu, a: T, b: T) {
 
 struct Cmps<T>(P<T>);
 
-impl<T: Int> Cmps<T> {
-    fn finish(cpu: &mut Cpu, u: &Uop, a: T, b: T) {
-        compare(cpu, a, b);
-        advance::<T>(cpu, u, gpr::ESI, 1);
-        advance::<T>(cpu, u, gpr::EDI, 1);
-    }
-}
-
 impl<T: Int> Element for Cmps<T> {
     const COMPARES: bool = true;
-    // The operand at EDI is read first, but second when repeated.
+    // The operand at EDI is read first.
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
         let at = destination::<T>(cpu, u, false)?;
         let b = cpu.read::<T>(at)?;
         let a = source::<T>(cpu, u)?;
-        Self::finish(cpu, u, a, b);
-        Ok(())
-    }
-
-    fn again(cpu: &mut Cpu, u: &Uop) -> Result<()> {
-        let a = source::<T>(cpu, u)?;
-        let at = destination::<T>(cpu, u, false)?;
-        let b = cpu.read::<T>(at)?;
-        Self::finish(cpu, u, a, b);
+        compare(cpu, a, b);
+        advance::<T>(cpu, u, gpr::ESI, 1);
+        advance::<T>(cpu, u, gpr::EDI, 1);
         Ok(())
     }
 }

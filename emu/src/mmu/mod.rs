@@ -57,6 +57,27 @@ impl Cpu {
         Ok(())
     }
 
+    /// Reads 16 bytes through the TLB.
+    #[inline(always)]
+    pub(crate) fn load_wide(&self, linear: u32) -> Result<u128, Stop> {
+        match self.tlb.read(linear, 16) {
+            // SAFETY: as in `load`.
+            Some(host) => Ok(unsafe { (host as *const u128).read_unaligned() }),
+            None => Err(Stop::Slow),
+        }
+    }
+
+    /// Writes 16 bytes through the TLB.
+    #[inline(always)]
+    pub(crate) fn store_wide(&mut self, linear: u32, value: u128) -> Result<(), Stop> {
+        match self.tlb.write(linear, 16) {
+            // SAFETY: as in `store`.
+            Some(host) => unsafe { (host as *mut u128).write_unaligned(value) },
+            None => return Err(Stop::Slow),
+        }
+        Ok(())
+    }
+
     /// Replaces a value in linear memory by a function of it.
     #[inline(always)]
     pub(crate) fn modify<T: Int, const SLOW: bool>(

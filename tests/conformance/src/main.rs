@@ -112,7 +112,29 @@ fn run(o: &Options) -> Result<u64, String> {
         println!("{group} {name}: {} of {} cases differ", l.mismatches, l.cases);
     }
     if let Some(path) = &o.write {
-        std::fs::write(path, table).map_err(|e| format!("{path}: {e}"))?;
+        let _ = writeln!(
+            table,
+            "\n| instruction | forms | cases | of them faults | mismatches |\n|---|---|---|---|---|"
+        );
+        for ((group, name), l) in &lines {
+            let _ = writeln!(
+                table,
+                "| {group}: {name} | {} | {} | {} | {} |",
+                l.forms, l.cases, l.faults, l.mismatches
+            );
+        }
+        write_table(path, &table).map_err(|e| format!("{path}: {e}"))?;
     }
     Ok(groups.values().map(|l| l.mismatches).sum())
+}
+
+/// Replaces what stands between the marks in a document, or writes a file of its own.
+fn write_table(path: &str, table: &str) -> std::io::Result<()> {
+    const MARKS: [&str; 2] = ["<!-- table -->\n", "<!-- /table -->"];
+    let old = std::fs::read_to_string(path).unwrap_or_default();
+    let new = match (old.split_once(MARKS[0]), old.split_once(MARKS[1])) {
+        (Some((before, _)), Some((_, after))) => [before, MARKS[0], table, MARKS[1], after].concat(),
+        _ => table.to_string(),
+    };
+    std::fs::write(path, new)
 }

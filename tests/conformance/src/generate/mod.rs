@@ -279,7 +279,7 @@ impl Builder<'_> {
                 9 => LOW + PAGE - near,
                 10 => LOW + 2 * PAGE - near,
                 11 => LOW - near,
-                12 => TOP + PAGE - near & 0xffff,
+                12 => (TOP + PAGE - near) & 0xffff,
                 13 => TOP + rng.below(PAGE),
                 14 => TOP - near,
                 _ => rng.below(0x1_0000),

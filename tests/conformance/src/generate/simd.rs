@@ -88,7 +88,8 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
         b.bytes.push(v);
     }
     if matches!(row.op, Op::MaskedStore) {
-        let at = b.address(p.addr16);
+        // Not where a 16-bit address wraps within the operand.
+        let at = b.address(p.addr16).min(if p.addr16 { 0xffe0 } else { u32::MAX });
         b.regs.gpr[EDI] = if p.addr16 { b.rng.u32() << 16 | at & 0xffff } else { at };
     }
     b.place();

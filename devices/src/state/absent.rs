@@ -1,0 +1,263 @@
+//! Devices that v86's machine has and this board has not.
+//!
+//! Their entries must be there for v86 to restore a state. They are those of the state that a
+//! machine was restored from, or those of v86's devices at power-on.
+
+use super::StateError;
+use super::bus::SPACE;
+use super::container::{Buffers, Container};
+use super::cpu::TOP;
+use super::value::{Kind, Value};
+use std::collections::BTreeMap;
+
+/// The entries that are carried.
+const ENTRIES: [&str; 10] = [
+    "fdc",
+    "old_cdrom",
+    "old_hda",
+    "ne2k",
+    "sb16",
+    "virtio_net",
+    "virtio_balloon",
+    "ide",
+    "vmware",
+    "parallel0",
+];
+/// The second parallel port, which only some machines have.
+const PARALLEL1: &str = "parallel1";
+
+const NE2K: u8 = 5 << 3;
+const IDE: u8 = 30 << 3;
+/// The configuration spaces at power-on: identity, command and status, class, base addresses,
+/// subsystem, interrupt pin. IDE's first two base addresses are those of a channel that has no disk.
+const NE2K_SPACE: &[(usize, u32)] = &[
+    (0x00, 0x8029_10ec),
+    (0x04, 0x0103),
+    (0x08, 0x0200_0000),
+    (0x10, 0x301),
+    (0x2c, 0x1100_1af4),
+    (0x3c, 0x0100),
+];
+const IDE_SPACE: &[(usize, u32)] = &[
+    (0x00, 0x7010_8086),
+    (0x04, 0x02a0_0005),
+    (0x08, 0x0101_8000),
+    (0x18, 0x171),
+    (0x1c, 0x377),
+    (0x20, 0xb401),
+    (0x2c, 0x82d4_1043),
+    (0x3c, 0x0100),
+];
+
+/// What v86 has and this board has not, on its way from state to state.
+#[derive(Clone, Debug, Default)]
+pub struct Passengers {
+    /// Entries by name, with their buffers in `buffers`; what is not here is as at power-on.
+    entries: BTreeMap<&'static str, Value>,
+    buffers: Vec<(Kind, Vec<u8>)>,
+    /// Configuration spaces of functions that this board has not, by devfn.
+    pub(super) spaces: Option<BTreeMap<u8, [u8; SPACE]>>,
+}
+
+impl Passengers {
+    /// Takes the entries out of a state.
+    pub(super) fn read(container: &Container) -> Result<Self, StateError> {
+        let mut passengers = Self::default();
+        for (at, name) in TOP.fields.iter().enumerate() {
+            if ENTRIES.contains(name) || *name == PARALLEL1 {
+                let value = passengers.adopt(container.state.at(at), container)?;
+                passengers.entries.insert(name, value);
+            }
+        }
+        Ok(passengers)
+    }
+
+    /// Copies a value with its buffers.
+    fn adopt(&mut self, value: &Value, container: &Container) -> Result<Value, StateError> {
+        Ok(match value {
+            Value::Buffer(kind, id) => {
+                self.buffers.push((*kind, container.buffer(*id)?.to_vec()));
+                Value::Buffer(*kind, self.buffers.len() as u32 - 1)
+            }
+            Value::List(list) => {
+                let list: Result<_, _> = list.iter().map(|value| self.adopt(value, container)).collect();
+                Value::List(list?)
+            }
+            other => other.clone(),
+        })
+    }
+
+    /// An entry for a state that is being written.
+    pub(super) fn entry<'m>(&'m self, name: &'static str, buffers: &mut Buffers<'m>) -> Value {
+        match self.entries.get(name) {
+            Some(value) => self.give(value, buffers),
+            None => power_on(name, buffers),
+        }
+    }
+
+    fn give<'m>(&'m self, value: &Value, buffers: &mut Buffers<'m>) -> Value {
+        match value {
+            Value::Buffer(_, id) => match self.buffers.get(*id as usize) {
+                Some((kind, bytes)) => buffers.add(*kind, &bytes[..]),
+                None => Value::Null,
+            },
+            Value::List(list) => Value::List(list.iter().map(|value| self.give(value, buffers)).collect()),
+            other => other.clone(),
+        }
+    }
+
+    /// The configuration spaces of the functions.
+    pub(super) fn spaces(&self) -> BTreeMap<u8, [u8; SPACE]> {
+        self.spaces
+            .clone()
+            .unwrap_or_else(|| BTreeMap::from([(NE2K, space(NE2K_SPACE)), (IDE, space(IDE_SPACE))]))
+    }
+
+    /// The names of the entries.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        ENTRIES.into_iter().chain([PARALLEL1])
+    }
+}
+
+fn space(dwords: &[(usize, u32)]) -> [u8; SPACE] {
+    let mut bytes = [0; SPACE];
+    for (at, value) in dwords {
+        bytes[*at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
+}
+
+/// v86's device at power-on.
+fn power_on(name: &str, buffers: &mut Buffers) -> Value {
+    match name {
+        "fdc" => fdc(buffers),
+        "ne2k" => ne2k(buffers),
+        "sb16" => sb16(buffers),
+        "ide" => Value::List(vec![Value::Null, ide_channel(buffers)]),
+        "vmware" => Value::List(vec![false.into(), false.into()]),
+        // Data, status, control, no status latched.
+        "parallel0" => Value::List(vec![0.into(), 0xd8.into(), 0.into(), Value::Null]),
+        _ => Value::Null,
+    }
+}
+
+/// A list of positions with values; the others are zero.
+fn sparse(len: usize, values: impl IntoIterator<Item = (usize, Value)>) -> Vec<Value> {
+    let mut list = vec![Value::from(0); len];
+    for (at, value) in values {
+        list[at] = value;
+    }
+    list
+}
+
+/// The floppy controller with two empty drives of 1.44 MB.
+fn fdc(buffers: &mut Buffers) -> Value {
+    let drive = || {
+        let fields = [(0, 4.into()), (6, 1.into()), (8, false.into()), (9, true.into()), (10, Value::Null)];
+        Value::List(sparse(11, fields))
+    };
+    let command = buffers.u8s(&[0; 17]);
+    let response = buffers.u8s(&[0; 15]);
+    let unused = (0..19).map(|at| (at, Value::Null));
+    let fields = [
+        (20, 0xc0.into()), // SRB
+        (21, 0x0c.into()), // DOR
+        (23, 0x80.into()), // MSR
+        (25, 1.into()),    // command phase
+        (28, command),
+        (31, response),
+        (38, false.into()),
+        (41, 0x60.into()), // CONFIGURE
+        (44, drive()),
+        (45, drive()),
+    ];
+    sparse(46, unused.chain(fields)).into()
+}
+
+/// The network card with the address that v86 gives its first.
+fn ne2k(buffers: &mut Buffers) -> Value {
+    const MAC: [u8; 6] = [0x00, 0x22, 0x15, 0x86, 0x86, 0x86];
+    const MEMORY: usize = 32_768;
+    let mut memory = vec![0; MEMORY];
+    for (pair, byte) in memory.chunks_exact_mut(2).zip(MAC) {
+        pair.fill(byte);
+    }
+    memory[28..32].fill(0x57);
+    let mac = buffers.u8s(&MAC);
+    let memory = buffers.add(Kind::U8, memory);
+    let fields = [
+        (2, 1.into()),     // command: stopped
+        (8, 0x40.into()),  // PSTART
+        (9, 0x4c.into()),  // CURR
+        (10, 0x4c.into()), // boundary
+        (11, 0x80.into()), // PSTOP
+        (14, 1.into()),    // TSR
+        (15, mac),
+        (16, memory),
+    ];
+    sparse(17, fields).into()
+}
+
+fn sb16(buffers: &mut Buffers) -> Value {
+    let mut mixer = [0; 256];
+    for (registers, value) in [
+        (&[0x04, 0x22, 0x26][..], 0xcc),
+        (&[0x30, 0x31, 0x32, 0x33, 0x34, 0x35], 0xc0),
+        (&[0x3c], 0x1f),
+        (&[0x3d], 0x15),
+        (&[0x3e], 0x0b),
+        (&[0x44, 0x45, 0x46, 0x47], 0x80),
+    ] {
+        registers.iter().for_each(|register| mixer[*register] = value);
+    }
+    let mut asp = [0; 256];
+    (asp[5], asp[9]) = (0x01, 0xf8);
+    let nulls = [0, 1, 13, 14, 32, 33].map(|at| (at, Value::Null));
+    let flags = [7, 9, 10, 11, 12, 23, 25, 26].map(|at| (at, Value::from(false)));
+    let fields = [
+        (6, buffers.u8s(&mixer)),
+        (21, 1.into()), // DMA channels
+        (22, 5.into()),
+        (24, buffers.add(Kind::U8, vec![0; 65_536])),
+        (27, 22_050.into()), // samples a second
+        (28, 1.into()),
+        (29, 0xaa.into()),
+        (31, buffers.u8s(&asp)),
+        (34, 5.into()), // IRQ
+        (35, buffers.u8s(&[0; 16])),
+    ];
+    sparse(36, nulls.into_iter().chain(flags).chain(fields)).into()
+}
+
+/// The secondary channel: an empty CD-ROM drive, and nothing.
+fn ide_channel(buffers: &mut Buffers) -> Value {
+    let mut interface = |cdrom: bool| {
+        let data = buffers.add(Kind::U8, vec![0; 65_536]);
+        let fields = [
+            (12, u8::from(cdrom).into()), // heads
+            (13, if cdrom { true.into() } else { Value::Null }),
+            (16, data),
+            (20, if cdrom { 2048 } else { 512 }.into()), // sector size
+            (21, 128.into()),                            // sectors in a block
+            (23, 0x50.into()),                           // status: ready
+            (25, (-1).into()),                           // no command
+            (27, (-1).into()),
+            (28, Value::Null), // no medium
+        ];
+        Value::List(sparse(29, fields))
+    };
+    let (master, slave) = (interface(true), interface(false));
+    let fields = [
+        (0, master),
+        (1, slave),
+        (2, 0x170.into()),
+        (3, 15.into()),
+        (4, Value::Null),
+        (5, 0x376.into()),
+        (6, Value::Null),
+        (7, "ide1".into()),
+        (8, 2.into()), // device control
+        (11, true.into()),
+    ];
+    sparse(13, fields).into()
+}

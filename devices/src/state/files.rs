@@ -1,0 +1,401 @@
+//! virtio-9p and its files: v86's table of inodes.
+
+use super::StateError;
+use super::container::{Buffers, Container};
+use super::record::{Entry, Layout, Record, whole};
+use super::value::{Kind, Value};
+use super::virtio::{TRANSPORT, read_transport, write_transport};
+use crate::fs::{
+    Content, Directory, FileData, Filesystem, Ino, Inode, Lock, LockKind, NoBlobs, S_IFBLK, S_IFCHR, S_IFDIR,
+    S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, Timestamp,
+};
+use crate::virtio::Transport;
+use crate::virtio::p9::server::{BLOCK_SIZE, Fid, FidKind, MAX_MSIZE, Server, VERSION};
+use crate::virtio::p9::{MOUNT_TAG, Virtio9p};
+use std::collections::{BTreeMap, HashMap};
+
+pub(super) const P9: Layout = Layout {
+    name: "virtio_9p",
+    fields: &[
+        "tag",
+        "tag_length",
+        "virtio",
+        "version",
+        "block_size",
+        "msize",
+        "reply_buffer",
+        "reply_buffer_size",
+        "fids",
+        "fs",
+    ],
+};
+const FS: Layout =
+    Layout { name: "filesystem", fields: &["inodes", "last_qid", "inode_data", "total_size", "used_size"] };
+const INODE: Layout = Layout {
+    name: "inode",
+    fields: &[
+        "mode",
+        "content",
+        "locks",
+        "status",
+        "size",
+        "uid",
+        "gid",
+        "ino",
+        "ctime",
+        "atime",
+        "mtime",
+        "qid_version",
+        "qid_path",
+        "nlink",
+    ],
+};
+const FID: Layout = Layout { name: "fid", fields: &["ino", "type", "uid", "name"] };
+
+/// An inode's content is in the state, or it has none.
+const STATUS_OK: i32 = 0;
+/// An inode's content is in the image, by the name of its blob.
+const STATUS_ON_STORAGE: i32 = 2;
+/// The inode has no name any more.
+const STATUS_UNLINKED: i32 = 4;
+/// The inode is one of a filesystem mounted on this one.
+const STATUS_FORWARDING: i32 = 5;
+/// There is no such inode.
+const STATUS_FREE: i32 = -1;
+
+const FID_NONE: i32 = -1;
+const FID_INODE: i32 = 1;
+const FID_XATTR: i32 = 2;
+/// Fids from here on are not written: v86 has a list of all of them, and Linux takes the smallest.
+const MAX_FID: u32 = 1 << 20;
+/// v86's buffer for replies: content that does not matter, of twice the message size at most this.
+const MAX_REPLY_BUFFER: usize = 16 << 20;
+
+/// The device of a state.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The registers.
+    pub(super) transport: Transport,
+    /// The tree.
+    pub(super) fs: Filesystem,
+    pub(super) msize: u32,
+    pub(super) fids: BTreeMap<u32, Fid>,
+}
+
+pub(super) fn read(r: &Record) -> Result<Files, StateError> {
+    let with_handler = matches!(r.fields.get(3), Some(Value::Map(_)));
+    if with_handler || r.get("fs").is_null() {
+        return Err(StateError::Unsupported(
+            "entry 45 (virtio_9p) belongs to a file system outside v86 (handle9p or proxy_url); \
+             save the state of a machine with v86's own filesystem"
+                .into(),
+        ));
+    }
+    let own = Virtio9p::new(Filesystem::default(), Box::new(NoBlobs)).transport;
+    let transport = read_transport(&r.record(&TRANSPORT, "virtio")?, &own, "virtio-9p")?;
+    let fs = read_fs(&r.record(&FS, "fs")?)?;
+    let mut fids = BTreeMap::new();
+    for (number, value) in (0..).zip(r.list("fids")?) {
+        if value.is_null() {
+            continue;
+        }
+        let fid = Record::new(&FID, value, r.container, format!("entry 45 (virtio_9p), fid {number}"))?;
+        let kind = match fid.u32("type")? as i32 {
+            FID_NONE => continue,
+            FID_INODE => FidKind::Inode,
+            FID_XATTR => FidKind::Xattr,
+            other => return Err(fid.wrong("type", format!("is {other}, not -1, 1 or 2"))),
+        };
+        let ino = fid.u32("ino")?;
+        if fs.inode(ino).is_err() {
+            return Err(fid.wrong("ino", format!("is {ino}, which no inode is")));
+        }
+        fids.insert(number, Fid { ino, kind, uid: fid.u32_or("uid", 0)?, name: None });
+    }
+    Ok(Files { transport, fs, msize: r.u32("msize")?.min(MAX_MSIZE), fids })
+}
+
+fn read_fs(r: &Record) -> Result<Filesystem, StateError> {
+    if r.fields.len() > FS.fields.len() {
+        return Err(StateError::Unsupported(
+            "entry 45 (virtio_9p) has file systems mounted on each other; unmount them and save again".into(),
+        ));
+    }
+    let mut data = HashMap::new();
+    for pair in r.list("inode_data")? {
+        let ino = match pair.at(0) {
+            Value::Text(text) => text.parse().ok(),
+            Value::Number(n) => whole(*n),
+            _ => None,
+        };
+        match (ino, pair.at(1)) {
+            (Some(ino), Value::Buffer(_, id)) => data.insert(ino, r.container.buffer(*id)?),
+            _ => {
+                return Err(r.wrong("inode_data", "has an element that is not an inode number and its bytes"));
+            }
+        };
+    }
+    let values = r.list("inodes")?;
+    let mut inodes = Vec::with_capacity(values.len());
+    for (ino, value) in (0..).zip(values) {
+        let bytes = data.get(&u64::from(ino)).copied();
+        let path = || format!("entry 45 (virtio_9p), inode {ino}");
+        inodes.push(read_inode(ino, value, bytes, r.container, &path)?);
+    }
+    let last_qid = r.u64("last_qid")?;
+    let mut fs = Filesystem::from_inodes(inodes, last_qid)
+        .map_err(|error| r.wrong("inodes", format!("is no tree of files: {error}")))?;
+    fs.total_size = r.u64("total_size")?;
+    fs.used_size = r.u64("used_size")?;
+    Ok(fs)
+}
+
+fn read_inode(
+    ino: Ino,
+    value: &Value,
+    bytes: Option<&[u8]>,
+    container: &Container,
+    path: &dyn Fn() -> String,
+) -> Result<Option<Inode>, StateError> {
+    let fields = value.list().unwrap_or_default();
+    let wrong =
+        |field: &str, what: String| StateError::Entry { path: format!("{}, {field}", path()), problem: what };
+    let _ = container;
+    // By position, for there are very many of them.
+    let number = |field: &'static str| -> Result<f64, StateError> {
+        match INODE.fields.iter().position(|name| *name == field).and_then(|at| fields.get(at)) {
+            Some(Value::Number(n)) if n.is_finite() => Ok(*n),
+            other => Err(wrong(field, format!("is {}", other.map_or("missing", Value::what)))),
+        }
+    };
+    let time = |field| Ok::<_, StateError>(Timestamp::from_secs(number(field)?.floor() as i64));
+    let unsigned = |field| {
+        let n = number(field)?;
+        whole(n).ok_or_else(|| wrong(field, format!("is {n}, not a whole number")))
+    };
+    let status = number("status")? as i32;
+    match status {
+        STATUS_FREE => return Ok(None),
+        STATUS_OK | STATUS_ON_STORAGE | STATUS_UNLINKED => {}
+        STATUS_FORWARDING => {
+            return Err(StateError::Unsupported(format!(
+                "{} belongs to a mounted file system; unmount it and save again",
+                path()
+            )));
+        }
+        other => return Err(wrong("status", format!("is {other}, which is not known"))),
+    }
+    let mode = number("mode")? as u32;
+    let size = unsigned("size")?;
+    let content = &fields.get(1).unwrap_or(&Value::Null);
+    let content = match mode & S_IFMT {
+        S_IFDIR => Content::Directory(read_directory(ino, content).map_err(|what| wrong("content", what))?),
+        S_IFREG => match (content, bytes) {
+            (Value::Text(blob), None) if status == STATUS_ON_STORAGE && size > 0 => {
+                Content::File(FileData::from_blob(blob, size))
+            }
+            (_, bytes) => {
+                let bytes = bytes.unwrap_or_default();
+                let n = usize::try_from(size).unwrap_or(usize::MAX).min(bytes.len());
+                Content::File(FileData::from_bytes(&bytes[..n]))
+            }
+        },
+        S_IFLNK => match content {
+            Value::Text(target) => Content::Symlink(target.as_bytes().into()),
+            other => return Err(wrong("content", format!("is {}, not a link's target", other.what()))),
+        },
+        S_IFCHR | S_IFBLK => Content::Device { major: 0, minor: 0 },
+        _ => Content::Special,
+    };
+    let mut inode =
+        Inode::new(mode, number("uid")? as u32, number("gid")? as u32, Timestamp::default(), content);
+    inode.size = size;
+    inode.ctime = time("ctime")?;
+    inode.atime = time("atime")?;
+    inode.mtime = time("mtime")?;
+    inode.nlink = unsigned("nlink")? as u32;
+    inode.qid_version = unsigned("qid_version")? as u32;
+    inode.qid_path = unsigned("qid_path")?;
+    for lock in fields.get(2).and_then(Value::list).unwrap_or_default() {
+        inode
+            .locks
+            .push(read_lock(lock).ok_or_else(|| wrong("locks", "has one that cannot be read".into()))?);
+    }
+    if status == STATUS_UNLINKED {
+        inode.nlink = 0;
+    }
+    Ok(Some(inode))
+}
+
+fn read_directory(ino: Ino, content: &Value) -> Result<Directory, String> {
+    let entries = content.list().ok_or_else(|| format!("is {}, not a list of names", content.what()))?;
+    let entry = |value: &'_ Value| match (value.at(0), value.at(1)) {
+        (Value::Text(name), Value::Number(n)) => {
+            Some((name.clone(), whole(*n).and_then(|n| Ino::try_from(n).ok())?))
+        }
+        _ => None,
+    };
+    let mut directory = Directory::new(ino);
+    for value in entries {
+        let (name, target) = entry(value).ok_or("has an element that is not a name and an inode number")?;
+        match &*name {
+            "." => {}
+            ".." => directory.parent = target,
+            _ => {
+                if directory.insert(name.as_bytes(), target).is_some() {
+                    return Err(format!("has the name `{name}` twice"));
+                }
+            }
+        }
+    }
+    Ok(directory)
+}
+
+fn read_lock(value: &Value) -> Option<Lock> {
+    let number = |at| if let Value::Number(n) = value.at(at) { whole(*n) } else { None };
+    let client = match value.at(4) {
+        Value::Text(text) => text.as_bytes().into(),
+        _ => Box::default(),
+    };
+    Some(Lock {
+        kind: LockKind::from_wire(number(0)? as u8)?,
+        start: number(1)?,
+        length: number(2).unwrap_or(0),
+        proc_id: number(3)? as u32,
+        client_id: client,
+    })
+}
+
+pub(super) fn write(p9: &mut Virtio9p, buffers: &mut Buffers) -> Result<Value, StateError> {
+    let msize = p9.server.msize();
+    let reply = buffers.add(Kind::U8, vec![0; (2 * msize as usize).min(MAX_REPLY_BUFFER)]);
+    let fids = write_fids(p9.server.fids());
+    let fs = write_fs(&mut p9.server, buffers)?;
+    let tag: Vec<Value> = MOUNT_TAG.iter().map(|byte| Value::from(*byte)).collect();
+    Ok(Entry::new(&P9)
+        .set("tag", tag)
+        .set("tag_length", MOUNT_TAG.len() as u32)
+        .set("virtio", write_transport(&p9.transport, buffers))
+        .set("version", &*String::from_utf8_lossy(VERSION))
+        .set("block_size", BLOCK_SIZE)
+        .set("msize", msize)
+        .set("reply_buffer", reply)
+        .set("reply_buffer_size", 0)
+        .set("fids", fids)
+        .set("fs", fs)
+        .value())
+}
+
+fn write_fids(fids: &BTreeMap<u32, Fid>) -> Vec<Value> {
+    let fid = |ino: i64, kind, uid: u32, name: &[u8]| {
+        Value::List(vec![ino.into(), Value::from(kind), uid.into(), (&*String::from_utf8_lossy(name)).into()])
+    };
+    let mut list = Vec::new();
+    for (number, known) in fids.range(..MAX_FID) {
+        // v86 cannot restore a list with holes.
+        list.resize_with(*number as usize, || fid(-1, FID_NONE, 0, b""));
+        let kind = match known.kind {
+            FidKind::Inode => FID_INODE,
+            FidKind::Xattr => FID_XATTR,
+        };
+        let name = known.name.as_ref().map_or(&b""[..], |(_, name)| name);
+        list.push(fid(known.ino.into(), kind, known.uid, name));
+    }
+    list
+}
+
+fn write_fs(server: &mut Server, buffers: &mut Buffers) -> Result<Value, StateError> {
+    let Server { fs, store, .. } = server;
+    let mut inodes = Vec::with_capacity(fs.inodes().len());
+    let mut data = Vec::new();
+    for (ino, inode) in (0..).zip(fs.inodes()) {
+        let Some(inode) = inode else {
+            inodes.push(free_inode(ino));
+            continue;
+        };
+        let mut status = if inode.nlink == 0 { STATUS_UNLINKED } else { STATUS_OK };
+        let mut blob = "";
+        if let Content::File(file) = &inode.content {
+            match file.base() {
+                Some(base) if file.is_pristine(inode.size) && status == STATUS_OK => {
+                    status = STATUS_ON_STORAGE;
+                    blob = &base.blob;
+                }
+                _ if inode.size > 0 => {
+                    let bytes = fs
+                        .read_all(store.as_mut(), ino)
+                        .map_err(|source| StateError::File { ino, source })?;
+                    let value = buffers.add(Kind::U8, bytes);
+                    data.push(Value::List(vec![(&*ino.to_string()).into(), value]));
+                }
+                _ => {}
+            }
+        }
+        inodes.push(write_inode(ino, inode, status, blob));
+    }
+    Ok(Entry::new(&FS)
+        .set("inodes", inodes)
+        .set("last_qid", fs.last_qid)
+        .set("inode_data", data)
+        .set("total_size", fs.total_size)
+        .set("used_size", fs.used_size)
+        .value())
+}
+
+fn free_inode(ino: Ino) -> Value {
+    Entry::new(&INODE)
+        .set("mode", 0)
+        .set("locks", Vec::new())
+        .set("status", STATUS_FREE)
+        .set("size", 0)
+        .set("uid", 0)
+        .set("gid", 0)
+        .set("ino", ino)
+        .set("ctime", 0)
+        .set("atime", 0)
+        .set("mtime", 0)
+        .set("qid_version", 0)
+        .set("qid_path", 0)
+        .set("nlink", 0)
+        .value()
+}
+
+fn write_inode(ino: Ino, inode: &Inode, status: i32, blob: &str) -> Value {
+    let content = match &inode.content {
+        Content::Directory(directory) => {
+            let entry = |name: &str, ino: Ino| Value::List(vec![name.into(), ino.into()]);
+            let mut entries = vec![entry(".", ino), entry("..", directory.parent)];
+            entries.extend(directory.entries().map(|e| entry(&String::from_utf8_lossy(&e.name), e.ino)));
+            entries.into()
+        }
+        Content::File(_) => blob.into(),
+        Content::Symlink(target) => (&*String::from_utf8_lossy(target)).into(),
+        Content::Special if inode.mode & S_IFMT == S_IFSOCK => vec![0.into(), 0.into()].into(),
+        Content::Device { .. } | Content::Special => Value::Null,
+    };
+    let lock = |lock: &Lock| {
+        Value::List(vec![
+            Value::from(lock.kind as u8),
+            lock.start.into(),
+            lock.length.into(),
+            lock.proc_id.into(),
+            (&*String::from_utf8_lossy(&lock.client_id)).into(),
+        ])
+    };
+    Entry::new(&INODE)
+        .set("mode", inode.mode)
+        .set("content", content)
+        .set("locks", inode.locks.iter().map(lock).collect::<Vec<_>>())
+        .set("status", status)
+        .set("size", inode.size)
+        .set("uid", inode.uid)
+        .set("gid", inode.gid)
+        .set("ino", ino)
+        .set("ctime", inode.ctime.secs)
+        .set("atime", inode.atime.secs)
+        .set("mtime", inode.mtime.secs)
+        .set("qid_version", inode.qid_version)
+        .set("qid_path", inode.qid_path)
+        .set("nlink", inode.nlink)
+        .value()
+}

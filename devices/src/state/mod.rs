@@ -1,0 +1,107 @@
+//! Saved machines, in version 6 of v86's state format: the only place that knows where in it what is.
+//!
+//! [`Container`] takes a file apart, [`Plan::read`] understands it and refuses what cannot be, and
+//! [`Plan::apply`] puts the machine into it: nothing can fail once a machine is touched. The other
+//! way, [`save()`] writes what v86 would have written of the same machine. What v86's format has no
+//! place for goes into the key `env86`, which v86 does not look at; a state without it is as good.
+//!
+//! Devices that v86 has and this board has not are [`Passengers`]: they are carried from the state
+//! that a machine comes from to the one that is made of it, or written as v86 powers them up.
+
+mod absent;
+mod bus;
+mod container;
+mod cpu;
+mod extra;
+mod files;
+mod input;
+mod interrupts;
+mod plan;
+mod ram;
+mod record;
+mod save;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod value;
+mod vga;
+mod virtio;
+
+use thiserror::Error;
+
+pub use absent::Passengers;
+pub use container::{Buffers, Container, PAGE, Saved, is_compressed};
+pub use plan::{Files, Plan};
+pub use ram::{Pages, Run};
+pub use save::save;
+pub use value::{Kind, Value};
+
+/// What to do about a state that is not as it should be.
+const DAMAGED: &str =
+    "the state is damaged, or something else than v86 or env86 made it: use a copy, or boot with --cold";
+
+/// Why a state cannot be used, or made.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// The magic number is another one.
+    #[error("This is no saved state of v86 or env86; check the file")]
+    NoState,
+    /// It has to be decompressed first.
+    #[error("The saved state is compressed with zstd; decompress it first")]
+    Compressed,
+    /// The file ends early.
+    #[error("The saved state is cut off: {have} bytes of {want} are there; use a copy, or boot with --cold")]
+    Truncated {
+        /// Bytes that there are.
+        have: u64,
+        /// Bytes that there should be.
+        want: u64,
+    },
+    /// The lengths in the header contradict the file's.
+    #[error("The saved state's header is wrong; use a copy, or boot with --cold")]
+    Header,
+    /// Another version of the format.
+    #[error("The saved state has version {0}, and only version 6 is known; save it again with a current v86")]
+    Version(u32),
+    /// The list of registers cannot be read.
+    #[error("The saved state's list of registers cannot be read; use a copy, or boot with --cold")]
+    Json(#[source] serde_json::Error),
+    /// A buffer is elsewhere or missing.
+    #[error("Buffer {id} of the saved state {problem}; {DAMAGED}")]
+    Buffer {
+        /// Its number.
+        id: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A checksum does not fit.
+    #[error(
+        "The saved state has changed since it was written ({0} has another checksum); use a copy, or boot with --cold"
+    )]
+    Checksum(String),
+    /// An entry is not what it should be.
+    #[error("The saved state cannot be used: {path} {problem}; {DAMAGED}")]
+    Entry {
+        /// The entry, with its number, and the field.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An entry is as v86 would have it, but this board cannot be that.
+    #[error("The saved state cannot be resumed here: {0}")]
+    Unsupported(String),
+    /// The state is of another machine than the one that it is to be put into.
+    #[error("The saved state is of another machine: {0}")]
+    OtherMachine(String),
+    /// A file's content cannot be read, and so not be saved.
+    #[error("The file with inode number {ino} cannot be read to be saved: {source}")]
+    File {
+        /// The inode.
+        ino: u32,
+        /// Why not.
+        source: crate::fs::FsError,
+    },
+    /// More than the format can hold.
+    #[error("A state of {0} bytes is more than the format can hold (2 GiB); give the machine less memory")]
+    TooLarge(u64),
+}

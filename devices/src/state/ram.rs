@@ -1,0 +1,149 @@
+//! Memory in a state: the pages that are not all zero, one after the other, and a bit for each page.
+
+use super::StateError;
+use super::container::{Buffers, Container};
+use super::record::Record;
+use super::value::{Kind, Value};
+use env86_emu::Memory;
+use env86_emu::memory::{GRANULARITY, MAX_SIZE, MIN_SIZE, PAGE_SIZE, VGA_WINDOW};
+use std::borrow::Cow;
+use std::ops::Range;
+
+const PAGE: usize = PAGE_SIZE as usize;
+/// Zero pages that are stored where they part two others, because fewer, longer runs are mapped
+/// faster than many short ones.
+const MAX_GAP: usize = 8;
+
+/// Pages that follow each other in the file as they do in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Physical address of the first byte.
+    pub address: usize,
+    /// Where that is in the file.
+    pub offset: usize,
+    /// Bytes: a multiple of the page size.
+    pub len: usize,
+}
+
+/// The memory of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// Bytes of RAM.
+    pub size: u32,
+    /// What of it is not zero, by address.
+    pub runs: Vec<Run>,
+}
+
+impl Pages {
+    /// Reads the bitmap and checks it against the pages.
+    pub(super) fn read(cpu: &Record, container: &Container) -> Result<Self, StateError> {
+        let size = cpu.u32("memory_size")?;
+        if !size.is_multiple_of(GRANULARITY) || !(MIN_SIZE..=MAX_SIZE).contains(&size) {
+            return Err(StateError::Unsupported(format!(
+                "entry 0 says that the machine has {size} bytes of memory, and 1 MiB to 2047 MiB can be had"
+            )));
+        }
+        let pages = size as usize / PAGE;
+        let bitmap = cpu.bytes("memory_bitmap", pages.div_ceil(8))?;
+        let &Value::Buffer(_, id) = cpu.get("packed_memory") else {
+            return Err(cpu.wrong("packed_memory", format!("is {}", cpu.get("packed_memory").what())));
+        };
+        let Range { start, end } = container.range(id)?;
+        let window = VGA_WINDOW.start as usize / PAGE..VGA_WINDOW.end as usize / PAGE;
+        let mut runs: Vec<Run> = Vec::new();
+        let mut offset = start;
+        for page in (0..pages).filter(|page| bitmap[page / 8] >> (page % 8) & 1 != 0) {
+            let (address, at) = (page * PAGE, offset);
+            offset += PAGE;
+            if offset > end {
+                return Err(cpu.wrong("packed_memory", "has fewer pages than the bitmap of entry 78"));
+            }
+            if window.contains(&page) {
+                continue; // never RAM
+            }
+            match runs.last_mut().filter(|run| run.address + run.len == address && run.offset + run.len == at)
+            {
+                Some(run) => run.len += PAGE,
+                None => runs.push(Run { address, offset: at, len: PAGE }),
+            }
+        }
+        if offset != end {
+            return Err(cpu.wrong("packed_memory", "has more pages than the bitmap of entry 78"));
+        }
+        Ok(Self { size, runs })
+    }
+
+    /// Memory with this content, copied out of the file.
+    pub fn copy(&self, file: &[u8]) -> Result<Memory, env86_emu::memory::MemoryError> {
+        let mut memory = Memory::new(self.size.into())?;
+        for run in &self.runs {
+            if let Some(bytes) = file.get(run.offset..run.offset + run.len) {
+                memory.load(run.address as u32, bytes);
+            }
+        }
+        Ok(memory)
+    }
+}
+
+/// Adds memory to a state; gives the values of the packed pages and of the bitmap.
+pub(super) fn write<'m>(memory: &'m Memory, buffers: &mut Buffers<'m>) -> (Value, Value) {
+    let bytes = memory.contents();
+    let mut bitmap = vec![0; (bytes.len() / PAGE).div_ceil(8)];
+    let mut parts: Vec<Cow<'m, [u8]>> = Vec::new();
+    for run in runs(bytes) {
+        for page in run.clone() {
+            bitmap[page / 8] |= 1 << (page % 8);
+        }
+        parts.push(bytes[run.start * PAGE..run.end * PAGE].into());
+    }
+    (buffers.add_parts(Kind::U8, parts), buffers.add(Kind::U8, bitmap))
+}
+
+/// The runs of pages, by number, that are to be stored.
+fn runs(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let window = VGA_WINDOW.start as usize / PAGE..VGA_WINDOW.end as usize / PAGE;
+    for (page, content) in bytes.chunks_exact(PAGE).enumerate() {
+        if window.contains(&page) || is_zero(content) {
+            continue;
+        }
+        let bridges = |run: &&mut Range<usize>| {
+            let gap = run.end..page;
+            gap.len() <= MAX_GAP && (gap.is_empty() || gap.end <= window.start || gap.start >= window.end)
+        };
+        match runs.last_mut().filter(bridges) {
+            Some(run) => run.end = page + 1,
+            None => runs.push(page..page + 1),
+        }
+    }
+    runs
+}
+
+/// Whether a page is all zero: most that are not show it in their first bytes.
+fn is_zero(page: &[u8]) -> bool {
+    page.chunks_exact(64).all(|line| {
+        let line: &[u8; 64] = line.try_into().unwrap_or(&[0; 64]);
+        line.iter().fold(0, |all, byte| all | byte) == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_gaps_are_stored() {
+        let mut bytes = vec![0; 0x40 * PAGE];
+        for page in [1, 2, 5, 15] {
+            bytes[page * PAGE + 4095] = 1;
+        }
+        assert_eq!(runs(&bytes), [1..6, 15..16]);
+    }
+
+    #[test]
+    fn the_window_is_never_stored() {
+        let mut bytes = vec![0; 0x100 * PAGE];
+        bytes[0x9f * PAGE..0xc1 * PAGE].fill(1);
+        assert_eq!(runs(&bytes), [0x9f..0xa0, 0xc0..0xc1]);
+    }
+}

@@ -1,0 +1,81 @@
+//! From a machine to a state.
+
+use super::StateError;
+use super::absent::Passengers;
+use super::bus;
+use super::container::{Buffers, Saved};
+use super::cpu::{self, TOP};
+use super::extra;
+use super::files;
+use super::input;
+use super::interrupts;
+use super::ram;
+use super::record::Entry;
+use super::timers;
+use super::value::{Kind, Value};
+use super::vga;
+use super::virtio;
+use crate::apic::Apic;
+use crate::ioapic::Ioapic;
+use crate::machine::Machine;
+
+/// Saves a machine, which may run on afterwards. The memory is not copied: the machine stays
+/// borrowed until the state has been written.
+///
+/// What the guest has sent and nobody has taken is not part of the state; take it before.
+pub fn save(machine: &mut Machine) -> Result<Saved<'_>, StateError> {
+    let now = machine.pc.time();
+    let unix_ms = machine.pc.clock().unix_millis();
+    let ours = extra::write(machine, now);
+    let arch = machine.cpu.state();
+    let tsc = now.wrapping_add(arch.tsc_offset);
+    let Machine { cpu, pc, passengers, .. } = machine;
+    let mut buffers = Buffers::default();
+    // First, so that it can be mapped.
+    let (pages, bitmap) = ram::write(&cpu.mem, &mut buffers);
+    let files = pc.p9.as_mut().map(|p9| files::write(p9, &mut buffers)).transpose()?;
+    let mut uarts = (0..)
+        .zip(&pc.uarts)
+        .map(|(port, uart)| uart.as_ref().map_or(Value::Null, |uart| input::write_uart(uart, port)));
+    // The APICs are in the state of a machine without, too, as v86 powers them up.
+    let (no_local, no_io) = (Apic { spurious: 0xfe, ..Apic::default() }, Ioapic::default());
+    let (local, io) = match &pc.interrupts.apics {
+        Some(apics) => (&apics.local, &apics.io),
+        None => (&no_local, &no_io),
+    };
+    let fw_value = match &pc.fw_cfg.value[..] {
+        [] => Value::List(Vec::new()),
+        value => buffers.add(Kind::U8, value),
+    };
+    let mut top = cpu::write(Entry::new(&TOP), &arch, tsc, &mut buffers)
+        .set("memory_size", cpu.mem.size())
+        .set("packed_memory", pages)
+        .set("memory_bitmap", bitmap)
+        .set("virtio_9p", files.unwrap_or_default())
+        .set("apic", interrupts::write_apic(local, now, &mut buffers))
+        .set("rtc", timers::write_rtc(&pc.rtc, unix_ms, &mut buffers))
+        .set("pci", bus::write_pci(&pc.pci, &passengers.spaces(), &mut buffers))
+        .set("dma", bus::write_dma(&pc.dma, &mut buffers))
+        .set("acpi", pc.acpi.as_ref().map(|acpi| bus::write_acpi(acpi, &mut buffers)).unwrap_or_default())
+        .set("vga", vga::write(&pc.vga, &mut buffers))
+        .set("ps2", input::write_ps2(&pc.ps2))
+        .set("uart0", uarts.next().unwrap_or_default())
+        .set("uart1", uarts.next().unwrap_or_default())
+        .set("uart2", uarts.next().unwrap_or_default())
+        .set("uart3", uarts.next().unwrap_or_default())
+        .set("pit", timers::write_pit(&pc.pit, now, &mut buffers))
+        .set("pic", interrupts::write_pic(&pc.interrupts.pic))
+        .set("ioapic", interrupts::write_ioapic(io, &mut buffers))
+        .set("fw_value", fw_value)
+        .set(
+            "virtio_console",
+            pc.console
+                .as_ref()
+                .map(|console| virtio::write_console(console, &mut buffers))
+                .unwrap_or_default(),
+        );
+    for name in Passengers::names() {
+        top = top.set(name, passengers.entry(name, &mut buffers));
+    }
+    Saved::new(&top.value(), buffers, ours)
+}

@@ -1,0 +1,88 @@
+// One leg of a state's journey in the npm package v86.
+//
+// node machine.mjs PLAN.json, with in the plan:
+//   v86          the package's folder (node_modules/v86)
+//   bios, vga_bios, kernel, initrd, cmdline   what to boot; without `state` only
+//   state        the state to restore instead
+//   save         where to write the state at the end
+//   memory_mb, acpi, options                  the machine
+//   steps        [[text to send over COM1 or null, text to wait for or null], ...]
+//   files        [name, ...]: files of the 9p share to print at the end
+//   timeout_s    for all of it
+//
+// COM1 goes to stdout; what this program has to say goes to stderr as lines `@ KEY VALUE`.
+import { readFileSync, writeFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const plan = JSON.parse(readFileSync(process.argv[2], "utf8"));
+const file = path => {
+  const b = readFileSync(path);
+  return { buffer: b.buffer.slice(b.byteOffset, b.byteOffset + b.byteLength) };
+};
+const say = (key, value) => process.stderr.write(`@ ${key} ${value}\n`);
+const { V86 } = await import(pathToFileURL(`${plan.v86}/build/libv86.mjs`));
+
+const options = {
+  wasm_path: `${plan.v86}/build/v86.wasm`,
+  memory_size: plan.memory_mb << 20,
+  vga_memory_size: 8 << 20,
+  bios: file(plan.bios),
+  vga_bios: file(plan.vga_bios),
+  disable_speaker: true,
+  autostart: true,
+  filesystem: {},
+  uart1: true,
+  acpi: !!plan.acpi,
+  preserve_mac_from_state_image: true,
+  ...plan.options,
+};
+if (plan.state) {
+  options.initial_state = file(plan.state);
+} else {
+  options.bzimage = file(plan.kernel);
+  if (plan.initrd) options.initrd = file(plan.initrd);
+  options.cmdline = plan.cmdline;
+}
+
+const started = performance.now();
+setTimeout(() => { say("error", "timeout"); process.exit(3); }, (plan.timeout_s || 120) * 1000);
+process.on("unhandledRejection", e => { say("error", e?.stack || e); process.exit(4); });
+process.on("uncaughtException", e => { say("error", e?.stack || e); process.exit(4); });
+
+const vm = new V86(options);
+let seen = "", wake = () => {};
+vm.add_listener("serial0-output-byte", byte => {
+  const c = String.fromCharCode(byte);
+  process.stdout.write(c);
+  seen += c;
+  wake();
+});
+const until = text => new Promise(resolve => {
+  wake = () => {
+    const at = seen.indexOf(text);
+    if (at >= 0) { seen = seen.slice(at + text.length); wake = () => {}; resolve(); }
+  };
+  wake();
+});
+await new Promise(resolve => vm.add_listener("emulator-ready", resolve));
+say("ready", (performance.now() - started).toFixed(0));
+
+for (const [send, expect] of plan.steps || []) {
+  if (send !== null) vm.serial0_send(send);
+  if (expect !== null) await until(expect);
+  say("step", (performance.now() - started).toFixed(0));
+}
+for (const name of plan.files || []) {
+  const bytes = await vm.read_file(name);
+  say("file", `${name} ${Buffer.from(bytes).toString("base64")}`);
+}
+if (plan.screen) {
+  say("screen", JSON.stringify(vm.screen_adapter?.get_text_screen?.() ?? null));
+}
+if (plan.save) {
+  const before = performance.now();
+  const state = await vm.save_state();
+  writeFileSync(plan.save, new Uint8Array(state));
+  say("saved", `${state.byteLength} ${(performance.now() - before).toFixed(0)}`);
+}
+process.exit(0);
