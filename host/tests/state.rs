@@ -124,11 +124,12 @@ fn a_damaged_state_is_refused_with_a_sentence() {
     let desk = Desk::new();
     desk.start("good");
     let good = fs::read(desk.path("good")).unwrap();
-    let damage: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
-        ("cut off", &|bytes| bytes.truncate(bytes.len() / 2)),
-        ("checksum", &|bytes| *bytes.last_mut().unwrap() ^= 1),
-        ("checksum", &|bytes| bytes[200] ^= 4),
-        ("no saved state", &|bytes| bytes[0] = 0),
+    type Harm = fn(&mut Vec<u8>);
+    let damage: [(&str, Harm); 4] = [
+        ("cut off", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("checksum", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("checksum", |bytes| bytes[200] ^= 4),
+        ("no saved state", |bytes| bytes[0] = 0),
     ];
     for (word, harm) in damage {
         let mut bytes = good.clone();

@@ -160,7 +160,7 @@ impl Random {
 }
 
 /// Changes a file in some place: a number in the list of registers, a piece of it, or a byte.
-fn harm(file: &mut Vec<u8>, random: &mut Random) {
+fn harm(file: &mut [u8], random: &mut Random) {
     const NUMBERS: [&str; 12] =
         ["0", "-1", "1", "255", "65535", "65536", "4294967295", "-2147483648", "1e308", "0.5", "null", "[]"];
     let info = u32::from_le_bytes([file[12], file[13], file[14], file[15]]) as usize;

@@ -297,7 +297,7 @@ mod tests {
         let path = dir.path().join("x");
         for content in [&b""[..], b"text", &[0; 100], &[0x28, 0xb5, 0x2f, 0xfd, 1, 2, 3]] {
             fs::write(&path, content).unwrap();
-            assert!(StateFile::open(&[path.clone()]).is_err());
+            assert!(StateFile::open(std::slice::from_ref(&path)).is_err());
         }
         assert!(matches!(StateFile::open(&[dir.path().join("none")]), Err(StateFileError::Read { .. })));
     }
