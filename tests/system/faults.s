@@ -310,13 +310,21 @@ lengths:
     CATCH 14, 0, "the next instruction is in the missing page"
     IS "dword ptr [frame + F_EIP]", 0x301000, "the next instruction: EIP"
     IS "dword ptr [frame + F_EAX]", 0, "the last one has run"
-    mov eax, cr0
+    # The limit is where the page ends: #GP comes before #PF.
+    NOT_ON_TCG 1f
+    DESC FREE+8, 0x300000, 0xfff, RX_CODE, BIG
+    mov byte ptr [0x300fff], 0xb8
+    TRY
+    ljmp FREE+8, 0xfff
+    CATCH 13, 0, "limit and page end together"
+    IS "dword ptr [frame + F_EIP]", 0xfff, "limit and page end together: EIP"
+1:  mov eax, cr0
     and eax, ~PAGING
     mov cr0, eax
     jmp 1f
 1:  ret
 
-.set MSR_CS, 0x174
+
 .macro MSR number, value
     mov ecx, \number
     mov eax, \value

@@ -93,13 +93,13 @@ main:
     mov dword ptr [PTE0], FRAMES + ALL
     mov dword ptr [PTE0 + 4], 0x80000000
     FLUSH
+    NOT_ON_TCG 1f               # it leaves P out of the error code, and has more address bits
     FAULTS 14, 9, "mov eax, [LIN]"
     FAULTS3 14, 15, "mov [LIN], eax"
-    NOT_ON_TCG 1f               # it has more address bits
     mov dword ptr [PTE0 + 4], 0x10
     FLUSH
     FAULTS 14, 9, "mov eax, [LIN]"
-1:  mov dword ptr [PTE0 + 4], 0
+    mov dword ptr [PTE0 + 4], 0
     mov dword ptr [PDE + 4], 0x80000000
     FLUSH
     FAULTS 14, 11, "mov [LIN], eax"
@@ -109,8 +109,7 @@ main:
     FAULTS 14, 9, "mov eax, [0x600000]"
     mov dword ptr [DIRECTORY + 24], 0
     FLUSH
-    # The pointers are loaded with CR3, not looked up.
-    NOT_ON_TCG 1f               # it looks them up, and checks nothing
+    # The pointers are loaded with CR3, not looked up (QEMU looks them up, and checks nothing).
     mov dword ptr [POINTERS + 8], DIRECTORY1 + P
     mov dword ptr [DIRECTORY1], FRAMES + ALL + PS
     FAULTS 14, 0, "mov eax, [0x40000000]"
@@ -144,7 +143,8 @@ main:
     or eax, PAGING
     mov cr0, eax
     jmp 1f
-1:  # PTEs at 32-byte alignment of CR3.
+1:  mov dword ptr [PTE0 + 4], 0
+    # CR3 is aligned to 32 bytes.
     mov esi, POINTERS
     mov edi, POINTERS + 0x20
     mov ecx, 8

@@ -153,8 +153,10 @@ basics:
     FAULTSR 6, "sldt ax"
     FAULTSR 6, "arpl ax, bx"
     FAULTSR 6, "lar ax, bx"
+    NOT_ON_TCG 1f               # it pages in real mode
     FAULTSR 13, "mov eax, 0x80000000; 91: mov cr0, eax"
     FAULTSR 13, "sysenter"
+1:
     WORKSR "clts"
     WORKSR "lgdtd [gdtr]"
     WORKSR "mov eax, cr0"
