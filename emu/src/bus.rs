@@ -50,6 +50,14 @@ pub trait Bus {
     /// The level of the INTR pin: an interrupt controller has a vector to deliver.
     fn interrupt(&self) -> bool;
 
+    /// The NMI latch: a non-maskable interrupt waits.
+    fn nmi(&self) -> bool {
+        false
+    }
+
+    /// The processor takes the non-maskable interrupt.
+    fn acknowledge_nmi(&mut self) {}
+
     /// The interrupt acknowledge cycle: takes the vector (a spurious one if the reason has gone).
     fn acknowledge(&mut self) -> u8;
 

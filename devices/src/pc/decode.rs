@@ -295,6 +295,14 @@ impl Bus for Pc {
         self.interrupts.interrupt()
     }
 
+    fn nmi(&self) -> bool {
+        self.interrupts.nmi()
+    }
+
+    fn acknowledge_nmi(&mut self) {
+        self.interrupts.acknowledge_nmi();
+    }
+
     fn acknowledge(&mut self) -> u8 {
         self.interrupts.acknowledge()
     }

@@ -47,6 +47,18 @@ impl Interrupts {
         self.intr
     }
 
+    /// A non-maskable interrupt waits in the local APIC.
+    pub fn nmi(&self) -> bool {
+        self.apics.as_ref().is_some_and(|apics| apics.local.nmi)
+    }
+
+    /// The processor has taken the non-maskable interrupt.
+    pub fn acknowledge_nmi(&mut self) {
+        if let Some(apics) = &mut self.apics {
+            apics.local.nmi = false;
+        }
+    }
+
     /// Drives a line from a device on the board.
     pub fn set_isa(&mut self, irq: u8, level: bool) {
         let bit = 1u16.checked_shl(irq.into()).unwrap_or(0);

@@ -187,6 +187,7 @@ impl Cpu {
 
     /// IRET.
     pub(crate) fn interrupt_return(&mut self, wide: bool, next: u32) -> Result<()> {
+        self.nmi_blocked = false;
         if self.cr0 & CR0_PE == 0 || self.vm86() {
             return self.real_interrupt_return(wide);
         }

@@ -133,6 +133,11 @@ impl Cpu {
         if source == Source::Fault {
             pushed_flags |= flags::RF;
         }
+        if source == Source::Trap {
+            // Between two elements of a repeated instruction RF is on, and a single step there
+            // does not save it, as AMD's processors have it.
+            pushed_flags &= !flags::RF;
+        }
         if gate.system() == Some(system::TASK_GATE) {
             return self.interrupt_task(gate.gate_selector(), error, pushed_flags, ext);
         }

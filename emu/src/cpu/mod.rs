@@ -157,6 +157,8 @@ pub struct Cpu {
     pub(crate) watch: Watch,
     pub(crate) halted: bool,
     pub(crate) shadow: bool,
+    /// From an NMI to the next IRET no other is taken.
+    pub(crate) nmi_blocked: bool,
     /// After MOV SS and POP SS debug traps wait for the next instruction, too.
     pub(crate) hold_traps: bool,
     /// TF was set when the current instruction began, and it is no software interrupt.
@@ -217,6 +219,7 @@ impl Cpu {
             watch: Watch::default(),
             halted: false,
             shadow: false,
+            nmi_blocked: false,
             hold_traps: false,
             stepping: false,
             sysenter_cs: 0,
@@ -296,6 +299,7 @@ impl Cpu {
         self.cpl = s.cpl & 3;
         self.halted = s.halted;
         self.shadow = s.interrupt_shadow;
+        self.nmi_blocked = false;
         self.sysenter_cs = s.sysenter_cs;
         self.sysenter_esp = s.sysenter_esp;
         self.sysenter_eip = s.sysenter_eip;
@@ -404,6 +408,7 @@ impl Cpu {
         let r = f(bus, &mut self.mem);
         self.attention |= bus.yield_requested()
             || self.mem.has_code_writes()
+            || !self.nmi_blocked && bus.nmi()
             || self.flags.system & flags::IF != 0 && bus.interrupt();
         r
     }

@@ -10,6 +10,9 @@ use crate::dispatch::{self, Link, Uop, Why, far_link};
 use crate::exception::{Exception, Result};
 use crate::isa::lower;
 
+/// The vector of the non-maskable interrupt.
+const NMI: u8 = 2;
+
 /// Exceptions and interrupts end here when even the double fault cannot be delivered.
 pub(super) struct TripleFault;
 
@@ -52,6 +55,14 @@ impl Cpu {
                 self.drain_code_writes();
                 if self.with_bus(|bus, _| bus.yield_requested()) {
                     return Ok(Exit::Yield);
+                }
+                if !self.shadow && !self.nmi_blocked && self.with_bus(|bus, _| bus.nmi()) {
+                    link = None;
+                    self.halted = false;
+                    self.nmi_blocked = true;
+                    self.with_bus(|bus, _| bus.acknowledge_nmi());
+                    self.interrupt(NMI)?;
+                    continue;
                 }
                 if !self.shadow
                     && self.flags.system & flags::IF != 0

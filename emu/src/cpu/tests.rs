@@ -8,6 +8,7 @@ use crate::mmu::walk;
 struct Board {
     written: Vec<(u16, u32)>,
     interrupt: Option<u8>,
+    nmi: bool,
 }
 
 impl Bus for Board {
@@ -16,6 +17,7 @@ impl Bus for Board {
     }
     fn port_write(&mut self, _: &mut Memory, port: u16, _: Width, v: u32) {
         self.written.push((port, v));
+        self.nmi |= port == 0x98;
         if port == 0x99 {
             self.interrupt = Some(v as u8);
         }
@@ -29,6 +31,12 @@ impl Bus for Board {
     }
     fn acknowledge(&mut self) -> u8 {
         self.interrupt.take().unwrap_or(0)
+    }
+    fn nmi(&self) -> bool {
+        self.nmi
+    }
+    fn acknowledge_nmi(&mut self) {
+        self.nmi = false;
     }
     fn yield_requested(&self) -> bool {
         false
@@ -133,6 +141,19 @@ fn an_external_interrupt_waits_out_the_shadow_of_sti() {
     cpu.set_state(&s);
     assert_eq!(run(&mut cpu), Exit::Halted);
     assert_eq!((cpu.regs.r32(3), cpu.regs.r32(6)), (1, 0), "one instruction ran after STI");
+}
+
+#[test]
+fn a_non_maskable_interrupt_needs_no_interrupt_flag_and_waits_for_iret() {
+    // cli; out 98h, al; nop; hlt — handler at 0:8000h: inc bx; out 98h, al; nop; inc si; iret
+    let mut cpu = real(&[0xfa, 0xe6, 0x98, 0x90, 0xf4]);
+    cpu.mem.write_u32(8, 0x8000);
+    cpu.mem.write(0x8000, &[0x43, 0x83, 0xfb, 3, 0x74, 2, 0xe6, 0x98, 0x46, 0xcf]);
+    let mut s = cpu.state();
+    (s.gpr[3], s.gpr[6]) = (0, 0);
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.regs.r32(3), cpu.regs.r32(6)), (3, 3));
 }
 
 #[test]

@@ -72,6 +72,8 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
     }
 }
 
+// In a frame of its own, so that the handler can end in a jump.
+#[inline(never)]
 fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
     E::check(cpu)?;
     // Single steps trap after each element.
