@@ -105,14 +105,18 @@ fn travels(acpi: bool) {
     // With ACPI, v86's Linux finds no PCI function but the bridges.
     let (mount, share) = if acpi { ("", "/tmp") } else { (MOUNT, "/mnt") };
     let load = format!(
-        "(i=0; while :; do i=$((i+1)); echo $i >> {share}/log; md5sum /bin/busybox > /dev/null; done) &\n"
+        "(i=0; while :; do i=$((i+1)); echo $i >> {share}/log; md5sum /bin/busybox > /dev/null; done) & \
+         until [ -s {share}/log ]; do sleep 1; done; echo LO\"\"ADED\n"
     );
     let mut state = peer.path("0.state");
-    peer.v86(
-        None,
-        &state,
-        json!([[null, "/ # "], [format!("{mount}n=0; echo RE\"\"ADY\n"), "READY"], [load, "/ # "],]),
-    );
+    let steps = json!([
+        [null, "/ # "],
+        [format!("{mount}n=0; echo RE\"\"ADY\n"), "READY"],
+        [null, "/ # "],
+        [load, "LOADED"],
+        [null, "/ # "],
+    ]);
+    peer.v86(None, &state, steps);
     let mut screen = String::new();
     for hop in 1..=HOPS {
         let command = format!(
@@ -123,7 +127,7 @@ fn travels(acpi: bool) {
              echo \"<rtc$n\"; cat /sys/class/rtc/rtc0/since_epoch; echo \"rtc$n>\"; \
              echo \"<ticks$n\"; grep -E 'timer|LOC' /proc/interrupts; echo \"ticks$n>\"; sleep 1; \
              echo \"<more$n\"; grep -E 'timer|LOC' /proc/interrupts; echo \"more$n>\"; \
-             echo \"<log$n\"; mawk '$1!=NR{{print \"skip\",NR,$1}} END{{print NR>5}}' {share}/log; echo \"log$n>\"; \
+             echo \"<log$n\"; mawk '$1!=NR{{print \"skip\",NR,$1}} END{{print (NR>2)}}' {share}/log; echo \"log$n>\"; \
              echo DONE\"\"$n.\n"
         );
         let (next, mark) = (peer.path(&format!("{hop}.state")), format!("DONE{hop}."));

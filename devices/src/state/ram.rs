@@ -86,11 +86,15 @@ impl Pages {
 }
 
 /// Adds memory to a state; gives the values of the packed pages and of the bitmap.
-pub(super) fn write<'m>(memory: &'m Memory, buffers: &mut Buffers<'m>) -> (Value, Value) {
+pub(super) fn write<'m>(
+    memory: &'m Memory,
+    touched: &dyn Fn(usize) -> bool,
+    buffers: &mut Buffers<'m>,
+) -> (Value, Value) {
     let bytes = memory.contents();
     let mut bitmap = vec![0; (bytes.len() / PAGE).div_ceil(8)];
     let mut parts: Vec<Cow<'m, [u8]>> = Vec::new();
-    for run in runs(bytes) {
+    for run in runs(bytes, touched) {
         for page in run.clone() {
             bitmap[page / 8] |= 1 << (page % 8);
         }
@@ -100,11 +104,11 @@ pub(super) fn write<'m>(memory: &'m Memory, buffers: &mut Buffers<'m>) -> (Value
 }
 
 /// The runs of pages, by number, that are to be stored.
-fn runs(bytes: &[u8]) -> Vec<Range<usize>> {
+fn runs(bytes: &[u8], touched: &dyn Fn(usize) -> bool) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     let window = VGA_WINDOW.start as usize / PAGE..VGA_WINDOW.end as usize / PAGE;
     for (page, content) in bytes.chunks_exact(PAGE).enumerate() {
-        if window.contains(&page) || is_zero(content) {
+        if window.contains(&page) || !touched(page) || is_zero(content) {
             continue;
         }
         let bridges = |run: &&mut Range<usize>| {
@@ -137,13 +141,13 @@ mod tests {
         for page in [1, 2, 5, 15] {
             bytes[page * PAGE + 4095] = 1;
         }
-        assert_eq!(runs(&bytes), [1..6, 15..16]);
+        assert_eq!(runs(&bytes, &|_| true), [1..6, 15..16]);
     }
 
     #[test]
     fn the_window_is_never_stored() {
         let mut bytes = vec![0; 0x100 * PAGE];
         bytes[0x9f * PAGE..0xc1 * PAGE].fill(1);
-        assert_eq!(runs(&bytes), [0x9f..0xa0, 0xc0..0xc1]);
+        assert_eq!(runs(&bytes, &|_| true), [0x9f..0xa0, 0xc0..0xc1]);
     }
 }

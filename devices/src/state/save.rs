@@ -23,7 +23,10 @@ use crate::machine::Machine;
 /// borrowed until the state has been written.
 ///
 /// What the guest has sent and nobody has taken is not part of the state; take it before.
-pub fn save(machine: &mut Machine) -> Result<Saved<'_>, StateError> {
+///
+/// `touched` says of a page of memory, by number, whether it can hold anything but zeros: a host that
+/// knows which pages were never used saves the time to look at them.
+pub fn save<'m>(machine: &'m mut Machine, touched: &dyn Fn(usize) -> bool) -> Result<Saved<'m>, StateError> {
     let now = machine.pc.time();
     let unix_ms = machine.pc.clock().unix_millis();
     let ours = extra::write(machine, now);
@@ -32,7 +35,7 @@ pub fn save(machine: &mut Machine) -> Result<Saved<'_>, StateError> {
     let Machine { cpu, pc, passengers, .. } = machine;
     let mut buffers = Buffers::default();
     // First, so that it can be mapped.
-    let (pages, bitmap) = ram::write(&cpu.mem, &mut buffers);
+    let (pages, bitmap) = ram::write(&cpu.mem, touched, &mut buffers);
     let files = pc.p9.as_mut().map(|p9| files::write(p9, &mut buffers)).transpose()?;
     let mut uarts = (0..)
         .zip(&pc.uarts)

@@ -98,7 +98,7 @@ fn a_machine_is_the_same_after_save_and_restore() {
     for acpi in [false, true] {
         let mut first = machine(acpi);
         disturb(&mut first);
-        let file = save(&mut first).unwrap().to_vec();
+        let file = save(&mut first, &|_| true).unwrap().to_vec();
         let mut second = restored(&file);
         let cpu = |machine: &mut Machine| {
             let mut state = machine.cpu.state();
@@ -113,7 +113,7 @@ fn a_machine_is_the_same_after_save_and_restore() {
         assert_eq!(first.pc.vga.crtc, second.pc.vga.crtc);
         assert_eq!(first.pc.vga.planes, second.pc.vga.planes);
         assert_eq!(second.pc.serial_output(0), b"");
-        let again = save(&mut second).unwrap().to_vec();
+        let again = save(&mut second, &|_| true).unwrap().to_vec();
         assert_eq!(Container::parse(&file).unwrap().state, Container::parse(&again).unwrap().state);
         assert_eq!(file.len(), again.len());
         assert!(file == again, "a buffer differs");
@@ -126,13 +126,13 @@ fn a_state_of_v86_is_resumed() {
     let Ok(path) = std::env::var("ENV86_TEST_STATE") else { return };
     let file = std::fs::read(path).unwrap();
     let mut machine = restored(&file);
-    let again = save(&mut machine).unwrap().to_vec();
+    let again = save(&mut machine, &|_| true).unwrap().to_vec();
     Plan::read(&Container::parse(&again).unwrap()).unwrap();
 }
 
 #[test]
 fn another_machine_is_left_alone() {
-    let file = save(&mut machine(false)).unwrap().to_vec();
+    let file = save(&mut machine(false), &|_| true).unwrap().to_vec();
     let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
     let mut other = machine(true);
     let before = other.cpu.state();
@@ -204,7 +204,7 @@ fn hostile_states_do_no_harm() {
     let seeds = [false, true].map(|acpi| {
         let mut machine = machine(acpi);
         disturb(&mut machine);
-        without_ours(&save(&mut machine).unwrap().to_vec())
+        without_ours(&save(&mut machine, &|_| true).unwrap().to_vec())
     });
     let start = std::time::Instant::now();
     let (mut read, mut tried) = (0, 0);
@@ -225,7 +225,7 @@ fn hostile_states_do_no_harm() {
         if plan.apply(&mut machine, &file).is_ok() {
             read += 1;
             machine.run(2_000);
-            if let Err(error) = save(&mut machine) {
+            if let Err(error) = save(&mut machine, &|_| true) {
                 panic!("{error}");
             }
         }

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 
 use env86_bios::{BoardInfo, BootSource, IoBar, PciFunction};
 use env86_devices::fs::Filesystem;
+use env86_devices::state::Run;
 use env86_devices::{self as devices, Entropy, Event, pci};
 use env86_emu::Memory;
+use env86_emu::memory::PAGE_SIZE;
 use tracing::warn;
 
 use super::MachineError;
 use super::boot::{self, Config, FailureWatch, Parts};
 use super::clock::HostClock;
+use super::mapped;
 use super::runner::Guest;
 use super::state::{self, StateFile, StateFileError};
 
@@ -31,6 +34,8 @@ pub struct PcGuest {
     source: Option<(BootSource, String)>,
     config: Config,
     board: BoardInfo,
+    /// The pages of memory that may come from a state's file.
+    restored: Vec<Run>,
     failure: FailureWatch,
     /// The clock, if it is the host's.
     clock: Option<HostClock>,
@@ -70,7 +75,8 @@ impl PcGuest {
         })?;
         let board = board_info(&machine.pc);
         let (config, keys) = (config.clone(), VecDeque::new());
-        Ok(Self { machine, source: None, config, board, failure, clock: host_clock, keys })
+        let restored = file.plan.pages.runs.clone();
+        Ok(Self { machine, source: None, config, board, restored, failure, clock: host_clock, keys })
     }
 
     /// Builds the PC and loads it.
@@ -96,7 +102,8 @@ impl PcGuest {
         let board = board_info(&machine.pc);
         let source = Some((parts.source, parts.name));
         let (config, keys) = (config.clone(), VecDeque::new());
-        let mut guest = Self { machine, source, config, board, failure, clock: host_clock, keys };
+        let mut guest =
+            Self { machine, source, config, board, restored: Vec::new(), failure, clock: host_clock, keys };
         guest.load()?;
         Ok(guest)
     }
@@ -181,7 +188,14 @@ impl Guest for PcGuest {
     }
 
     fn save(&mut self, path: &Path) -> Result<u64, MachineError> {
-        let saved = devices::state::save(&mut self.machine).map_err(StateFileError::Save)?;
+        let known = mapped::touched(self.machine.cpu.mem.contents());
+        let in_file = |page: usize| {
+            let at = page * PAGE_SIZE as usize;
+            let next = self.restored.partition_point(|run| run.address + run.len <= at);
+            self.restored.get(next).is_some_and(|run| run.address <= at)
+        };
+        let touched = |page: usize| known.as_ref().is_none_or(|known| known[page]) || in_file(page);
+        let saved = devices::state::save(&mut self.machine, &touched).map_err(StateFileError::Save)?;
         Ok(state::write(path, &saved)?)
     }
 

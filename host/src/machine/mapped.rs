@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::slice;
 
@@ -104,4 +105,32 @@ unsafe impl Backing for MappedRam {
         // `self` is exclusive.
         unsafe { slice::from_raw_parts_mut(self.0.start.as_ptr(), self.0.len) }
     }
+}
+
+/// Which pages of some memory the host has ever given something to hold: the others are zero, or as
+/// they are in the file that they are mapped from. `None` if the host does not say.
+pub fn touched(memory: &[u8]) -> Option<Vec<bool>> {
+    /// Bits of an entry (Linux, admin-guide/mm/pagemap): in memory, in swap.
+    const PRESENT: u64 = 1 << 63;
+    const SWAPPED: u64 = 1 << 62;
+    const ENTRY: usize = 8;
+    const PAGE: usize = 4096;
+    if page_size() != PAGE {
+        return None;
+    }
+    let pages = memory.len() / PAGE;
+    let first = memory.as_ptr() as usize / PAGE;
+    // Memory that does not begin with a page reaches into one more.
+    let entries = pages + usize::from(!(memory.as_ptr() as usize).is_multiple_of(PAGE));
+    let mut raw = vec![0; entries * ENTRY];
+    let file = File::open("/proc/self/pagemap").ok()?;
+    file.read_exact_at(&mut raw, (first * ENTRY) as u64).ok()?;
+    let touched: Vec<bool> = (raw.chunks_exact(ENTRY))
+        .map(|entry| u64::from_le_bytes(entry.try_into().unwrap_or([0xff; ENTRY])) & (PRESENT | SWAPPED) != 0)
+        .collect();
+    Some(
+        (0..pages)
+            .map(|page| touched[page] || touched.get(page + 1).is_some_and(|t| *t && entries > pages))
+            .collect(),
+    )
 }
