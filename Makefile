@@ -18,7 +18,7 @@ export ENV86_PAE_IMAGE := $(TARGET)/images/debian-pae/image
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo test image image-pae bench release deps lint wasm clean
+.PHONY: conformance fuzz help demo test image image-pae bench release deps lint wasm clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -65,3 +65,9 @@ deps: ## Installs what building needs and is missing
 clean: ## Removes everything that was built
 	cargo clean
 	rm -rf $(TARGET)/images
+
+conformance: deps ## The instruction set against this host's processor, for hours
+	cargo run --release -p env86-conformance -- --cases 100000 --write docs/CONFORMANCE.md
+
+fuzz: deps ## Random code with and without kept blocks, random bytes against another decoder, for an hour
+	cargo run --release -p env86-conformance -- --fuzz 5000

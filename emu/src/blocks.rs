@@ -213,7 +213,7 @@ impl Blocks {
 
 /// A block header in the place of a uop.
 pub(crate) fn header(host_page: usize, block: u32) -> Uop {
-    let h = Header { page: host_page, block, _pad: 0, _pad2: 0 };
+    let h = Header { page: host_page, block };
     let mut u = filler();
     // SAFETY: a header is no larger than a uop, and nothing reads it as one.
     unsafe { (&raw mut u).cast::<Header>().write(h) };

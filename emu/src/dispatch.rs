@@ -114,8 +114,6 @@ pub(crate) struct Header {
     pub page: usize,
     /// Index of the block in the cache.
     pub block: u32,
-    pub _pad: u32,
-    pub _pad2: u64,
 }
 
 const _: () = assert!(size_of::<Link>() <= size_of::<Uop>() && size_of::<Header>() <= size_of::<Uop>());

@@ -421,6 +421,30 @@ code_limits:
     nop
     CATCH 13, 0, "running past the limit"
     IS "dword ptr [frame + F_EIP]", 4, "EIP past the limit"
+    # An invalid opcode that ends beyond the limit is never seen whole.
+    DESC SHORT_CODE, "offset 4f", 0x2, RX_CODE, BIG
+    TRY
+    ljmp SHORT_CODE, 0
+    .balign 16
+4:  nop
+    nop
+    ud2
+    CATCH 13, 0, "an invalid opcode over the limit"
+    IS "dword ptr [frame + F_EIP]", 2, "EIP of an invalid opcode over the limit"
+    DESC SHORT_CODE, "offset 4f", 0x3, RX_CODE, BIG
+    TRY
+    ljmp SHORT_CODE, 0
+    .balign 16
+4:  nop
+    nop
+    ud2
+    CATCH 6, 0, "an invalid opcode up to the limit"
+    DESC SHORT_CODE, "offset 4f", 13, RX_CODE, BIG
+    TRY
+    ljmp SHORT_CODE, 0
+    .balign 16
+4:  .fill 15, 1, 0x66
+    CATCH 13, 0, "fourteen prefixes up to the limit"
     # Near calls and returns, indirect too.
     DESC SHORT_CODE, "offset 5f", 0xf, RX_CODE, BIG
     mov eax, 0x10

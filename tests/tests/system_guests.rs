@@ -11,7 +11,7 @@ use std::process::Command;
 use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Memory, Width};
 
 /// Most instructions that a guest may take.
-const LIMIT: u64 = 50_000_000;
+const LIMIT: u64 = 5_000_000;
 const RAM: u64 = 16 << 20;
 /// Where the ROM is in the first MiB.
 const ROM: u32 = 0xf_0000;
@@ -216,4 +216,10 @@ macro_rules! guests {
     };
 }
 
-guests!(segments gates paging);
+guests!(segments gates paging pae tasks v86 real smc debug irq fpu faults);
+
+#[test]
+fn triple() {
+    let (exit, board, _) = run("triple");
+    assert_eq!((exit, board.exit), (Exit::Shutdown, None), "{}", board.text);
+}

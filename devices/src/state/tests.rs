@@ -139,3 +139,99 @@ fn another_machine_is_left_alone() {
     assert!(matches!(plan.apply(&mut other, &file), Err(StateError::OtherMachine(_))));
     assert_eq!(other.cpu.state(), before);
 }
+
+/// A state that v86 would have written: without additions of ours, and so without checksums.
+fn without_ours(file: &[u8]) -> Vec<u8> {
+    let mut bytes = file.to_vec();
+    bytes[16 + 6] = b'7';
+    bytes
+}
+
+/// Numbers that hostile files have (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n.max(1) as u64) as usize
+    }
+}
+
+/// Changes a file in some place: a number in the list of registers, a piece of it, or a byte.
+fn harm(file: &mut [u8], random: &mut Random) {
+    const NUMBERS: [&str; 12] =
+        ["0", "-1", "1", "255", "65535", "65536", "4294967295", "-2147483648", "1e308", "0.5", "null", "[]"];
+    let info = u32::from_le_bytes([file[12], file[13], file[14], file[15]]) as usize;
+    let text = &file[16..16 + info];
+    let used = text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    match random.below(8) {
+        0 => {
+            let at = random.below(file.len());
+            file[at] = random.below(256) as u8;
+        }
+        1 => {
+            let at = 16 + random.below(used);
+            file[at] = b"0123456789,[]{}\"-ntf"[random.below(20)];
+        }
+        _ => {
+            // Another number in place of one, with blanks taken from the end or added there.
+            let start = random.below(used);
+            let digit = |at: usize| text.get(at).is_some_and(|b| b.is_ascii_digit() || *b == b'-');
+            let Some(start) = (start..used).find(|at| digit(*at) && !digit(at.wrapping_sub(1))) else {
+                return;
+            };
+            let end = (start..used).find(|at| !digit(*at)).unwrap_or(used);
+            let number = NUMBERS[random.below(NUMBERS.len())].as_bytes();
+            let mut changed = text[..start].to_vec();
+            changed.extend(number);
+            changed.extend(&text[end..used]);
+            if changed.len() <= info {
+                changed.resize(info, b' ');
+                file[16..16 + info].copy_from_slice(&changed);
+            }
+        }
+    }
+}
+
+/// Seeded, and short; `ENV86_FUZZ_SECONDS` makes it long.
+#[test]
+fn hostile_states_do_no_harm() {
+    let seconds = std::env::var("ENV86_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
+    let seed = if seconds.is_some() { u64::from(std::process::id()) | 1 << 40 } else { 1 << 40 | 1 };
+    let mut random = Random(seed);
+    let seeds = [false, true].map(|acpi| {
+        let mut machine = machine(acpi);
+        disturb(&mut machine);
+        without_ours(&save(&mut machine).unwrap().to_vec())
+    });
+    let start = std::time::Instant::now();
+    let (mut read, mut tried) = (0, 0);
+    while seconds.map_or(tried < 200, |s: u64| start.elapsed().as_secs() < s) {
+        tried += 1;
+        let mut file = seeds[random.below(2)].clone();
+        for _ in 0..=random.below(4) {
+            harm(&mut file, &mut random);
+        }
+        let Ok(container) = Container::parse(&file) else { continue };
+        let Ok(plan) = Plan::read(&container) else { continue };
+        // What was accepted has to run.
+        let memory = plan.pages.copy(&file).unwrap();
+        let config = plan.configure(Config::default());
+        let clock = ManualClock::default();
+        clock.advance(plan.time);
+        let mut machine = Machine::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
+        if plan.apply(&mut machine, &file).is_ok() {
+            read += 1;
+            machine.run(2_000);
+            if let Err(error) = save(&mut machine) {
+                panic!("{error}");
+            }
+        }
+    }
+    assert!(
+        read > tried / 20,
+        "{read} of {tried} states could be resumed: the harm is too great to test much"
+    );
+}

@@ -182,8 +182,8 @@ fn rep_movs_copies_over_pages() {
 
 #[test]
 fn single_stepping_traps_after_each_instruction() {
-    // Real mode, INT 1 handler: inc bp; iret. pushf; or word [sp..] is done through flags here.
-    let mut cpu = real(&[0x40, 0x40, 0xf4]);
+    // inc ax; inc ax; push 2; popf; hlt — INT 1 handler: inc bp; iret. POPF clears TF and still traps.
+    let mut cpu = real(&[0x40, 0x40, 0x6a, 2, 0x9d, 0xf4]);
     cpu.mem.write_u32(4, 0x8000);
     cpu.mem.write(0x8000, &[0x45, 0xcf]);
     let mut s = cpu.state();
@@ -191,5 +191,5 @@ fn single_stepping_traps_after_each_instruction() {
     (s.gpr[0], s.gpr[5]) = (0, 0);
     cpu.set_state(&s);
     assert_eq!(run(&mut cpu), Exit::Halted);
-    assert_eq!((cpu.regs.r32(0), cpu.regs.r32(5)), (2, 2));
+    assert_eq!((cpu.regs.r32(0), cpu.regs.r32(5)), (2, 4));
 }

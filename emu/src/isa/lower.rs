@@ -454,16 +454,22 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     let mut looked_at = 0;
     while !b.done && count < MAX_INSTRUCTIONS && b.page_offset + b.start < PAGE_SIZE {
         let at = b.start as usize;
-        let mut decoded = decode::decode(&code.bytes[at..code.len], b.mode & mode::CODE32 != 0);
+        // What lies beyond the segment's limit is not even looked at.
+        let end = room.min(code.len as u64) as usize;
+        let mut decoded = decode::decode(&code.bytes[at..end], b.mode & mode::CODE32 != 0);
         if decoded.as_ref().err() == Some(&DecodeError::Short) {
             if at != 0 {
                 break;
+            }
+            if end < code.len || room == code.len as u64 {
+                return Err(Exception::GP0);
             }
             // The first instruction runs into the next page and becomes a block of its own.
             let boundary = PAGE_SIZE - page_offset;
             let second = cpu.fetch_page(linear.wrapping_add(boundary))?;
             append(cpu, &mut code, second, 0, MAX_LEN);
-            decoded = decode::decode(&code.bytes[..code.len], b.mode & mode::CODE32 != 0);
+            let end = room.min(code.len as u64) as usize;
+            decoded = decode::decode(&code.bytes[..end], b.mode & mode::CODE32 != 0);
             match second {
                 Ok(page) => {
                     page2 = Some(page >> 12);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use env86::console::session::{self, Cause, Options};
+use env86::console::session::{self, Cause, Ended, Options};
 use env86::console::terminal;
 use env86::image::Image;
 use env86::machine::{Config, Ending, Machine, Report};
@@ -20,6 +20,19 @@ pub struct Boot {
     /// Boot anew, even if the image holds a saved state
     #[arg(long)]
     cold: bool,
+
+    /// At the end, save the machine to the image, to be resumed by the next boot; not if the guest
+    /// switches the power off
+    #[arg(long, requires = "image", conflicts_with = "save_state")]
+    save: bool,
+
+    /// Resume this saved state of env86 or v86, compressed or not
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cold", "kernel", "initrd", "bios", "memory", "acpi"])]
+    state: Option<PathBuf>,
+
+    /// At the end, save the machine to this file; compressed if its name ends in .zst
+    #[arg(long, value_name = "FILE")]
+    save_state: Option<PathBuf>,
 
     /// COM1 is this terminal, or stdin and stdout; Ctrl-D ends the machine
     #[arg(long = "ttyS0")]
@@ -74,9 +87,20 @@ impl Boot {
     /// Runs the machine to its end.
     pub fn run(self) -> Result<Outcome, CliError> {
         let image = self.image.as_deref().map(Image::open_arg).transpose()?;
-        if !self.cold && image.as_ref().is_some_and(Image::has_state) {
-            eprintln!("env86: the saved state in this image cannot be resumed by this build; booting cold");
+        let chosen = self.kernel.is_some() || self.bios.is_some();
+        let state = match (self.state, &image) {
+            (Some(path), _) => Some(vec![path]),
+            (None, Some(image)) if !self.cold && !chosen => image.state_files()?,
+            _ => None,
+        };
+        if let (Some(_), Some(_)) = (&state, self.memory.or(self.acpi.map(u64::from))) {
+            return Err("The saved state says what memory the machine has and whether it has ACPI; \
+                        boot with --cold to choose anew"
+                .into());
         }
+        let save =
+            self.save_state.or_else(|| image.as_ref().filter(|_| self.save).map(Image::state_to_write));
+        let resumed = state.is_some();
         let machine = Machine::start(&Config {
             image,
             kernel: self.kernel,
@@ -87,6 +111,7 @@ impl Boot {
             acpi: self.acpi,
             debug_exit: self.debug_exit,
             restart: !self.no_reboot,
+            state,
             ..Config::default()
         })?;
         if !self.serial && !self.no_console {
@@ -95,12 +120,20 @@ impl Boot {
                  (--ttyS0 makes this terminal its serial line)"
             );
         }
-        let options = Options { serial: self.serial, exit_on: self.exit_on.map(String::into_bytes) };
-        let (cause, report) = session::run(machine, options)?;
+        if resumed && self.serial && terminal::stdin_is_terminal() {
+            // The shell shows its prompt again.
+            machine.serial_input().offer(b"\n");
+        }
+        let exit_on = self.exit_on.map(String::into_bytes);
+        let options = Options { serial: self.serial, exit_on, save: save.clone() };
+        let Ended { cause, report, saved } = session::run(machine, options)?;
         match cause {
             Cause::CtrlD => eprint!("\r\nCtrl-D detected. Exiting...\r\n"),
             Cause::Pattern => eprint!("\r\nExit pattern detected. Exiting...\r\n"),
             Cause::Machine(_) | Cause::Signal(_) => {}
+        }
+        if let (Some(path), Some(size)) = (save, saved) {
+            eprintln!("env86: the machine is saved in {} ({size} bytes)", path.display());
         }
         if self.stats {
             print_stats(&report);

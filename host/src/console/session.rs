@@ -2,6 +2,7 @@
 //! in which a person ends it.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -23,6 +24,8 @@ const CTRL_D: u8 = 4;
 const AFTER_PATTERN: Duration = Duration::from_millis(200);
 /// How long an orderly way out may take after a signal.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
+/// The same where a state has to be saved on the way.
+const SAVING_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a session shows and waits for.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,19 @@ pub struct Options {
     pub serial: bool,
     /// The session ends when COM1 has sent this.
     pub exit_on: Option<Vec<u8>>,
+    /// Where the machine is saved when a person or a signal ends the session, or that text does.
+    pub save: Option<PathBuf>,
+}
+
+/// A session that is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ended {
+    /// What ended it.
+    pub cause: Cause,
+    /// What the machine did.
+    pub report: Report,
+    /// The size of the state that was saved, in bytes.
+    pub saved: Option<u64>,
 }
 
 /// What ended a session.
@@ -70,7 +86,7 @@ enum Wish {
 }
 
 /// Runs the machine in the foreground to its end.
-pub fn run(machine: Machine, options: Options) -> Result<(Cause, Report), SessionError> {
+pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let is_terminal = terminal::stdin_is_terminal();
     let raw = match options.serial && is_terminal {
         true => Some(RawMode::enter().map_err(SessionError::Terminal)?),
@@ -78,12 +94,18 @@ pub fn run(machine: Machine, options: Options) -> Result<(Cause, Report), Sessio
     };
     let (wishes, wished) = bounded(4);
     let saved = raw.as_ref().map(RawMode::saved).unwrap_or_default();
-    let _signals = SignalThread::spawn(wishes.clone(), saved).map_err(SessionError::Setup)?;
+    let patience = if options.save.is_some() { SAVING_PATIENCE } else { SIGNAL_PATIENCE };
+    let _signals = SignalThread::spawn(wishes.clone(), saved, patience).map_err(SessionError::Setup)?;
     let input = if options.serial { Some(machine.serial_input()) } else { None };
     let stdin = StdinThread::spawn(on_stdin(input, is_terminal, wishes)).map_err(SessionError::Setup)?;
 
     let mut output = Output { show: options.serial, pattern: options.exit_on.map(Pattern::new) };
     let forwarded = output.forward(&machine, &wished);
+    let saved = match (&options.save, &forwarded) {
+        // A machine that has ended by itself has nothing to resume.
+        (Some(path), Ok(Some(_))) => Some(output.save(&machine, path)),
+        _ => None,
+    };
     machine.stop();
     // Nobody reads what is left if nobody read what was before it.
     let forwarded = forwarded.and_then(|cause| output.drain(&machine).map(|()| cause));
@@ -92,8 +114,9 @@ pub fn run(machine: Machine, options: Options) -> Result<(Cause, Report), Sessio
     drop(stdin);
     drop(raw);
     let cause = forwarded?;
+    let saved = saved.transpose()?;
     let report = ended?;
-    Ok((cause.unwrap_or(Cause::Machine(report.ending)), report))
+    Ok(Ended { cause: cause.unwrap_or(Cause::Machine(report.ending)), report, saved })
 }
 
 /// Where the guest's output goes.
@@ -123,6 +146,20 @@ impl Output {
                     Err(_) => return Ok(None),
                 },
                 recv(deadline) -> _ => return Ok(Some(Cause::Pattern)),
+            }
+        }
+    }
+
+    /// Saves the machine, and passes on what it says until that is done.
+    fn save(&mut self, machine: &Machine, path: &Path) -> Result<u64, SessionError> {
+        let saved = machine.save(path);
+        loop {
+            select! {
+                recv(machine.events()) -> event => match event {
+                    Ok(event) => _ = self.take(&event)?,
+                    Err(_) => return Err(MachineError::Gone.into()),
+                },
+                recv(saved) -> result => return Ok(result.unwrap_or(Err(MachineError::Gone))?),
             }
         }
     }
@@ -178,14 +215,14 @@ struct SignalThread {
 }
 
 impl SignalThread {
-    fn spawn(wishes: Sender<Wish>, saved: Saved) -> io::Result<Self> {
+    fn spawn(wishes: Sender<Wish>, saved: Saved, patience: Duration) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
         let handle = signals.handle();
         let (done, is_done) = mpsc::channel();
         let thread = thread::Builder::new().name("signals".into()).spawn(move || {
             let Some(number) = signals.forever().next() else { return };
             let _ = wishes.try_send(Wish::Signal(number));
-            if is_done.recv_timeout(SIGNAL_PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if is_done.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
                 saved.restore();
                 std::process::exit(exit_status(number).into());
             }

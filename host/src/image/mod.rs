@@ -31,6 +31,14 @@ const CONFIG_FILE: &str = "image.json";
 const INDEX_FILE: &str = "fs.json";
 /// The folder of file contents.
 const BLOB_DIR: &str = "fs";
+/// A saved state's file name.
+const STATE_FILE: &str = "initial.state";
+/// The same, compressed; it counts if both are there.
+const COMPRESSED_STATE_FILE: &str = "initial.state.zst";
+/// The folder of a state in parts, as `env86 prepare` leaves it.
+const STATE_PART_DIR: &str = "state";
+/// Parts are of 10 MiB, and a state has less than 2 GiB.
+const MAX_STATE_PARTS: u64 = 256;
 
 /// Why an image cannot be used.
 #[derive(Debug, Error)]
@@ -73,6 +81,14 @@ pub enum ImageError {
         path: PathBuf,
         /// What is wrong with it, and where.
         source: serde_json::Error,
+    },
+    /// `image.json` speaks of more parts of a state than there can be.
+    #[error("`{}`: initial_state_parts is {parts}, and a state has at most 256 parts", config.display())]
+    StateParts {
+        /// The configuration file.
+        config: PathBuf,
+        /// What it says.
+        parts: u64,
     },
     /// `image.json` names a file that is not inside the image.
     #[error("`{}`: {key} names `{url}`, which is not a file inside the image; use ./NAME", config.display())]
@@ -142,16 +158,37 @@ impl Image {
         BlobDir::new(self.dir.join(BLOB_DIR))
     }
 
-    /// Whether the image holds a saved state to resume.
-    pub fn has_state(&self) -> bool {
-        ["initial.state.zst", "initial.state"].iter().any(|name| self.dir.join(name).exists())
-            || self.config.initial_state.is_some()
-            || self.config.initial_state_parts.is_some()
+    /// The files of the saved state to resume, in their order, if the image holds one.
+    pub fn state_files(&self) -> Result<Option<Vec<PathBuf>>, ImageError> {
+        let own = [COMPRESSED_STATE_FILE, STATE_FILE].map(|name| self.dir.join(name));
+        if let Some(path) = own.into_iter().find(|path| path.exists()) {
+            return Ok(Some(vec![path]));
+        }
+        if let Some(file) = &self.config.initial_state {
+            return Ok(Some(vec![self.path_of_ref("initial_state", file)?]));
+        }
+        let parts = self.config.initial_state_parts.unwrap_or(0);
+        if parts > MAX_STATE_PARTS {
+            return Err(ImageError::StateParts { config: self.dir.join(CONFIG_FILE), parts });
+        }
+        let part = |i| self.dir.join(STATE_PART_DIR).join(format!("{STATE_FILE}.{i}"));
+        Ok((parts > 0).then(|| (0..parts).map(part).collect()))
+    }
+
+    /// Where the machine is saved: compressed if the state that is there is.
+    pub fn state_to_write(&self) -> PathBuf {
+        let compressed = self.dir.join(COMPRESSED_STATE_FILE);
+        if compressed.exists() { compressed } else { self.dir.join(STATE_FILE) }
     }
 
     /// Reads a file that the configuration names under `key`. Only files inside the image can be
     /// named: an image from elsewhere must not reach the host's files.
     pub fn read_ref(&self, key: &'static str, file: &FileRef) -> Result<Vec<u8>, ImageError> {
+        read(&self.path_of_ref(key, file)?)
+    }
+
+    /// The path of a file that the configuration names under `key`.
+    fn path_of_ref(&self, key: &'static str, file: &FileRef) -> Result<PathBuf, ImageError> {
         let url = file.url.as_deref().unwrap_or_default();
         let relative = url.strip_prefix("/image/").unwrap_or(url);
         let path = Path::new(relative);
@@ -160,7 +197,7 @@ impl Image {
             let config = self.dir.join(CONFIG_FILE);
             return Err(ImageError::Outside { config, key, url: url.into() });
         }
-        read(&self.dir.join(path))
+        Ok(self.dir.join(path))
     }
 }
 

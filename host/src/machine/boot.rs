@@ -41,6 +41,9 @@ pub struct Config {
     pub acpi: Option<bool>,
     /// A port where a write ends the machine with the value written.
     pub debug_exit: Option<u16>,
+    /// A saved state to resume instead of starting anew: its file, or the parts of it in their
+    /// order. Memory and board are the state's; the image gives the contents of files.
+    pub state: Option<Vec<PathBuf>>,
     /// Where its time comes from.
     pub time: Time,
     /// After a reset or a triple fault the machine starts again, as a PC does; else it ends.
@@ -58,6 +61,7 @@ impl Default for Config {
             memory: None,
             acpi: None,
             debug_exit: None,
+            state: None,
             time: Time::Real,
             restart: true,
         }
@@ -88,7 +92,7 @@ impl Parts {
     /// Reads all that is needed to start.
     pub fn read(config: &Config) -> Result<Self, MachineError> {
         let image = config.image.as_ref();
-        let mut blobs = Blobs::new(image.map_or_else(|| BlobDir::new("fs"), Image::blobs));
+        let mut blobs = blobs(config);
         let filesystem = match image {
             Some(image) => Filesystem::from_json(&image.read_index()?)
                 .map_err(|source| MachineError::Index { path: image.index_path(), source })?,
@@ -111,6 +115,11 @@ impl Parts {
             blobs,
         })
     }
+}
+
+/// The contents of the image's files, for a machine that has the rest from its state.
+pub(super) fn blobs(config: &Config) -> Blobs {
+    Blobs::new(config.image.as_ref().map_or_else(|| BlobDir::new("fs"), Image::blobs))
 }
 
 /// What is started, and its name: the user's ROM, the user's kernel, or the image's kernel or ROM.

@@ -25,14 +25,16 @@ pub enum Time {
 
 impl Time {
     /// The clock, and a copy of it if it is the host's.
-    pub(super) fn clock(self) -> (Box<dyn Clock>, Option<HostClock>) {
+    /// Guest time begins with `now`: at power-on, with zero.
+    pub(super) fn clock(self, now: u64) -> (Box<dyn Clock>, Option<HostClock>) {
         match self {
             Self::Real => {
-                let clock = HostClock::start();
+                let clock = HostClock::start_at(now);
                 (Box::new(clock.clone()), Some(clock))
             }
             Self::Counted { ns_per_instruction, power_on_millis } => {
-                (Box::new(VirtualClock::new(ns_per_instruction, power_on_millis)), None)
+                let clock = VirtualClock { now, ns_per_instruction, power_on_millis };
+                (Box::new(clock), None)
             }
         }
     }
@@ -42,7 +44,9 @@ impl Time {
 /// show the same time.
 #[derive(Clone, Debug)]
 pub struct HostClock {
-    power_on: Instant,
+    started: Instant,
+    /// Guest time at `started` in nanoseconds.
+    origin: u64,
     /// Nanoseconds spent in pauses that are over.
     paused: Arc<AtomicU64>,
 }
@@ -50,7 +54,12 @@ pub struct HostClock {
 impl HostClock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        Self { power_on: Instant::now(), paused: Arc::default() }
+        Self::start_at(0)
+    }
+
+    /// A clock that goes on from a guest time in nanoseconds.
+    pub fn start_at(origin: u64) -> Self {
+        Self { started: Instant::now(), origin, paused: Arc::default() }
     }
 
     /// Guest time in nanoseconds.
@@ -64,7 +73,8 @@ impl HostClock {
     }
 
     fn raw(&self) -> u64 {
-        u64::try_from(self.power_on.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.origin.saturating_add(elapsed)
     }
 }
 

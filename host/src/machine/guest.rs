@@ -2,15 +2,19 @@
 //! every reset.
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 
 use env86_bios::{BoardInfo, BootSource, IoBar, PciFunction};
+use env86_devices::fs::Filesystem;
 use env86_devices::{self as devices, Entropy, Event, pci};
 use env86_emu::Memory;
+use tracing::warn;
 
 use super::MachineError;
-use super::boot::{Config, FailureWatch, Parts};
+use super::boot::{self, Config, FailureWatch, Parts};
 use super::clock::HostClock;
 use super::runner::Guest;
+use super::state::{self, StateFile, StateFileError};
 
 /// The first serial port.
 const COM1: usize = 0;
@@ -22,9 +26,10 @@ const KEY_QUEUE: usize = 256;
 /// A PC with what it was loaded with.
 pub struct PcGuest {
     machine: devices::Machine,
-    source: BootSource,
-    /// The name of that for messages.
-    name: String,
+    /// What the firmware loads, and its name for messages. A machine that was resumed has read it
+    /// when it is first reset.
+    source: Option<(BootSource, String)>,
+    config: Config,
     board: BoardInfo,
     failure: FailureWatch,
     /// The clock, if it is the host's.
@@ -33,8 +38,43 @@ pub struct PcGuest {
 }
 
 impl PcGuest {
+    /// Builds the PC and loads it, or puts it into a saved state.
+    pub fn new(config: &Config) -> Result<Self, MachineError> {
+        match &config.state {
+            Some(paths) => Self::resume(config, paths),
+            None => Self::power_on(config),
+        }
+    }
+
+    /// Builds the PC that a saved state is of, and puts it into that.
+    fn resume(config: &Config, paths: &[PathBuf]) -> Result<Self, MachineError> {
+        let file = StateFile::open(paths)?;
+        for note in &file.plan.notes {
+            warn!(target: "state", "{note}");
+        }
+        let mem = file.memory()?;
+        let blobs = boot::blobs(config);
+        let failure = blobs.watch();
+        let (clock, host_clock) = config.time.clock(file.plan.time);
+        let board_config = devices::Config {
+            debug_exit: config.debug_exit,
+            filesystem: Some((Filesystem::default(), Box::new(blobs))),
+            ..devices::Config::default()
+        };
+        let board_config = file.plan.configure(board_config);
+        let mut machine = devices::Machine::new(mem, board_config, clock, Box::new(OsEntropy));
+        let plan = file.plan.clone();
+        plan.apply(&mut machine, file.bytes()).map_err(|source| StateFileError::Content {
+            path: paths.first().cloned().unwrap_or_default(),
+            source,
+        })?;
+        let board = board_info(&machine.pc);
+        let (config, keys) = (config.clone(), VecDeque::new());
+        Ok(Self { machine, source: None, config, board, failure, clock: host_clock, keys })
+    }
+
     /// Builds the PC and loads it.
-    pub fn power_on(config: &Config) -> Result<Self, MachineError> {
+    fn power_on(config: &Config) -> Result<Self, MachineError> {
         let parts = Parts::read(config)?;
         let mem = Memory::new(parts.memory)?;
         let failure = parts.blobs.watch();
@@ -51,21 +91,28 @@ impl PcGuest {
             filesystem: Some((parts.filesystem, Box::new(parts.blobs))),
             ..devices::Config::default()
         };
-        let (clock, host_clock) = config.time.clock();
+        let (clock, host_clock) = config.time.clock(0);
         let machine = devices::Machine::new(mem, board_config, clock, Box::new(OsEntropy));
         let board = board_info(&machine.pc);
-        let (source, name) = (parts.source, parts.name);
-        let keys = VecDeque::new();
-        let mut guest = Self { machine, source, name, board, failure, clock: host_clock, keys };
+        let source = Some((parts.source, parts.name));
+        let (config, keys) = (config.clone(), VecDeque::new());
+        let mut guest = Self { machine, source, config, board, failure, clock: host_clock, keys };
         guest.load()?;
         Ok(guest)
     }
 
     /// Does what firmware does after a reset.
     fn load(&mut self) -> Result<(), MachineError> {
+        let (source, name) = match &mut self.source {
+            Some(known) => known,
+            unknown => {
+                let parts = Parts::read(&self.config)?;
+                unknown.insert((parts.source, parts.name))
+            }
+        };
         let mem = &mut self.machine.cpu.mem;
-        let boot = env86_bios::load(&self.source, &self.board, mem)
-            .map_err(|source| MachineError::Boot { name: self.name.clone(), source })?;
+        let boot = env86_bios::load(source, &self.board, mem)
+            .map_err(|source| MachineError::Boot { name: name.clone(), source })?;
         env86_bios::apply(&boot.steps, &mut self.machine.pc, mem);
         self.machine.cpu.set_state(&boot.state);
         Ok(())
@@ -131,6 +178,11 @@ impl Guest for PcGuest {
     fn reset(&mut self) -> Result<(), MachineError> {
         self.machine.reset();
         self.load()
+    }
+
+    fn save(&mut self, path: &Path) -> Result<u64, MachineError> {
+        let saved = devices::state::save(&mut self.machine).map_err(StateFileError::Save)?;
+        Ok(state::write(path, &saved)?)
     }
 
     fn failure(&mut self) -> Option<MachineError> {

@@ -6,6 +6,8 @@
 mod boot;
 mod clock;
 mod guest;
+mod mapped;
+mod state;
 
 mod runner;
 
@@ -19,6 +21,7 @@ use thiserror::Error;
 
 pub use boot::Config;
 pub use clock::{HostClock, Time};
+pub use state::StateFileError;
 
 use crate::image::{BlobError, ImageError};
 
@@ -89,6 +92,12 @@ pub enum MachineError {
     /// The guest's processor shut down, and the machine was not to restart.
     #[error("The guest's processor has shut down after a triple fault")]
     TripleFault,
+    /// A saved state.
+    #[error(transparent)]
+    State(#[from] StateFileError),
+    /// The machine has ended, and there is nothing to save any more.
+    #[error("The machine has ended before it could be saved")]
+    Gone,
     /// No thread for the machine.
     #[error("Cannot start a thread for the machine")]
     Thread(#[source] io::Error),
@@ -148,6 +157,7 @@ enum Command {
     Resume,
     Keyboard(Vec<u8>),
     PowerButton,
+    Save(PathBuf, Sender<Result<u64, MachineError>>),
     Stop,
 }
 
@@ -164,7 +174,7 @@ pub struct Machine {
 impl Machine {
     /// Builds a machine and starts it.
     pub fn start(config: &Config) -> Result<Self, MachineError> {
-        let guest = guest::PcGuest::power_on(config)?;
+        let guest = guest::PcGuest::new(config)?;
         Self::spawn(guest, config.restart)
     }
 
@@ -209,6 +219,15 @@ impl Machine {
     /// Presses the power button, which asks a guest with ACPI to shut down.
     pub fn press_power_button(&self) {
         self.command(Command::PowerButton);
+    }
+
+    /// Saves the machine to a file, whole or not at all, after which it goes on. The receiver gets
+    /// the size of the file; events have to be taken until then. A name that ends in `.zst` asks
+    /// for compression.
+    pub fn save(&self, path: impl Into<PathBuf>) -> Receiver<Result<u64, MachineError>> {
+        let (done, saved) = bounded(1);
+        self.command(Command::Save(path.into(), done));
+        saved
     }
 
     /// Ends the machine as pulling the plug does.

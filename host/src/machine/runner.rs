@@ -2,6 +2,7 @@
 //! between its serial line and the channels.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, never, select};
@@ -39,6 +40,8 @@ pub trait Guest: Send {
     fn press_power_button(&mut self);
     /// Resets the machine and loads it again.
     fn reset(&mut self) -> Result<(), MachineError>;
+    /// Saves the machine to a file; gives its size.
+    fn save(&mut self, path: &Path) -> Result<u64, MachineError>;
     /// A failure on the host's side that the guest cannot know of.
     fn failure(&mut self) -> Option<MachineError>;
     /// The processor's counts.
@@ -154,6 +157,11 @@ impl<G: Guest> Runner<'_, G> {
             }
             Command::Pause => {}
             Command::Keyboard(scancodes) => self.guest.keyboard(&scancodes),
+            Command::Save(path, done) => {
+                // What the guest has said is no part of the state.
+                self.flush();
+                let _ = done.send(self.guest.save(&path));
+            }
             Command::PowerButton => self.guest.press_power_button(),
             Command::Stop => self.stopped = true,
         }
@@ -311,6 +319,9 @@ mod tests {
         fn press_power_button(&mut self) {}
         fn reset(&mut self) -> Result<(), MachineError> {
             Ok(())
+        }
+        fn save(&mut self, _path: &Path) -> Result<u64, MachineError> {
+            Ok(0)
         }
         fn failure(&mut self) -> Option<MachineError> {
             None

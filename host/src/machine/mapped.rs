@@ -1,0 +1,107 @@
+//! Files mapped into memory: a state to be read, and RAM whose pages come from a state when they
+//! are first touched.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+use std::slice;
+
+use env86_devices::state::{Pages, Run};
+use env86_emu::memory::Backing;
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::param::page_size;
+
+/// A mapping of some bytes, which nothing else has.
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is readable and lives as long as `self`.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference to it outlives `self`.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A file to be read: its pages are read when they are looked at.
+pub struct MappedFile(Mapping);
+
+impl MappedFile {
+    /// Maps a whole file, which must not be empty.
+    ///
+    /// States are never changed in place: they are replaced by new files. A file that somebody
+    /// else cuts off while it is mapped would end the program.
+    pub fn open(file: &File, len: usize) -> io::Result<Self> {
+        // SAFETY: the kernel chooses the place, so that no other memory is affected.
+        let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, 0)? };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self(Mapping { start, len }))
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+/// RAM of a restored machine. Machines that are restored from the same file share its pages until
+/// they write to them.
+pub struct MappedRam(Mapping);
+
+impl MappedRam {
+    /// Maps the pages of a state, or says that this host cannot: its pages are larger, say.
+    pub fn new(file: &File, pages: &Pages) -> io::Result<Self> {
+        let page = page_size();
+        let aligned = |run: &Run| [run.address, run.offset, run.len].iter().all(|n| n.is_multiple_of(page));
+        if !pages.runs.iter().all(aligned) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let len = pages.size as usize;
+        let rw = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel chooses the place, so that no other memory is affected.
+        let start = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), len, rw, MapFlags::PRIVATE | MapFlags::NORESERVE)?
+        };
+        let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // From here on dropped, if a run cannot be mapped.
+        let ram = Self(Mapping { start, len });
+        for run in &pages.runs {
+            if run.address.checked_add(run.len).is_none_or(|end| end > len) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+            // SAFETY: the place lies in the mapping that was just made, which nobody has seen yet.
+            unsafe {
+                let place = start.as_ptr().add(run.address).cast();
+                mmap(place, run.len, rw, flags, file, run.offset as u64)?;
+            }
+        }
+        Ok(ram)
+    }
+}
+
+// SAFETY: the mapping stays where it is until `self` is dropped, and nothing else refers to it.
+unsafe impl Backing for MappedRam {
+    fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is readable and writable, lives as long as `self`, and the borrow of
+        // `self` is exclusive.
+        unsafe { slice::from_raw_parts_mut(self.0.start.as_ptr(), self.0.len) }
+    }
+}

@@ -1,0 +1,173 @@
+//! Saving and resuming with the command line, and what happens to the file when it goes wrong. The
+//! guest is a ROM of some instructions that echoes what COM1 receives.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The guest, at F000:0000: counts what it receives in BL, and answers each byte with itself and the
+/// count.
+const CODE: [u8; 31] = [
+    0xba, 0xfc, 0x03, // 00 mov dx, 3FCh          modem control:
+    0xb0, 0x03, //       03 mov al, 3             DTR and RTS, ready to receive
+    0xee, //             05 out dx, al
+    0x31, 0xdb, //       06 xor bx, bx
+    0xba, 0xfd, 0x03, // 08 mov dx, 3FDh          line status:
+    0xec, //             0B in al, dx
+    0xa8, 0x01, //       0C test al, 1            data ready?
+    0x74, 0xf8, //       0E jz 08h
+    0xba, 0xf8, 0x03, // 10 mov dx, 3F8h
+    0xec, //             13 in al, dx
+    0xee, //             14 out dx, al
+    0xfe, 0xc3, //       15 inc bl
+    0x88, 0xd8, //       17 mov al, bl
+    0x04, 0x30, //       19 add al, '0'
+    0xee, //             1B out dx, al
+    0xeb, 0xea, //       1C jmp 08h
+    0xf4, //             1E hlt
+];
+
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rom = vec![0; 64 << 10];
+        rom[..CODE.len()].copy_from_slice(&CODE);
+        rom[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
+        fs::write(dir.path().join("rom"), rom).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        command.args(["boot", "--ttyS0"]).args(args).current_dir(self.0.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Types this and waits for the end.
+    fn run(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut child = self.spawn(args);
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input).unwrap();
+        let out = child.wait_with_output().unwrap();
+        drop(stdin);
+        out
+    }
+
+    fn start(&self, to: &str) {
+        let out =
+            self.run(&["--bios", "rom", "--memory", "2M", "--save-state", to, "--exit-on", "b2"], b"ab");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(out.stdout, b"a1b2");
+    }
+
+    /// Whether a state resumes with the guest's count at two.
+    fn resumes(&self, from: &str) -> Result<(), String> {
+        let out = self.run(&["--state", from, "--exit-on", "c3"], b"c");
+        match out.status.success() && out.stdout == b"c3" {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()),
+        }
+    }
+}
+
+/// No temporary file is left.
+fn tidy(dir: &Path) -> bool {
+    fs::read_dir(dir).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().contains(".new-"))
+}
+
+#[test]
+fn a_machine_goes_on_where_it_was_saved() {
+    let desk = Desk::new();
+    for name in ["plain.state", "packed.state.zst"] {
+        desk.start(name);
+        desk.resumes(name).unwrap();
+        assert!(tidy(desk.0.path()));
+    }
+    let packed = fs::metadata(desk.path("packed.state.zst")).unwrap().len();
+    assert!(packed < fs::metadata(desk.path("plain.state")).unwrap().len() / 10);
+}
+
+#[test]
+fn an_image_keeps_its_machine() {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("image/fs")).unwrap();
+    fs::write(desk.path("image/image.json"), r#"{"memory_size":2097152,"bios":{"url":"./rom"}}"#).unwrap();
+    fs::write(desk.path("image/fs.json"), r#"{"fsroot":[],"size":0,"version":3}"#).unwrap();
+    fs::copy(desk.path("rom"), desk.path("image/rom")).unwrap();
+    assert_eq!(desk.run(&["./image", "--save", "--exit-on", "a1"], b"a").stdout, b"a1");
+    assert!(desk.path("image/initial.state").exists());
+    assert_eq!(desk.run(&["./image", "--exit-on", "b2"], b"b").stdout, b"b2");
+    // Ctrl-D saves, too; and without --save nothing is.
+    assert_eq!(desk.run(&["./image", "--exit-on", "x2"], b"x").stdout, b"x2");
+    assert_eq!(desk.run(&["./image", "--cold", "--exit-on", "b1"], b"b").stdout, b"b1");
+    // What is there compressed stays so.
+    let packed = zstd::encode_all(&*fs::read(desk.path("image/initial.state")).unwrap(), 1).unwrap();
+    fs::write(desk.path("image/initial.state.zst"), packed).unwrap();
+    fs::remove_file(desk.path("image/initial.state")).unwrap();
+    assert_eq!(desk.run(&["./image", "--save", "--exit-on", "b2"], b"b").stdout, b"b2");
+    assert!(!desk.path("image/initial.state").exists());
+    assert_eq!(desk.run(&["./image", "--exit-on", "c3"], b"c").stdout, b"c3");
+}
+
+#[test]
+fn a_damaged_state_is_refused_with_a_sentence() {
+    let desk = Desk::new();
+    desk.start("good");
+    let good = fs::read(desk.path("good")).unwrap();
+    type Harm = fn(&mut Vec<u8>);
+    let damage: [(&str, Harm); 4] = [
+        ("cut off", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("checksum", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("checksum", |bytes| bytes[200] ^= 4),
+        ("no saved state", |bytes| bytes[0] = 0),
+    ];
+    for (word, harm) in damage {
+        let mut bytes = good.clone();
+        harm(&mut bytes);
+        fs::write(desk.path("bad"), bytes).unwrap();
+        let out = desk.run(&["--state", "bad"], b"");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert!(said.contains(word) && said.contains("bad"), "{said}");
+    }
+}
+
+/// `ENV86_KILLS` says how often.
+#[test]
+fn a_kill_at_any_moment_leaves_a_whole_state() {
+    let kills = std::env::var("ENV86_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    let desk = Desk::new();
+    desk.start("s");
+    let mut random = 88_172_645_463_325_252u64;
+    for kill in 0..kills {
+        let mut child = desk.spawn(&["--state", "s", "--save-state", "s"]);
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&[4]).unwrap(); // Ctrl-D saves
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let start = Instant::now();
+        let delay = Duration::from_micros(random % 60_000);
+        while start.elapsed() < delay {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        let mut said = Vec::new();
+        child.stderr.take().unwrap().read_to_end(&mut said).unwrap();
+        child.wait().unwrap();
+        desk.resumes("s").unwrap_or_else(|error| panic!("after kill {kill}: {error}"));
+    }
+    // The next save sweeps up.
+    desk.run(&["--state", "s", "--save-state", "s"], &[4]);
+    assert!(tidy(desk.0.path()));
+}
