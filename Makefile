@@ -30,7 +30,7 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 
 test: lint wasm image image-pae ## Everything, with real boots of the demo image
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 lint: deps
 	cargo fmt --all --check
