@@ -74,6 +74,8 @@ impl DerefMut for Bytes {
 /// but the processor itself is noted for the block cache.
 pub struct Memory {
     bytes: Bytes,
+    /// Host address of the first byte; RAM never moves.
+    base: usize,
     rom_alias: bool,
     /// One bit a page: blocks were decoded from it.
     code: Vec<u64>,
@@ -88,13 +90,18 @@ impl Memory {
         if !(MIN_SIZE.into()..=MAX_SIZE.into()).contains(&rounded) {
             return Err(MemoryError::Size(size));
         }
-        let pages = rounded as usize / PAGE_SIZE as usize;
-        Ok(Self {
-            bytes: Bytes::Owned(vec![0; rounded as usize]),
-            rom_alias: false,
-            code: vec![0; pages.div_ceil(64)],
-            code_writes: Vec::new(),
-        })
+        Ok(Self::over(Bytes::Owned(vec![0; rounded as usize])))
+    }
+
+    fn over(mut bytes: Bytes) -> Self {
+        let pages = bytes.len() / PAGE_SIZE as usize;
+        let base = bytes.as_mut_ptr().expose_provenance();
+        Self { bytes, base, rom_alias: false, code: vec![0; pages.div_ceil(64)], code_writes: Vec::new() }
+    }
+
+    /// Host address of RAM's first byte.
+    pub(crate) fn base(&self) -> usize {
+        self.base
     }
 
     /// RAM in a backing of the host's: its length is the size.
@@ -103,13 +110,7 @@ impl Memory {
         if !size.is_multiple_of(GRANULARITY.into()) || !(MIN_SIZE.into()..=MAX_SIZE.into()).contains(&size) {
             return Err(MemoryError::Size(size));
         }
-        let pages = size as usize / PAGE_SIZE as usize;
-        Ok(Self {
-            bytes: Bytes::Backed(backing),
-            rom_alias: false,
-            code: vec![0; pages.div_ceil(64)],
-            code_writes: Vec::new(),
-        })
+        Ok(Self::over(Bytes::Backed(backing)))
     }
 
     /// All of RAM by physical address, for a state to be saved. In the VGA window are zeros.

@@ -121,7 +121,6 @@ fn write_counter(c: &Counter, now: u64) -> Value {
     json!({
         "bcd": c.bcd,
         "gate": c.gate,
-        "null_count": c.null_count,
         "enabled": c.enabled,
         "low_half": c.low_half,
         "fired": c.fired,
@@ -269,7 +268,6 @@ fn refine_pit(saved: &Value, SavedPit { pit, started }: &mut SavedPit) {
         }
         take_bool(&saved["bcd"], &mut c.bcd);
         take_bool(&saved["gate"], &mut c.gate);
-        take_bool(&saved["null_count"], &mut c.null_count);
         take_bool(&saved["enabled"], &mut c.enabled);
         take_bool(&saved["low_half"], &mut c.low_half);
         take_bool(&saved["fired"], &mut c.fired);

@@ -259,7 +259,7 @@ impl Cpu {
     }
 
     fn ram_base(&mut self) -> usize {
-        self.mem.bytes_mut().as_mut_ptr().expose_provenance()
+        self.mem.base()
     }
 
     /// #AC for a misaligned user access while it is on. Hardware raises it before page
