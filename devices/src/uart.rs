@@ -278,6 +278,13 @@ impl Uart {
         self.mcr & (MCR_RTS | MCR_LOOP) == MCR_RTS
     }
 
+    /// The guest is ready for input: it says so with RTS, or takes interrupts for it, which OUT2
+    /// lets through. A driver that looks for the chip may enable interrupts, but not OUT2, and clears
+    /// the FIFO afterwards.
+    pub fn listens(&self) -> bool {
+        self.rts() || self.ier & IER_RDA != 0 && self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2
+    }
+
     /// The guest holds its output in the break state.
     pub fn break_sent(&self) -> bool {
         self.lcr & LCR_BREAK != 0 && self.mcr & MCR_LOOP == 0

@@ -161,7 +161,7 @@ impl Guest for PcGuest {
     fn serial_input(&mut self, bytes: &mut VecDeque<u8>) {
         // As a terminal with hardware flow control, wait until the guest says that it listens: what
         // comes before that is lost when its driver clears the FIFO.
-        let listens = self.machine.pc.uarts[COM1].as_ref().is_some_and(|u| u.rts() || u.ier & 1 != 0);
+        let listens = self.machine.pc.uarts[COM1].as_ref().is_some_and(|u| u.listens());
         if listens {
             let taken = self.machine.pc.serial_input(COM1, bytes.make_contiguous());
             bytes.drain(..taken);
