@@ -1,9 +1,10 @@
 //! `env86-conformance [--cases N] [--seed S] [--only NAME] [--group GROUP] [--show N] [--write FILE]`,
-//! or `--fuzz ROUNDS [--seed S]`
+//! or `--fuzz blocks|decoder [--minutes N] [--seed S]`
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use env86_conformance::run::{Bench, Plan};
 use env86_conformance::{fuzz, generate};
@@ -13,7 +14,14 @@ struct Options {
     only: Option<String>,
     group: Option<String>,
     write: Option<String>,
-    fuzz: Option<u32>,
+    fuzz: Option<Fuzzer>,
+    minutes: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Fuzzer {
+    Blocks,
+    Decoder,
 }
 
 fn options() -> Result<Options, String> {
@@ -23,6 +31,7 @@ fn options() -> Result<Options, String> {
         group: None,
         write: None,
         fuzz: None,
+        minutes: 60,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -32,7 +41,9 @@ fn options() -> Result<Options, String> {
             "--cases" => o.plan.cases = number()?,
             "--seed" => o.plan.seed = number()?.into(),
             "--show" => o.plan.show = number()?,
-            "--fuzz" => o.fuzz = Some(number()?),
+            "--fuzz" if value == "blocks" => o.fuzz = Some(Fuzzer::Blocks),
+            "--fuzz" if value == "decoder" => o.fuzz = Some(Fuzzer::Decoder),
+            "--minutes" => o.minutes = number()?.into(),
             "--only" => o.only = Some(value),
             "--group" => o.group = Some(value),
             "--write" => o.write = Some(value),
@@ -61,25 +72,32 @@ struct Line {
     mismatches: u64,
 }
 
-/// Runs the fuzzers, `rounds` times with a seed each.
-fn fuzz_all(o: &Options, rounds: u32) -> Result<u64, String> {
-    let (mut programs, mut instructions) = (0u64, 0u64);
-    for round in 0..u64::from(rounds) {
-        let seed = o.plan.seed + round;
-        programs += u64::from(fuzz::blocks(seed, 1000)?);
-        let (agreed, found) = fuzz::decoder(seed, 1_000_000, 20);
-        instructions += u64::from(agreed);
+/// Runs a fuzzer in rounds of a second or so, with a seed each.
+fn fuzz_rounds(o: &Options, fuzzer: Fuzzer) -> Result<u64, String> {
+    let end = Instant::now() + Duration::from_secs(o.minutes * 60);
+    let (mut seed, mut done) = (o.plan.seed, 0u64);
+    while Instant::now() < end {
+        let (count, found) = match fuzzer {
+            Fuzzer::Blocks => (fuzz::blocks(seed, 1000)?, Vec::new()),
+            Fuzzer::Decoder => fuzz::decoder(seed, 1_000_000, 20),
+        };
         if !found.is_empty() {
             return Err(found.join("\n"));
         }
+        done += u64::from(count);
+        seed += 1;
     }
-    println!("{programs} programs, {instructions} decoded instructions, no difference");
+    let what = match fuzzer {
+        Fuzzer::Blocks => "programs ran twice",
+        Fuzzer::Decoder => "instructions decoded twice",
+    };
+    println!("{} minutes, seeds {} to {}: {done} {what}, no difference", o.minutes, o.plan.seed, seed - 1);
     Ok(0)
 }
 
 fn run(o: &Options) -> Result<u64, String> {
-    if let Some(rounds) = o.fuzz {
-        return fuzz_all(o, rounds);
+    if let Some(fuzzer) = o.fuzz {
+        return fuzz_rounds(o, fuzzer);
     }
     let mut bench = Bench::new().map_err(|e| format!("This host cannot run the cases: {e}"))?;
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
