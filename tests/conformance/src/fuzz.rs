@@ -58,7 +58,7 @@ fn path(guest: &Guest, start: &Image, end: &Image) -> String {
             let at = offset(eip).unwrap_or(0);
             let bytes: Vec<u8> = image.iter().skip(at).take(15).copied().collect();
             let len = decode(&bytes, true).map_or(1, |i| usize::from(i.len));
-            format!("{:02x?} {}", &bytes[..len.min(bytes.len())], disassemble(&bytes, eip))
+            format!("{:02x?} {}", &bytes[..len.min(bytes.len())], disassemble(&bytes, eip, false))
         };
         let (before, after) = (code(start), code(end));
         if before == after {

@@ -17,4 +17,5 @@ pub mod report;
 pub mod rng;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod run;
+pub mod segments;
 pub mod state;

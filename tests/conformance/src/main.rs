@@ -1,4 +1,4 @@
-//! `env86-conformance [--cases N] [--seed S] [--only NAME] [--group GROUP] [--show N] [--write FILE]`,
+//! `env86-conformance [--cases N] [--row N] [--seed S] [--only NAME] [--group GROUP] [--show N] [--write FILE]`,
 //! or `--fuzz blocks|decoder [--minutes N] [--seed S]`
 
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use env86_conformance::{fuzz, generate};
 
 struct Options {
     plan: Plan,
+    /// Cases for all forms of a row of the summary together, at least.
+    row: u32,
     only: Option<String>,
     group: Option<String>,
     write: Option<String>,
@@ -27,6 +29,7 @@ enum Fuzzer {
 fn options() -> Result<Options, String> {
     let mut o = Options {
         plan: Plan { cases: 1000, seed: 1, show: 1 },
+        row: 0,
         only: None,
         group: None,
         write: None,
@@ -44,6 +47,7 @@ fn options() -> Result<Options, String> {
             "--fuzz" if value == "blocks" => o.fuzz = Some(Fuzzer::Blocks),
             "--fuzz" if value == "decoder" => o.fuzz = Some(Fuzzer::Decoder),
             "--minutes" => o.minutes = number()?.into(),
+            "--row" => o.row = number()?,
             "--only" => o.only = Some(value),
             "--group" => o.group = Some(value),
             "--write" => o.write = Some(value),
@@ -102,17 +106,21 @@ fn run(o: &Options) -> Result<u64, String> {
     let mut bench = Bench::new().map_err(|e| format!("This host cannot run the cases: {e}"))?;
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
     let mut groups: BTreeMap<&str, Line> = BTreeMap::new();
-    for form in generate::forms() {
+    let forms = generate::forms();
+    for form in &forms {
         if o.only.as_ref().is_some_and(|n| *n != form.name)
             || o.group.as_ref().is_some_and(|g| g != form.group)
         {
             continue;
         }
-        let tally = bench.form(&form, o.plan);
+        let row = forms.iter().filter(|f| (f.group, &f.name) == (form.group, &form.name)).count() as u32;
+        let cases = o.plan.cases.max(o.row.div_ceil(row));
+        let tally = bench.form(form, Plan { cases, ..o.plan });
         for s in &tally.shown {
             println!("{s}");
         }
-        for line in [lines.entry((form.group, form.name)).or_default(), groups.entry(form.group).or_default()]
+        for line in
+            [lines.entry((form.group, form.name.clone())).or_default(), groups.entry(form.group).or_default()]
         {
             line.forms += 1;
             line.cases += tally.cases;
