@@ -22,6 +22,7 @@ pub mod system_control;
 pub mod uart;
 pub mod vga;
 pub mod virtio;
+pub mod vmware;
 
 pub use machine::{Event, Machine};
 pub use pc::{Clock, Config, Entropy, Pc};

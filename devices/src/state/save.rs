@@ -62,6 +62,7 @@ pub fn save<'m>(machine: &'m mut Machine, touched: &dyn Fn(usize) -> bool) -> Re
         .set("acpi", pc.acpi.as_ref().map(|acpi| bus::write_acpi(acpi, &mut buffers)).unwrap_or_default())
         .set("vga", vga::write(&pc.vga, &mut buffers))
         .set("ps2", input::write_ps2(&pc.ps2))
+        .set("vmware", input::write_backdoor(&pc.backdoor))
         .set("uart0", uarts.next().unwrap_or_default())
         .set("uart1", uarts.next().unwrap_or_default())
         .set("uart2", uarts.next().unwrap_or_default())
