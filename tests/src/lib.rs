@@ -87,6 +87,27 @@ pub fn image_root() -> Result<PathBuf> {
     find("ENV86_IMAGE_ROOT", "images/debian/root", "make image")
 }
 
+/// The path of something that is built from the sources in `system/`.
+///
+/// # Panics
+/// If there is no room for it below the target folder.
+#[must_use]
+pub fn built(name: &str) -> String {
+    let folder = target().join("tmp/system");
+    std::fs::create_dir_all(&folder).expect("a folder below target/");
+    folder.join(name).to_string_lossy().into_owned()
+}
+
+/// Runs one of GNU binutils in the folder `system/`.
+///
+/// # Panics
+/// If it is not there or fails: no test that needs it can pass then.
+pub fn binutil(name: &str, args: &[&str]) {
+    let output = Command::new(name).args(args).current_dir(workspace().join("tests/system")).output();
+    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; GNU binutils are needed"));
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A running machine whose COM1 a test reads and writes.
 pub struct Guest {
     process: Child,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bus::HypervisorCall;
+use crate::cpu::regs::gpr;
 use crate::mmu::walk;
 
 /// A board with nothing on it but a counter of port writes.
@@ -88,6 +89,16 @@ fn a_loop_counts_and_halts() {
     assert_eq!(run(&mut cpu), Exit::Halted);
     assert_eq!(cpu.regs.r32(0), 500_500);
     assert_eq!(cpu.stats.instructions, 2 + 3000 + 1);
+}
+
+#[test]
+fn a_repeated_string_instruction_uses_the_budget_up() {
+    // mov ecx, -1; mov edi, 80000000h; rep stosb: nothing answers there.
+    let mut cpu = flat(&[0xb9, 0xff, 0xff, 0xff, 0xff, 0xbf, 0, 0, 0, 0x80, 0xf3, 0xaa]);
+    assert_eq!(cpu.run(&mut Board::default(), 300_000), Exit::Budget);
+    assert_eq!(cpu.stats.instructions, 300_000);
+    let done = u32::MAX - cpu.regs.r32(gpr::ECX);
+    assert!((299_000..400_000).contains(&done), "{done}");
 }
 
 #[test]

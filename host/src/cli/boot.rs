@@ -124,7 +124,7 @@ impl Boot {
             // The shell shows its prompt again.
             machine.serial_input().offer(b"\n");
         }
-        let exit_on = self.exit_on.map(String::into_bytes);
+        let exit_on = self.exit_on.filter(|text| !text.is_empty()).map(String::into_bytes);
         let options = Options { serial: self.serial, exit_on, save: save.clone() };
         let Ended { cause, report, saved } = session::run(machine, options)?;
         match cause {

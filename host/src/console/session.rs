@@ -16,7 +16,7 @@ use tracing::debug;
 use super::Pattern;
 use super::stdin::StdinThread;
 use super::terminal::{self, RawMode, Saved};
-use crate::machine::{Ending, Event, Machine, MachineError, Report, SerialInput};
+use crate::machine::{Ending, Event, LineInput, Machine, MachineError, Report};
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
 const CTRL_D: u8 = 4;
@@ -187,7 +187,7 @@ impl Output {
 /// terminal's input is a Ctrl-D too; that of a pipe or a file is only the end of what there is to
 /// type.
 fn on_stdin(
-    input: Option<SerialInput>,
+    input: Option<LineInput>,
     is_terminal: bool,
     wishes: Sender<Wish>,
 ) -> impl FnMut(&[u8]) -> bool + Send + 'static {

@@ -12,12 +12,12 @@ use env86_emu::Memory;
 use env86_emu::memory::PAGE_SIZE;
 use tracing::warn;
 
-use super::MachineError;
 use super::boot::{self, Config, FailureWatch, Parts};
 use super::clock::HostClock;
 use super::mapped;
 use super::runner::Guest;
 use super::state::{self, StateFile, StateFileError};
+use super::{Line, MachineError};
 
 /// The first serial port.
 const COM1: usize = 0;
@@ -95,6 +95,7 @@ impl PcGuest {
             vga_rom,
             debug_exit: parts.debug_exit,
             filesystem: Some((parts.filesystem, Box::new(parts.blobs))),
+            virtio_console: parts.virtio_console,
             ..devices::Config::default()
         };
         let (clock, host_clock) = config.time.clock(0);
@@ -158,18 +159,33 @@ impl Guest for PcGuest {
         }
     }
 
-    fn serial_input(&mut self, bytes: &mut VecDeque<u8>) {
-        // As a terminal with hardware flow control, wait until the guest says that it listens: what
-        // comes before that is lost when its driver clears the FIFO.
-        let listens = self.machine.pc.uarts[COM1].as_ref().is_some_and(|u| u.listens());
-        if listens {
-            let taken = self.machine.pc.serial_input(COM1, bytes.make_contiguous());
-            bytes.drain(..taken);
+    fn input(&mut self, line: Line, bytes: &mut VecDeque<u8>) {
+        let machine = &mut self.machine;
+        let taken = match line {
+            // As a terminal with hardware flow control, wait until the guest says that it listens: what
+            // comes before that is lost when its driver clears the FIFO.
+            Line::Com1 if !machine.pc.uarts[COM1].as_ref().is_some_and(|uart| uart.listens()) => 0,
+            Line::Com1 => machine.pc.serial_input(COM1, bytes.make_contiguous()),
+            Line::Console(port) => {
+                machine.pc.console_input(&mut machine.cpu.mem, port.into(), bytes.make_contiguous())
+            }
+        };
+        bytes.drain(..taken);
+    }
+
+    fn output(&mut self, line: Line, bytes: &mut Vec<u8>) {
+        let machine = &mut self.machine;
+        match line {
+            Line::Com1 => bytes.append(&mut machine.pc.serial_output(COM1)),
+            Line::Console(_) if machine.pc.console.is_none() => {}
+            Line::Console(port) => {
+                bytes.append(&mut machine.pc.console_output(&mut machine.cpu.mem, port.into()));
+            }
         }
     }
 
-    fn serial_output(&mut self, bytes: &mut Vec<u8>) {
-        bytes.append(&mut self.machine.pc.serial_output(COM1));
+    fn console_size(&mut self, columns: u16, rows: u16) {
+        self.machine.pc.set_console_size(&mut self.machine.cpu.mem, columns, rows);
     }
 
     fn keyboard(&mut self, scancodes: &[u8]) {
