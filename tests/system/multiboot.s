@@ -42,16 +42,18 @@ _start:
     cmp dword ptr zero, 0
     setne al
     add failed, al
-    # Memory, command line, modules, memory map: all there.
+    # Memory, command line, memory map: all there.
     mov eax, [esi + INFO_FLAGS]
-    and eax, 0x4d
-    cmp eax, 0x4d
+    and eax, 0x45
+    cmp eax, 0x45
     setne al
     add failed, al
 
     mov edi, [esi + INFO_CMDLINE]
     call line
-    mov ebp, [esi + INFO_MODULES]
+    xor ebp, ebp
+    test byte ptr [esi + INFO_FLAGS], 8
+    cmovnz ebp, [esi + INFO_MODULES]
     mov ebx, [esi + INFO_MODULE_LIST]
 modules:
     test ebp, ebp
