@@ -15,10 +15,11 @@ export ENV86_BIN := $(ENV86)
 export ENV86_IMAGE := $(IMAGE)
 export ENV86_IMAGE_ROOT := $(TARGET)/images/debian/root
 export ENV86_PAE_IMAGE := $(TARGET)/images/debian-pae/image
+export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: conformance fuzz help demo test image image-pae bench release deps lint wasm clean
+.PHONY: peers conformance fuzz help demo test image image-pae bench release deps lint wasm clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -29,7 +30,7 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	@if [ -t 0 ] && [ -t 1 ]; then $(ENV86) boot $(IMAGE) --ttyS0 --no-console; \
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 
-test: lint wasm image image-pae ## Everything, with real boots of the demo image
+test: lint wasm image image-pae peers ## Everything, with real boots of the demo image
 	cargo test --workspace --no-fail-fast
 
 lint: deps
@@ -46,6 +47,9 @@ wasm: deps
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
+
+peers: ## The npm package v86, for the tests that exchange states with it
+	@tests/peers/v86/install $(TARGET)/peers/v86
 
 release: deps
 	cargo build --release -p env86

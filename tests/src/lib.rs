@@ -87,6 +87,12 @@ pub fn image_root() -> Result<PathBuf> {
     find("ENV86_IMAGE_ROOT", "images/debian/root", "make image")
 }
 
+/// Where `make peers` puts other people's emulators, whether any are there or not.
+#[must_use]
+pub fn peers() -> PathBuf {
+    env::var_os("ENV86_PEERS").map_or_else(|| target().join("peers"), PathBuf::from)
+}
+
 /// A running machine whose COM1 a test reads and writes.
 pub struct Guest {
     process: Child,
