@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use env86_bios::{BoardInfo, BootSource, IoBar, PciFunction};
+use env86_bios::{BoardInfo, BootSource};
 use env86_devices::fs::Filesystem;
 use env86_devices::state::Run;
-use env86_devices::{self as devices, Entropy, Event, pci};
+use env86_devices::{self as devices, Entropy, Event};
 use env86_emu::Memory;
 use env86_emu::memory::PAGE_SIZE;
 use tracing::warn;
@@ -33,7 +33,6 @@ pub struct PcGuest {
     /// when it is first reset.
     source: Option<(BootSource, String)>,
     config: Config,
-    board: BoardInfo,
     /// The pages of memory that may come from a state's file.
     restored: Vec<Run>,
     failure: FailureWatch,
@@ -73,10 +72,9 @@ impl PcGuest {
             path: paths.first().cloned().unwrap_or_default(),
             source,
         })?;
-        let board = board_info(&machine.pc);
         let (config, keys) = (config.clone(), VecDeque::new());
         let restored = file.plan.pages.runs.clone();
-        Ok(Self { machine, source: None, config, board, restored, failure, clock: host_clock, keys })
+        Ok(Self { machine, source: None, config, restored, failure, clock: host_clock, keys })
     }
 
     /// Builds the PC and loads it.
@@ -99,11 +97,10 @@ impl PcGuest {
         };
         let (clock, host_clock) = config.time.clock(0);
         let machine = devices::Machine::new(mem, board_config, clock, Box::new(OsEntropy));
-        let board = board_info(&machine.pc);
         let source = Some((parts.source, parts.name));
         let (config, keys) = (config.clone(), VecDeque::new());
         let mut guest =
-            Self { machine, source, config, board, restored: Vec::new(), failure, clock: host_clock, keys };
+            Self { machine, source, config, restored: Vec::new(), failure, clock: host_clock, keys };
         guest.load()?;
         Ok(guest)
     }
@@ -118,7 +115,8 @@ impl PcGuest {
             }
         };
         let mem = &mut self.machine.cpu.mem;
-        let boot = env86_bios::load(source, &self.board, mem)
+        let board = BoardInfo::probe(&mut self.machine.pc, mem);
+        let boot = env86_bios::load(source, &board, mem)
             .map_err(|source| MachineError::Boot { name: name.clone(), source })?;
         env86_bios::apply(&boot.steps, &mut self.machine.pc, mem);
         self.machine.cpu.set_state(&boot.state);
@@ -208,25 +206,6 @@ impl Guest for PcGuest {
     }
 }
 
-/// What the firmware would find by probing.
-fn board_info(pc: &devices::Pc) -> BoardInfo {
-    let io_bars = |space: &pci::ConfigSpace| {
-        let bars = (0..pci::BARS).map(|index| IoBar { index: index as u8, ports: space.io_ports(index) });
-        bars.filter(|bar| bar.ports > 0).collect()
-    };
-    BoardInfo {
-        acpi: pc.acpi.is_some(),
-        serial_ports: pc.uarts.iter().take_while(|uart| uart.is_some()).count() as u8,
-        functions: (pc.pci.functions())
-            .map(|(devfn, space)| PciFunction {
-                devfn,
-                interrupt_pin: space.interrupt_pin(),
-                io_bars: io_bars(space),
-            })
-            .collect(),
-    }
-}
-
 /// The host's random numbers.
 struct OsEntropy;
 
@@ -238,5 +217,33 @@ impl Entropy for OsEntropy {
             rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         });
         u32::from_le_bytes(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use env86_devices::pc::{ManualClock, Seeded};
+    use env86_devices::{Pc, pci};
+
+    #[test]
+    fn firmware_finds_what_is_on_the_board() {
+        for acpi in [false, true] {
+            let board = devices::Config { acpi, virtio_console: true, ..devices::Config::default() };
+            let mut pc = Pc::new(board, Box::new(ManualClock::default()), Box::new(Seeded(1)));
+            let found = BoardInfo::probe(&mut pc, &mut Memory::new(1 << 20).unwrap());
+            assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
+            let ports = |space: &pci::ConfigSpace| {
+                (0..pci::BARS).map(|bar| space.io_ports(bar)).filter(|&ports| ports > 0).collect::<Vec<_>>()
+            };
+            let fitted: Vec<_> =
+                pc.pci.functions().map(|(devfn, f)| (devfn, f.interrupt_pin(), ports(f))).collect();
+            let found: Vec<_> = found
+                .functions
+                .iter()
+                .map(|f| (f.devfn, f.interrupt_pin, f.io_bars.iter().map(|bar| bar.ports).collect()))
+                .collect();
+            assert_eq!(found, fitted);
+        }
     }
 }
