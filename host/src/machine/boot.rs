@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use env86_bios::multiboot::is_multiboot;
 use env86_bios::{BootSource, Module};
+use env86_devices::Script;
 use env86_devices::fs::{self as guest_fs, BlobStore, Content, Fetched, Filesystem, Ino};
 
-use super::{DEFAULT_MEMORY, MachineError, Time};
+use super::{DEFAULT_MEMORY, MachineError};
 use crate::image::{BlobDir, BlobError, FileRef, Image, find_kernel};
 
 /// Where a bzImage has its signature, `HdrS` (Linux boot protocol 2.00 and later).
@@ -44,8 +45,9 @@ pub struct Config {
     /// A saved state to resume instead of starting anew: its file, or the parts of it in their
     /// order. Memory and board are the state's; the image gives the contents of files.
     pub state: Option<Vec<PathBuf>>,
-    /// Where its time comes from.
-    pub time: Time,
+    /// Everything that comes from outside: the machine runs by its count of instructions, and two
+    /// runs are the same. Else it runs by the host's clocks.
+    pub script: Option<Script>,
     /// After a reset or a triple fault the machine starts again, as a PC does; else it ends.
     pub restart: bool,
 }
@@ -62,7 +64,7 @@ impl Default for Config {
             acpi: None,
             debug_exit: None,
             state: None,
-            time: Time::Real,
+            script: None,
             restart: true,
         }
     }

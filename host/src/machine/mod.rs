@@ -20,7 +20,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use thiserror::Error;
 
 pub use boot::Config;
-pub use clock::{HostClock, Time};
+pub use clock::HostClock;
+pub use env86_devices::Script;
 pub use state::StateFileError;
 
 use crate::image::{BlobError, ImageError};
@@ -135,6 +136,8 @@ pub struct Report {
     pub busy: Duration,
     /// Restarts by the guest.
     pub resets: u32,
+    /// A number that only machines in the same state share, at the end of a run by a script.
+    pub digest: Option<u64>,
 }
 
 /// What a machine tells.
@@ -148,6 +151,8 @@ pub enum Event {
     Paused,
     /// The machine goes on.
     Resumed,
+    /// The script is over, and the machine has stopped executing.
+    ScriptOver,
 }
 
 /// What a machine is told.
