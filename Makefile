@@ -44,6 +44,7 @@ wasm: deps
 	[ -d $$std ] || timeout 300 rustup target add $(WASM) || true; \
 	if [ -d $$std ]; then \
 	    set -x; cargo build --target $(WASM) -p env86-emu -p env86-devices -p env86-bios; \
+	    cargo build --release --target $(WASM) -p env86-bench-wasm; \
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use env86_tests::{Failure, PROMPT, Result, image, image_root, peers, program};
+use env86_tests::{Failure, PROMPT, Result, image, image_root, only_file, peers, program};
 use serde_json::{Value, json};
 
 const HOPS: usize = 10;
@@ -24,7 +24,7 @@ const QUIET: &str =
     "HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n";
 /// What the shell does and says at each hop; `BASE` are files of the image for it to read.
 const HOP: &str = r#"
-n=0; base='BASE'
+n=0; lines=0; base='BASE'
 say() { echo "= $*"; }
 complaints() { dmesg | grep -E 'BUG|Oops|WARNING|stall|hung'; }
 ticks() { awk '/timer|LOC/ { n += $2 } END { print n }' /proc/interrupts; }
@@ -38,6 +38,7 @@ hop() {
     file=${base%% *}; base=${base#* }
     say base $(md5sum "$file")
     before=$(ticks); sleep 1; say ticks $(($(ticks) - before))
+    until [ "$(wc -l < /root/log)" -gt "$lines" ]; do sleep 1; done; lines=$(wc -l < /root/log)
     say log $(awk '$1 != NR { bad++ } END { print NR, bad + 0 }' /root/log)
     say complaints $(complaints | tail -n +$old)
     echo "done $n."
@@ -139,14 +140,6 @@ fn text(bytes: &[u8]) -> String {
 
 fn seconds_since_1970() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The file in a folder whose name begins like this.
-fn only_file(dir: &Path, prefix: &str) -> Result<PathBuf> {
-    let mut paths = fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let found =
-        paths.find(|path| path.file_name().is_some_and(|n| text(n.as_encoded_bytes()).starts_with(prefix)));
-    found.ok_or_else(|| std::io::Error::other(format!("no {prefix} in {}", dir.display())).into())
 }
 
 /// Programs of the image, as paths in the guest, that no hop has read yet.
