@@ -19,7 +19,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: peers conformance fuzz help demo test image image-pae bench release deps lint wasm clean
+.PHONY: figures peers conformance fuzz help demo test image image-pae bench release deps lint wasm clean
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -63,6 +63,9 @@ image-pae: release
 
 bench: image ## Times the boot of the demo image and programs in it
 	@benches/guest $(ENV86) $(IMAGE)
+
+figures: image peers ## What saved states cost, against v86 in turns
+	cargo test -p env86-tests --test figures -- --ignored --nocapture --test-threads 1
 
 deps: ## Installs what building needs and is missing
 	@images/deps.sh

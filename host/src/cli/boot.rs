@@ -15,7 +15,7 @@ use super::{CliError, Outcome};
 /// Boot a machine from an image or a kernel.
 #[derive(Args, Debug)]
 pub struct Boot {
-    /// An image: the path of a directory, or the name of a global image, NAME[@TAG]
+    /// An image: the path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
     image: Option<String>,
 
     /// Boot anew, even if the image holds a saved state
@@ -107,6 +107,7 @@ impl Boot {
         let save =
             self.save_state.or_else(|| image.as_ref().filter(|_| self.save).map(Image::state_to_write));
         let resumed = state.is_some();
+        let saved_image = image.clone().filter(|_| self.save);
         let exit_on = self.exit_on.map(String::into_bytes);
         let input = if self.deterministic && self.serial { typed()? } else { Vec::new() };
         let script = self.deterministic.then(|| Script::new(&input, exit_on.clone()));
@@ -147,7 +148,11 @@ impl Boot {
             Cause::Machine(_) | Cause::Signal(_) => {}
         }
         if let (Some(path), Some(size)) = (save, saved) {
-            eprintln!("env86: the machine is saved in {} ({size} bytes)", path.display());
+            if let Some(image) = &saved_image {
+                image.keep_state()?;
+            }
+            let place = saved_image.map_or(path, |image| image.path().into());
+            eprintln!("env86: the machine is saved in {} ({size} bytes)", place.display());
         }
         if let Some(digest) = report.digest {
             eprintln!("env86: {} instructions, state {digest:016x}", report.cpu.instructions);

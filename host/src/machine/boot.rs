@@ -144,7 +144,7 @@ fn source(
     }
     let Some(image) = image else { return Err(MachineError::NothingToStart) };
     let in_image =
-        |file: &FileRef| format!("{} of {}", file.url.as_deref().unwrap_or("?"), image.dir().display());
+        |file: &FileRef| format!("{} of {}", file.url.as_deref().unwrap_or("?"), image.path().display());
     if let (false, Some(file)) = (image.config.bzimage_initrd_from_filesystem, &image.config.bzimage) {
         let kernel = image.read_ref("bzimage", file)?;
         let initrd = match (initrd, &image.config.initrd) {
@@ -164,7 +164,7 @@ fn source(
         };
         return Ok((
             kernel_source(kernel, initrd, cmdline(config)),
-            format!("{path} of {}", image.dir().display()),
+            format!("{path} of {}", image.path().display()),
         ));
     }
     if let Some(file) = &image.config.bios {
@@ -173,7 +173,7 @@ fn source(
             image.config.vga_bios.as_ref().map(|file| image.read_ref("vga_bios", file)).transpose()?;
         return Ok((BootSource::Rom { bios, vga_bios }, in_image(file)));
     }
-    Err(MachineError::NoKernel(image.dir().into()))
+    Err(MachineError::NoKernel(image.path().into()))
 }
 
 /// The image's command line and what the user adds.
