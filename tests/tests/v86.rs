@@ -27,7 +27,7 @@ const QUIET: &str =
 const HOP: &str = r#"
 n=0; lines=0; base='BASE'
 say() { echo "= $*"; }
-complaints() { dmesg | grep -E 'BUG|Oops|WARNING|stall|hung'; }
+complaints() { dmesg | grep -E 'BUG|Oops|WARNING|rcu.*stall|lockup|hung'; }
 ticks() { awk '/timer|LOC/ { n += $2 } END { print n }' /proc/interrupts; }
 hop() {
     n=$((n + 1)); echo "hop$n" > "/root/hop$n"

@@ -13,7 +13,7 @@
 //   timeout_s    for all of it
 //
 // COM1 goes to stdout; what this program has to say goes to stderr as lines `@ KEY VALUE`.
-import { readFileSync, writeFileSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const plan = JSON.parse(readFileSync(process.argv[2], "utf8"));
@@ -87,7 +87,13 @@ if (plan.screen) {
 if (plan.save) {
   const before = performance.now();
   const state = await vm.save_state();
-  writeFileSync(plan.save, new Uint8Array(state));
-  say("saved", `${state.byteLength} ${(performance.now() - before).toFixed(0)}`);
+  const to = openSync(plan.save, "w");
+  writeFileSync(to, new Uint8Array(state));
+  const written = performance.now() - before;
+  fsyncSync(to);
+  closeSync(to);
+  const flushed = performance.now() - before;
+  // Bytes, and milliseconds until they were written and until they were on the disk.
+  say("saved", `${state.byteLength} ${written.toFixed(0)} ${flushed.toFixed(0)}`);
 }
 process.exit(0);
