@@ -148,6 +148,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Wall time at the save, in milliseconds since 1970.
+    pub fn unix_millis(&self) -> i64 {
+        self.rtc.updated_ms
+    }
+
     /// APICs and ACPI are fitted.
     pub fn acpi(&self) -> bool {
         self.acpi.is_some()

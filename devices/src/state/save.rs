@@ -18,6 +18,7 @@ use super::virtio;
 use crate::apic::Apic;
 use crate::ioapic::Ioapic;
 use crate::machine::Machine;
+use xxhash_rust::xxh3::Xxh3;
 
 /// Saves a machine, which may run on afterwards. The memory is not copied: the machine stays
 /// borrowed until the state has been written.
@@ -82,4 +83,11 @@ pub fn save<'m>(machine: &'m mut Machine, touched: &dyn Fn(usize) -> bool) -> Re
         top = top.set(name, passengers.entry(name, &mut buffers));
     }
     Saved::new(&top.value(), buffers, ours)
+}
+
+/// A number that two machines share only if all of their states are alike.
+pub fn digest(machine: &mut Machine) -> Result<u64, StateError> {
+    let mut hasher = Xxh3::new();
+    save(machine, &|_| true)?.pieces().for_each(|piece| hasher.update(piece));
+    Ok(hasher.digest())
 }

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use env86_bios::multiboot::is_multiboot;
 use env86_bios::unpack::unpack;
 use env86_bios::{BootSource, Module};
+use env86_devices::Script;
 use env86_devices::fs::{self as guest_fs, BlobStore, Content, Fetched, Filesystem, Ino};
 
-use super::{DEFAULT_MEMORY, MachineError, Time};
+use super::{DEFAULT_MEMORY, MachineError};
 use crate::image::{BlobDir, BlobError, FileRef, Image, find_kernel};
 
 /// Where a bzImage has its signature, `HdrS` (Linux boot protocol 2.00 and later).
@@ -48,8 +49,9 @@ pub struct Config {
     /// A saved state to resume instead of starting anew: its file, or the parts of it in their
     /// order. Memory and board are the state's; the image gives the contents of files.
     pub state: Option<Vec<PathBuf>>,
-    /// Where its time comes from.
-    pub time: Time,
+    /// Everything that comes from outside: the machine runs by its count of instructions, and two
+    /// runs are the same. Else it runs by the host's clocks.
+    pub script: Option<Script>,
     /// After a reset or a triple fault the machine starts again, as a PC does; else it ends.
     pub restart: bool,
 }
@@ -67,7 +69,7 @@ impl Default for Config {
             virtio_console: None,
             debug_exit: None,
             state: None,
-            time: Time::Real,
+            script: None,
             restart: true,
         }
     }
@@ -160,7 +162,7 @@ fn source(
     }
     let Some(image) = image else { return Err(MachineError::NothingToStart) };
     let in_image =
-        |file: &FileRef| format!("{} of {}", file.url.as_deref().unwrap_or("?"), image.dir().display());
+        |file: &FileRef| format!("{} of {}", file.url.as_deref().unwrap_or("?"), image.path().display());
     if let (false, Some(file)) = (image.config.bzimage_initrd_from_filesystem, &image.config.bzimage) {
         let kernel = image.read_ref("bzimage", file)?;
         let initrd = match (initrd, &image.config.initrd) {
@@ -185,7 +187,7 @@ fn source(
         };
         return Ok((
             kernel_source(kernel, initrd, cmdline(config)),
-            format!("{path} of {}", image.dir().display()),
+            format!("{path} of {}", image.path().display()),
         ));
     }
     if let Some(file) = &image.config.bios {
@@ -194,7 +196,7 @@ fn source(
             image.config.vga_bios.as_ref().map(|file| image.read_ref("vga_bios", file)).transpose()?;
         return Ok((BootSource::Rom { bios, vga_bios }, in_image(file)));
     }
-    Err(MachineError::NoKernel(image.dir().into()))
+    Err(MachineError::NoKernel(image.path().into()))
 }
 
 /// The image's command line and what the user adds.

@@ -20,7 +20,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use thiserror::Error;
 
 pub use boot::Config;
-pub use clock::{HostClock, Time};
+pub use clock::HostClock;
+pub use env86_devices::Script;
 pub use state::StateFileError;
 
 use crate::image::{BlobError, ImageError};
@@ -149,6 +150,8 @@ pub struct Report {
     pub busy: Duration,
     /// Restarts by the guest.
     pub resets: u32,
+    /// A number that only machines in the same state share, at the end of a run by a script.
+    pub digest: Option<u64>,
 }
 
 /// A stream of bytes between the guest and the host.
@@ -190,6 +193,8 @@ pub enum Event {
     Paused,
     /// The machine goes on.
     Resumed,
+    /// The script is over, and the machine has stopped executing.
+    ScriptOver,
 }
 
 impl Event {

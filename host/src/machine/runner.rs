@@ -45,6 +45,10 @@ pub trait Guest: Send {
     fn reset(&mut self) -> Result<(), MachineError>;
     /// Saves the machine to a file; gives its size.
     fn save(&mut self, path: &Path) -> Result<u64, MachineError>;
+    /// What was to happen has happened.
+    fn is_over(&self) -> bool;
+    /// A number that stands for the state, if runs of this guest repeat.
+    fn digest(&mut self) -> Option<u64>;
     /// A failure on the host's side that the guest cannot know of.
     fn failure(&mut self) -> Option<MachineError>;
     /// The processor's counts.
@@ -72,7 +76,7 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
         listened_to: true,
     };
     let start = Instant::now();
-    let (mut busy, mut resets) = (Duration::ZERO, 0);
+    let (mut busy, mut resets, mut was_over) = (Duration::ZERO, 0, false);
     let ending = loop {
         runner.commands();
         if runner.stopped {
@@ -86,6 +90,10 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
         runner.collect();
         if let Some(failure) = runner.guest.failure() {
             return Err(failure);
+        }
+        if runner.guest.is_over() && !was_over {
+            was_over = true;
+            runner.pause(Event::ScriptOver);
         }
         match stop {
             Stop::Budget | Stop::Output => {}
@@ -107,7 +115,8 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
         }
     };
     runner.flush();
-    Ok(Report { ending, cpu: runner.guest.stats(), wall: start.elapsed(), busy, resets })
+    let (cpu, digest) = (runner.guest.stats(), runner.guest.digest());
+    Ok(Report { ending, cpu, wall: start.elapsed(), busy, resets, digest })
 }
 
 struct Runner<'a, G> {
@@ -149,10 +158,7 @@ impl<G: Guest> Runner<'_, G> {
     fn command(&mut self, command: Command) {
         debug!(target: "machine", ?command);
         match command {
-            Command::Pause if self.paused_at.is_none() => {
-                self.paused_at = Some(self.guest.now());
-                self.tell(Event::Paused);
-            }
+            Command::Pause if self.paused_at.is_none() => self.pause(Event::Paused),
             Command::Resume => {
                 if let Some(at) = self.paused_at.take() {
                     self.guest.continue_from(at);
@@ -170,6 +176,13 @@ impl<G: Guest> Runner<'_, G> {
             Command::PowerButton => self.guest.press_power_button(),
             Command::Stop => self.stopped = true,
         }
+    }
+
+    /// Stops executing, and says so.
+    fn pause(&mut self, event: Event) {
+        self.flush();
+        self.paused_at = Some(self.guest.now());
+        self.tell(event);
     }
 
     /// Takes input from the channels and gives the guest what it has room for.
@@ -341,6 +354,12 @@ mod tests {
         }
         fn save(&mut self, _path: &Path) -> Result<u64, MachineError> {
             Ok(0)
+        }
+        fn is_over(&self) -> bool {
+            false
+        }
+        fn digest(&mut self) -> Option<u64> {
+            None
         }
         fn failure(&mut self) -> Option<MachineError> {
             None
