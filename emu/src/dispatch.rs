@@ -222,6 +222,12 @@ use flavour::{go, leave};
 
 /// The handler of an [`Op`].
 pub(crate) unsafe extern "C" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `quick`.
+    unsafe { quick::<O, O>(cpu, u, budget) }
+}
+
+/// The handler of an [`Op`] for particular registers, with the one for any to take the slow path.
+pub(crate) unsafe extern "C" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: dispatch only passes uops of live blocks, and a block ends in a uop that never
     // returns `Next`.
     unsafe {
@@ -229,7 +235,7 @@ pub(crate) unsafe extern "C" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget
             Ok(Flow::Next) => go(cpu, u.add(1), budget),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
             Ok(Flow::Jump) => jump(cpu, u, budget),
-            Err(Stop::Slow) => slow::<O>(cpu, u, budget),
+            Err(Stop::Slow) => slow::<S>(cpu, u, budget),
             Err(Stop::Fault) => fault(cpu, u, budget),
         }
     }
@@ -364,25 +370,27 @@ pub(crate) unsafe extern "C" fn branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budg
 }
 
 /// An instruction that sets flags with the conditional branch behind it.
-pub(crate) trait Fused: Op {
-    /// Executes the first of the two as [`Op::exec`] does without `SLOW`, flags included, and says
-    /// whether the condition holds.
+pub(crate) trait Fused {
+    /// The first of the two alone, for the slow path.
+    type First: Op;
+    /// Executes it as [`Op::exec`] does without `SLOW`, flags included, and says whether the
+    /// condition holds.
     fn test(cpu: &mut Cpu, u: &Uop) -> Result<bool, Stop>;
 }
 
 /// The handler of a fused pair, in the place of the first one's. The branch's own uop stays where
 /// it is: it has the distances, and is run by itself if the first needs the slow path.
-pub(crate) unsafe extern "C" fn fused<O: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C" fn fused<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; lowering fuses only with a branch that is next.
     unsafe {
         let branch = u.add(1);
-        match O::test(cpu, &*u) {
+        match F::test(cpu, &*u) {
             Ok(true) => follow_taken(cpu, branch, budget),
             Ok(false) => {
                 cpu.eip = cpu.eip.wrapping_add((*branch).disp);
                 follow(cpu, branch, budget, 1)
             }
-            Err(_) => slow::<O>(cpu, u, budget),
+            Err(_) => slow::<F::First>(cpu, u, budget),
         }
     }
 }

@@ -96,6 +96,43 @@ macro_rules! by_addr {
 }
 pub(crate) use by_addr;
 
+/// Picks the instance of a handler for a general register of 32 bits:
+/// `by_reg!(number, R => expression using R)`.
+macro_rules! by_reg {
+    ($n:expr, $R:ident => $e:expr) => {
+        $crate::isa::lower::by_reg!(@ $n, $R => $e, 0 1 2 3 4 5 6)
+    };
+    (@ $n:expr, $R:ident => $e:expr, $($k:literal)*) => {
+        match $n & 7 {
+            $($k => { type $R = $crate::isa::operand::R<$k>; $e })*
+            _ => { type $R = $crate::isa::operand::R<7>; $e }
+        }
+    };
+}
+pub(crate) use by_reg;
+
+/// As [`by_addr`], with an instance for each base register:
+/// `by_base!(kind, base, A => expression using A)`.
+macro_rules! by_base {
+    ($kind:expr, $base:expr, $A:ident => $e:expr) => {
+        $crate::isa::lower::by_base!(@ $kind, $base, $A => $e, 0 1 2 3 4 5 6 7)
+    };
+    (@ $kind:expr, $base:expr, $A:ident => $e:expr, $($k:literal)*) => {
+        match ($kind, $base) {
+            $(($crate::isa::lower::AddrKind::Flat, Some($k)) => {
+                type $A = $crate::isa::operand::Based<$k>;
+                $e
+            })*
+            $(($crate::isa::lower::AddrKind::Indexed, Some($k)) => {
+                type $A = $crate::isa::operand::BasedIndexed<$k>;
+                $e
+            })*
+            (kind, _) => $crate::isa::lower::by_addr!(kind, $A => $e),
+        }
+    };
+}
+pub(crate) use by_base;
+
 /// A block under construction.
 pub(crate) struct Builder<'a> {
     uops: &'a mut Vec<Uop>,
