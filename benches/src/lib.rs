@@ -41,6 +41,27 @@ impl Emulator {
         }
     }
 
+    /// Reads until it has said `text`.
+    pub fn wait_for(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut seen = Vec::new();
+        loop {
+            let some = self.lines.fill_buf()?;
+            if some.is_empty() {
+                let said = String::from_utf8_lossy(&seen).into_owned();
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("it ended, having said: {said}"),
+                ));
+            }
+            let length = some.len();
+            seen.extend_from_slice(some);
+            self.lines.consume(length);
+            if seen.windows(text.len()).any(|window| window == text) {
+                return Ok(());
+            }
+        }
+    }
+
     /// The number of the process group.
     pub fn group(&self) -> u32 {
         self.shell.id()
@@ -49,11 +70,6 @@ impl Emulator {
     /// Processor time that all threads of the group have used so far.
     pub fn cpu_time(&self) -> Duration {
         processes_of(self.group()).iter().map(|process| cpu_time(process)).sum()
-    }
-
-    /// The largest amount of memory that a process of the group has had resident, in bytes.
-    pub fn peak_memory(&self) -> u64 {
-        processes_of(self.group()).iter().map(|process| status_bytes(process, "VmHWM:")).max().unwrap_or(0)
     }
 }
 
@@ -94,13 +110,6 @@ fn cpu_time(process: &PathBuf) -> Duration {
     Duration::from_nanos(tasks.flatten().filter_map(nanoseconds).sum())
 }
 
-/// A figure in kB of a process's status, in bytes; 0 if there is none.
-fn status_bytes(process: &PathBuf, name: &str) -> u64 {
-    let text = fs::read_to_string(process.join("status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) << 10
-}
-
 /// The middle one of some figures, or the mean of the two in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -128,7 +137,6 @@ mod tests {
                 .unwrap();
         assert_eq!(emulator.line().unwrap().as_deref(), Some("a"));
         assert!(emulator.cpu_time() > Duration::ZERO);
-        assert!(emulator.peak_memory() > 100_000);
         kill(emulator.group());
         assert_eq!(emulator.line().unwrap(), None);
     }

@@ -59,7 +59,9 @@ fn counts(folder: &Path) -> io::Result<Vec<u64>> {
     let mut parts: Vec<(u32, u64)> = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let Some(number) = path.extension().and_then(OsStr::to_str).and_then(|n| n.parse().ok()) else { continue };
+        let Some(number) = path.extension().and_then(OsStr::to_str).and_then(|n| n.parse().ok()) else {
+            continue;
+        };
         let text = fs::read_to_string(&path)?;
         if !text.contains("Trigger: --dump-after") {
             continue;

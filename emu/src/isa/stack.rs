@@ -15,7 +15,7 @@ use crate::dispatch::{Flow, Op, Step, Uop, quick, step};
 use crate::exception::{Exception, Result};
 
 /// PUSH of 32 bits on a flat stack.
-struct Push<S>(P<S>);
+pub(super) struct Push<S>(P<S>);
 
 impl<S: Source> Op for Push<S> {
     #[inline(always)]
@@ -29,7 +29,7 @@ impl<S: Source> Op for Push<S> {
 }
 
 /// POP of 32 bits from a flat stack into a register.
-struct Pop<D>(P<D>);
+pub(super) struct Pop<D>(P<D>);
 
 impl<D: Dest> Op for Pop<D> {
     #[inline(always)]
@@ -258,7 +258,7 @@ pub(super) fn leave(b: &mut Builder, i: &Insn) {
 }
 
 /// LEAVE on a flat stack.
-struct Leave;
+pub(super) struct Leave;
 
 impl Op for Leave {
     #[inline(always)]

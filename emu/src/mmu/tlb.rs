@@ -14,7 +14,7 @@ const PAGE_MASK: u32 = !0xfff;
 /// The write tag stays invalid for clean pages and for pages that hold decoded code, so that dirty
 /// bits and self-modifying code cost the fast path nothing.
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(16))]
 pub(crate) struct Entry {
     read: u32,
     write: u32,
