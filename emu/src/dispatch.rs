@@ -128,6 +128,8 @@ pub(crate) enum Flow {
     Link(usize),
     /// To whatever block is at `Cpu::eip`, found through the jump cache.
     Jump,
+    /// Back to the block at `Cpu::eip`, most likely behind the last call.
+    Return,
 }
 
 /// Why an instruction did not complete. Nothing of it has happened.
@@ -230,13 +232,13 @@ mod flavour {
     /// `u` is in a live block.
     #[cfg(not(target_family = "wasm"))]
     #[inline(always)]
-    unsafe fn execute(cpu: &mut Cpu, u: *const Uop) -> Ret {
+    unsafe fn run_one(cpu: &mut Cpu, u: *const Uop) -> Ret {
         // SAFETY: the caller's promise.
         unsafe { ((*u).run)(cpu, u, cpu.budget) }
     }
     /// On WebAssembly a call through a pointer costs as much as what it leads to.
     #[cfg(target_family = "wasm")]
-    use crate::isa::hot::execute;
+    use crate::isa::hot::run_one;
 
     /// Runs from `entry` until a handler gives control back; the reason is in `cpu.why`.
     #[inline(never)]
@@ -245,7 +247,7 @@ mod flavour {
         while !u.is_null() {
             // SAFETY: `u` is in a live block: the caller's promise for the first, the handlers'
             // for the others.
-            u = unsafe { execute(cpu, u) };
+            u = unsafe { run_one(cpu, u) };
         }
     }
 }
@@ -263,6 +265,32 @@ pub(crate) unsafe extern "C" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget
 /// The handler of an [`Op`] for particular registers, with the one for any to take the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `execute`.
+    unsafe { execute::<O, S>(cpu, u, budget) }
+}
+
+/// The handler of two instructions in a row, in the place of the first one's: one step less for the
+/// host's branch predictor. Each has its own uop still, for faults and for the slow path.
+#[cfg_attr(target_family = "wasm", inline(always))]
+pub(crate) unsafe extern "C" fn pair<A, SlowA, B, SlowB>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+where
+    A: Op,
+    SlowA: Op,
+    B: Op,
+    SlowB: Op,
+{
+    // SAFETY: as in `execute`; lowering pairs only with a uop that is next.
+    unsafe {
+        match A::exec::<false>(cpu, &*u) {
+            Ok(_) => execute::<B, SlowB>(cpu, u.add(1), budget),
+            Err(Stop::Slow) => slow::<SlowA>(cpu, u, budget),
+            Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn execute<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: dispatch only passes uops of live blocks, and a block ends in a uop that never
     // returns `Next`.
     unsafe {
@@ -270,6 +298,7 @@ pub(crate) unsafe extern "C" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop
             Ok(Flow::Next) => next(cpu, u, budget),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
             Ok(Flow::Jump) => jump(cpu, u, budget),
+            Ok(Flow::Return) => go_back(cpu, u, budget),
             Err(Stop::Slow) => slow::<S>(cpu, u, budget),
             Err(Stop::Fault) => fault(cpu, u, budget),
         }
@@ -287,7 +316,7 @@ unsafe extern "C" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> R
             Ok(Flow::Next) => next(cpu, u, budget),
             Ok(_) if cpu.attention => leave(cpu, budget - cost(u), Why::Attention),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
-            Ok(Flow::Jump) => jump(cpu, u, budget),
+            Ok(Flow::Jump | Flow::Return) => jump(cpu, u, budget),
             Err(_) => fault(cpu, u, budget),
         }
     }
@@ -319,6 +348,24 @@ unsafe extern "C" fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
     unsafe {
         cpu.eip = cpu.eip.wrapping_add((*u).imm);
         follow(cpu, u, budget, 2)
+    }
+}
+
+/// To the block behind the last call, if that is where `eip` is.
+#[inline(always)]
+unsafe fn go_back(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; the calls hold slots of live blocks, and a slot's destination is one.
+    unsafe {
+        let Some(slot) = cpu.calls.pop(cpu.linear_eip(), cpu.mode) else { return jump(cpu, u, budget) };
+        let budget = budget - cost(u);
+        let dest = (*slot).dest;
+        if budget < 0 {
+            leave(cpu, budget, Why::Budget)
+        } else if !dest.is_null() && cpu.is_mapped(dest) {
+            go(cpu, dest, budget)
+        } else {
+            resolve_far(cpu, slot.cast(), budget)
+        }
     }
 }
 
@@ -419,6 +466,30 @@ pub(crate) trait Fused {
 /// it is: it has the distances, and is run by itself if the first needs the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn fused<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `decide`.
+    unsafe { decide::<F>(cpu, u, budget) }
+}
+
+/// The handler of an instruction and the fused pair behind it.
+#[cfg_attr(target_family = "wasm", inline(always))]
+pub(crate) unsafe extern "C" fn lead_fused<A, SlowA, F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+where
+    A: Op,
+    SlowA: Op,
+    F: Fused,
+{
+    // SAFETY: as in `pair` and `decide`.
+    unsafe {
+        match A::exec::<false>(cpu, &*u) {
+            Ok(_) => decide::<F>(cpu, u.add(1), budget),
+            Err(Stop::Slow) => slow::<SlowA>(cpu, u, budget),
+            Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn decide<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; lowering fuses only with a branch that is next.
     unsafe {
         let branch = u.add(1);

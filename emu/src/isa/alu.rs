@@ -3,13 +3,13 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Fuse, Place, Recovery, by_addr, by_reg};
-use super::mov::by_condition;
+use super::lower::{Builder, Fuse, Place, Prior, Recovery, by_addr, by_reg};
+use super::mov::{Load, by_condition};
 use super::operand::{Dest, DstMem, DstReg, Flat, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
 use crate::cpu::flags::Flags;
 use crate::cpu::regs::Int;
-use crate::dispatch::{Flow, Fused, Handler, Op, Step, Stop, Uop, fused, quick};
+use crate::dispatch::{Flow, Fused, Handler, Op, Step, Stop, Uop, fused, lead_fused, quick};
 
 /// What an instruction computes from two operands.
 pub(super) trait Alu: 'static {
@@ -194,6 +194,28 @@ fn fuse_op<O: Op>(condition: u8) -> Handler {
     by_condition!(condition, CC => fused::<OpBranch<O, CC>>)
 }
 
+fn fuse_loaded<O: Compare, D: Dest + Source, S: Source>(condition: u8) -> Handler {
+    by_condition!(condition, CC => {
+        lead_fused::<Load<D>, Load<DstReg>, CompareBranch<O, u32, D, S, CC>>
+    })
+}
+
+/// Offers a comparison to the branch that may come next, together with the load of what is compared.
+fn fusable<O: Compare>(b: &mut Builder, i: &Insn, prior: Prior) {
+    let Some(fuse) = fuse_of::<O>(b, i) else { return };
+    let loaded: Option<Fuse> = match (prior, i.place(0), i.place(1)) {
+        _ if i.width(0) != 4 => None,
+        (Prior::Load(r), Place::Reg(d), Place::Reg(s)) if r == d && r == s => {
+            Some(by_reg!(d, D => fuse_loaded::<O, D, D>))
+        }
+        (Prior::Load(r), Place::Reg(d), Place::Imm) if r == d => {
+            Some(by_reg!(d, D => fuse_loaded::<O, D, SrcImm>))
+        }
+        _ => None,
+    };
+    b.offer(Prior::Compare { fuse, loaded });
+}
+
 /// How to fuse a comparison with these operands, if there is a handler for them.
 fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fuse> {
     match i.width(0) {
@@ -359,14 +381,14 @@ pub(super) fn xor(b: &mut Builder, i: &Insn) {
     common::<Xor>(b, i);
 }
 pub(super) fn cmp(b: &mut Builder, i: &Insn) {
+    let prior = b.prior();
     two::<Cmp>(b, i);
-    let fuse = fuse_of::<Cmp>(b, i);
-    b.fusable(fuse);
+    fusable::<Cmp>(b, i, prior);
 }
 pub(super) fn test(b: &mut Builder, i: &Insn) {
+    let prior = b.prior();
     two::<Test>(b, i);
-    let fuse = fuse_of::<Test>(b, i);
-    b.fusable(fuse);
+    fusable::<Test>(b, i, prior);
 }
 
 /// What an instruction computes from one operand.

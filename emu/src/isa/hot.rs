@@ -11,7 +11,7 @@
 use super::alu::{Add, And, Cmp, CompareBranch, Dec, Inc, Not, One, OpBranch, Or, Sbb, Sub, Test, Two, Xor};
 use super::branch::{Branch, Call, CallTo, Condition, Jmp, JmpTo, Ret};
 use super::lower::FallThrough;
-use super::mov::{Extend, Lea, Mov, Set};
+use super::mov::{Extend, Lea, Load, Mov, Set};
 use super::muldiv::Imul;
 use super::operand::{
     self, Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
@@ -19,7 +19,9 @@ use super::operand::{
 use super::shift::{ByCl, ByImm, Rol, Ror, Sar, Shl, Shr};
 use super::stack::{Leave, Pop, Push};
 use crate::Cpu;
-use crate::dispatch::{self, Handler, Uop, branch, far_link, fused, guard_page, quick, step};
+use crate::dispatch::{
+    self, Handler, Uop, branch, far_link, fused, guard_page, lead_fused, pair, quick, step,
+};
 
 /// A general register of 32 bits.
 type R = operand::R<{ operand::ANY }>;
@@ -60,7 +62,7 @@ macro_rules! hot {
         /// # Safety
         /// `u` is in a live block.
         #[inline(always)]
-        pub(crate) unsafe fn execute(cpu: &mut Cpu, u: *const Uop) -> dispatch::Ret {
+        pub(crate) unsafe fn run_one(cpu: &mut Cpu, u: *const Uop) -> dispatch::Ret {
             // SAFETY: the caller's promise; the number is that of the uop's own handler.
             unsafe {
                 let number = cpu.hot.of((*u).run);
@@ -108,6 +110,11 @@ macro_rules! compare_branch {
         fused::<CompareBranch<$O, $T, $D, $S, $CC>>
     };
 }
+macro_rules! load_compare_branch {
+    ($O:ty, $S:ty, $CC:literal) => {
+        lead_fused::<Load<R>, Load<DstReg>, CompareBranch<$O, u32, R, $S, $CC>>
+    };
+}
 macro_rules! jcc {
     ($CC:literal) => {
         branch::<Branch<Condition<$CC>>>
@@ -126,8 +133,10 @@ hot! {
     zero_extend!(u8, SrcMem<Flat>), zero_extend!(u8, SrcMem<FlatIndexed>), zero_extend!(u8, SrcReg),
     zero_extend!(u16, SrcMem<Flat>), zero_extend!(u16, SrcMem<FlatIndexed>), zero_extend!(u16, SrcReg),
     step::<Lea<R, Flat>>, step::<Lea<R, FlatIndexed>>,
-    quick::<Push<R>, Push<SrcReg>>, step::<Push<SrcImm>>, step::<Push<SrcMem<Segmented>>>,
+    quick::<Push<R>, Push<SrcReg>>, step::<Push<SrcImm>>, step::<Push<SrcMem<Flat>>>,
     quick::<Pop<R>, Pop<DstReg>>, step::<Leave>,
+    pair::<Push<R>, Push<SrcReg>, Push<R>, Push<SrcReg>>, pair::<Pop<R>, Pop<DstReg>, Pop<R>, Pop<DstReg>>,
+    pair::<Pop<R>, Pop<DstReg>, Ret, Ret>,
     // Arithmetic.
     two!(Add, u32, R, R, true), two!(Add, u32, R, R, false),
     two!(Add, u32, R, SrcImm, true), two!(Add, u32, R, SrcImm, false),
@@ -182,9 +191,13 @@ hot! {
     fused::<OpBranch<One<Dec, u32, R, true>, 5>>, fused::<OpBranch<Two<Add, u32, DstReg, SrcImm, true>, 5>>,
     fused::<OpBranch<Two<Sub, u32, DstReg, SrcImm, true>, 5>>,
     fused::<OpBranch<Two<And, u32, DstReg, SrcImm, true>, 4>>,
+    load_compare_branch!(Test, R, 4), load_compare_branch!(Test, R, 5),
+    load_compare_branch!(Test, R, 8), load_compare_branch!(Test, R, 14),
+    load_compare_branch!(Cmp, SrcImm, 4), load_compare_branch!(Cmp, SrcImm, 5),
+    load_compare_branch!(Cmp, SrcImm, 6), load_compare_branch!(Cmp, SrcImm, 7),
     step::<Set<DstReg, 4>>, step::<Set<DstReg, 5>>,
-    step::<Jmp>, step::<Call>, step::<Ret>, step::<FallThrough>,
-    step::<JmpTo<SrcReg>>, step::<JmpTo<SrcMem<Segmented>>>,
-    step::<CallTo<SrcReg>>, step::<CallTo<SrcMem<Segmented>>>,
+    step::<Jmp>, step::<Call<true>>, step::<Ret>, step::<FallThrough>,
+    step::<JmpTo<SrcReg>>, step::<JmpTo<SrcMem<Flat>>>, step::<JmpTo<SrcMem<FlatIndexed>>>,
+    step::<CallTo<SrcReg, true>>, step::<CallTo<SrcMem<Flat>, true>>,
     far_link, guard_page,
 }

@@ -66,6 +66,21 @@ pub(crate) struct Recovery {
 /// Gives the handler that fuses an instruction with a branch on a condition.
 pub(crate) type Fuse = fn(condition: u8) -> Handler;
 
+/// What the last uop offers to the next to be one handler with it.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Prior {
+    #[default]
+    Nothing,
+    /// It sets flags for a conditional branch; so does, with the uop before it, `loaded`.
+    Compare { fuse: Fuse, loaded: Option<Fuse> },
+    /// PUSH of a 32-bit register, on a flat stack.
+    Push(u8),
+    /// POP of a 32-bit register, from a flat stack.
+    Pop(u8),
+    /// MOV from flat memory without an index to a 32-bit register.
+    Load(u8),
+}
+
 /// How a memory operand's address is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AddrKind {
@@ -167,8 +182,9 @@ pub(crate) struct Builder<'a> {
     page_offset: u32,
     links: usize,
     done: bool,
-    /// The last uop can be fused with a conditional branch.
-    fuse: Option<Fuse>,
+    prior: Prior,
+    /// The block is for one execution, outside the cache.
+    alone: bool,
 }
 
 impl Insn {
@@ -288,7 +304,7 @@ impl Builder<'_> {
     }
 
     fn push(&mut self, u: Uop) -> &mut Uop {
-        self.fuse = None;
+        self.prior = Prior::Nothing;
         self.uops.push(u);
         self.effects.push(Effect::default());
         self.last()
@@ -339,18 +355,38 @@ impl Builder<'_> {
         self.effect().writes |= 1 << n;
     }
 
+    /// What the last uop offered.
+    pub fn prior(&self) -> Prior {
+        self.prior
+    }
+
+    /// What the last uop offers the next.
+    pub fn offer(&mut self, prior: Prior) {
+        self.prior = prior;
+    }
+
     /// The last uop can be fused with a conditional branch, if one comes next.
     pub fn fusable(&mut self, fuse: Option<Fuse>) {
-        self.fuse = fuse;
+        if let Some(fuse) = fuse {
+            self.prior = Prior::Compare { fuse, loaded: None };
+        }
+    }
+
+    /// Runs the last uop, and the one about to be emitted, by one handler.
+    pub fn pair(&mut self, run: Handler) {
+        self.last().run = run;
     }
 
     /// Emits a conditional branch, fused with the uop before it if that can be.
     pub fn emit_branch(&mut self, i: &Insn, run: Handler) -> &mut Uop {
-        let fuse = self.fuse;
+        let prior = self.prior;
         let at = self.uops.len();
         self.emit(i, run);
-        if let Some(fuse) = fuse {
+        if let Prior::Compare { fuse, loaded } = prior {
             self.uops[at - 1].run = fuse(i.condition());
+            if let Some(loaded) = loaded {
+                self.uops[at - 2].run = loaded(i.condition());
+            }
         }
         self.last()
     }
@@ -390,9 +426,23 @@ impl Builder<'_> {
     /// Adds a link slot for a target at a distance from the block's start, and ends the block.
     pub fn link(&mut self, distance: u32) {
         let near = self.page_offset.wrapping_add(distance) < PAGE_SIZE;
-        self.push(link_slot(!near));
+        self.slot(!near);
+    }
+
+    /// Adds a link slot for where a call returns to. Whatever happens in between, it must be checked.
+    pub fn link_return(&mut self) {
+        self.slot(true);
+    }
+
+    fn slot(&mut self, far: bool) {
+        self.push(link_slot(far));
         self.links += 1;
         self.done = true;
+    }
+
+    /// The block stays in the cache, so that pointers into it can be kept.
+    pub fn kept(&self) -> bool {
+        !self.alone
     }
 
     /// Ends the block after an instruction that finds its target itself.
@@ -500,7 +550,8 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
         page_offset,
         links: 0,
         done: false,
-        fuse: None,
+        prior: Prior::Nothing,
+        alone,
     };
     if limited {
         b.push(Uop { run: dispatch::guard_limit, ..filler() });

@@ -3,7 +3,7 @@
 use std::marker::PhantomData as P;
 
 use super::decode::{Insn, Mem};
-use super::lower::{AddrKind, Builder, Place, by_addr, by_base, by_reg};
+use super::lower::{AddrKind, Builder, Place, Prior, by_addr, by_base, by_reg};
 use super::operand::{
     Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
@@ -44,7 +44,13 @@ fn mov_dword(b: &mut Builder, i: &Insn) {
     if i.mem.is_some() {
         b.leaves();
     }
+    if let (Place::Reg(d), Place::Mem, AddrKind::Flat) = (i.place(0), i.place(1), kind) {
+        b.offer(Prior::Load(d));
+    }
 }
+
+/// The commonest source of what is compared.
+pub(super) type Load<D> = Mov<u32, D, SrcMem<Flat>>;
 
 fn mov_sized<T: Int>(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
