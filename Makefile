@@ -61,7 +61,7 @@ image-pae: release
 	@images/debian/build --env86 $(ENV86) --flavour 686-pae $(TARGET)/images/debian-pae
 
 bench: image bench-wasm ## Whole guests, beside whatever other emulators are installed
-	cargo build --release -p env86-benches
+	cargo build --release -p env86-benches --bin compare
 	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
 	@benches/whole $(TARGET)/release/compare $(ENV86) $(BENCH_GUEST)
 
@@ -73,11 +73,11 @@ bench-wasm: deps
 	fi
 
 bench-count: deps ## Host instructions for each of the guest's, by Valgrind: repeatable to 0.1 %
-	cargo build --release -p env86-benches
+	cargo build --release -p env86-benches --bin count
 	@$(TARGET)/release/count
 
 bench-footprint: image ## Time to start, memory at a prompt, size of the program
-	cargo build --release -p env86-benches
+	cargo build --release -p env86-benches --bin footprint
 	@$(TARGET)/release/footprint $(ENV86) $(IMAGE)
 
 bench-image: image ## Times the boot of the demo image and programs in it

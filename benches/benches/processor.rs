@@ -1,6 +1,9 @@
 //! How long the processor takes for each of its small guests: `cargo bench -p env86-benches`, or with
 //! a part of a name behind `--` only those.
 
+// Criterion's macros make functions, and give them no documentation.
+#![allow(missing_docs)]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use env86_benches::kernels::{Bench, KERNELS};
 

@@ -4,12 +4,12 @@
 //! names are paths and do not change, so that figures of years can be compared.
 
 use env86_devices::pc::{ManualClock, Seeded};
-use env86_devices::{Config, Pc};
-use env86_emu::state::TableRegister;
+use env86_devices::{Config, Event, Machine};
+use env86_emu::state::{FpuState, TableRegister};
 use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Memory, Segment, Width};
 
 /// Bytes of RAM, all of it mapped where it is but for the last page.
-const MEMORY: u32 = 16 << 20;
+const MEMORY: u32 = 32 << 20;
 /// Where things are.
 const IDT: u32 = 0;
 const GDT: u32 = 0x800;
@@ -105,16 +105,16 @@ pub const KERNELS: &[Kernel] = &[
     kernel("memory/load/unaligned", &[], &[0x8b, 0x46, 1, 0x8b, 0x5e, 0x3e]),
     // add esi, ffeh / mov eax, [esi]
     kernel("memory/load/page-crossing", &[0x81, 0xc6, 0xfe, 0x0f, 0, 0], &[0x8b, 0x06]),
-    // Two pages that want the same TLB entry: mov eax, [esi]; mov ebx, [esi+400000h]
-    kernel("memory/load/tlb-miss", &[], &[0x8b, 0x06, 0x8b, 0x9e, 0, 0, 0x40, 0]),
+    // Two pages that want the same TLB entry: mov eax, [esi]; mov ebx, [esi+1000000h]
+    kernel("memory/load/tlb-miss", &[], &[0x8b, 0x06, 0x8b, 0x9e, 0, 0, 0, 1]),
     // mov [edi], eax; mov [edi+4], ebx; mov [edi+9], al
     kernel("memory/store/aligned", &[], &[0x89, 0x07, 0x89, 0x5f, 4, 0x88, 0x47, 9]),
     // mov [edi+1], eax; mov [edi+3eh], ebx
     kernel("memory/store/unaligned", &[], &[0x89, 0x47, 1, 0x89, 0x5f, 0x3e]),
     // add edi, ffeh / mov [edi], eax
     kernel("memory/store/page-crossing", &[0x81, 0xc7, 0xfe, 0x0f, 0, 0], &[0x89, 0x07]),
-    // mov [edi], eax; mov [edi+400000h], ebx
-    kernel("memory/store/tlb-miss", &[], &[0x89, 0x07, 0x89, 0x9f, 0, 0, 0x40, 0]),
+    // mov [edi], eax; mov [edi+1000000h], ebx
+    kernel("memory/store/tlb-miss", &[], &[0x89, 0x07, 0x89, 0x9f, 0, 0, 0, 1]),
     // add [edi], eax; inc dword [edi+4]
     kernel("memory/modify", &[], &[0x01, 0x07, 0xff, 0x47, 4]),
     // push eax; push ebx; pop ebx; pop eax
@@ -132,7 +132,7 @@ pub const KERNELS: &[Kernel] = &[
     // sti / nop
     kernel("interrupt/external", &[0xfb], &[0x90]).on(Board::Interrupting),
     // mov eax, [ABSENT_PAGE]
-    kernel("interrupt/page-fault", &[], &[0xa1, 0, 0xf0, 0xff, 0]),
+    kernel("interrupt/page-fault", &[], &[0xa1, 0, 0xf0, 0xff, 1]),
     // mov eax, cr3; mov cr3, eax
     kernel("system/tlb-flush", &[], &[0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8]),
 
@@ -182,33 +182,49 @@ pub const KERNELS: &[Kernel] = &[
     kernel("sse/move", &[], &[0x66, 0x0f, 0x6f, 0x06, 0x66, 0x0f, 0x7f, 0x07, 0x0f, 0x10, 0x4e, 1]),
 ];
 
-/// A processor that has been given a kernel.
+/// A machine that has been given a kernel.
 pub struct Bench {
     kernel: &'static Kernel,
-    cpu: Cpu,
-    board: Box<dyn Bus>,
+    guest: Guest,
     start: ArchState,
+}
+
+enum Guest {
+    Bare(Box<Cpu>, Pins),
+    Pc(Box<Machine>),
+}
+
+impl Guest {
+    fn cpu(&mut self) -> &mut Cpu {
+        match self {
+            Self::Bare(cpu, _) => cpu,
+            Self::Pc(machine) => &mut machine.cpu,
+        }
+    }
 }
 
 impl Bench {
     /// A machine about to execute `kernel`.
     pub fn new(kernel: &'static Kernel) -> Self {
-        // 16 MiB are within what a PC can have.
+        // 32 MiB are within what a PC can have.
         let mut mem = Memory::new(MEMORY.into()).unwrap_or_else(|e| unreachable!("{e}"));
         tables(&mut mem);
         mem.write(CODE, &code(kernel));
         // One in each of the first words of data; the rest is zero.
         (0..16).for_each(|i| mem.write_u32(DATA + 4 * i, 1));
-        let board: Box<dyn Bus> = match kernel.board {
+        let mut guest = match kernel.board {
             Board::Pc => {
                 let clock = Box::new(ManualClock::default());
-                Box::new(Pc::new(Config::default(), clock, Box::new(Seeded(1))))
+                Guest::Pc(Box::new(Machine::new(mem, Config::default(), clock, Box::new(Seeded(1)))))
             }
-            board => Box::new(Pins { interrupt: board == Board::Interrupting }),
+            board => {
+                let pins = Pins { interrupt: board == Board::Interrupting };
+                Guest::Bare(Box::new(Cpu::new(mem, CpuConfig::default())), pins)
+            }
         };
-        let mut bench = Self { kernel, cpu: Cpu::new(mem, CpuConfig::default()), board, start: start() };
-        bench.cpu.set_state(&bench.start);
-        bench
+        let start = start();
+        guest.cpu().set_state(&start);
+        Self { kernel, guest, start }
     }
 
     /// Executes about so many instructions, and gives how many they were.
@@ -217,12 +233,16 @@ impl Bench {
     /// If the kernel does anything but run on.
     pub fn run(&mut self, instructions: u64) -> u64 {
         if self.kernel.fresh {
-            self.cpu.set_state(&self.start);
+            self.guest.cpu().set_state(&self.start);
         }
-        let before = self.cpu.stats().instructions;
-        let exit = self.cpu.run(&mut *self.board, instructions);
-        assert_eq!(exit, Exit::Budget, "{}: {:x?}", self.kernel.name, self.cpu.state());
-        self.cpu.stats().instructions - before
+        let before = self.guest.cpu().stats().instructions;
+        let runs_on = match &mut self.guest {
+            Guest::Bare(cpu, pins) => cpu.run(pins, instructions) == Exit::Budget,
+            Guest::Pc(machine) => machine.run(instructions) == Event::Budget,
+        };
+        let cpu = self.guest.cpu();
+        assert!(runs_on, "{}: {:x?}", self.kernel.name, cpu.state());
+        cpu.stats().instructions - before
     }
 }
 
@@ -279,6 +299,7 @@ fn start() -> ArchState {
         cr0: CR0,
         cr3: PAGE_DIRECTORY,
         cr4: CR4,
+        fpu: FpuState::default(),
         ..ArchState::default()
     }
 }
@@ -334,7 +355,7 @@ mod tests {
         let stats = |name: &str| {
             let mut bench = Bench::new(KERNELS.iter().find(|k| k.name == name).unwrap());
             bench.run(10_000);
-            bench.cpu.stats()
+            bench.guest.cpu().stats()
         };
         assert!(stats("memory/load/tlb-miss").tlb_misses > 9_000);
         assert!(stats("memory/load/aligned").tlb_misses < 20);
