@@ -3,9 +3,9 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Fuse, Place, Prior, Recovery, by_addr, by_reg};
+use super::lower::{AddrKind, Builder, Fuse, Place, Prior, Recovery, by_addr, by_reg};
 use super::mov::{Load, by_condition};
-use super::operand::{Dest, DstMem, DstReg, Flat, Source, SrcImm, SrcMem, SrcReg};
+use super::operand::{Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
 use crate::cpu::flags::Flags;
 use crate::cpu::regs::Int;
@@ -220,6 +220,7 @@ fn fusable<O: Compare>(b: &mut Builder, i: &Insn, prior: Prior) {
 fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fuse> {
     match i.width(0) {
         1 => fuse_sized::<O, u8>(b, i),
+        2 => fuse_sized::<O, u16>(b, i),
         4 => fuse_registers::<O>(i).or_else(|| fuse_sized::<O, u32>(b, i)),
         _ => None,
     }
@@ -236,13 +237,20 @@ fn fuse_registers<O: Compare>(i: &Insn) -> Option<Fuse> {
 }
 
 fn fuse_sized<O: Compare, T: Int>(b: &Builder, i: &Insn) -> Option<Fuse> {
-    let flat = b.addr_kind(i) == super::lower::AddrKind::Flat;
-    match (i.place(0), i.place(1)) {
-        (Place::Reg(_), Place::Reg(_)) => Some(fuse::<O, T, DstReg, SrcReg>),
-        (Place::Reg(_), Place::Imm) => Some(fuse::<O, T, DstReg, SrcImm>),
-        (Place::Reg(_), Place::Mem) if flat => Some(fuse::<O, T, DstReg, SrcMem<Flat>>),
-        (Place::Mem, Place::Imm) if flat => Some(fuse::<O, T, DstMem<Flat>, SrcImm>),
+    match (i.place(0), i.place(1), b.addr_kind(i)) {
+        (Place::Reg(_), Place::Reg(_), _) => Some(fuse::<O, T, DstReg, SrcReg>),
+        (Place::Reg(_), Place::Imm, _) => Some(fuse::<O, T, DstReg, SrcImm>),
+        (_, _, AddrKind::Flat) => fuse_memory::<O, T, Flat>(i),
+        (_, _, AddrKind::Indexed) => fuse_memory::<O, T, FlatIndexed>(i),
         _ => None,
+    }
+}
+
+fn fuse_memory<O: Compare, T: Int, A: Addr>(i: &Insn) -> Option<Fuse> {
+    match (i.place(0), i.place(1)) {
+        (Place::Reg(_), _) => Some(fuse::<O, T, DstReg, SrcMem<A>>),
+        (_, Place::Reg(_)) => Some(fuse::<O, T, DstMem<A>, SrcReg>),
+        _ => Some(fuse::<O, T, DstMem<A>, SrcImm>),
     }
 }
 
