@@ -181,6 +181,8 @@ pub struct Cpu {
     pub(crate) blocks: Blocks,
     /// Where single instructions are decoded to that are not kept.
     pub(crate) scratch: Vec<Uop>,
+    #[cfg(target_family = "wasm")]
+    pub(crate) hot: crate::isa::hot::Numbers,
     pub(crate) config: CpuConfig,
     pub(crate) stats: Stats,
     /// The board, while [`Cpu::run`] has it.
@@ -239,6 +241,8 @@ impl Cpu {
             mem,
             blocks: Blocks::default(),
             scratch: Vec::new(),
+            #[cfg(target_family = "wasm")]
+            hot: crate::isa::hot::Numbers::new(),
             config,
             stats: Stats::default(),
             bus: None,

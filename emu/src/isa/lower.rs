@@ -128,15 +128,26 @@ pub(crate) use by_octal;
 
 /// Picks the instance of a handler for a general register of 32 bits:
 /// `by_reg!(number, R => expression using R)`.
+#[cfg(not(target_family = "wasm"))]
 macro_rules! by_reg {
     ($n:expr, $R:ident => $e:expr) => {
         $crate::isa::lower::by_octal!($n, NUMBER => { type $R = $crate::isa::operand::R<NUMBER>; $e })
     };
 }
+/// On WebAssembly one for all of them: see [`crate::isa::hot`].
+#[cfg(target_family = "wasm")]
+macro_rules! by_reg {
+    ($n:expr, $R:ident => $e:expr) => {{
+        type $R = $crate::isa::operand::R<{ $crate::isa::operand::ANY }>;
+        let _ = $n;
+        $e
+    }};
+}
 pub(crate) use by_reg;
 
 /// As [`by_addr`], with an instance for each base register:
 /// `by_base!(kind, base, A => expression using A)`.
+#[cfg(not(target_family = "wasm"))]
 macro_rules! by_base {
     ($kind:expr, $base:expr, $A:ident => $e:expr) => {
         $crate::isa::lower::by_base!(@ $kind, $base, $A => $e, 0 1 2 3 4 5 6 7)
@@ -154,6 +165,14 @@ macro_rules! by_base {
             (kind, _) => $crate::isa::lower::by_addr!(kind, $A => $e),
         }
     };
+}
+/// On WebAssembly one for all of them.
+#[cfg(target_family = "wasm")]
+macro_rules! by_base {
+    ($kind:expr, $base:expr, $A:ident => $e:expr) => {{
+        let _: Option<u8> = $base;
+        $crate::isa::lower::by_addr!($kind, $A => $e)
+    }};
 }
 pub(crate) use by_base;
 
@@ -501,7 +520,7 @@ impl Builder<'_> {
 }
 
 /// Execution runs on into the next block.
-struct FallThrough;
+pub(super) struct FallThrough;
 
 impl Op for FallThrough {
     #[inline(always)]

@@ -17,7 +17,7 @@ const _: () = assert!(ENTRIES.is_multiple_of(PAGES_PER_REGION) && 2 * ENTRIES <=
 /// The write tag stays invalid for clean pages and for pages that hold decoded code, so that dirty
 /// bits and self-modifying code cost the fast path nothing.
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(16))]
 pub(crate) struct Entry {
     read: u32,
     write: u32,
