@@ -100,5 +100,6 @@ clean: ## Removes everything that was built
 conformance: deps ## The instruction set against this host's processor, for hours
 	cargo run --release -p env86-conformance -- --cases 100000 --write docs/CONFORMANCE.md
 
-fuzz: deps ## Random code with and without kept blocks, random bytes against another decoder, for an hour
-	cargo run --release -p env86-conformance -- --fuzz 5000
+fuzz: deps ## Random code with and without kept blocks, random bytes against another decoder, an hour each
+	cargo run --release -p env86-conformance -- --fuzz blocks --minutes 60
+	cargo run --release -p env86-conformance -- --fuzz decoder --minutes 60

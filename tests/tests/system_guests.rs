@@ -204,7 +204,7 @@ macro_rules! guests {
     };
 }
 
-guests!(segments gates paging pae tasks v86 real smc debug irq fpu faults);
+guests!(segments gates paging pae tasks v86 real smc debug irq fpu faults mixed);
 
 #[test]
 fn triple() {

@@ -132,7 +132,8 @@ impl Pc {
         let now = self.time_of_access();
         let byte = value as u8;
         match region.target {
-            Target::None => {}
+            // Port 80h, for one, shows how far a start has come.
+            Target::None => tracing::trace!(target: "ports", port, value, "written, and nobody there"),
             Target::Dma => self.dma.write(port, byte),
             Target::Pic => {
                 self.interrupts.pic.write(port, byte);
