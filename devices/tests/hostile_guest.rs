@@ -58,7 +58,7 @@ impl BlobStore for Zeros {
     fn read(&mut self, _blob: &str, _offset: u64, buf: &mut [u8]) -> Result<Fetched, BlobError> {
         self.0 = self.0.wrapping_add(1);
         buf.fill(0);
-        Ok(if self.0 % 5 == 0 { Fetched::Pending } else { Fetched::Ready(buf.len()) })
+        Ok(if self.0.is_multiple_of(5) { Fetched::Pending } else { Fetched::Ready(buf.len()) })
     }
 }
 
@@ -74,7 +74,7 @@ impl Guest {
         let mut files = Filesystem::from_json(INDEX.as_bytes()).unwrap();
         files.memory_limit = FILES_LIMIT;
         let config = Config {
-            acpi: seed % 2 == 0,
+            acpi: seed.is_multiple_of(2),
             uarts: [true; 4],
             virtio_console: true,
             debug_exit: Some(0xf4),
@@ -262,7 +262,7 @@ impl Guest {
         pc.keyboard_input(&bytes);
         pc.with_ps2(|ps2, now| ps2.mouse_move(value as i32, value as i32, 1, now));
         pc.files_arrived(mem);
-        if value % 3 == 0 {
+        if value.is_multiple_of(3) {
             pc.serial_output(port);
             pc.console_output(mem, port);
             pc.debug.take_output();

@@ -202,7 +202,7 @@ impl Event {
     fn into_bytes(self) -> Vec<u8> {
         match self {
             Self::Serial(bytes) | Self::Console(_, bytes) => bytes,
-            Self::Reset | Self::Paused | Self::Resumed => Vec::new(),
+            Self::Reset | Self::Paused | Self::Resumed | Self::ScriptOver => Vec::new(),
         }
     }
 }
