@@ -1,7 +1,7 @@
 //! The machine as a WebAssembly module with nothing around it: `run.mjs` boots a kernel in it under
 //! Node, so that the processor can be timed beside other emulators.
 //!
-//! There is no state but what [`env86_new`] gives: every function takes it. JavaScript puts files
+//! There is no state but what `env86_new` gives: every function takes it. JavaScript puts files
 //! into buffers of the module's memory and reads the serial port's output from there.
 
 #![cfg(target_family = "wasm")]
