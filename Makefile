@@ -9,27 +9,30 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 ENV86 := $(TARGET)/release/env86
 IMAGE := $(TARGET)/images/debian/image
 WASM := wasm32-unknown-unknown
+# What benches/ needs: its guest, and env86 for WebAssembly.
+BENCH_GUEST := $(TARGET)/images/bench
+export ENV86_WASM := $(TARGET)/$(WASM)/release/env86_bench_wasm.wasm
 
 # Where the whole-machine tests look.
 export ENV86_BIN := $(ENV86)
 export ENV86_IMAGE := $(IMAGE)
 export ENV86_IMAGE_ROOT := $(TARGET)/images/debian/root
 export ENV86_PAE_IMAGE := $(TARGET)/images/debian-pae/image
+export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: conformance fuzz judges help demo test image image-pae bench release deps lint wasm clean
+.PHONY: conformance fuzz judges help demo test image image-pae bench release deps lint wasm clean peers bench-wasm bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
-# The blanks are for the serial driver, which may throw away what comes while it looks at its port.
 demo: image ## From nothing to a 32-bit Debian's shell
-	@printf '%16suname -a\n' | $(ENV86) boot $(IMAGE) --ttyS0 --no-console --exit-on 'i686 GNU/Linux'
+	@echo 'uname -a' | $(ENV86) boot $(IMAGE) --ttyS0 --no-console --exit-on 'i686 GNU/Linux'
 	@if [ -t 0 ] && [ -t 1 ]; then $(ENV86) boot $(IMAGE) --ttyS0 --no-console; \
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 
-test: lint wasm image image-pae ## Everything, with real boots of the demo image
+test: lint wasm image image-pae peers ## Everything, with real boots of the demo image
 	cargo test --workspace --no-fail-fast
 
 lint: deps
@@ -43,9 +46,13 @@ wasm: deps
 	[ -d $$std ] || timeout 300 rustup target add $(WASM) || true; \
 	if [ -d $$std ]; then \
 	    set -x; cargo build --target $(WASM) -p env86-emu -p env86-devices -p env86-bios; \
+	    cargo build --release --target $(WASM) -p env86-bench-wasm; \
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
+
+peers: ## The npm package v86, for the tests that exchange states with it
+	@tests/peers/v86/install $(TARGET)/peers/v86
 
 release: deps
 	cargo build --release -p env86
@@ -56,8 +63,31 @@ image: release ## The demo image, in target/images/debian
 image-pae: release
 	@images/debian/build --env86 $(ENV86) --flavour 686-pae $(TARGET)/images/debian-pae
 
-bench: image ## Times the boot of the demo image and programs in it
-	@benches/guest $(ENV86) $(IMAGE)
+bench: image bench-wasm ## Whole guests, beside whatever other emulators are installed
+	cargo build --release -p env86-benches --bin compare
+	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
+	@benches/whole $(TARGET)/release/compare $(ENV86) $(BENCH_GUEST)
+
+bench-wasm: deps
+	@if [ -d $$(rustc --print sysroot)/lib/rustlib/$(WASM) ]; then \
+	    set -x; cargo build --release --target $(WASM) -p env86-bench-wasm; \
+	else \
+	    echo 'warning: no env86-wasm in the comparison, because $(WASM) is not installed' >&2; \
+	fi
+
+bench-count: deps ## Host instructions for each of the guest's, by Valgrind: repeatable to 0.1 %
+	cargo build --release -p env86-benches --bin count
+	@$(TARGET)/release/count
+
+bench-footprint: image ## Time to start, memory at a prompt, size of the program
+	cargo build --release -p env86-benches --bin footprint
+	@$(TARGET)/release/footprint $(ENV86) $(IMAGE)
+
+bench-image: image ## Times the boot of the demo image and programs in it
+	@benches/image $(ENV86) $(IMAGE)
+
+figures: image peers ## What saved states cost, against v86 in turns
+	cargo test -p env86-tests --test figures -- --ignored --nocapture --test-threads 1
 
 deps: ## Installs what building needs and is missing
 	@images/deps.sh

@@ -1,8 +1,8 @@
 //! What firmware has to know of the board, and where it puts the PCI functions.
 
-use env86_emu::Width;
+use env86_emu::{Bus, Memory, Width};
 
-use crate::step::Step;
+use crate::step::{self, Step};
 
 /// The PCI-to-ISA bridge (PIIX3), slot 1: it routes the PCI interrupts.
 pub const ISA_BRIDGE: u8 = 1 << 3;
@@ -17,9 +17,21 @@ pub const SCI_IRQ: u8 = 9;
 /// Where the power management registers are (PM1a event, control, timer).
 pub const PM_BASE: u16 = 0xb000;
 
+const PCI_VENDOR: u8 = 0x00;
 const PCI_COMMAND: u8 = 0x04;
 const PCI_BAR0: u8 = 0x10;
 const PCI_INTERRUPT_LINE: u8 = 0x3c;
+const PCI_INTERRUPT_PIN: u8 = 0x3d;
+/// The vendor of a function that is not there.
+const NO_VENDOR: u32 = 0xffff;
+/// Base address registers of a function.
+const BARS: u8 = 6;
+/// A base address register is for ports; the address is above the low two bits (PCI 2.1, 6.2.5.1).
+const BAR_IO: u32 = 1;
+const BAR_IO_ADDRESS: u32 = 0xfffc;
+/// COM1 to COM4, and their register that keeps what is written (16550A, 8.8).
+const SERIAL_PORTS: [u16; 4] = [0x3f8, 0x2f8, 0x3e8, 0x2e8];
+const SCRATCH: u16 = 7;
 /// Command register: I/O space, memory space, SERR# enable.
 const COMMAND: u32 = 0x103;
 /// I/O BARs are assigned from here.
@@ -59,12 +71,48 @@ pub struct BoardInfo {
     pub functions: Vec<PciFunction>,
 }
 
+impl BoardInfo {
+    /// Looks at a board that was just reset, as firmware does: with IN and OUT.
+    pub fn probe(bus: &mut dyn Bus, mem: &mut Memory) -> Self {
+        let functions: Vec<_> =
+            (0..=u8::MAX).filter_map(|devfn| PciFunction::probe(bus, mem, devfn)).collect();
+        Self {
+            acpi: functions.iter().any(|function| function.devfn == POWER_MANAGEMENT),
+            serial_ports: SERIAL_PORTS.iter().take_while(|&&base| has_uart(bus, mem, base)).count() as u8,
+            functions,
+        }
+    }
+}
+
+/// Whether the scratch register of a serial port is there.
+fn has_uart(bus: &mut dyn Bus, mem: &mut Memory, base: u16) -> bool {
+    [0x55, 0].into_iter().all(|value| {
+        bus.port_write(mem, base + SCRATCH, Width::Byte, value);
+        bus.port_read(mem, base + SCRATCH, Width::Byte) & 0xff == value
+    })
+}
+
 /// The PIRQ line (0 for PIRQA to 3) that a slot's pin (1 for INTA# to 4) is wired to.
 pub fn pirq(slot: u8, pin: u8) -> u8 {
     slot.wrapping_add(pin).wrapping_sub(2) & 3
 }
 
 impl PciFunction {
+    fn probe(bus: &mut dyn Bus, mem: &mut Memory, devfn: u8) -> Option<Self> {
+        if step::read_config(bus, mem, devfn, PCI_VENDOR, Width::Word) == NO_VENDOR {
+            return None;
+        }
+        let interrupt_pin = step::read_config(bus, mem, devfn, PCI_INTERRUPT_PIN, Width::Byte) as u8;
+        let mut io_bars = Vec::new();
+        for index in 0..BARS {
+            let ports = io_ports(bus, mem, devfn, PCI_BAR0 + 4 * index);
+            if ports > 0 {
+                io_bars.push(IoBar { index, ports });
+            }
+        }
+        Some(Self { devfn, interrupt_pin, io_bars })
+    }
+
     /// The ISA interrupt the function's pin ends at, if it has one.
     pub fn interrupt(&self) -> Option<u8> {
         match (self.interrupt_pin, self.devfn) {
@@ -73,6 +121,17 @@ impl PciFunction {
             (pin, devfn) => Some(PIRQ_ROUTING[usize::from(pirq(devfn >> 3, pin))]),
         }
     }
+}
+
+/// The ports that a base address register decodes: those of its address bits that cannot be set are
+/// within them. 0 if it is not there or not for ports.
+fn io_ports(bus: &mut dyn Bus, mem: &mut Memory, devfn: u8, reg: u8) -> u16 {
+    let before = step::read_config(bus, mem, devfn, reg, Width::Dword);
+    step::apply(&[Step::pci(devfn, reg, Width::Dword, u32::MAX)], bus, mem);
+    let after = step::read_config(bus, mem, devfn, reg, Width::Dword);
+    step::apply(&[Step::pci(devfn, reg, Width::Dword, before)], bus, mem);
+    let address = after & BAR_IO_ADDRESS;
+    if after & BAR_IO != 0 && address != 0 { (address as u16).wrapping_neg() } else { 0 }
 }
 
 /// What firmware writes to configuration space: PIRQ routing, base addresses, interrupt lines, then

@@ -99,6 +99,19 @@ pub enum BootError {
         /// The RAM there is, in bytes.
         have: u64,
     },
+    /// It wants to be where the firmware is.
+    #[error(
+        "the {what} wants memory from {start:#x} to {end:#x}, which firmware and devices below 1 MiB have; link it \
+         for 1 MiB or above"
+    )]
+    Reserved {
+        /// What does not fit.
+        what: &'static str,
+        /// The first address.
+        start: u64,
+        /// The address after the last.
+        end: u64,
+    },
     /// The command line does not fit.
     #[error("the command line has {have} bytes and this kernel takes {limit}; shorten it")]
     CommandLine {
@@ -189,6 +202,9 @@ fn fits(what: &'static str, start: u64, end: u64, board: &BoardInfo, mem: &Memor
     let high = start >= 1 << 20 && end <= top;
     if low || high {
         return Ok(());
+    }
+    if start < 1 << 20 {
+        return Err(BootError::Reserved { what, start, end });
     }
     let reserved = u64::from(mem.size()) - top;
     Err(BootError::Memory { what, need: end.max(1 << 20) + reserved, have: mem.size().into() })

@@ -55,6 +55,19 @@ impl Step {
     }
 }
 
+/// Sets the address port to a register of a PCI function, and gives the data port for it.
+fn select(bus: &mut dyn Bus, mem: &mut Memory, devfn: u8, reg: u8) -> u16 {
+    let address = CONFIG_ENABLE | u32::from(devfn) << 8 | u32::from(reg & !3);
+    bus.port_write(mem, CONFIG_ADDRESS, Width::Dword, address);
+    CONFIG_DATA + u16::from(reg & 3)
+}
+
+/// Reads a register of a PCI function on bus 0.
+pub(crate) fn read_config(bus: &mut dyn Bus, mem: &mut Memory, devfn: u8, reg: u8, width: Width) -> u32 {
+    let port = select(bus, mem, devfn, reg);
+    bus.port_read(mem, port, width) & width.mask()
+}
+
 /// Carries out `steps` on a board.
 pub fn apply(steps: &[Step], bus: &mut dyn Bus, mem: &mut Memory) {
     for step in steps {
@@ -64,9 +77,8 @@ pub fn apply(steps: &[Step], bus: &mut dyn Bus, mem: &mut Memory) {
             }
             Step::Out { port, width, value } => bus.port_write(mem, port, width, value),
             Step::PciConfig { devfn, reg, width, value } => {
-                let address = CONFIG_ENABLE | u32::from(devfn) << 8 | u32::from(reg & !3);
-                bus.port_write(mem, CONFIG_ADDRESS, Width::Dword, address);
-                bus.port_write(mem, CONFIG_DATA + u16::from(reg & 3), width, value);
+                let port = select(bus, mem, devfn, reg);
+                bus.port_write(mem, port, width, value);
             }
             Step::Mmio { addr, ref values } => {
                 for (addr, &value) in (addr..).step_by(4).zip(values) {

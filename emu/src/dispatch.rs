@@ -183,6 +183,13 @@ mod flavour {
         cpu.why = why;
     }
 
+    /// Goes on with the uop behind `u`.
+    #[inline(always)]
+    pub(super) unsafe fn next(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+        // SAFETY: as in `go`.
+        unsafe { go(cpu, u.add(1), budget) }
+    }
+
     /// Runs from `entry` until a handler gives control back; the reason is in `cpu.why`.
     pub(crate) unsafe fn run(cpu: &mut Cpu, entry: *const Uop) {
         let budget = cpu.budget;
@@ -208,27 +215,55 @@ mod flavour {
         std::ptr::null()
     }
 
+    /// Goes on with the uop behind `u`, whose handler was given the budget that the processor has.
+    #[inline(always)]
+    pub(super) unsafe fn next(_: &mut Cpu, u: *const Uop, _: i32) -> Ret {
+        // SAFETY: the caller's promise: `u` is not the last uop of its block, so there is another.
+        unsafe {
+            let next = u.add(1);
+            std::hint::assert_unchecked(!next.is_null());
+            next
+        }
+    }
+
+    /// Executes one uop by calling its handler.
+    ///
+    /// # Safety
+    /// `u` is in a live block.
+    #[cfg(not(target_family = "wasm"))]
+    #[inline(always)]
+    unsafe fn run_one(cpu: &mut Cpu, u: *const Uop) -> Ret {
+        // SAFETY: the caller's promise.
+        unsafe { ((*u).run)(cpu, u, cpu.budget) }
+    }
+    /// On WebAssembly a call through a pointer costs as much as what it leads to.
+    #[cfg(target_family = "wasm")]
+    use crate::isa::hot::run_one;
+
     /// Runs from `entry` until a handler gives control back; the reason is in `cpu.why`.
+    #[inline(never)]
     pub(crate) unsafe fn run(cpu: &mut Cpu, entry: *const Uop) {
         let mut u = entry;
         while !u.is_null() {
             // SAFETY: `u` is in a live block: the caller's promise for the first, the handlers'
             // for the others.
-            u = unsafe { ((*u).run)(cpu, u, cpu.budget) };
+            u = unsafe { run_one(cpu, u) };
         }
     }
 }
 
 pub(crate) use flavour::run;
-use flavour::{go, leave};
+use flavour::{go, leave, next};
 
 /// The handler of an [`Op`].
+#[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `quick`.
     unsafe { quick::<O, O>(cpu, u, budget) }
 }
 
 /// The handler of an [`Op`] for particular registers, with the one for any to take the slow path.
+#[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `execute`.
     unsafe { execute::<O, S>(cpu, u, budget) }
@@ -236,6 +271,7 @@ pub(crate) unsafe extern "C" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop
 
 /// The handler of two instructions in a row, in the place of the first one's: one step less for the
 /// host's branch predictor. Each has its own uop still, for faults and for the slow path.
+#[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn pair<A, SlowA, B, SlowB>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
 where
     A: Op,
@@ -259,7 +295,7 @@ unsafe fn execute<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Re
     // returns `Next`.
     unsafe {
         match O::exec::<false>(cpu, &*u) {
-            Ok(Flow::Next) => go(cpu, u.add(1), budget),
+            Ok(Flow::Next) => next(cpu, u, budget),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
             Ok(Flow::Jump) => jump(cpu, u, budget),
             Ok(Flow::Return) => go_back(cpu, u, budget),
@@ -277,7 +313,7 @@ unsafe extern "C" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> R
     unsafe {
         match O::exec::<true>(cpu, &*u) {
             Ok(Flow::Next) if cpu.attention => after(cpu, u, budget),
-            Ok(Flow::Next) => go(cpu, u.add(1), budget),
+            Ok(Flow::Next) => next(cpu, u, budget),
             Ok(_) if cpu.attention => leave(cpu, budget - cost(u), Why::Attention),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
             Ok(Flow::Jump | Flow::Return) => jump(cpu, u, budget),
@@ -305,7 +341,8 @@ unsafe fn follow(cpu: &mut Cpu, u: *const Uop, budget: i32, slot: usize) -> Ret 
 
 /// As `follow`, but out of line: keeps the two ways of a conditional branch two branches, where
 /// the compiler would otherwise select a pointer and make everything wait for it.
-#[inline(never)]
+#[cfg_attr(not(target_family = "wasm"), inline(never))]
+#[cfg_attr(target_family = "wasm", inline(always))]
 unsafe extern "C" fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; conditional branches have two slots.
     unsafe {
@@ -400,6 +437,7 @@ impl Cpu {
 
 /// A conditional branch: `Op::exec` answers with `Link(1)` for not taken and `Link(2)` for taken,
 /// and leaves `eip` alone. `disp` and `imm` are the distances to the two targets.
+#[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
@@ -426,12 +464,14 @@ pub(crate) trait Fused {
 
 /// The handler of a fused pair, in the place of the first one's. The branch's own uop stays where
 /// it is: it has the distances, and is run by itself if the first needs the slow path.
+#[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn fused<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `decide`.
     unsafe { decide::<F>(cpu, u, budget) }
 }
 
 /// The handler of an instruction and the fused pair behind it.
+#[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn lead_fused<A, SlowA, F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
 where
     A: Op,
@@ -505,7 +545,7 @@ where
     unsafe {
         match invoke::<F>(cpu, &*u) {
             Ok(()) if cpu.attention => after(cpu, u, budget),
-            Ok(()) => go(cpu, u.add(1), budget),
+            Ok(()) => next(cpu, u, budget),
             Err(e) => {
                 cpu.fault = e;
                 fault(cpu, u, budget)
@@ -561,6 +601,7 @@ pub(crate) unsafe extern "C" fn resolve_far(cpu: &mut Cpu, u: *const Uop, budget
 }
 
 /// A link slot to another page: good as long as the page is mapped where it was.
+#[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn far_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; a far link has a destination.
     unsafe {
@@ -582,12 +623,13 @@ pub(crate) unsafe extern "C" fn forward(cpu: &mut Cpu, u: *const Uop, budget: i3
 
 /// First uop of a block that runs over the end of its page: `imm` bytes from the start the next
 /// page begins, and `disp` is the RAM page it must be.
+#[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C" fn guard_page(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         let linear = cpu.linear_eip().wrapping_add((*u).imm);
         if cpu.mapped_page(linear) == Some((*u).disp) {
-            go(cpu, u.add(1), budget)
+            next(cpu, u, budget)
         } else {
             leave(cpu, budget, Why::Lookup)
         }
@@ -599,7 +641,7 @@ pub(crate) unsafe extern "C" fn guard_limit(cpu: &mut Cpu, u: *const Uop, budget
     // SAFETY: as in `step`.
     unsafe {
         if u64::from(cpu.eip) + u64::from((*u).imm) <= cpu.code_end() {
-            go(cpu, u.add(1), budget)
+            next(cpu, u, budget)
         } else {
             leave(cpu, budget, Why::Lookup)
         }

@@ -3,16 +3,16 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Fuse, Place, Prior, Recovery, by_addr, by_reg};
+use super::lower::{AddrKind, Builder, Fuse, Place, Prior, Recovery, by_addr, by_reg};
 use super::mov::{Load, by_condition};
-use super::operand::{Dest, DstMem, DstReg, Flat, Source, SrcImm, SrcMem, SrcReg};
+use super::operand::{Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
 use crate::cpu::flags::Flags;
 use crate::cpu::regs::Int;
 use crate::dispatch::{Flow, Fused, Handler, Op, Step, Stop, Uop, fused, lead_fused, quick};
 
 /// What an instruction computes from two operands.
-trait Alu: 'static {
+pub(super) trait Alu: 'static {
     /// It reads CF.
     const CARRY_IN: bool = false;
     /// The destination is written.
@@ -25,7 +25,7 @@ trait Alu: 'static {
 
 /// What a finished operation's flags can be found from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Inverse {
+pub(super) enum Inverse {
     None,
     /// The result alone.
     Logic,
@@ -68,7 +68,7 @@ fn logic<T: Int, const FLAGS: bool>(f: &mut Flags, r: u32) -> T {
 
 macro_rules! alu {
     ($name:ident, $carry:expr, $writes:expr, $recovery:ident, |$f:ident, $a:ident, $b:ident| $e:expr) => {
-        struct $name;
+        pub(super) struct $name;
         impl Alu for $name {
             const CARRY_IN: bool = $carry;
             const WRITES: bool = $writes;
@@ -98,7 +98,7 @@ alu!(Xor, false, true, Logic, |f, a, b| logic::<T, FLAGS>(f, a.zext() ^ b.zext()
 alu!(Test, false, false, None, |f, a, b| logic::<T, FLAGS>(f, a.zext() & b.zext()));
 
 /// `O` on a destination and a source.
-struct Two<O, T, D, S, const FLAGS: bool>(P<(O, T, D, S)>);
+pub(super) struct Two<O, T, D, S, const FLAGS: bool>(P<(O, T, D, S)>);
 
 impl<O: Alu, T: Int, D: Dest, S: Source, const FLAGS: bool> Op for Two<O, T, D, S, FLAGS> {
     #[inline(always)]
@@ -124,7 +124,7 @@ impl<O: Alu, T: Int, D: Dest, S: Source, const FLAGS: bool> Op for Two<O, T, D, 
 
 /// The condition that a fused comparison is to decide; what it computes from the operands equals
 /// what Jcc would find in the flags.
-trait Compare: Alu {
+pub(super) trait Compare: Alu {
     fn holds<T: Int, const CC: u8>(f: &Flags, a: T, b: T) -> bool;
 }
 
@@ -161,7 +161,7 @@ impl Compare for Test {
 }
 
 /// A comparison and the conditional branch behind it.
-struct CompareBranch<O, T, D, S, const CC: u8>(P<(O, T, D, S)>);
+pub(super) struct CompareBranch<O, T, D, S, const CC: u8>(P<(O, T, D, S)>);
 
 impl<O: Compare, T: Int, D: Dest, S: Source, const CC: u8> Fused for CompareBranch<O, T, D, S, CC> {
     type First = Two<O, T, D::Plain, S::Plain, true>;
@@ -179,7 +179,7 @@ fn fuse<O: Compare, T: Int, D: Dest, S: Source>(condition: u8) -> Handler {
 }
 
 /// An operation on a register and the conditional branch behind it.
-struct OpBranch<O, const CC: u8>(P<O>);
+pub(super) struct OpBranch<O, const CC: u8>(P<O>);
 
 impl<O: Op, const CC: u8> Fused for OpBranch<O, CC> {
     type First = O;
@@ -220,6 +220,7 @@ fn fusable<O: Compare>(b: &mut Builder, i: &Insn, prior: Prior) {
 fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fuse> {
     match i.width(0) {
         1 => fuse_sized::<O, u8>(b, i),
+        2 => fuse_sized::<O, u16>(b, i),
         4 => fuse_registers::<O>(i).or_else(|| fuse_sized::<O, u32>(b, i)),
         _ => None,
     }
@@ -236,13 +237,20 @@ fn fuse_registers<O: Compare>(i: &Insn) -> Option<Fuse> {
 }
 
 fn fuse_sized<O: Compare, T: Int>(b: &Builder, i: &Insn) -> Option<Fuse> {
-    let flat = b.addr_kind(i) == super::lower::AddrKind::Flat;
-    match (i.place(0), i.place(1)) {
-        (Place::Reg(_), Place::Reg(_)) => Some(fuse::<O, T, DstReg, SrcReg>),
-        (Place::Reg(_), Place::Imm) => Some(fuse::<O, T, DstReg, SrcImm>),
-        (Place::Reg(_), Place::Mem) if flat => Some(fuse::<O, T, DstReg, SrcMem<Flat>>),
-        (Place::Mem, Place::Imm) if flat => Some(fuse::<O, T, DstMem<Flat>, SrcImm>),
+    match (i.place(0), i.place(1), b.addr_kind(i)) {
+        (Place::Reg(_), Place::Reg(_), _) => Some(fuse::<O, T, DstReg, SrcReg>),
+        (Place::Reg(_), Place::Imm, _) => Some(fuse::<O, T, DstReg, SrcImm>),
+        (_, _, AddrKind::Flat) => fuse_memory::<O, T, Flat>(i),
+        (_, _, AddrKind::Indexed) => fuse_memory::<O, T, FlatIndexed>(i),
         _ => None,
+    }
+}
+
+fn fuse_memory<O: Compare, T: Int, A: Addr>(i: &Insn) -> Option<Fuse> {
+    match (i.place(0), i.place(1)) {
+        (Place::Reg(_), _) => Some(fuse::<O, T, DstReg, SrcMem<A>>),
+        (_, Place::Reg(_)) => Some(fuse::<O, T, DstMem<A>, SrcReg>),
+        _ => Some(fuse::<O, T, DstMem<A>, SrcImm>),
     }
 }
 
@@ -392,7 +400,7 @@ pub(super) fn test(b: &mut Builder, i: &Insn) {
 }
 
 /// What an instruction computes from one operand.
-trait Unary: 'static {
+pub(super) trait Unary: 'static {
     /// All arithmetic flags are overwritten.
     const ALL_FLAGS: bool;
     /// Some flags are written.
@@ -400,10 +408,10 @@ trait Unary: 'static {
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T) -> T;
 }
 
-struct Inc;
-struct Dec;
+pub(super) struct Inc;
+pub(super) struct Dec;
 struct Neg;
-struct Not;
+pub(super) struct Not;
 
 impl Unary for Inc {
     const ALL_FLAGS: bool = false;
@@ -447,7 +455,7 @@ impl Unary for Not {
     }
 }
 
-struct One<O, T, D, const FLAGS: bool>(P<(O, T, D)>);
+pub(super) struct One<O, T, D, const FLAGS: bool>(P<(O, T, D)>);
 
 impl<O: Unary, T: Int, D: Dest, const FLAGS: bool> Op for One<O, T, D, FLAGS> {
     #[inline(always)]

@@ -14,14 +14,14 @@ use crate::dispatch::{self, Flow, Link, Op, Step, Stop, Uop, pair, step};
 use crate::exception::{Exception, Result};
 
 /// The condition of a conditional branch.
-trait Decide: 'static {
+pub(super) trait Decide: 'static {
     /// Whether it is taken. `&Uop` for the address size of LOOP and JCXZ.
     fn taken(cpu: &Cpu, u: &Uop) -> bool;
     /// What else the instruction does, once it cannot fault any more.
     fn commit(_: &mut Cpu, _: &Uop) {}
 }
 
-struct Condition<const CC: u8>;
+pub(super) struct Condition<const CC: u8>;
 
 impl<const CC: u8> Decide for Condition<CC> {
     #[inline(always)]
@@ -62,7 +62,7 @@ impl Decide for CounterZero {
 }
 
 /// A conditional branch whose targets are linked.
-struct Branch<D>(P<D>);
+pub(super) struct Branch<D>(P<D>);
 
 impl<D: Decide> Op for Branch<D> {
     #[inline(always)]
@@ -137,7 +137,7 @@ pub(super) fn jcxz(b: &mut Builder, i: &Insn) {
 }
 
 /// JMP to a linked target.
-struct Jmp;
+pub(super) struct Jmp;
 
 impl Op for Jmp {
     #[inline(always)]
@@ -169,7 +169,7 @@ pub(super) fn jmp(b: &mut Builder, i: &Insn) {
 }
 
 /// JMP to an address in a register or memory, in a flat code segment.
-struct JmpTo<S>(P<S>);
+pub(super) struct JmpTo<S>(P<S>);
 
 impl<S: Source> Op for JmpTo<S> {
     #[inline(always)]
@@ -205,7 +205,7 @@ pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
 
 /// CALL to a linked target, on a flat stack. In a block that is `KEPT` the slot after next leads to
 /// where the call returns.
-struct Call<const KEPT: bool>;
+pub(super) struct Call<const KEPT: bool>;
 
 impl<const KEPT: bool> Op for Call<KEPT> {
     #[inline(always)]
@@ -263,7 +263,7 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
 }
 
 /// CALL to an address in a register or memory, in a flat code segment, on a flat stack.
-struct CallTo<S, const KEPT: bool>(P<S>);
+pub(super) struct CallTo<S, const KEPT: bool>(P<S>);
 
 impl<S: Source, const KEPT: bool> Op for CallTo<S, KEPT> {
     #[inline(always)]
@@ -307,7 +307,7 @@ pub(super) fn call_indirect(b: &mut Builder, i: &Insn) {
 }
 
 /// RET in a flat code segment, from a flat stack.
-struct Ret;
+pub(super) struct Ret;
 
 impl Op for Ret {
     #[inline(always)]

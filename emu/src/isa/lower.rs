@@ -111,23 +111,43 @@ macro_rules! by_addr {
 }
 pub(crate) use by_addr;
 
-/// Picks the instance of a handler for a general register of 32 bits:
-/// `by_reg!(number, R => expression using R)`.
-macro_rules! by_reg {
-    ($n:expr, $R:ident => $e:expr) => {
-        $crate::isa::lower::by_reg!(@ $n, $R => $e, 0 1 2 3 4 5 6)
+/// Picks the instance of a handler for a number of three bits: `by_octal!(number, N => expression
+/// using N)`.
+macro_rules! by_octal {
+    ($n:expr, $N:ident => $e:expr) => {
+        $crate::isa::lower::by_octal!(@ $n, $N => $e, 0 1 2 3 4 5 6)
     };
-    (@ $n:expr, $R:ident => $e:expr, $($k:literal)*) => {
+    (@ $n:expr, $N:ident => $e:expr, $($k:literal)*) => {
         match $n & 7 {
-            $($k => { type $R = $crate::isa::operand::R<$k>; $e })*
-            _ => { type $R = $crate::isa::operand::R<7>; $e }
+            $($k => { const $N: u8 = $k; $e })*
+            _ => { const $N: u8 = 7; $e }
         }
     };
+}
+pub(crate) use by_octal;
+
+/// Picks the instance of a handler for a general register of 32 bits:
+/// `by_reg!(number, R => expression using R)`.
+#[cfg(not(target_family = "wasm"))]
+macro_rules! by_reg {
+    ($n:expr, $R:ident => $e:expr) => {
+        $crate::isa::lower::by_octal!($n, NUMBER => { type $R = $crate::isa::operand::R<NUMBER>; $e })
+    };
+}
+/// On WebAssembly one for all of them: see [`crate::isa::hot`].
+#[cfg(target_family = "wasm")]
+macro_rules! by_reg {
+    ($n:expr, $R:ident => $e:expr) => {{
+        type $R = $crate::isa::operand::R<{ $crate::isa::operand::ANY }>;
+        let _ = $n;
+        $e
+    }};
 }
 pub(crate) use by_reg;
 
 /// As [`by_addr`], with an instance for each base register:
 /// `by_base!(kind, base, A => expression using A)`.
+#[cfg(not(target_family = "wasm"))]
 macro_rules! by_base {
     ($kind:expr, $base:expr, $A:ident => $e:expr) => {
         $crate::isa::lower::by_base!(@ $kind, $base, $A => $e, 0 1 2 3 4 5 6 7)
@@ -145,6 +165,14 @@ macro_rules! by_base {
             (kind, _) => $crate::isa::lower::by_addr!(kind, $A => $e),
         }
     };
+}
+/// On WebAssembly one for all of them.
+#[cfg(target_family = "wasm")]
+macro_rules! by_base {
+    ($kind:expr, $base:expr, $A:ident => $e:expr) => {{
+        let _: Option<u8> = $base;
+        $crate::isa::lower::by_addr!($kind, $A => $e)
+    }};
 }
 pub(crate) use by_base;
 
@@ -303,7 +331,7 @@ impl Builder<'_> {
     }
 
     /// The last uop may look at and change anything.
-    fn opaque(&mut self) {
+    pub fn opaque(&mut self) {
         let e = self.effect();
         (e.reads, e.leaves, e.writes) = (true, true, 0xff);
     }
@@ -492,7 +520,7 @@ impl Builder<'_> {
 }
 
 /// Execution runs on into the next block.
-struct FallThrough;
+pub(super) struct FallThrough;
 
 impl Op for FallThrough {
     #[inline(always)]

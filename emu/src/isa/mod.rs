@@ -11,6 +11,8 @@ mod branch;
 mod decimal;
 mod flag;
 mod float;
+#[cfg(target_family = "wasm")]
+pub(crate) mod hot;
 mod mov;
 mod muldiv;
 mod operand;

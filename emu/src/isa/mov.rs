@@ -76,7 +76,7 @@ pub(super) fn mov(b: &mut Builder, i: &Insn) {
 }
 
 /// MOVZX and MOVSX from `N` to `W`.
-struct Extend<W, N, D, S, const SIGNED: bool>(P<(W, N, D, S)>);
+pub(super) struct Extend<W, N, D, S, const SIGNED: bool>(P<(W, N, D, S)>);
 
 impl<W: Int, N: Int, D: Dest, S: Source, const SIGNED: bool> Op for Extend<W, N, D, S, SIGNED> {
     #[inline(always)]
@@ -122,7 +122,7 @@ pub(super) fn movsx16(b: &mut Builder, i: &Insn) {
     extend::<u16, true>(b, i);
 }
 
-struct Lea<D, A>(P<(D, A)>);
+pub(super) struct Lea<D, A>(P<(D, A)>);
 
 impl<D: Dest, A: Addr> Op for Lea<D, A> {
     #[inline(always)]
@@ -170,7 +170,7 @@ impl<T: Int, S: Source, const CC: u8> Op for Cmov<T, S, CC> {
 }
 
 /// SETcc.
-struct Set<D, const CC: u8>(P<D>);
+pub(super) struct Set<D, const CC: u8>(P<D>);
 
 impl<D: Dest, const CC: u8> Op for Set<D, CC> {
     #[inline(always)]

@@ -100,7 +100,7 @@ pub(super) fn idiv(b: &mut Builder, i: &Insn) {
 }
 
 /// IMUL with an explicit destination: by `dst` itself, or by the immediate.
-struct Imul<T, S, const IMM: bool, const FLAGS: bool>(P<(T, S)>);
+pub(super) struct Imul<T, S, const IMM: bool, const FLAGS: bool>(P<(T, S)>);
 
 impl<T: Int, S: Source, const IMM: bool, const FLAGS: bool> Op for Imul<T, S, IMM, FLAGS> {
     #[inline(always)]

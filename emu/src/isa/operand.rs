@@ -21,8 +21,10 @@ pub(crate) struct Flat;
 /// `base + index * scale + disp` in a flat segment.
 pub(crate) struct FlatIndexed;
 /// As [`Flat`], the base being general register `N`.
+#[cfg_attr(target_family = "wasm", allow(dead_code))]
 pub(crate) struct Based<const N: u8>;
 /// As [`FlatIndexed`], the base being general register `N`.
+#[cfg_attr(target_family = "wasm", allow(dead_code))]
 pub(crate) struct BasedIndexed<const N: u8>;
 /// Any segment, any address size.
 pub(crate) struct Segmented;
@@ -109,7 +111,20 @@ pub(crate) struct DstMem<A>(std::marker::PhantomData<A>);
 /// General register `N` of 32 bits, as source or destination. Its place is a constant of the handler's
 /// code then: one load less to find it, and processors forward what was stored at a constant offset
 /// without delay.
+///
+/// With [`ANY`] for `N` it is the operand that the uop names.
 pub(crate) struct R<const N: u8>;
+
+/// In place of a register's number: where dispatch costs so much that handlers of each register's own
+/// would bring nothing.
+pub(crate) const ANY: u8 = 8;
+
+impl<const N: u8> R<N> {
+    #[inline(always)]
+    fn place(operand: Reg) -> Reg {
+        if N == ANY { operand } else { Reg::dword(N) }
+    }
+}
 
 impl Source for SrcReg {
     type Plain = Self;
@@ -139,8 +154,8 @@ impl<A: Addr> Source for SrcMem<A> {
 impl<const N: u8> Source for R<N> {
     type Plain = SrcReg;
     #[inline(always)]
-    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Result<T, Stop> {
-        Ok(cpu.regs.get(Reg::dword(N)))
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        Ok(cpu.regs.get(Self::place(u.src)))
     }
 }
 
@@ -171,23 +186,24 @@ impl Dest for DstReg {
 impl<const N: u8> Dest for R<N> {
     type Plain = DstReg;
     #[inline(always)]
-    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Result<T, Stop> {
-        Ok(cpu.regs.get(Reg::dword(N)))
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        Ok(cpu.regs.get(Self::place(u.dst)))
     }
     #[inline(always)]
-    fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, _: &Uop, v: T) -> Result<(), Stop> {
-        cpu.regs.set(Reg::dword(N), v);
+    fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop, v: T) -> Result<(), Stop> {
+        cpu.regs.set(Self::place(u.dst), v);
         Ok(())
     }
     #[inline(always)]
     fn modify<T: Int, const SLOW: bool>(
         cpu: &mut Cpu,
-        _: &Uop,
+        u: &Uop,
         f: impl FnOnce(&mut Cpu, T) -> T,
     ) -> Result<(), Stop> {
-        let old = cpu.regs.get(Reg::dword(N));
+        let place = Self::place(u.dst);
+        let old = cpu.regs.get(place);
         let new = f(cpu, old);
-        cpu.regs.set(Reg::dword(N), new);
+        cpu.regs.set(place, new);
         Ok(())
     }
 }

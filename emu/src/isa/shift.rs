@@ -12,7 +12,7 @@ use crate::dispatch::{Flow, Handler, Op, Step, Uop, quick, step};
 use crate::exception::Result;
 
 /// What a shift computes. The count is not zero and has been masked to five bits.
-trait Shift: 'static {
+pub(super) trait Shift: 'static {
     /// All arithmetic flags are overwritten (rotates touch CF and OF only).
     const ALL_FLAGS: bool;
     /// CF is read.
@@ -20,11 +20,11 @@ trait Shift: 'static {
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T;
 }
 
-struct Shl;
-struct Shr;
-struct Sar;
-struct Rol;
-struct Ror;
+pub(super) struct Shl;
+pub(super) struct Shr;
+pub(super) struct Sar;
+pub(super) struct Rol;
+pub(super) struct Ror;
 struct Rcl;
 struct Rcr;
 
@@ -142,7 +142,7 @@ impl Shift for Rcr {
 }
 
 /// By an immediate that is not zero.
-struct ByImm<O, T, D, const FLAGS: bool>(P<(O, T, D)>);
+pub(super) struct ByImm<O, T, D, const FLAGS: bool>(P<(O, T, D)>);
 
 impl<O: Shift, T: Int, D: Dest, const FLAGS: bool> Op for ByImm<O, T, D, FLAGS> {
     #[inline(always)]
@@ -159,7 +159,7 @@ impl<O: Shift, T: Int, D: Dest, const FLAGS: bool> Op for ByImm<O, T, D, FLAGS> 
 }
 
 /// By CL. A count of zero changes nothing, flags included, but still accesses memory.
-struct ByCl<O, T, D, const FLAGS: bool>(P<(O, T, D)>);
+pub(super) struct ByCl<O, T, D, const FLAGS: bool>(P<(O, T, D)>);
 
 impl<O: Shift, T: Int, D: Dest, const FLAGS: bool> Op for ByCl<O, T, D, FLAGS> {
     #[inline(always)]

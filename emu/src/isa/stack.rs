@@ -15,7 +15,7 @@ use crate::dispatch::{Flow, Op, Step, Uop, pair, quick, step};
 use crate::exception::{Exception, Result};
 
 /// PUSH of 32 bits on a flat stack.
-struct Push<S>(P<S>);
+pub(super) struct Push<S>(P<S>);
 
 impl<S: Source> Op for Push<S> {
     #[inline(always)]
@@ -277,7 +277,7 @@ pub(super) fn leave(b: &mut Builder, i: &Insn) {
 }
 
 /// LEAVE on a flat stack.
-struct Leave;
+pub(super) struct Leave;
 
 impl Op for Leave {
     #[inline(always)]

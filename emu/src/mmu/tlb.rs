@@ -17,7 +17,7 @@ const _: () = assert!(ENTRIES.is_multiple_of(PAGES_PER_REGION) && 2 * ENTRIES <=
 /// The write tag stays invalid for clean pages and for pages that hold decoded code, so that dirty
 /// bits and self-modifying code cost the fast path nothing.
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(16))]
 pub(crate) struct Entry {
     read: u32,
     write: u32,
@@ -118,6 +118,24 @@ impl Tlb {
         let e = self.entry(linear);
         (e.write == linear.wrapping_add(bytes - 1) & PAGE_MASK)
             .then(|| e.addend.wrapping_add(linear as usize))
+    }
+
+    /// `N` bytes at an address that can be read.
+    #[inline(always)]
+    pub fn load<const N: usize>(&self, linear: u32) -> Option<[u8; N]> {
+        let host = self.read(linear, N as u32)?;
+        // SAFETY: a hit says that all bytes are inside one page of RAM, which is not freed or moved
+        // while entries point to it; any bytes are a valid array.
+        Some(unsafe { (host as *const [u8; N]).read() })
+    }
+
+    /// Writes `N` bytes to an address that can be written; says whether it could.
+    #[inline(always)]
+    pub fn store<const N: usize>(&self, linear: u32, bytes: [u8; N]) -> bool {
+        let Some(host) = self.write(linear, N as u32) else { return false };
+        // SAFETY: as in `load`; the write tag says that the page may be written.
+        unsafe { (host as *mut [u8; N]).write(bytes) };
+        true
     }
 
     /// As `read` or `write`, with supervisor privilege whatever is selected.
