@@ -251,6 +251,15 @@ impl Cpu {
         if inside { Ok(linear) } else { Err(error) }
     }
 
+    /// As [`Self::check_segment`] for reading a byte, for which code need only be executable.
+    pub(crate) fn check_segment_to_run(&self, name: u8, offset: u32) -> Result<u32> {
+        let a = &self.seg[name as usize].arch;
+        if a.access & (PRESENT | CODE) == PRESENT | CODE && offset <= a.limit {
+            return Ok(a.base.wrapping_add(offset));
+        }
+        self.check_segment(name, offset, 1, false)
+    }
+
     /// Reads a descriptor; a selector outside its table is an error, #GP(selector) unless the
     /// caller maps it.
     pub(crate) fn descriptor(&mut self, selector: u16) -> Result<Descriptor> {

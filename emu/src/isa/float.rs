@@ -382,7 +382,7 @@ impl simd::Operands for Simd<'_> {
         Ok(())
     }
     fn probe(&mut self) -> Result<()> {
-        let at = self.linear(1, false, false)?;
+        let at = self.cpu.check_segment_to_run(self.u.form & 7, self.cpu.offset(self.u))?;
         self.cpu.probe_read(at, 1)
     }
     fn mxcsr(&self) -> u32 {

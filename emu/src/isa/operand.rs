@@ -29,35 +29,49 @@ pub(crate) struct BasedIndexed<const N: u8>;
 /// Any segment, any address size.
 pub(crate) struct Segmented;
 
+/// An address in a flat segment. One thing is left to be checked, and only an access that crosses
+/// pages can have it: that it does not go on at 0.
+#[inline(always)]
+fn flat<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, at: u32, bytes: u32, write: bool) -> Result<u32, Stop> {
+    if SLOW && at.checked_add(bytes - 1).is_none() {
+        return cpu.check_segment(u.form & 7, at, bytes, write).map_err(|e| cpu.stop(e));
+    }
+    Ok(at)
+}
+
 impl Addr for Flat {
     type Plain = Self;
     #[inline(always)]
-    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, _: u32, _: bool) -> Result<u32, Stop> {
-        Ok(cpu.regs.get::<u32>(u.base).wrapping_add(u.disp))
+    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<u32, Stop> {
+        let at = cpu.regs.get::<u32>(u.base).wrapping_add(u.disp);
+        flat::<SLOW>(cpu, u, at, bytes, write)
     }
 }
 
 impl Addr for FlatIndexed {
     type Plain = Self;
     #[inline(always)]
-    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, _: u32, _: bool) -> Result<u32, Stop> {
-        Ok(cpu.sum(u))
+    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<u32, Stop> {
+        let at = cpu.sum(u);
+        flat::<SLOW>(cpu, u, at, bytes, write)
     }
 }
 
 impl<const N: u8> Addr for Based<N> {
     type Plain = Flat;
     #[inline(always)]
-    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, _: u32, _: bool) -> Result<u32, Stop> {
-        Ok(cpu.regs.r32(N).wrapping_add(u.disp))
+    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<u32, Stop> {
+        let at = cpu.regs.r32(N).wrapping_add(u.disp);
+        flat::<SLOW>(cpu, u, at, bytes, write)
     }
 }
 
 impl<const N: u8> Addr for BasedIndexed<N> {
     type Plain = FlatIndexed;
     #[inline(always)]
-    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, _: u32, _: bool) -> Result<u32, Stop> {
-        Ok(cpu.regs.r32(N).wrapping_add(cpu.scaled_index(u)).wrapping_add(u.disp))
+    fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<u32, Stop> {
+        let at = cpu.regs.r32(N).wrapping_add(cpu.scaled_index(u)).wrapping_add(u.disp);
+        flat::<SLOW>(cpu, u, at, bytes, write)
     }
 }
 

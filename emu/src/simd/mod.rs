@@ -269,7 +269,7 @@ pub trait Operands {
     /// Stores those of the low `size` bytes of `value` to DS:EDI (or DI, or another segment by
     /// prefix) whose bit is set in `mask`. With no bit set nothing need be accessed.
     fn store_masked(&mut self, size: u8, value: u128, mask: u16) -> Result<()>;
-    /// Checks the memory operand as a byte load would (CLFLUSH).
+    /// Checks the memory operand as a byte load would, but for code that cannot be read (CLFLUSH).
     fn probe(&mut self) -> Result<()>;
     /// MXCSR.
     fn mxcsr(&self) -> u32;
