@@ -257,6 +257,42 @@ pub(crate) fn link_slot(far: bool) -> Uop {
     Uop { run: if far { crate::dispatch::resolve_far } else { resolve }, ..filler() }
 }
 
+/// The latest calls: where to they return, and the slots that lead there.
+pub(crate) struct Calls {
+    next: u8,
+    entries: [(u64, *const Link); Self::SIZE],
+}
+
+impl Calls {
+    const SIZE: usize = 16;
+
+    pub fn new() -> Self {
+        Self { next: 0, entries: [(NO_TAG, std::ptr::null()); _] }
+    }
+
+    /// Remembers a call that returns to `linear`, where `slot` of a live block leads.
+    #[inline(always)]
+    pub fn push(&mut self, linear: u32, mode: u32, slot: *const Link) {
+        self.entries[usize::from(self.next) % Self::SIZE] = (key(linear, mode), slot);
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// Takes back the last call; gives its slot if `linear` is where it returns to.
+    #[inline(always)]
+    pub fn pop(&mut self, linear: u32, mode: u32) -> Option<*const Link> {
+        self.next = self.next.wrapping_sub(1);
+        let (tag, slot) = self.entries[usize::from(self.next) % Self::SIZE];
+        (tag == key(linear, mode)).then_some(slot)
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+/// A tag of linear address and mode that no mode has.
+const NO_TAG: u64 = u64::MAX;
+
 /// First uops of blocks by linear address, for jumps whose target is not in the code.
 pub(crate) struct Jumps {
     entries: Vec<Target>,
@@ -264,18 +300,16 @@ pub(crate) struct Jumps {
 
 #[derive(Clone, Copy)]
 struct Target {
-    /// Linear address and mode, or [`Jumps::NONE`].
+    /// Linear address and mode, or [`NO_TAG`].
     tag: u64,
     entry: *const Uop,
 }
 
 impl Jumps {
     const SIZE: usize = 4096;
-    /// A tag that no mode has.
-    const NONE: u64 = u64::MAX;
 
     pub fn new() -> Self {
-        Self { entries: vec![Target { tag: Self::NONE, entry: std::ptr::null() }; Self::SIZE] }
+        Self { entries: vec![Target { tag: NO_TAG, entry: std::ptr::null() }; Self::SIZE] }
     }
 
     #[inline(always)]
@@ -296,6 +330,6 @@ impl Jumps {
     }
 
     pub fn clear(&mut self) {
-        self.entries.fill(Target { tag: Self::NONE, entry: std::ptr::null() });
+        self.entries.fill(Target { tag: NO_TAG, entry: std::ptr::null() });
     }
 }

@@ -128,6 +128,8 @@ pub(crate) enum Flow {
     Link(usize),
     /// To whatever block is at `Cpu::eip`, found through the jump cache.
     Jump,
+    /// Back to the block at `Cpu::eip`, most likely behind the last call.
+    Return,
 }
 
 /// Why an instruction did not complete. Nothing of it has happened.
@@ -222,6 +224,37 @@ use flavour::{go, leave};
 
 /// The handler of an [`Op`].
 pub(crate) unsafe extern "C" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `quick`.
+    unsafe { quick::<O, O>(cpu, u, budget) }
+}
+
+/// The handler of an [`Op`] for particular registers, with the one for any to take the slow path.
+pub(crate) unsafe extern "C" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `execute`.
+    unsafe { execute::<O, S>(cpu, u, budget) }
+}
+
+/// The handler of two instructions in a row, in the place of the first one's: one step less for the
+/// host's branch predictor. Each has its own uop still, for faults and for the slow path.
+pub(crate) unsafe extern "C" fn pair<A, SlowA, B, SlowB>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+where
+    A: Op,
+    SlowA: Op,
+    B: Op,
+    SlowB: Op,
+{
+    // SAFETY: as in `execute`; lowering pairs only with a uop that is next.
+    unsafe {
+        match A::exec::<false>(cpu, &*u) {
+            Ok(_) => execute::<B, SlowB>(cpu, u.add(1), budget),
+            Err(Stop::Slow) => slow::<SlowA>(cpu, u, budget),
+            Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn execute<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: dispatch only passes uops of live blocks, and a block ends in a uop that never
     // returns `Next`.
     unsafe {
@@ -229,7 +262,8 @@ pub(crate) unsafe extern "C" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget
             Ok(Flow::Next) => go(cpu, u.add(1), budget),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
             Ok(Flow::Jump) => jump(cpu, u, budget),
-            Err(Stop::Slow) => slow::<O>(cpu, u, budget),
+            Ok(Flow::Return) => go_back(cpu, u, budget),
+            Err(Stop::Slow) => slow::<S>(cpu, u, budget),
             Err(Stop::Fault) => fault(cpu, u, budget),
         }
     }
@@ -246,7 +280,7 @@ unsafe extern "C" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> R
             Ok(Flow::Next) => go(cpu, u.add(1), budget),
             Ok(_) if cpu.attention => leave(cpu, budget - cost(u), Why::Attention),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
-            Ok(Flow::Jump) => jump(cpu, u, budget),
+            Ok(Flow::Jump | Flow::Return) => jump(cpu, u, budget),
             Err(_) => fault(cpu, u, budget),
         }
     }
@@ -277,6 +311,24 @@ unsafe extern "C" fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
     unsafe {
         cpu.eip = cpu.eip.wrapping_add((*u).imm);
         follow(cpu, u, budget, 2)
+    }
+}
+
+/// To the block behind the last call, if that is where `eip` is.
+#[inline(always)]
+unsafe fn go_back(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; the calls hold slots of live blocks, and a slot's destination is one.
+    unsafe {
+        let Some(slot) = cpu.calls.pop(cpu.linear_eip(), cpu.mode) else { return jump(cpu, u, budget) };
+        let budget = budget - cost(u);
+        let dest = (*slot).dest;
+        if budget < 0 {
+            leave(cpu, budget, Why::Budget)
+        } else if !dest.is_null() && cpu.is_mapped(dest) {
+            go(cpu, dest, budget)
+        } else {
+            resolve_far(cpu, slot.cast(), budget)
+        }
     }
 }
 
@@ -364,25 +416,50 @@ pub(crate) unsafe extern "C" fn branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budg
 }
 
 /// An instruction that sets flags with the conditional branch behind it.
-pub(crate) trait Fused: Op {
-    /// Executes the first of the two as [`Op::exec`] does without `SLOW`, flags included, and says
-    /// whether the condition holds.
+pub(crate) trait Fused {
+    /// The first of the two alone, for the slow path.
+    type First: Op;
+    /// Executes it as [`Op::exec`] does without `SLOW`, flags included, and says whether the
+    /// condition holds.
     fn test(cpu: &mut Cpu, u: &Uop) -> Result<bool, Stop>;
 }
 
 /// The handler of a fused pair, in the place of the first one's. The branch's own uop stays where
 /// it is: it has the distances, and is run by itself if the first needs the slow path.
-pub(crate) unsafe extern "C" fn fused<O: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C" fn fused<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `decide`.
+    unsafe { decide::<F>(cpu, u, budget) }
+}
+
+/// The handler of an instruction and the fused pair behind it.
+pub(crate) unsafe extern "C" fn lead_fused<A, SlowA, F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+where
+    A: Op,
+    SlowA: Op,
+    F: Fused,
+{
+    // SAFETY: as in `pair` and `decide`.
+    unsafe {
+        match A::exec::<false>(cpu, &*u) {
+            Ok(_) => decide::<F>(cpu, u.add(1), budget),
+            Err(Stop::Slow) => slow::<SlowA>(cpu, u, budget),
+            Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn decide<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; lowering fuses only with a branch that is next.
     unsafe {
         let branch = u.add(1);
-        match O::test(cpu, &*u) {
+        match F::test(cpu, &*u) {
             Ok(true) => follow_taken(cpu, branch, budget),
             Ok(false) => {
                 cpu.eip = cpu.eip.wrapping_add((*branch).disp);
                 follow(cpu, branch, budget, 1)
             }
-            Err(_) => slow::<O>(cpu, u, budget),
+            Err(_) => slow::<F::First>(cpu, u, budget),
         }
     }
 }

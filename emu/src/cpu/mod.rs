@@ -18,7 +18,7 @@ mod tests;
 
 use std::ptr::NonNull;
 
-use crate::blocks::{Blocks, Jumps};
+use crate::blocks::{Blocks, Calls, Jumps};
 use crate::bus::{Bus, Width};
 use crate::dispatch::{Link, Uop, Why};
 use crate::fpu::Fpu;
@@ -134,6 +134,7 @@ pub struct Cpu {
     pub(crate) cpl: u8,
     pub(crate) seg: [Seg; 6],
     pub(crate) jumps: Jumps,
+    pub(crate) calls: Calls,
 
     pub(crate) budget: i32,
     pub(crate) why: Why,
@@ -183,7 +184,7 @@ pub struct Cpu {
 }
 
 // SAFETY: the raw pointers in `Cpu` are `bus`, which is `None` outside `run`, and pointers into
-// memory that the `Cpu` owns (uops in `blocks`, held by `jumps`, `exit_link` and by uops
+// memory that the `Cpu` owns (uops in `blocks`, held by `jumps`, `calls`, `exit_link` and by uops
 // themselves); they move with it.
 unsafe impl Send for Cpu {}
 
@@ -200,6 +201,7 @@ impl Cpu {
             cpl: 0,
             seg: [Seg::default(); 6],
             jumps: Jumps::new(),
+            calls: Calls::new(),
             budget: 0,
             why: Why::Lookup,
             exit_link: std::ptr::null_mut(),
@@ -367,6 +369,7 @@ impl Cpu {
             self.mem.set_code(page, false);
         }
         self.jumps.clear();
+        self.calls.clear();
         self.exit_link = std::ptr::null_mut();
     }
 

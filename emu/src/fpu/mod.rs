@@ -197,8 +197,23 @@ impl Fpu {
     /// it was.
     #[inline]
     pub fn execute<M: Operands>(&mut self, insn: &Insn, m: &mut M) -> Result<Outcome> {
+        if insn.modrm < 0xc0 {
+            self.execute_form::<M, true>(insn, m)
+        } else {
+            self.execute_form::<M, false>(insn, m)
+        }
+    }
+
+    /// As [`Fpu::execute`], for a caller that knows whether the operand is in `MEMORY`. All of it is
+    /// inlined, so that little is left where the instruction is known.
+    #[inline(always)]
+    pub(crate) fn execute_form<M: Operands, const MEMORY: bool>(
+        &mut self,
+        insn: &Insn,
+        m: &mut M,
+    ) -> Result<Outcome> {
         let was_pending = self.pending();
-        let kind = if insn.modrm < 0xc0 {
+        let kind = if MEMORY {
             let kind = self.execute_memory(insn, m)?;
             if kind == Kind::Operation {
                 (self.ds, self.dp) = (insn.ds, insn.dp);
@@ -215,6 +230,7 @@ impl Fpu {
     }
 
     /// Instructions with a memory operand: opcode by ModR/M's reg field.
+    #[inline(always)]
     fn execute_memory<M: Operands>(&mut self, insn: &Insn, m: &mut M) -> Result<Kind> {
         let mut cx = self.context();
         match (insn.opcode & 7, insn.modrm >> 3 & 7) {
@@ -359,6 +375,7 @@ impl Fpu {
     }
 
     /// Instructions with register operands.
+    #[inline(always)]
     fn execute_register<M: Operands>(&mut self, insn: &Insn, m: &mut M) -> Result<Kind> {
         let i = insn.modrm & 7;
         match (insn.opcode & 7, insn.modrm >> 3 & 7) {
@@ -411,6 +428,7 @@ impl Fpu {
     }
 
     /// Control instructions without a memory operand.
+    #[inline(always)]
     fn control_register<M: Operands>(&mut self, insn: &Insn, m: &mut M) -> Result<Kind> {
         match (insn.opcode, insn.modrm) {
             // FNENI, FNDISI and FNSETPM meant something to the 8087 and the 287.
@@ -429,6 +447,7 @@ impl Fpu {
     }
 
     /// FNINIT; the registers keep what they hold.
+    #[inline(never)]
     fn init(&mut self) {
         let (significands, sign_exponents) = (self.significands, self.sign_exponents);
         *self = Self { significands, sign_exponents, ..Self::default() };
@@ -553,6 +572,7 @@ impl Fpu {
         Ok(())
     }
 
+    #[inline(always)]
     fn arith_memory(&mut self, mut cx: Context, op: u8, operand: F80) {
         let underflow = self.check_underflow(&mut cx, &[0]);
         if matches!(op, 2 | 3) {
@@ -573,6 +593,7 @@ impl Fpu {
         self.finish(&cx);
     }
 
+    #[inline(always)]
     fn arith_register(&mut self, op: u8, i: u8, destination: u8, pop: bool) {
         let mut cx = self.context();
         let value = match self.check_underflow(&mut cx, &[0, i]) {
@@ -588,6 +609,7 @@ impl Fpu {
         self.finish(&cx);
     }
 
+    #[inline(always)]
     fn compare_register(&mut self, i: u8, quiet: bool, pops: u8) {
         let mut cx = self.context();
         let result = match self.check_underflow(&mut cx, &[0, i]) {
@@ -597,6 +619,7 @@ impl Fpu {
         self.finish_compare(cx, result, pops);
     }
 
+    #[inline(always)]
     fn finish_compare(&mut self, mut cx: Context, result: Comparison, pops: u8) {
         if !cx.blocked() {
             for _ in 0..pops {
@@ -607,6 +630,7 @@ impl Fpu {
         self.finish(&cx);
     }
 
+    #[inline(always)]
     fn compare_to_eflags<M: Operands>(&mut self, m: &mut M, i: u8, quiet: bool, pop: bool) {
         let mut cx = self.context();
         let result = match self.check_underflow_only(&mut cx, &[0, i]) {

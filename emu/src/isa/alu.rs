@@ -3,13 +3,13 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Fuse, Place, Recovery, by_addr};
-use super::mov::by_condition;
-use super::operand::{Dest, DstMem, DstReg, Flat, Source, SrcImm, SrcMem, SrcReg};
+use super::lower::{AddrKind, Builder, Fuse, Place, Prior, Recovery, by_addr, by_reg};
+use super::mov::{Load, by_condition};
+use super::operand::{Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
 use crate::cpu::flags::Flags;
 use crate::cpu::regs::Int;
-use crate::dispatch::{Flow, Fused, Handler, Op, Step, Stop, Uop, fused, step};
+use crate::dispatch::{Flow, Fused, Handler, Op, Step, Stop, Uop, fused, lead_fused, quick};
 
 /// What an instruction computes from two operands.
 trait Alu: 'static {
@@ -163,14 +163,8 @@ impl Compare for Test {
 /// A comparison and the conditional branch behind it.
 struct CompareBranch<O, T, D, S, const CC: u8>(P<(O, T, D, S)>);
 
-impl<O: Compare, T: Int, D: Dest, S: Source, const CC: u8> Op for CompareBranch<O, T, D, S, CC> {
-    #[inline(always)]
-    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
-        Two::<O, T, D, S, true>::exec::<SLOW>(cpu, u)
-    }
-}
-
 impl<O: Compare, T: Int, D: Dest, S: Source, const CC: u8> Fused for CompareBranch<O, T, D, S, CC> {
+    type First = Two<O, T, D::Plain, S::Plain, true>;
     #[inline(always)]
     fn test(cpu: &mut Cpu, u: &Uop) -> Result<bool, Stop> {
         let b = S::get::<T, false>(cpu, u)?;
@@ -184,28 +178,106 @@ fn fuse<O: Compare, T: Int, D: Dest, S: Source>(condition: u8) -> Handler {
     by_condition!(condition, CC => fused::<CompareBranch<O, T, D, S, CC>>)
 }
 
+/// An operation on a register and the conditional branch behind it.
+struct OpBranch<O, const CC: u8>(P<O>);
+
+impl<O: Op, const CC: u8> Fused for OpBranch<O, CC> {
+    type First = O;
+    #[inline(always)]
+    fn test(cpu: &mut Cpu, u: &Uop) -> Result<bool, Stop> {
+        O::exec::<false>(cpu, u)?;
+        Ok(cpu.flags.condition(CC))
+    }
+}
+
+fn fuse_op<O: Op>(condition: u8) -> Handler {
+    by_condition!(condition, CC => fused::<OpBranch<O, CC>>)
+}
+
+fn fuse_loaded<O: Compare, D: Dest + Source, S: Source>(condition: u8) -> Handler {
+    by_condition!(condition, CC => {
+        lead_fused::<Load<D>, Load<DstReg>, CompareBranch<O, u32, D, S, CC>>
+    })
+}
+
+/// Offers a comparison to the branch that may come next, together with the load of what is compared.
+fn fusable<O: Compare>(b: &mut Builder, i: &Insn, prior: Prior) {
+    let Some(fuse) = fuse_of::<O>(b, i) else { return };
+    let loaded: Option<Fuse> = match (prior, i.place(0), i.place(1)) {
+        _ if i.width(0) != 4 => None,
+        (Prior::Load(r), Place::Reg(d), Place::Reg(s)) if r == d && r == s => {
+            Some(by_reg!(d, D => fuse_loaded::<O, D, D>))
+        }
+        (Prior::Load(r), Place::Reg(d), Place::Imm) if r == d => {
+            Some(by_reg!(d, D => fuse_loaded::<O, D, SrcImm>))
+        }
+        _ => None,
+    };
+    b.offer(Prior::Compare { fuse, loaded });
+}
+
 /// How to fuse a comparison with these operands, if there is a handler for them.
 fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fuse> {
     match i.width(0) {
         1 => fuse_sized::<O, u8>(b, i),
-        4 => fuse_sized::<O, u32>(b, i),
+        2 => fuse_sized::<O, u16>(b, i),
+        4 => fuse_registers::<O>(i).or_else(|| fuse_sized::<O, u32>(b, i)),
+        _ => None,
+    }
+}
+
+/// Comparisons of 32-bit registers, by far the commonest.
+fn fuse_registers<O: Compare>(i: &Insn) -> Option<Fuse> {
+    match (i.place(0), i.place(1)) {
+        (Place::Reg(d), Place::Reg(s)) if d == s => Some(by_reg!(d, D => fuse::<O, u32, D, D>)),
+        (Place::Reg(d), Place::Reg(_)) => Some(by_reg!(d, D => fuse::<O, u32, D, SrcReg>)),
+        (Place::Reg(d), Place::Imm) => Some(by_reg!(d, D => fuse::<O, u32, D, SrcImm>)),
         _ => None,
     }
 }
 
 fn fuse_sized<O: Compare, T: Int>(b: &Builder, i: &Insn) -> Option<Fuse> {
-    let flat = b.addr_kind(i) == super::lower::AddrKind::Flat;
-    match (i.place(0), i.place(1)) {
-        (Place::Reg(_), Place::Reg(_)) => Some(fuse::<O, T, DstReg, SrcReg>),
-        (Place::Reg(_), Place::Imm) => Some(fuse::<O, T, DstReg, SrcImm>),
-        (Place::Reg(_), Place::Mem) if flat => Some(fuse::<O, T, DstReg, SrcMem<Flat>>),
-        (Place::Mem, Place::Imm) if flat => Some(fuse::<O, T, DstMem<Flat>, SrcImm>),
+    match (i.place(0), i.place(1), b.addr_kind(i)) {
+        (Place::Reg(_), Place::Reg(_), _) => Some(fuse::<O, T, DstReg, SrcReg>),
+        (Place::Reg(_), Place::Imm, _) => Some(fuse::<O, T, DstReg, SrcImm>),
+        (_, _, AddrKind::Flat) => fuse_memory::<O, T, Flat>(i),
+        (_, _, AddrKind::Indexed) => fuse_memory::<O, T, FlatIndexed>(i),
         _ => None,
     }
 }
 
+fn fuse_memory<O: Compare, T: Int, A: Addr>(i: &Insn) -> Option<Fuse> {
+    match (i.place(0), i.place(1)) {
+        (Place::Reg(_), _) => Some(fuse::<O, T, DstReg, SrcMem<A>>),
+        (_, Place::Reg(_)) => Some(fuse::<O, T, DstMem<A>, SrcReg>),
+        _ => Some(fuse::<O, T, DstMem<A>, SrcImm>),
+    }
+}
+
+type Plain<O, T, D, S> = Two<O, T, <D as Dest>::Plain, <S as Source>::Plain, true>;
+
+/// The handlers that set flags and that do not.
 fn pair<O: Alu, T: Int, D: Dest, S: Source>() -> (Handler, Handler) {
-    (step::<Two<O, T, D, S, true>>, step::<Two<O, T, D, S, false>>)
+    (quick::<Two<O, T, D, S, true>, Plain<O, T, D, S>>, quick::<Two<O, T, D, S, false>, Plain<O, T, D, S>>)
+}
+
+/// As [`two`], with handlers of their own for 32-bit registers.
+fn common<O: Alu>(b: &mut Builder, i: &Insn) {
+    let kind = b.addr_kind(i);
+    let (with, without) = match (i.place(0), i.place(1)) {
+        _ if i.width(0) != 4 => return two::<O>(b, i),
+        (Place::Reg(d), Place::Reg(s)) => by_reg!(d, D => by_reg!(s, S => pair::<O, u32, D, S>())),
+        (Place::Reg(d), Place::Imm) => by_reg!(d, D => pair::<O, u32, D, SrcImm>()),
+        (Place::Reg(d), Place::Mem) => by_reg!(d, D => by_addr!(kind, A => pair::<O, u32, D, SrcMem<A>>())),
+        _ => return two::<O>(b, i),
+    };
+    b.emit(i, with);
+    finish::<O>(b, i, without);
+    match (i.place(0), i.place(1)) {
+        (Place::Reg(_), Place::Reg(_)) => b.fusable(Some(fuse_op::<Two<O, u32, DstReg, SrcReg, true>>)),
+        (Place::Reg(_), Place::Imm) => b.fusable(Some(fuse_op::<Two<O, u32, DstReg, SrcImm, true>>)),
+        _ => {}
+    }
 }
 
 fn two_sized<O: Alu, T: Int>(b: &mut Builder, i: &Insn) {
@@ -296,10 +368,10 @@ fn two<O: Alu>(b: &mut Builder, i: &Insn) {
 }
 
 pub(super) fn add(b: &mut Builder, i: &Insn) {
-    two::<Add>(b, i);
+    common::<Add>(b, i);
 }
 pub(super) fn or(b: &mut Builder, i: &Insn) {
-    two::<Or>(b, i);
+    common::<Or>(b, i);
 }
 pub(super) fn adc(b: &mut Builder, i: &Insn) {
     two::<Adc>(b, i);
@@ -308,23 +380,23 @@ pub(super) fn sbb(b: &mut Builder, i: &Insn) {
     two::<Sbb>(b, i);
 }
 pub(super) fn and(b: &mut Builder, i: &Insn) {
-    two::<And>(b, i);
+    common::<And>(b, i);
 }
 pub(super) fn sub(b: &mut Builder, i: &Insn) {
-    two::<Sub>(b, i);
+    common::<Sub>(b, i);
 }
 pub(super) fn xor(b: &mut Builder, i: &Insn) {
-    two::<Xor>(b, i);
+    common::<Xor>(b, i);
 }
 pub(super) fn cmp(b: &mut Builder, i: &Insn) {
+    let prior = b.prior();
     two::<Cmp>(b, i);
-    let fuse = fuse_of::<Cmp>(b, i);
-    b.fusable(fuse);
+    fusable::<Cmp>(b, i, prior);
 }
 pub(super) fn test(b: &mut Builder, i: &Insn) {
+    let prior = b.prior();
     two::<Test>(b, i);
-    let fuse = fuse_of::<Test>(b, i);
-    b.fusable(fuse);
+    fusable::<Test>(b, i, prior);
 }
 
 /// What an instruction computes from one operand.
@@ -399,22 +471,41 @@ impl<O: Unary, T: Int, D: Dest, const FLAGS: bool> Op for One<O, T, D, FLAGS> {
     }
 }
 
+/// The handlers that set flags and that do not.
 fn one_pair<O: Unary, T: Int, D: Dest>() -> (Handler, Handler) {
-    (step::<One<O, T, D, true>>, step::<One<O, T, D, false>>)
+    (
+        quick::<One<O, T, D, true>, One<O, T, D::Plain, true>>,
+        quick::<One<O, T, D, false>, One<O, T, D::Plain, true>>,
+    )
 }
 
 fn one_sized<O: Unary, T: Int>(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
-    let (with, without) = match i.place(0) {
+    let pair = match i.place(0) {
         Place::Mem => by_addr!(kind, A => one_pair::<O, T, DstMem<A>>()),
         _ => one_pair::<O, T, DstReg>(),
     };
+    emit_one::<O>(b, i, pair);
+}
+
+fn emit_one<O: Unary>(b: &mut Builder, i: &Insn, (with, without): (Handler, Handler)) {
     b.emit(i, with);
     if O::FLAGS {
         b.writes_flags(O::ALL_FLAGS, Some(without));
     }
     if i.mem.is_some() {
         b.leaves();
+    }
+}
+
+/// INC and DEC, with handlers of their own for 32-bit registers.
+fn count<O: Unary>(b: &mut Builder, i: &Insn) {
+    match i.place(0) {
+        Place::Reg(d) if i.width(0) == 4 => {
+            emit_one::<O>(b, i, by_reg!(d, D => one_pair::<O, u32, D>()));
+            b.fusable(Some(by_reg!(d, D => fuse_op::<One<O, u32, D, true>>)));
+        }
+        _ => one::<O>(b, i),
     }
 }
 
@@ -427,10 +518,10 @@ fn one<O: Unary>(b: &mut Builder, i: &Insn) {
 }
 
 pub(super) fn inc(b: &mut Builder, i: &Insn) {
-    one::<Inc>(b, i);
+    count::<Inc>(b, i);
 }
 pub(super) fn dec(b: &mut Builder, i: &Insn) {
-    one::<Dec>(b, i);
+    count::<Dec>(b, i);
 }
 pub(super) fn neg(b: &mut Builder, i: &Insn) {
     one::<Neg>(b, i);

@@ -3,13 +3,14 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place};
+use super::lower::{Builder, Place, Prior, by_addr, by_reg};
 use super::mov::by_condition;
-use super::operand::{Segmented, Source, SrcMem, SrcReg};
+use super::operand::{DstReg, Segmented, Source, SrcMem, SrcReg};
+use super::stack::Pop;
 use crate::Cpu;
 use crate::cpu::interrupt::Source as InterruptSource;
 use crate::cpu::regs::{Reg, gpr};
-use crate::dispatch::{self, Flow, Op, Step, Stop, Uop, step};
+use crate::dispatch::{self, Flow, Link, Op, Step, Stop, Uop, pair, step};
 use crate::exception::{Exception, Result};
 
 /// The condition of a conditional branch.
@@ -185,8 +186,12 @@ fn target_operand(cpu: &mut Cpu, u: &Uop) -> Result<u32> {
 
 pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) {
-        let mem = i.place(0) == Place::Mem;
-        let u = b.emit(i, if mem { step::<JmpTo<SrcMem<Segmented>>> } else { step::<JmpTo<SrcReg>> });
+        let kind = b.addr_kind(i);
+        let run = match i.place(0) {
+            Place::Mem => by_addr!(kind, A => step::<JmpTo<SrcMem<A>>>),
+            _ => step::<JmpTo<SrcReg>>,
+        };
+        let u = b.emit(i, run);
         u.src = u.dst;
         b.leaves();
         b.end();
@@ -198,18 +203,35 @@ pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
     });
 }
 
-/// CALL to a linked target, on a flat stack.
-struct Call;
+/// CALL to a linked target, on a flat stack. In a block that is `KEPT` the slot after next leads to
+/// where the call returns.
+struct Call<const KEPT: bool>;
 
-impl Op for Call {
+impl<const KEPT: bool> Op for Call<KEPT> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
-        let esp = cpu.regs.r32(gpr::ESP).wrapping_sub(4);
-        cpu.store::<u32, SLOW>(esp, cpu.eip.wrapping_add(u.disp))?;
-        cpu.regs.set_r32(gpr::ESP, esp);
+        let next = cpu.eip.wrapping_add(u.disp);
+        push_return::<SLOW>(cpu, next)?;
+        if KEPT {
+            cpu.calls.push(next, cpu.mode, slot(u, 2));
+        }
         cpu.eip = cpu.eip.wrapping_add(u.imm);
         Ok(Flow::Link(1))
     }
+}
+
+#[inline(always)]
+fn push_return<const SLOW: bool>(cpu: &mut Cpu, next: u32) -> core::result::Result<(), Stop> {
+    let esp = cpu.regs.r32(gpr::ESP).wrapping_sub(4);
+    cpu.store::<u32, SLOW>(esp, next)?;
+    cpu.regs.set_r32(gpr::ESP, esp);
+    Ok(())
+}
+
+/// The `n`-th link slot behind a uop.
+#[inline(always)]
+fn slot(u: &Uop, n: usize) -> *const Link {
+    (&raw const *u).wrapping_add(n).cast()
 }
 
 fn call_to(cpu: &mut Cpu, u: &Uop, target: u32) -> Result<()> {
@@ -224,10 +246,14 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) && b.flat_stack() {
         let next = b.next_distance();
         let target = next.wrapping_add(i.imm);
-        let u = b.emit(i, step::<Call>);
+        let kept = b.kept();
+        let u = b.emit(i, if kept { step::<Call<true>> } else { step::<Call<false>> });
         (u.disp, u.imm) = (next, target);
         b.leaves();
         b.link(target);
+        if kept {
+            b.link_return();
+        }
         return;
     }
     b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
@@ -237,15 +263,17 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
 }
 
 /// CALL to an address in a register or memory, in a flat code segment, on a flat stack.
-struct CallTo<S>(P<S>);
+struct CallTo<S, const KEPT: bool>(P<S>);
 
-impl<S: Source> Op for CallTo<S> {
+impl<S: Source, const KEPT: bool> Op for CallTo<S, KEPT> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
         let target = S::get::<u32, SLOW>(cpu, u)?;
-        let esp = cpu.regs.r32(gpr::ESP).wrapping_sub(4);
-        cpu.store::<u32, SLOW>(esp, cpu.eip.wrapping_add(u.imm))?;
-        cpu.regs.set_r32(gpr::ESP, esp);
+        let next = cpu.eip.wrapping_add(u.imm);
+        push_return::<SLOW>(cpu, next)?;
+        if KEPT {
+            cpu.calls.push(next, cpu.mode, slot(u, 1));
+        }
         cpu.eip = target;
         Ok(Flow::Jump)
     }
@@ -253,13 +281,23 @@ impl<S: Source> Op for CallTo<S> {
 
 pub(super) fn call_indirect(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) && b.flat_stack() {
-        let mem = i.place(0) == Place::Mem;
+        let (mem, kind) = (i.place(0) == Place::Mem, b.addr_kind(i));
         let next = b.next_distance();
-        let u = b.emit(i, if mem { step::<CallTo<SrcMem<Segmented>>> } else { step::<CallTo<SrcReg>> });
+        let run = match (mem, b.kept()) {
+            (true, true) => by_addr!(kind, A => step::<CallTo<SrcMem<A>, true>>),
+            (true, false) => step::<CallTo<SrcMem<Segmented>, false>>,
+            (false, true) => step::<CallTo<SrcReg, true>>,
+            (false, false) => step::<CallTo<SrcReg, false>>,
+        };
+        let u = b.emit(i, run);
         u.src = u.dst;
         u.imm = next;
         b.leaves();
-        b.end();
+        if b.kept() {
+            b.link_return();
+        } else {
+            b.end();
+        }
         return;
     }
     b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
@@ -277,12 +315,15 @@ impl Op for Ret {
         let esp = cpu.regs.r32(gpr::ESP);
         cpu.eip = cpu.load::<u32, SLOW>(esp)?;
         cpu.regs.set_r32(gpr::ESP, esp.wrapping_add(4).wrapping_add(u.imm));
-        Ok(Flow::Jump)
+        Ok(Flow::Return)
     }
 }
 
 pub(super) fn ret(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) && b.flat_stack() {
+        if let Prior::Pop(n) = b.prior() {
+            b.pair(by_reg!(n, D => pair::<Pop<D>, Pop<DstReg>, Ret, Ret>));
+        }
         b.emit(i, step::<Ret>);
         b.leaves();
         b.end();

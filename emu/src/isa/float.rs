@@ -3,14 +3,16 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, by_addr};
-use super::operand::Addr;
+use super::lower::{AddrKind, Builder, by_addr, by_octal};
+use super::operand::{Addr, Flat, FlatIndexed};
 use crate::Cpu;
-use crate::cpu::regs::gpr;
+use crate::cpu::flags::{self, Flags};
+use crate::cpu::regs::{Reg, RegFile, gpr};
 use crate::cpu::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, SegName};
-use crate::dispatch::{Flow, Handler, Op, Step, Stop, Uop, step};
+use crate::dispatch::{self, Flow, Handler, Op, Step, Stop, Uop, quick, step};
 use crate::exception::{Exception, Result};
 use crate::fpu::{self, Outcome};
+use crate::mmu::tlb::Tlb;
 use crate::mmu::walk::Access;
 use crate::simd::{self, Unit, mxcsr};
 
@@ -75,36 +77,25 @@ impl fpu::Operands for X87<'_> {
         self.cpu.probe_write(at, N as u32)
     }
     fn set_ax(&mut self, value: u16) {
-        self.cpu.regs.set(crate::cpu::regs::Reg::dword(gpr::EAX), value);
+        self.cpu.regs.set(Reg::dword(gpr::EAX), value);
     }
     fn eflags(&self) -> u32 {
         self.cpu.flags.arith()
     }
     fn set_eflags(&mut self, zf: bool, pf: bool, cf: bool) {
-        use crate::cpu::flags::{CF, PF, ZF};
-        let bit = |on: bool, flag: u32| if on { flag } else { 0 };
-        self.cpu.flags.set_arith(bit(zf, ZF) | bit(pf, PF) | bit(cf, CF));
+        set_compared(&mut self.cpu.flags, zf, pf, cf);
     }
 }
 
+#[inline(never)]
 fn x87_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     if cpu.cr0 & (CR0_EM | CR0_TS) != 0 {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
-    let (opcode, modrm) = ((u.imm >> 8) as u8, u.imm as u8);
-    if fpu::is_waiting(opcode, modrm) {
+    let insn = x87_insn(cpu, u);
+    if fpu::is_waiting(insn.opcode, insn.modrm) {
         check_pending(cpu)?;
     }
-    let insn = fpu::Insn {
-        opcode,
-        modrm,
-        op32: !u.op16(),
-        protected: cpu.protected(),
-        cs: cpu.segment(SegName::CS).selector,
-        eip: cpu.this_eip(u),
-        ds: cpu.operand_selector(u),
-        dp: cpu.offset(u),
-    };
     let mut unit = std::mem::take(&mut cpu.fpu);
     let outcome = unit.execute(&insn, &mut X87 { cpu, u });
     cpu.fpu = unit;
@@ -114,8 +105,126 @@ fn x87_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     Ok(())
 }
 
+#[inline(always)]
+fn x87_insn(cpu: &Cpu, u: &Uop) -> fpu::Insn {
+    fpu::Insn {
+        opcode: (u.imm >> 8) as u8,
+        modrm: u.imm as u8,
+        op32: !u.op16(),
+        protected: cpu.protected(),
+        cs: cpu.segment(SegName::CS).selector,
+        eip: cpu.this_eip(u),
+        ds: cpu.operand_selector(u),
+        dp: cpu.offset(u),
+    }
+}
+
+/// What an x87 instruction touches, if the TLB has its operand: anything else is the slow path's.
+struct Near<'a> {
+    tlb: &'a Tlb,
+    regs: &'a mut RegFile,
+    flags: &'a mut Flags,
+    linear: u32,
+}
+
+/// Stands for [`Stop::Slow`] where an exception is asked for; the unit is as it was then.
+const NOT_NEAR: Exception = Exception::DEVICE_NOT_AVAILABLE;
+
+impl fpu::Operands for Near<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&mut self) -> Result<[u8; N]> {
+        self.tlb.load(self.linear).ok_or(NOT_NEAR)
+    }
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, bytes: [u8; N]) -> Result<()> {
+        if self.tlb.store(self.linear, bytes) { Ok(()) } else { Err(NOT_NEAR) }
+    }
+    #[inline(always)]
+    fn probe_store<const N: usize>(&mut self) -> Result<()> {
+        Err(NOT_NEAR)
+    }
+    #[inline(always)]
+    fn set_ax(&mut self, value: u16) {
+        self.regs.set(Reg::dword(gpr::EAX), value);
+    }
+    #[inline(always)]
+    fn eflags(&self) -> u32 {
+        self.flags.arith()
+    }
+    #[inline(always)]
+    fn set_eflags(&mut self, zf: bool, pf: bool, cf: bool) {
+        set_compared(self.flags, zf, pf, cf);
+    }
+}
+
+/// The flags that FCOMI sets; it clears the others.
+fn set_compared(f: &mut Flags, zf: bool, pf: bool, cf: bool) {
+    let bit = |on: bool, flag: u32| if on { flag } else { 0 };
+    f.set_arith(bit(zf, flags::ZF) | bit(pf, flags::PF) | bit(cf, flags::CF));
+}
+
+/// An x87 instruction by its opcode's low three bits and ModR/M's reg field, on registers.
+struct OnStack<const OPCODE: u8, const REG: u8>;
+/// The same with an operand in memory.
+struct OnMemory<A, const OPCODE: u8, const REG: u8>(P<A>);
+
+/// Any x87 instruction, whatever it needs.
+struct AnyX87;
+
+impl Op for AnyX87 {
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        x87_run(cpu, u).map_err(|e| cpu.stop(e))?;
+        Ok(Flow::Next)
+    }
+}
+
+impl<const OPCODE: u8, const REG: u8> Op for OnStack<OPCODE, REG> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        x87_step(cpu, u, 0, near::<OPCODE, REG, false>)
+    }
+}
+
+impl<A: Addr, const OPCODE: u8, const REG: u8> Op for OnMemory<A, OPCODE, REG> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let linear = A::linear::<SLOW>(cpu, u, 1, false)?;
+        x87_step(cpu, u, linear, near::<OPCODE, REG, true>)
+    }
+}
+
+/// The unit is there, nothing is pending, and what will be needs no interrupt (CR0.NE).
+#[inline(always)]
+fn x87_step(cpu: &mut Cpu, u: &Uop, linear: u32, near: fn(&mut Cpu, &Uop, u32) -> bool) -> Step {
+    let ready = cpu.cr0 & (CR0_EM | CR0_TS | CR0_NE) == CR0_NE && !cpu.fpu.pending();
+    if ready && near(cpu, u, linear) { Ok(Flow::Next) } else { Err(Stop::Slow) }
+}
+
+/// Executes the instruction if its operand is near. In a frame of its own, as its locals' addresses
+/// are passed on.
+#[inline(never)]
+fn near<const OPCODE: u8, const REG: u8, const MEMORY: bool>(cpu: &mut Cpu, u: &Uop, linear: u32) -> bool {
+    let mut insn = x87_insn(cpu, u);
+    insn.opcode = 0xd8 + OPCODE;
+    insn.modrm = insn.modrm & !0x38 | REG << 3;
+    let mut m = Near { tlb: &cpu.tlb, regs: &mut cpu.regs, flags: &mut cpu.flags, linear };
+    cpu.fpu.execute_form::<_, MEMORY>(&insn, &mut m).is_ok()
+}
+
 pub(super) fn x87(b: &mut Builder, i: &Insn) {
-    b.call(i, x87_run).imm = u32::from(i.opcode) << 8 | u32::from(i.modrm);
+    let (opcode, reg) = (i.opcode & 7, i.reg());
+    let run = match (i.mem, b.addr_kind(i)) {
+        (None, _) => by_octal!(opcode, OP => by_octal!(reg, REG => quick::<OnStack<OP, REG>, AnyX87>)),
+        (Some(_), AddrKind::Flat) => {
+            by_octal!(opcode, OP => by_octal!(reg, REG => quick::<OnMemory<Flat, OP, REG>, AnyX87>))
+        }
+        (Some(_), AddrKind::Indexed) => {
+            by_octal!(opcode, OP => by_octal!(reg, REG => quick::<OnMemory<FlatIndexed, OP, REG>, AnyX87>))
+        }
+        (Some(_), AddrKind::Segmented) => dispatch::handler_of(x87_run),
+    };
+    b.emit_rm(i, run).imm = u32::from(i.opcode) << 8 | u32::from(i.modrm);
+    b.opaque();
 }
 
 pub(super) fn wait(b: &mut Builder, i: &Insn) {
@@ -313,7 +422,7 @@ fn xmm_operands(u: &Uop) -> (usize, usize) {
 
 /// The common shapes of SSE instructions on whole XMM registers, without the generality of
 /// [`simd::execute`]. The slow path is that of all others.
-macro_rules! quick {
+macro_rules! shape {
     ($name:ident $(<$p:ident>)?, |$cpu:ident, $u:ident| $body:expr) => {
         impl $(<$p: Addr>)? Op for $name $(<$p>)? {
             #[inline(always)]
@@ -344,25 +453,25 @@ struct WideMem<A>(P<A>);
 /// Operations that end in a general register.
 struct ToGpr;
 
-quick!(Copy, |cpu, u| {
+shape!(Copy, |cpu, u| {
     let (reg, rm) = xmm_operands(u);
     cpu.xmm[reg] = cpu.xmm[rm];
 });
-quick!(Wide, |cpu, u| wide(cpu, u, cpu.xmm[xmm_operands(u).1]));
-quick!(Load<A>, |cpu, u| {
+shape!(Wide, |cpu, u| wide(cpu, u, cpu.xmm[xmm_operands(u).1]));
+shape!(Load<A>, |cpu, u| {
     let at = aligned::<A>(cpu, u, false)?;
     cpu.xmm[xmm_operands(u).0] = cpu.load_wide(at)?;
 });
-quick!(Store<A>, |cpu, u| {
+shape!(Store<A>, |cpu, u| {
     let at = aligned::<A>(cpu, u, true)?;
     cpu.store_wide(at, cpu.xmm[xmm_operands(u).0])?;
 });
-quick!(WideMem<A>, |cpu, u| {
+shape!(WideMem<A>, |cpu, u| {
     let at = aligned::<A>(cpu, u, false)?;
     let src = cpu.load_wide(at)?;
     wide(cpu, u, src);
 });
-quick!(ToGpr, |cpu, u| to_gpr(cpu, u));
+shape!(ToGpr, |cpu, u| to_gpr(cpu, u));
 
 /// The address of 16 bytes; alignment, where the row wants it, is the slow path's to complain of.
 #[inline(always)]
@@ -391,7 +500,7 @@ fn to_gpr(cpu: &mut Cpu, u: &Uop) {
 }
 
 /// The quick handler for a row's shape, if it has one.
-fn quick(b: &Builder, i: &Insn, row: &simd::Row) -> Option<Handler> {
+fn whole(b: &Builder, i: &Insn, row: &simd::Row) -> Option<Handler> {
     use simd::{Class, Dest};
     if !matches!(row.op, simd::Op::Wide(_)) {
         return None;
@@ -431,7 +540,7 @@ fn quick(b: &Builder, i: &Insn, row: &simd::Row) -> Option<Handler> {
 pub(super) fn simd(b: &mut Builder, i: &Insn, row: u16) {
     let imm = u32::from(row) << 16 | u32::from(i.modrm) << 8 | (i.imm & 0xff);
     let entry = &simd::TABLE[usize::from(row)];
-    match quick(b, i, entry) {
+    match whole(b, i, entry) {
         Some(run) => {
             b.emit(i, run).imm = imm;
             b.leaves();

@@ -66,6 +66,21 @@ pub(crate) struct Recovery {
 /// Gives the handler that fuses an instruction with a branch on a condition.
 pub(crate) type Fuse = fn(condition: u8) -> Handler;
 
+/// What the last uop offers to the next to be one handler with it.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Prior {
+    #[default]
+    Nothing,
+    /// It sets flags for a conditional branch; so does, with the uop before it, `loaded`.
+    Compare { fuse: Fuse, loaded: Option<Fuse> },
+    /// PUSH of a 32-bit register, on a flat stack.
+    Push(u8),
+    /// POP of a 32-bit register, from a flat stack.
+    Pop(u8),
+    /// MOV from flat memory without an index to a 32-bit register.
+    Load(u8),
+}
+
 /// How a memory operand's address is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AddrKind {
@@ -96,6 +111,52 @@ macro_rules! by_addr {
 }
 pub(crate) use by_addr;
 
+/// Picks the instance of a handler for a number of three bits: `by_octal!(number, N => expression
+/// using N)`.
+macro_rules! by_octal {
+    ($n:expr, $N:ident => $e:expr) => {
+        $crate::isa::lower::by_octal!(@ $n, $N => $e, 0 1 2 3 4 5 6)
+    };
+    (@ $n:expr, $N:ident => $e:expr, $($k:literal)*) => {
+        match $n & 7 {
+            $($k => { const $N: u8 = $k; $e })*
+            _ => { const $N: u8 = 7; $e }
+        }
+    };
+}
+pub(crate) use by_octal;
+
+/// Picks the instance of a handler for a general register of 32 bits:
+/// `by_reg!(number, R => expression using R)`.
+macro_rules! by_reg {
+    ($n:expr, $R:ident => $e:expr) => {
+        $crate::isa::lower::by_octal!($n, NUMBER => { type $R = $crate::isa::operand::R<NUMBER>; $e })
+    };
+}
+pub(crate) use by_reg;
+
+/// As [`by_addr`], with an instance for each base register:
+/// `by_base!(kind, base, A => expression using A)`.
+macro_rules! by_base {
+    ($kind:expr, $base:expr, $A:ident => $e:expr) => {
+        $crate::isa::lower::by_base!(@ $kind, $base, $A => $e, 0 1 2 3 4 5 6 7)
+    };
+    (@ $kind:expr, $base:expr, $A:ident => $e:expr, $($k:literal)*) => {
+        match ($kind, $base) {
+            $(($crate::isa::lower::AddrKind::Flat, Some($k)) => {
+                type $A = $crate::isa::operand::Based<$k>;
+                $e
+            })*
+            $(($crate::isa::lower::AddrKind::Indexed, Some($k)) => {
+                type $A = $crate::isa::operand::BasedIndexed<$k>;
+                $e
+            })*
+            (kind, _) => $crate::isa::lower::by_addr!(kind, $A => $e),
+        }
+    };
+}
+pub(crate) use by_base;
+
 /// A block under construction.
 pub(crate) struct Builder<'a> {
     uops: &'a mut Vec<Uop>,
@@ -111,8 +172,9 @@ pub(crate) struct Builder<'a> {
     page_offset: u32,
     links: usize,
     done: bool,
-    /// The last uop can be fused with a conditional branch.
-    fuse: Option<Fuse>,
+    prior: Prior,
+    /// The block is for one execution, outside the cache.
+    alone: bool,
 }
 
 impl Insn {
@@ -232,7 +294,7 @@ impl Builder<'_> {
     }
 
     fn push(&mut self, u: Uop) -> &mut Uop {
-        self.fuse = None;
+        self.prior = Prior::Nothing;
         self.uops.push(u);
         self.effects.push(Effect::default());
         self.last()
@@ -250,7 +312,7 @@ impl Builder<'_> {
     }
 
     /// The last uop may look at and change anything.
-    fn opaque(&mut self) {
+    pub fn opaque(&mut self) {
         let e = self.effect();
         (e.reads, e.leaves, e.writes) = (true, true, 0xff);
     }
@@ -283,18 +345,38 @@ impl Builder<'_> {
         self.effect().writes |= 1 << n;
     }
 
+    /// What the last uop offered.
+    pub fn prior(&self) -> Prior {
+        self.prior
+    }
+
+    /// What the last uop offers the next.
+    pub fn offer(&mut self, prior: Prior) {
+        self.prior = prior;
+    }
+
     /// The last uop can be fused with a conditional branch, if one comes next.
     pub fn fusable(&mut self, fuse: Option<Fuse>) {
-        self.fuse = fuse;
+        if let Some(fuse) = fuse {
+            self.prior = Prior::Compare { fuse, loaded: None };
+        }
+    }
+
+    /// Runs the last uop, and the one about to be emitted, by one handler.
+    pub fn pair(&mut self, run: Handler) {
+        self.last().run = run;
     }
 
     /// Emits a conditional branch, fused with the uop before it if that can be.
     pub fn emit_branch(&mut self, i: &Insn, run: Handler) -> &mut Uop {
-        let fuse = self.fuse;
+        let prior = self.prior;
         let at = self.uops.len();
         self.emit(i, run);
-        if let Some(fuse) = fuse {
+        if let Prior::Compare { fuse, loaded } = prior {
             self.uops[at - 1].run = fuse(i.condition());
+            if let Some(loaded) = loaded {
+                self.uops[at - 2].run = loaded(i.condition());
+            }
         }
         self.last()
     }
@@ -334,9 +416,23 @@ impl Builder<'_> {
     /// Adds a link slot for a target at a distance from the block's start, and ends the block.
     pub fn link(&mut self, distance: u32) {
         let near = self.page_offset.wrapping_add(distance) < PAGE_SIZE;
-        self.push(link_slot(!near));
+        self.slot(!near);
+    }
+
+    /// Adds a link slot for where a call returns to. Whatever happens in between, it must be checked.
+    pub fn link_return(&mut self) {
+        self.slot(true);
+    }
+
+    fn slot(&mut self, far: bool) {
+        self.push(link_slot(far));
         self.links += 1;
         self.done = true;
+    }
+
+    /// The block stays in the cache, so that pointers into it can be kept.
+    pub fn kept(&self) -> bool {
+        !self.alone
     }
 
     /// Ends the block after an instruction that finds its target itself.
@@ -444,7 +540,8 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
         page_offset,
         links: 0,
         done: false,
-        fuse: None,
+        prior: Prior::Nothing,
+        alone,
     };
     if limited {
         b.push(Uop { run: dispatch::guard_limit, ..filler() });

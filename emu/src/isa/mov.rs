@@ -2,16 +2,18 @@
 
 use std::marker::PhantomData as P;
 
-use super::decode::Insn;
-use super::lower::{Builder, Place, by_addr};
-use super::operand::{Dest, DstMem, DstReg, Segmented, Source, SrcImm, SrcMem, SrcReg};
+use super::decode::{Insn, Mem};
+use super::lower::{AddrKind, Builder, Place, Prior, by_addr, by_base, by_reg};
+use super::operand::{
+    Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
+};
 use crate::Cpu;
 use crate::cpu::SegName;
 use crate::cpu::regs::{Int, Reg, gpr};
-use crate::dispatch::{Flow, Op, Step, Uop, step};
+use crate::dispatch::{Flow, Handler, Op, Step, Uop, quick, step};
 use crate::exception::{Exception, Result};
 
-struct Mov<T, D, S>(P<(T, D, S)>);
+pub(super) struct Mov<T, D, S>(P<(T, D, S)>);
 
 impl<T: Int, D: Dest, S: Source> Op for Mov<T, D, S> {
     #[inline(always)]
@@ -21,6 +23,34 @@ impl<T: Int, D: Dest, S: Source> Op for Mov<T, D, S> {
         Ok(Flow::Next)
     }
 }
+
+fn moves<T: Int, D: Dest, S: Source>() -> Handler {
+    quick::<Mov<T, D, S>, Mov<T, D::Plain, S::Plain>>
+}
+
+/// The commonest instructions of all: handlers for each register.
+fn mov_dword(b: &mut Builder, i: &Insn) {
+    let (kind, base) = (b.addr_kind(i), i.mem.and_then(|m| m.base));
+    let run = match (i.place(0), i.place(1)) {
+        (Place::Reg(d), Place::Reg(s)) => by_reg!(d, D => by_reg!(s, S => moves::<u32, D, S>())),
+        (Place::Reg(d), Place::Imm) => by_reg!(d, D => moves::<u32, D, SrcImm>()),
+        (Place::Reg(d), Place::Mem) => {
+            by_reg!(d, D => by_base!(kind, base, A => moves::<u32, D, SrcMem<A>>()))
+        }
+        (_, Place::Reg(s)) => by_reg!(s, S => by_base!(kind, base, A => moves::<u32, DstMem<A>, S>())),
+        _ => by_base!(kind, base, A => moves::<u32, DstMem<A>, SrcImm>()),
+    };
+    b.emit(i, run);
+    if i.mem.is_some() {
+        b.leaves();
+    }
+    if let (Place::Reg(d), Place::Mem, AddrKind::Flat) = (i.place(0), i.place(1), kind) {
+        b.offer(Prior::Load(d));
+    }
+}
+
+/// The commonest source of what is compared.
+pub(super) type Load<D> = Mov<u32, D, SrcMem<Flat>>;
 
 fn mov_sized<T: Int>(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
@@ -41,30 +71,37 @@ pub(super) fn mov(b: &mut Builder, i: &Insn) {
     match i.width(0) {
         1 => mov_sized::<u8>(b, i),
         2 => mov_sized::<u16>(b, i),
-        _ => mov_sized::<u32>(b, i),
+        _ => mov_dword(b, i),
     }
 }
 
 /// MOVZX and MOVSX from `N` to `W`.
-struct Extend<W, N, S, const SIGNED: bool>(P<(W, N, S)>);
+struct Extend<W, N, D, S, const SIGNED: bool>(P<(W, N, D, S)>);
 
-impl<W: Int, N: Int, S: Source, const SIGNED: bool> Op for Extend<W, N, S, SIGNED> {
+impl<W: Int, N: Int, D: Dest, S: Source, const SIGNED: bool> Op for Extend<W, N, D, S, SIGNED> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
         let v = S::get::<N, SLOW>(cpu, u)?;
         let v = if SIGNED { v.sext() } else { v.zext() };
-        cpu.regs.set(u.dst, W::truncate(v));
+        D::set::<W, SLOW>(cpu, u, W::truncate(v))?;
         Ok(Flow::Next)
     }
 }
 
+fn extends<W: Int, N: Int, D: Dest, S: Source, const SIGNED: bool>() -> Handler {
+    quick::<Extend<W, N, D, S, SIGNED>, Extend<W, N, D::Plain, S::Plain, SIGNED>>
+}
+
 fn extend<N: Int, const SIGNED: bool>(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
+    let d = i.reg();
     let run = match (i.op16, i.place(1)) {
-        (false, Place::Mem) => by_addr!(kind, A => step::<Extend<u32, N, SrcMem<A>, SIGNED>>),
-        (false, _) => step::<Extend<u32, N, SrcReg, SIGNED>>,
-        (true, Place::Mem) => by_addr!(kind, A => step::<Extend<u16, N, SrcMem<A>, SIGNED>>),
-        (true, _) => step::<Extend<u16, N, SrcReg, SIGNED>>,
+        (false, Place::Mem) => {
+            by_reg!(d, D => by_addr!(kind, A => extends::<u32, N, D, SrcMem<A>, SIGNED>()))
+        }
+        (false, _) => by_reg!(d, D => extends::<u32, N, D, SrcReg, SIGNED>()),
+        (true, Place::Mem) => by_addr!(kind, A => extends::<u16, N, DstReg, SrcMem<A>, SIGNED>()),
+        (true, _) => extends::<u16, N, DstReg, SrcReg, SIGNED>(),
     };
     b.emit(i, run);
     if i.mem.is_some() {
@@ -85,13 +122,13 @@ pub(super) fn movsx16(b: &mut Builder, i: &Insn) {
     extend::<u16, true>(b, i);
 }
 
-struct Lea<const INDEXED: bool>;
+struct Lea<D, A>(P<(D, A)>);
 
-impl<const INDEXED: bool> Op for Lea<INDEXED> {
+impl<D: Dest, A: Addr> Op for Lea<D, A> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
-        let v = if INDEXED { cpu.sum(u) } else { cpu.regs.get::<u32>(u.base).wrapping_add(u.disp) };
-        cpu.regs.set(u.dst, v);
+        let v = A::linear::<SLOW>(cpu, u, 1, false)?;
+        D::set::<u32, SLOW>(cpu, u, v)?;
         Ok(Flow::Next)
     }
 }
@@ -107,8 +144,15 @@ pub(super) fn lea(b: &mut Builder, i: &Insn) {
         b.call(i, lea_any);
         return;
     }
-    let indexed = i.mem.is_some_and(|m| m.index.is_some());
-    b.emit(i, if indexed { step::<Lea<true>> } else { step::<Lea<false>> });
+    let d = i.reg();
+    let run = match i.mem {
+        Some(Mem { index: None, base: Some(base), .. }) => {
+            by_reg!(d, D => by_base!(AddrKind::Flat, Some(base), A => step::<Lea<D, A>>))
+        }
+        Some(Mem { index: None, .. }) => by_reg!(d, D => step::<Lea<D, Flat>>),
+        _ => by_reg!(d, D => step::<Lea<D, FlatIndexed>>),
+    };
+    b.emit(i, run);
 }
 
 /// CMOVcc. A memory source is read, and may fault, whatever the condition.

@@ -3,12 +3,12 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place, by_addr};
+use super::lower::{Builder, Place, by_addr, by_reg};
 use super::operand::{Dest, DstMem, DstReg, Segmented};
 use crate::Cpu;
 use crate::cpu::flags::Flags;
 use crate::cpu::regs::{Int, Reg, gpr};
-use crate::dispatch::{Flow, Handler, Op, Step, Uop, step};
+use crate::dispatch::{Flow, Handler, Op, Step, Uop, quick, step};
 use crate::exception::Result;
 
 /// What a shift computes. The count is not zero and has been masked to five bits.
@@ -175,26 +175,31 @@ impl<O: Shift, T: Int, D: Dest, const FLAGS: bool> Op for ByCl<O, T, D, FLAGS> {
 }
 
 fn imm_pair<O: Shift, T: Int, D: Dest>() -> (Handler, Handler) {
-    (step::<ByImm<O, T, D, true>>, step::<ByImm<O, T, D, false>>)
+    (
+        quick::<ByImm<O, T, D, true>, ByImm<O, T, D::Plain, true>>,
+        quick::<ByImm<O, T, D, false>, ByImm<O, T, D::Plain, true>>,
+    )
 }
 
 fn cl_pair<O: Shift, T: Int, D: Dest>() -> (Handler, Handler) {
-    (step::<ByCl<O, T, D, true>>, step::<ByCl<O, T, D, false>>)
+    (step::<ByCl<O, T, D, true>>, quick::<ByCl<O, T, D, false>, ByCl<O, T, D, true>>)
 }
 
-fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn) {
+/// Handlers that set flags and that do not, for a register by number.
+type ByRegister = fn(u8) -> (Handler, Handler);
+
+fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn, by_register: ByRegister) {
     // RCL and RCR read CF, so they are never without flags; keeping both variants is harmless.
     let count = match i.opcode {
         0xc0 | 0xc1 => Some(i.imm & 31),
         0xd0 | 0xd1 => Some(1),
         _ => None,
     };
-    let mem = i.place(0) == Place::Mem;
-    let (with, without) = match (count, mem) {
-        (Some(_), true) => by_addr!(b.addr_kind(i), A => imm_pair::<O, T, DstMem<A>>()),
-        (Some(_), false) => imm_pair::<O, T, DstReg>(),
-        (None, true) => cl_pair::<O, T, DstMem<Segmented>>(),
-        (None, false) => cl_pair::<O, T, DstReg>(),
+    let (with, without) = match (count, i.place(0)) {
+        (Some(_), Place::Reg(n)) => by_register(n),
+        (Some(_), _) => by_addr!(b.addr_kind(i), A => imm_pair::<O, T, DstMem<A>>()),
+        (None, Place::Reg(_)) => cl_pair::<O, T, DstReg>(),
+        (None, _) => cl_pair::<O, T, DstMem<Segmented>>(),
     };
     if count == Some(0) {
         zero_count::<T>(b, i);
@@ -206,7 +211,7 @@ fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn) {
     } else {
         b.writes_flags(O::ALL_FLAGS && count.is_some(), Some(without));
     }
-    if mem {
+    if i.mem.is_some() {
         b.leaves();
     }
 }
@@ -225,26 +230,35 @@ fn zero_count<T: Int>(b: &mut Builder, i: &Insn) {
 
 fn shift<O: Shift>(b: &mut Builder, i: &Insn) {
     match i.width(0) {
-        1 => sized::<O, u8>(b, i),
-        2 => sized::<O, u16>(b, i),
-        _ => sized::<O, u32>(b, i),
+        1 => sized::<O, u8>(b, i, |_| imm_pair::<O, u8, DstReg>()),
+        2 => sized::<O, u16>(b, i, |_| imm_pair::<O, u16, DstReg>()),
+        _ => sized::<O, u32>(b, i, |_| imm_pair::<O, u32, DstReg>()),
+    }
+}
+
+/// As [`shift`], with handlers of their own for 32-bit registers.
+fn common<O: Shift>(b: &mut Builder, i: &Insn) {
+    if i.width(0) == 4 {
+        sized::<O, u32>(b, i, |n| by_reg!(n, D => imm_pair::<O, u32, D>()));
+    } else {
+        shift::<O>(b, i);
     }
 }
 
 pub(super) fn shl(b: &mut Builder, i: &Insn) {
-    shift::<Shl>(b, i);
+    common::<Shl>(b, i);
 }
 pub(super) fn shr(b: &mut Builder, i: &Insn) {
-    shift::<Shr>(b, i);
+    common::<Shr>(b, i);
 }
 pub(super) fn sar(b: &mut Builder, i: &Insn) {
-    shift::<Sar>(b, i);
+    common::<Sar>(b, i);
 }
 pub(super) fn rol(b: &mut Builder, i: &Insn) {
-    shift::<Rol>(b, i);
+    common::<Rol>(b, i);
 }
 pub(super) fn ror(b: &mut Builder, i: &Insn) {
-    shift::<Ror>(b, i);
+    common::<Ror>(b, i);
 }
 pub(super) fn rcl(b: &mut Builder, i: &Insn) {
     shift::<Rcl>(b, i);

@@ -3,15 +3,15 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place};
+use super::lower::{Builder, Place, Prior, by_addr, by_reg};
 use super::mov::load_numbered;
-use super::operand::{Segmented, Source, SrcImm, SrcMem, SrcReg};
+use super::operand::{Dest, DstReg, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
 use crate::blocks::mode;
 use crate::cpu::flags;
 use crate::cpu::regs::{Reg, gpr};
 use crate::cpu::{CR0_PE, SegName};
-use crate::dispatch::{Flow, Op, Step, Uop, step};
+use crate::dispatch::{Flow, Op, Step, Uop, pair, quick, step};
 use crate::exception::{Exception, Result};
 
 /// PUSH of 32 bits on a flat stack.
@@ -29,16 +29,16 @@ impl<S: Source> Op for Push<S> {
 }
 
 /// POP of 32 bits from a flat stack into a register.
-struct Pop;
+pub(super) struct Pop<D>(P<D>);
 
-impl Op for Pop {
+impl<D: Dest> Op for Pop<D> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
         let esp = cpu.regs.r32(gpr::ESP);
         let v = cpu.load::<u32, SLOW>(esp)?;
         // POP ESP ends with the value popped.
         cpu.regs.set_r32(gpr::ESP, esp.wrapping_add(4));
-        cpu.regs.set(u.dst, v);
+        D::set::<u32, SLOW>(cpu, u, v)?;
         Ok(Flow::Next)
     }
 }
@@ -52,15 +52,27 @@ fn push_value(cpu: &mut Cpu, v: u32, wide: bool) -> Result<()> {
 
 pub(super) fn push(b: &mut Builder, i: &Insn) {
     if b.flat_stack() && !i.op16 {
+        let offer = match (b.prior(), i.place(0)) {
+            (Prior::Push(m), Place::Reg(n)) => {
+                b.pair(
+                    by_reg!(m, A => by_reg!(n, B => pair::<Push<A>, Push<SrcReg>, Push<B>, Push<SrcReg>>)),
+                );
+                Prior::Nothing
+            }
+            (_, Place::Reg(n)) => Prior::Push(n),
+            _ => Prior::Nothing,
+        };
+        let kind = b.addr_kind(i);
         let run = match i.place(0) {
-            Place::Mem => step::<Push<SrcMem<Segmented>>>,
+            Place::Mem => by_addr!(kind, A => step::<Push<SrcMem<A>>>),
             Place::Imm => step::<Push<SrcImm>>,
-            Place::Reg(_) => step::<Push<SrcReg>>,
+            Place::Reg(n) => by_reg!(n, S => quick::<Push<S>, Push<SrcReg>>),
         };
         let u = b.emit(i, run);
         u.src = u.dst;
         b.leaves();
         b.writes(gpr::ESP);
+        b.offer(offer);
         return;
     }
     match i.place(0) {
@@ -80,10 +92,20 @@ pub(super) fn push(b: &mut Builder, i: &Insn) {
 }
 
 pub(super) fn pop(b: &mut Builder, i: &Insn) {
-    if b.flat_stack() && !i.op16 && i.mem.is_none() {
-        b.emit(i, step::<Pop>);
+    if b.flat_stack()
+        && !i.op16
+        && let Place::Reg(n) = i.place(0)
+    {
+        let offer = if let Prior::Pop(m) = b.prior() {
+            b.pair(by_reg!(m, A => by_reg!(n, B => pair::<Pop<A>, Pop<DstReg>, Pop<B>, Pop<DstReg>>)));
+            Prior::Nothing
+        } else {
+            Prior::Pop(n)
+        };
+        b.emit(i, by_reg!(n, D => quick::<Pop<D>, Pop<DstReg>>));
         b.leaves();
         b.writes(gpr::ESP);
+        b.offer(offer);
         return;
     }
     let u = b.call(i, |cpu: &mut Cpu, u: &Uop| {

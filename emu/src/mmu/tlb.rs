@@ -3,10 +3,13 @@
 #![allow(unsafe_code)]
 
 /// Entries for each of supervisor and user accesses.
-const ENTRIES: usize = 1024;
+const ENTRIES: usize = 4096;
 /// A tag that no page-aligned address equals.
 const INVALID: u32 = 1;
 const PAGE_MASK: u32 = !0xfff;
+/// Pages in the 4 MiB that a page-directory entry covers. They have entries in a row.
+const PAGES_PER_REGION: usize = 1024;
+const _: () = assert!(ENTRIES.is_multiple_of(PAGES_PER_REGION) && 2 * ENTRIES <= 1 << 16);
 
 /// One page. An access of `n` bytes at `addr` may go ahead at `addr + addend` if the tag for its
 /// kind equals the page of its *last* byte: that one comparison catches a miss and a page crossing.
@@ -47,9 +50,14 @@ pub(crate) struct Tlb {
     /// Supervisor entries, user entries, and as many that never match. Never grows, so it stays
     /// where it is in memory.
     entries: Vec<Entry>,
+    /// The numbers of entries that may not be empty, each once: what is flushed is much less than all.
+    filled: Vec<u16>,
+    /// What `filled` has.
+    listed: Box<Bits>,
     global: Box<Bits>,
     large: Box<Bits>,
-    any_large: bool,
+    /// A bit for each 4 MiB that an entry of a large page may be in.
+    large_regions: Box<[u64; 1024 / 64]>,
     watched: bool,
 }
 
@@ -57,11 +65,11 @@ fn index(linear: u32) -> usize {
     (linear >> 12) as usize % ENTRIES
 }
 
-fn bit(bits: &Bits, i: usize) -> bool {
+fn bit(bits: &[u64], i: usize) -> bool {
     bits[i / 64] >> (i % 64) & 1 != 0
 }
 
-fn set_bit(bits: &mut Bits, i: usize, on: bool) {
+fn set_bit(bits: &mut [u64], i: usize, on: bool) {
     let mask = 1 << (i % 64);
     if on { bits[i / 64] |= mask } else { bits[i / 64] &= !mask }
 }
@@ -73,9 +81,11 @@ impl Tlb {
         Self {
             selected,
             entries,
+            filled: Vec::new(),
+            listed: Box::new([0; _]),
             global: Box::new([0; _]),
             large: Box::new([0; _]),
-            any_large: false,
+            large_regions: Box::new([0; _]),
             watched: false,
         }
     }
@@ -110,6 +120,24 @@ impl Tlb {
             .then(|| e.addend.wrapping_add(linear as usize))
     }
 
+    /// `N` bytes at an address that can be read.
+    #[inline(always)]
+    pub fn load<const N: usize>(&self, linear: u32) -> Option<[u8; N]> {
+        let host = self.read(linear, N as u32)?;
+        // SAFETY: a hit says that all bytes are inside one page of RAM, which is not freed or moved
+        // while entries point to it; any bytes are a valid array.
+        Some(unsafe { (host as *const [u8; N]).read() })
+    }
+
+    /// Writes `N` bytes to an address that can be written; says whether it could.
+    #[inline(always)]
+    pub fn store<const N: usize>(&self, linear: u32, bytes: [u8; N]) -> bool {
+        let Some(host) = self.write(linear, N as u32) else { return false };
+        // SAFETY: as in `load`; the write tag says that the page may be written.
+        unsafe { (host as *mut [u8; N]).write(bytes) };
+        true
+    }
+
     /// As `read` or `write`, with supervisor privilege whatever is selected.
     pub fn system(&self, linear: u32, bytes: u32, write: bool) -> Option<usize> {
         if self.watched {
@@ -123,27 +151,43 @@ impl Tlb {
     pub fn fill(&mut self, f: Fill) {
         let i = usize::from(f.user) * ENTRIES + index(f.linear);
         let page = f.linear & PAGE_MASK;
+        if !bit(&self.listed[..], i) {
+            set_bit(&mut self.listed[..], i, true);
+            self.filled.push(i as u16);
+        }
         self.entries[i] = Entry {
             read: page,
             write: if f.writable { page } else { INVALID },
             addend: f.host.wrapping_sub(page as usize),
         };
-        set_bit(&mut self.global, i, f.global);
-        set_bit(&mut self.large, i, f.large);
-        self.any_large |= f.large;
+        set_bit(&mut self.global[..], i, f.global);
+        set_bit(&mut self.large[..], i, f.large);
+        if f.large {
+            set_bit(&mut self.large_regions[..], (f.linear >> 22) as usize, true);
+        }
     }
 
     pub fn flush_all(&mut self) {
-        self.entries[..2 * ENTRIES].fill(EMPTY);
-        self.any_large = false;
+        self.keep(|_| false);
+        self.large_regions.fill(0);
     }
 
     pub fn flush_non_global(&mut self) {
-        for (i, e) in self.entries[..2 * ENTRIES].iter_mut().enumerate() {
-            if !bit(&self.global, i) {
-                *e = EMPTY;
+        self.keep(|global| global);
+    }
+
+    /// Empties the entries that are not to be kept, which depends on whether they are global.
+    fn keep(&mut self, keep: impl Fn(bool) -> bool) {
+        let Self { entries, filled, listed, global, .. } = self;
+        filled.retain(|&i| {
+            let i = usize::from(i);
+            let kept = entries[i].read != INVALID && keep(bit(&global[..], i));
+            if !kept {
+                entries[i] = EMPTY;
+                set_bit(&mut listed[..], i, false);
             }
-        }
+            kept
+        });
     }
 
     /// Forgets one page, global or not, and all parts of a large page that it may be in.
@@ -154,19 +198,25 @@ impl Tlb {
                 *e = EMPTY;
             }
         }
-        if !self.any_large {
+        let region = linear >> 22;
+        if !bit(&self.large_regions[..], region as usize) {
             return;
         }
-        for (i, e) in self.entries[..2 * ENTRIES].iter_mut().enumerate() {
-            if bit(&self.large, i) && e.read >> 22 == linear >> 22 {
-                *e = EMPTY;
+        for first in [0, ENTRIES] {
+            let first = first + index(region << 22);
+            for i in first..first + PAGES_PER_REGION {
+                let e = &mut self.entries[i];
+                if bit(&self.large[..], i) && e.read >> 22 == region {
+                    *e = EMPTY;
+                }
             }
         }
     }
 
     /// Makes every mapping of a host page read-only: code was decoded from it.
     pub fn protect(&mut self, host: usize) {
-        for e in &mut self.entries[..2 * ENTRIES] {
+        for &i in &self.filled {
+            let e = &mut self.entries[usize::from(i)];
             if e.write != INVALID && e.addend.wrapping_add(e.write as usize) == host {
                 e.write = INVALID;
             }
