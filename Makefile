@@ -22,8 +22,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: conformance fuzz help demo test image image-pae peers release deps lint wasm clean
-.PHONY: bench bench-wasm bench-count bench-footprint bench-image figures
+.PHONY: conformance fuzz judges help demo test image image-pae bench release deps lint wasm clean peers bench-wasm bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -98,8 +97,12 @@ clean: ## Removes everything that was built
 	rm -rf $(TARGET)/images
 
 conformance: deps ## The instruction set against this host's processor, for hours
-	cargo run --release -p env86-conformance -- --cases 100000 --write docs/CONFORMANCE.md
+	cargo run --release -p env86-conformance -- --row 100000 --write docs/CONFORMANCE.md
 
 fuzz: deps ## Random code with and without kept blocks, random bytes against another decoder, an hour each
 	cargo run --release -p env86-conformance -- --fuzz blocks --minutes 60
 	cargo run --release -p env86-conformance -- --fuzz decoder --minutes 60
+
+# What they are and how they are to be configured: tests/judges/run. They are not built here.
+judges: image ## Others' tests of emulators, built before in the directory JUDGES
+	tests/judges/run $(ENV86) $(TARGET)/images/debian/root/boot/vmlinuz-* $(or $(JUDGES),$(error JUDGES names the directory))

@@ -41,14 +41,20 @@ struct X87<'a> {
 impl X87<'_> {
     /// The operand's address after its checks.
     fn linear(&mut self, bytes: usize, write: bool) -> Result<u32> {
+        let user = self.cpu.cpl == 3;
+        // Environments are made of parts: what is wrong with the first comes before the end's limit.
+        let part = if bytes.is_multiple_of(4) { 4 } else { 2 };
+        if bytes > 10 {
+            let at = self.cpu.linear(self.u, part, write)?;
+            self.cpu.check_alignment(at, part, user)?;
+        }
         let at = self.cpu.linear(self.u, bytes as u32, write)?;
         match bytes {
             // An extended real is aligned as its significand is.
-            10 => self.cpu.check_alignment(at, 8, self.cpu.cpl == 3)?,
+            10 => self.cpu.check_alignment(at, 8, user)?,
             // Environments are tried at both ends.
             11.. => {
-                let part = if bytes.is_multiple_of(4) { 4 } else { 2 };
-                self.cpu.probe(at, part, Access { write, user: self.cpu.cpl == 3 })?;
+                self.cpu.probe(at, part, Access { write, user })?;
                 probe_end(self.cpu, self.u, bytes as u32, write)?;
             }
             _ => {}

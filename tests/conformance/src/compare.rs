@@ -1,5 +1,6 @@
 //! What must be equal, and what the manuals leave undefined.
 
+use crate::guest::{SYSTEM, SYSTEM_END};
 use crate::layout::{Image, linear};
 use crate::segments::CODES;
 use crate::state::flag::{AF, ARITH, CF, OF, PF, SF, ZF};
@@ -33,11 +34,17 @@ const TRANSCENDENTAL: [&str; 8] = ["f2xm1", "fyl2x", "fyl2xp1", "fptan", "fpatan
 const APPROXIMATE: [&str; 4] = ["rcpps", "rcpss", "rsqrtps", "rsqrtss"];
 /// C1 of the x87 status word.
 const C1: u16 = 1 << 9;
+/// The overflow exception in it.
+const OE: u16 = 1 << 3;
+/// The exponent of the largest extended real.
+const LARGEST_EXPONENT: u16 = 0x7ffe;
 /// Bit 17 of MXCSR, an AMD control, in its byte.
 const MISALIGNED_SSE: u8 = 2;
 
 /// The page fault error code's instruction-fetch bit, which only systems with NX set.
 const FETCH: u32 = 1 << 4;
+/// The page fault error code's protection bit.
+const PRESENT: u32 = 1;
 const PAGE_FAULT: u8 = 14;
 const ALIGNMENT_CHECK: u8 = 17;
 /// The x87 status word's ES.
@@ -60,6 +67,10 @@ pub fn differences(
         return d;
     }
     let fetch = |end| match end {
+        // The guest's own pages are present, the host's are not.
+        End::Vector(PAGE_FAULT, error, cr2 @ SYSTEM..SYSTEM_END) => {
+            End::Vector(PAGE_FAULT, error & !FETCH & !PRESENT, cr2)
+        }
         End::Vector(PAGE_FAULT, error, cr2) => End::Vector(PAGE_FAULT, error & !FETCH, cr2),
         end => end,
     };
@@ -91,7 +102,9 @@ pub fn differences(
     let (f, g) = (&a.fx, &b.fx);
     word("x87 control", f.control.into(), g.control.into());
     let inexact = TRANSCENDENTAL.contains(&name);
-    let rounded_up = if inexact { C1 } else { 0 };
+    // Next to the largest number one of the two may have overflowed.
+    let overflow = if inexact && f.st.iter().any(|r| r.1 & 0x7fff >= LARGEST_EXPONENT) { OE } else { 0 };
+    let rounded_up = if inexact { C1 | overflow } else { 0 };
     word("x87 status", (f.status & !rounded_up).into(), (g.status & !rounded_up).into());
     word("x87 valid", f.valid.into(), g.valid.into());
     // Without an exception pending AMD's processors do not show the pointers.

@@ -15,7 +15,9 @@ use crate::segments;
 use crate::state::{End, Fx, Outcome, Regs, USER_CS, USER_DS};
 
 /// The system's pages, which user code cannot see: linear and physical.
-const SYSTEM: u32 = 0xffc0_0000;
+pub const SYSTEM: u32 = 0xffc0_0000;
+/// The end of them.
+pub const SYSTEM_END: u32 = SYSTEM + SYSTEM_PAGES * PAGE;
 const SYSTEM_PHYSICAL: u32 = 0x1_0000;
 const SYSTEM_PAGES: u32 = 4;
 // Within the system's pages.

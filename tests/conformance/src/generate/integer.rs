@@ -21,6 +21,8 @@ const SELECTORS: [u16; 20] = [
     USER_DS, USER_DS, USER_DS, USER_CS, USER_CS, 0, 1, 2, 3, 0x28, 0x29, 0x2a, 0x20, 0x08, 0x18, 0x1b, 0x63,
     0x80, 0xfff8, 0xffff,
 ];
+/// Instructions that look at a descriptor. Random selectors would find the host's per-processor data.
+const LOOKS: [&str; 4] = ["lar", "lsl", "verr", "verw"];
 /// The system call gate, which only the host has.
 const LINUX_GATE: u8 = 0x80;
 
@@ -91,7 +93,7 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
             b.bytes.push(0xc0 | reg << 3 | rm);
             if branch {
                 b.regs.gpr[usize::from(rm)] = offset(b);
-            } else if row.operands.contains(&Spec::Sw) {
+            } else if row.operands.contains(&Spec::Sw) || LOOKS.contains(&row.name) {
                 b.regs.gpr[usize::from(rm)] = u32::from(selector(b.rng)) | b.rng.u32() << 16;
             }
         }
@@ -209,6 +211,13 @@ fn contents(b: &mut Builder, row: &Row, at: u32, op16: bool) {
         "jmp" | "call" => bytes.extend_from_slice(&offset(b).to_le_bytes()),
         "mov" if row.operands.contains(&Spec::Sw) && row.operands[0] == Spec::Sw => {
             bytes.extend_from_slice(&selector(b.rng).to_le_bytes());
+        }
+        _ if LOOKS.contains(&row.name) => {
+            let s = selector(b.rng);
+            // Wherever the segment puts it.
+            for base in segments::LDT.iter().map(|e| e.base) {
+                patch(b.image, at.wrapping_add(base), &s.to_le_bytes());
+            }
         }
         "bound" => {
             for _ in 0..2 {
