@@ -55,7 +55,7 @@ pub const LDT: [Entry; 13] = [
     entry(STACK, 0x5ff, bit::DOWN),
     // Code.
     entry(CODE, 0xfff, bit::CODE),
-    entry(CODE, 0xbff, bit::CODE | bit::LESS | bit::WIDE),
+    entry(CODE, 0xfff, bit::CODE | bit::LESS | bit::WIDE),
     // Linux takes no conforming one that is present.
     entry(0, 0xf_ffff, bit::CODE | bit::DOWN | bit::ABSENT | bit::WIDE | bit::PAGES),
     entry(0, 0xf_ffff, bit::CODE | bit::ABSENT | bit::WIDE | bit::PAGES),
