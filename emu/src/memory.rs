@@ -27,6 +27,16 @@ pub enum MemoryError {
     Size(u64),
 }
 
+/// The size in bytes of RAM that is to have at least `size` bytes.
+///
+/// # Errors
+/// If no board can carry so much or so little.
+pub fn rounded(size: u64) -> Result<u32, MemoryError> {
+    let rounded = size.checked_next_multiple_of(GRANULARITY.into()).ok_or(MemoryError::Size(size))?;
+    let possible = (MIN_SIZE.into()..=MAX_SIZE.into()).contains(&rounded);
+    if possible { Ok(rounded as u32) } else { Err(MemoryError::Size(size)) }
+}
+
 /// Bytes of the host's that a guest has as RAM, such as pages of a file that are mapped.
 ///
 /// # Safety
@@ -86,11 +96,7 @@ pub struct Memory {
 impl Memory {
     /// Zeroed RAM of `size` bytes, rounded up to [`GRANULARITY`].
     pub fn new(size: u64) -> Result<Self, MemoryError> {
-        let rounded = size.checked_next_multiple_of(GRANULARITY.into()).ok_or(MemoryError::Size(size))?;
-        if !(MIN_SIZE.into()..=MAX_SIZE.into()).contains(&rounded) {
-            return Err(MemoryError::Size(size));
-        }
-        Ok(Self::over(Bytes::Owned(vec![0; rounded as usize])))
+        Ok(Self::over(Bytes::Owned(vec![0; rounded(size)? as usize])))
     }
 
     fn over(mut bytes: Bytes) -> Self {

@@ -71,7 +71,7 @@ fn an_image_with_parts_missing_or_malformed() {
     check(&[path], &["image.json` is malformed", "line 2"]);
     fs::remove_file(dir.path().join("image.json")).unwrap();
     check(&[path], &["image.json` is missing"]);
-    check(&[text(&dir.path().join("fs/abcd.bin"))], &["is a file", "tar -xzf"]);
+    check(&[text(&dir.path().join("fs/abcd.bin"))], &["is a file", "no .tgz", "env86 create"]);
 }
 
 #[test]

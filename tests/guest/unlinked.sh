@@ -3,15 +3,15 @@ i=0
 while [ $i -lt 50 ]; do
     echo "content $i" > victim
     exec 5<> victim
-    number=$(stat -L -c %i /dev/fd/5)
+    number=$(stat -L -c %i /proc/self/fd/5)
     rm victim
     echo "successor $i" > victim
     exec 6< victim
-    [ "$(stat -L -c %i /dev/fd/6)" != "$number" ]
+    [ "$(stat -L -c %i /proc/self/fd/6)" != "$number" ]
     drop_caches
     same "$(cat <&5)" "content $i"
     same "$(cat victim)" "successor $i"
-    same "$(stat -L -c '%i %h' /dev/fd/5)" "$number 0"
+    same "$(stat -L -c '%i %h' /proc/self/fd/5)" "$number 0"
     echo more >&5
     exec 5<&- 6<&-
     i=$((i + 1))

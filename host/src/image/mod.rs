@@ -60,7 +60,7 @@ pub enum ImageError {
         looked: Vec<PathBuf>,
     },
     /// The image is a file of some other kind.
-    #[error("`{}` is neither an image directory nor a .tgz of one; make an image with `env86 create`", .0.display())]
+    #[error("`{}` is a file, but no .tgz of an image directory; make an image with `env86 create`", .0.display())]
     NotAnImage(PathBuf),
     /// The archive cannot be unpacked.
     #[error("Cannot unpack the image `{}`", path.display())]

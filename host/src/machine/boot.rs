@@ -109,6 +109,8 @@ impl Parts {
         };
         let json = image.map(|image| &image.config);
         let memory = config.memory.or(json.and_then(|j| j.memory_size)).unwrap_or(DEFAULT_MEMORY);
+        // Before anything is found too large for what no machine can have.
+        env86_emu::memory::rounded(memory)?;
         let (source, name) = source(config, &filesystem, &mut blobs, memory)?;
         let video_memory = json.and_then(|j| j.vga_memory_size).unwrap_or(DEFAULT_VIDEO_MEMORY);
         if !VIDEO_MEMORY.contains(&video_memory) {
