@@ -118,6 +118,11 @@ pub struct Uart {
     pub output: Vec<u8>,
     /// The modem lines from outside as MSR bits 4 to 7, whatever loopback makes of them.
     pub modem: u8,
+    /// The driver has taken interrupts for input since the reset. A state that is restored does not
+    /// say; the driver shows it again when it opens the port again.
+    pub interrupt_driven: bool,
+    /// The driver has used the FIFO since the reset; as above.
+    pub fifo_used: bool,
 }
 
 impl Default for Uart {
@@ -137,6 +142,8 @@ impl Default for Uart {
             input: VecDeque::new(),
             output: Vec::new(),
             modem: 0,
+            interrupt_driven: false,
+            fifo_used: false,
         }
     }
 }
@@ -178,6 +185,8 @@ impl Uart {
             SCR => self.scratch = value,
             _ => {}
         }
+        self.interrupt_driven |= self.takes_interrupts();
+        self.fifo_used |= self.fifo_enabled();
     }
 
     /// Reads register 0 to 7.
@@ -278,11 +287,20 @@ impl Uart {
         self.mcr & (MCR_RTS | MCR_LOOP) == MCR_RTS
     }
 
-    /// The guest is ready for input: it says so with RTS, or takes interrupts for it, which OUT2
-    /// lets through. A driver that looks for the chip may enable interrupts, but not OUT2, and clears
-    /// the FIFO afterwards.
+    /// Interrupts for input are enabled, and OUT2 lets them through.
+    fn takes_interrupts(&self) -> bool {
+        self.ier & IER_RDA != 0 && self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2
+    }
+
+    /// The guest is ready for input, and will not throw it away.
+    ///
+    /// A driver that takes interrupts is ready while they are enabled and let through: when it looks
+    /// for the chip, and each time it opens the port, Linux's clears the FIFO and reads the receiver
+    /// for luck, with RTS perhaps still raised from the last time. One that polls says it by RTS.
+    /// Switching the FIFO on comes after all that, and loses what is in the receiver, too.
     pub fn listens(&self) -> bool {
-        self.rts() || self.ier & IER_RDA != 0 && self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2
+        let ready = if self.interrupt_driven { self.takes_interrupts() } else { self.rts() };
+        ready && (self.fifo_enabled() || !self.fifo_used)
     }
 
     /// The guest holds its output in the break state.
@@ -719,5 +737,36 @@ mod tests {
             }
             assert!(uart.receiver.len() <= FIFO_SIZE);
         }
+    }
+
+    #[test]
+    fn a_driver_listens_when_it_has_opened_the_port_and_not_while_it_does() {
+        let mut uart = Uart::default();
+        // One that polls.
+        uart.write(MCR, MCR_DTR | MCR_RTS);
+        assert!(uart.listens());
+        uart.write(MCR, 0);
+        // Linux: looks for the chip, and opens the port. RTS stays raised when it closes it.
+        for _ in 0..2 {
+            for (register, value) in [
+                (IIR_FCR, FCR_ENABLE),
+                (IIR_FCR, FCR_ENABLE | FCR_CLEAR_RX | FCR_CLEAR_TX),
+                (IIR_FCR, 0),
+                (MCR, uart.mcr & MCR_RTS | MCR_OUT2),
+                (IER_DLM, IER_RDA),
+            ] {
+                uart.write(register, value);
+                assert!(!uart.listens(), "{register} {value:x}");
+            }
+            uart.write(IIR_FCR, FCR_ENABLE);
+            assert!(uart.listens());
+            uart.write(MCR, MCR_OUT2 | MCR_DTR | MCR_RTS);
+            assert!(uart.listens());
+            uart.write(IER_DLM, 0);
+            assert!(!uart.listens());
+        }
+        uart.reset();
+        uart.write(MCR, MCR_RTS);
+        assert!(uart.listens());
     }
 }
