@@ -18,22 +18,22 @@ export ENV86_BIN := $(ENV86)
 export ENV86_IMAGE := $(IMAGE)
 export ENV86_IMAGE_ROOT := $(TARGET)/images/debian/root
 export ENV86_PAE_IMAGE := $(TARGET)/images/debian-pae/image
+export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: conformance fuzz help demo test image image-pae release deps lint wasm clean
-.PHONY: bench bench-wasm bench-count bench-footprint bench-image
+.PHONY: conformance fuzz help demo test image image-pae peers release deps lint wasm clean
+.PHONY: bench bench-wasm bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
-# The blanks are for the serial driver, which may throw away what comes while it looks at its port.
 demo: image ## From nothing to a 32-bit Debian's shell
-	@printf '%16suname -a\n' | $(ENV86) boot $(IMAGE) --ttyS0 --no-console --exit-on 'i686 GNU/Linux'
+	@echo 'uname -a' | $(ENV86) boot $(IMAGE) --ttyS0 --no-console --exit-on 'i686 GNU/Linux'
 	@if [ -t 0 ] && [ -t 1 ]; then $(ENV86) boot $(IMAGE) --ttyS0 --no-console; \
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 
-test: lint wasm image image-pae ## Everything, with real boots of the demo image
+test: lint wasm image image-pae peers ## Everything, with real boots of the demo image
 	cargo test --workspace --no-fail-fast
 
 lint: deps
@@ -46,10 +46,14 @@ wasm: deps
 	@std=$$(rustc --print sysroot)/lib/rustlib/$(WASM); \
 	[ -d $$std ] || timeout 300 rustup target add $(WASM) || true; \
 	if [ -d $$std ]; then \
-	    set -x; cargo build --target $(WASM) -p env86-emu -p env86-devices -p env86-bios -p env86-bench-wasm; \
+	    set -x; cargo build --target $(WASM) -p env86-emu -p env86-devices -p env86-bios; \
+	    cargo build --release --target $(WASM) -p env86-bench-wasm; \
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
+
+peers: ## The npm package v86, for the tests that exchange states with it
+	@tests/peers/v86/install $(TARGET)/peers/v86
 
 release: deps
 	cargo build --release -p env86
@@ -83,6 +87,9 @@ bench-footprint: image ## Time to start, memory at a prompt, size of the program
 bench-image: image ## Times the boot of the demo image and programs in it
 	@benches/image $(ENV86) $(IMAGE)
 
+figures: image peers ## What saved states cost, against v86 in turns
+	cargo test -p env86-tests --test figures -- --ignored --nocapture --test-threads 1
+
 deps: ## Installs what building needs and is missing
 	@images/deps.sh
 
@@ -93,5 +100,6 @@ clean: ## Removes everything that was built
 conformance: deps ## The instruction set against this host's processor, for hours
 	cargo run --release -p env86-conformance -- --cases 100000 --write docs/CONFORMANCE.md
 
-fuzz: deps ## Random code with and without kept blocks, random bytes against another decoder, for an hour
-	cargo run --release -p env86-conformance -- --fuzz 5000
+fuzz: deps ## Random code with and without kept blocks, random bytes against another decoder, an hour each
+	cargo run --release -p env86-conformance -- --fuzz blocks --minutes 60
+	cargo run --release -p env86-conformance -- --fuzz decoder --minutes 60

@@ -5,7 +5,7 @@ pub mod kernels;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl Emulator {
 
     /// Processor time that all threads of the group have used so far.
     pub fn cpu_time(&self) -> Duration {
-        processes_of(self.group()).iter().map(|process| cpu_time(process)).sum()
+        processes_of(self.group()).iter().map(|process| cpu_time(process.as_path())).sum()
     }
 }
 
@@ -101,7 +101,7 @@ fn processes_of(group: u32) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).filter(in_group).collect()
 }
 
-fn cpu_time(process: &PathBuf) -> Duration {
+fn cpu_time(process: &Path) -> Duration {
     let Ok(tasks) = fs::read_dir(process.join("task")) else { return Duration::ZERO };
     let nanoseconds = |task: fs::DirEntry| -> Option<u64> {
         let text = fs::read_to_string(task.path().join("schedstat")).ok()?;

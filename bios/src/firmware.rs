@@ -332,7 +332,8 @@ fn configure_legacy() -> Vec<Step> {
         (0x43, 0x34),
         (0x40, 0),
         (0x40, 0),
-        // 8259A: edge triggered, cascaded, vectors 08h and 70h, all masked but the cascade.
+        // 8259A: edge triggered, cascaded, vectors 08h and 70h, all masked but the timer, the
+        // keyboard and the cascade: INT 08h counts, and a HLT ends.
         (0x20, 0x11),
         (0x21, 0x08),
         (0x21, 0x04),
@@ -341,7 +342,7 @@ fn configure_legacy() -> Vec<Step> {
         (0xa1, 0x70),
         (0xa1, 0x02),
         (0xa1, 0x01),
-        (0x21, 0xfb),
+        (0x21, 0xf8),
         (0xa1, 0xff),
         // ELCR: the PCI interrupts are level triggered.
         (0x4d0, levels as u8),

@@ -99,6 +99,19 @@ pub enum BootError {
         /// The RAM there is, in bytes.
         have: u64,
     },
+    /// It wants to be where the firmware is.
+    #[error(
+        "the {what} wants memory from {start:#x} to {end:#x}, which firmware and devices below 1 MiB have; link it \
+         for 1 MiB or above"
+    )]
+    Reserved {
+        /// What does not fit.
+        what: &'static str,
+        /// The first address.
+        start: u64,
+        /// The address after the last.
+        end: u64,
+    },
     /// The command line does not fit.
     #[error("the command line has {have} bytes and this kernel takes {limit}; shorten it")]
     CommandLine {
@@ -154,34 +167,31 @@ pub fn load(source: &BootSource, board: &BoardInfo, mem: &mut Memory) -> Result<
 const GDT_ADDR: u32 = 0x8f000;
 /// The first address above the interrupt vectors, the BIOS data area and what boot loaders use.
 const LOW_MEMORY: u32 = 0x600;
-/// The selector of the flat code segment (`__BOOT_CS` of the Linux boot protocol).
-const CODE_SELECTOR: u16 = 0x10;
-/// The selector of the flat data segment (`__BOOT_DS`).
-const DATA_SELECTOR: u16 = 0x18;
 /// CR0: protection enabled, extension type. Paging off, caches on.
 const CR0_PE_ET: u32 = 0x11;
 
 /// Flat 32-bit protected mode with interrupts off, its descriptor table in memory, about to execute
-/// at `entry`. Both boot protocols start there.
-fn protected_mode(entry: u32, mem: &mut Memory) -> ArchState {
+/// at `entry`. Both boot protocols start there. The data segment's descriptor follows the code
+/// segment's, whose selector is `code`.
+fn protected_mode(entry: u32, code: u16, mem: &mut Memory) -> ArchState {
     const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
     const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
-    let table = [0, 0, FLAT_CODE, FLAT_DATA];
-    for (addr, descriptor) in (GDT_ADDR..).step_by(8).zip(table) {
-        mem.write_u64(addr, descriptor);
-    }
-    let data = Segment::flat(DATA_SELECTOR, 0x93);
+    const TABLE_SIZE: u16 = 4 * 8;
+    let data = code + 8;
+    mem.write(GDT_ADDR, &[0; TABLE_SIZE as usize]);
+    mem.write_u64(GDT_ADDR + u32::from(code), FLAT_CODE);
+    mem.write_u64(GDT_ADDR + u32::from(data), FLAT_DATA);
     let mut state = ArchState {
         eip: entry,
-        seg: [data; 6],
-        gdtr: TableRegister { base: GDT_ADDR, limit: size_of_val(&table) as u16 - 1 },
+        seg: [Segment::flat(data, 0x93); 6],
+        gdtr: TableRegister { base: GDT_ADDR, limit: TABLE_SIZE - 1 },
         idtr: TableRegister { base: 0, limit: 0 },
         cr0: CR0_PE_ET,
         ..ArchState::default()
     };
     state.gpr = [0; 8];
     state.gpr[4] = GDT_ADDR; // ESP: free memory below, for whoever pushes before setting a stack
-    state.seg[1] = Segment::flat(CODE_SELECTOR, 0x9b);
+    state.seg[1] = Segment::flat(code, 0x9b);
     state
 }
 
@@ -192,6 +202,9 @@ fn fits(what: &'static str, start: u64, end: u64, board: &BoardInfo, mem: &Memor
     let high = start >= 1 << 20 && end <= top;
     if low || high {
         return Ok(());
+    }
+    if start < 1 << 20 {
+        return Err(BootError::Reserved { what, start, end });
     }
     let reserved = u64::from(mem.size()) - top;
     Err(BootError::Memory { what, need: end.max(1 << 20) + reserved, have: mem.size().into() })

@@ -17,6 +17,8 @@ pub const BOOT_PARAMS: u32 = 0x9_0000;
 pub const COMMAND_LINE: u32 = 0x9_1000;
 /// Bytes for the command line with its terminating NUL.
 const COMMAND_LINE_ROOM: u32 = firmware::EBDA - COMMAND_LINE;
+/// The selector of the flat code segment (`__BOOT_CS`); `__BOOT_DS` is the next.
+const BOOT_CS: u16 = 0x10;
 const PAGE: u32 = 4096;
 const SECTOR: usize = 512;
 
@@ -215,7 +217,7 @@ pub fn load(
     mem.write_u8(COMMAND_LINE + cmdline.len() as u32, 0);
     mem.write(BOOT_PARAMS, &boot_params(&kernel, &ramdisk, board, mem.size()));
 
-    let mut state = protected_mode(entry, mem);
+    let mut state = protected_mode(entry, BOOT_CS, mem);
     state.gpr[6] = BOOT_PARAMS; // ESI
     Ok(state)
 }

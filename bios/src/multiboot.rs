@@ -55,6 +55,10 @@ mod info {
     pub const SIZE: usize = 116;
 }
 
+/// The specification leaves the selectors open; these are the customary ones, and there are kernels
+/// whose own table must agree with them.
+const CODE_SELECTOR: u16 = 0x08;
+
 const NAME: &[u8] = b"env86\0";
 /// Where the information structure goes, unless the kernel is there.
 const INFO: u32 = 0x1_0000;
@@ -126,7 +130,7 @@ pub fn load(
     }
     mem.write(at, &build_info(at, &placed, modules, cmdline, board, mem.size()));
 
-    let mut state = protected_mode(entry, mem);
+    let mut state = protected_mode(entry, CODE_SELECTOR, mem);
     state.gpr[0] = LOADER_MAGIC; // EAX
     state.gpr[3] = at; // EBX
     Ok(state)
@@ -256,6 +260,8 @@ mod tests {
         let kernel = elf::tests::build(0x10_0000, 0x10_0000, 0x10_0020, &header(3, &[]), 0x3000);
         let (state, mem) = boot(kernel, 4 << 20).unwrap();
         assert_eq!((state.eip, state.gpr[0], state.cr0 & 1), (0x10_0020, LOADER_MAGIC, 1));
+        assert_eq!((state.seg[1].selector, state.seg[3].selector), (0x08, 0x10));
+        assert_eq!(mem.read_u64(state.gdtr.base + 0x10), 0x00cf_9300_0000_ffff);
         let at = |offset: usize| mem.read_u32(state.gpr[3] + offset as u32);
         assert_eq!(at(info::FLAGS) & 0x4d, 0x4d);
         assert_eq!((at(info::MEM_LOWER), at(info::MEM_UPPER)), (639, 3 << 10));

@@ -30,6 +30,23 @@ impl Width {
     }
 }
 
+/// The port at which a guest calls the hypervisor that CPUID names in leaf 40000000h: an IN of a
+/// doubleword from it is [`Bus::hypervisor_call`].
+pub const HYPERVISOR_PORT: u16 = 0x5658;
+
+/// The registers in which a guest calls the hypervisor, and in which that answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HypervisorCall {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
 /// The board as the processor sees it.
 ///
 /// Accesses carry the guest's memory, so that a device that is a bus master can reach it. Nothing
@@ -40,6 +57,11 @@ pub trait Bus {
 
     /// Writes a port. Bits of `value` above `width` are zero.
     fn port_write(&mut self, mem: &mut Memory, port: u16, width: Width, value: u32);
+
+    /// Answers a call to the hypervisor. Where there is none, the port reads as all ones.
+    fn hypervisor_call(&mut self, call: &mut HypervisorCall) {
+        call.eax = u32::MAX;
+    }
 
     /// Reads a physical address that is not RAM.
     fn mmio_read(&mut self, mem: &mut Memory, addr: u32, width: Width) -> u32;

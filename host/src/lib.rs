@@ -22,3 +22,4 @@
 pub mod console;
 pub mod image;
 pub mod machine;
+mod replace;

@@ -130,3 +130,47 @@ fn a_rom_of_the_wrong_size() {
     let dir = image();
     check(&["--bios", text(&dir.path().join("fs/abcd.bin"))], &["abcd.bin", "64, 128 or 256 KiB"]);
 }
+
+#[test]
+fn what_is_larger_than_the_machine() {
+    let dir = image();
+    let large = dir.path().join("large");
+    fs::File::create(&large).unwrap().set_len(5 << 30).unwrap();
+    for (flag, what) in [("--kernel", "kernel"), ("--bios", "BIOS")] {
+        for file in [text(&large), "/dev/zero"] {
+            check(
+                &[flag, file, "--memory", "16M"],
+                &[&format!("The {what} `{file}`"), "memory of 16 MiB", "--memory"],
+            );
+        }
+    }
+    check(&[text(dir.path()), "--initrd", text(&large)], &["initial RAM disk", "512 MiB"]);
+    let index = |size: &str| {
+        let entry = format!(r#"["vmlinuz",{size},0,33188,0,0,"abcd.bin"]"#);
+        write(&dir, "fs.json", format!(r#"{{"fsroot":[{entry}],"size":4,"version":3}}"#));
+    };
+    for size in ["4000000000", "18446744073709551615", "1e308"] {
+        index(size);
+        check(&[text(dir.path())], &["`/vmlinuz` is larger", "check the file"]);
+    }
+    index("-1");
+    check(&[text(dir.path())], &["/vmlinuz of", "not a Linux kernel"]);
+}
+
+#[test]
+fn flags_with_values_that_cannot_be() {
+    let out = |args: &[&str]| {
+        let args = [&["boot", "im"], args].concat();
+        let out = Command::new(env!("CARGO_BIN_EXE_env86")).args(args).output().unwrap();
+        assert_eq!(out.status.code(), Some(1));
+        String::from_utf8(out.stderr).unwrap()
+    };
+    for port in ["0x10000", "65536", "-1", "f4", ""] {
+        assert!(out(&[&format!("--debug-exit={port}")]).contains("--debug-exit <PORT>"), "{port}");
+    }
+    for size in ["12Q", "-5", "M", ""] {
+        assert!(out(&[&format!("-memory={size}")]).contains("--memory <SIZE>"), "{size}");
+    }
+    assert!(out(&["--acpi=perhaps"]).contains("--acpi"));
+    assert!(out(&["--bogus"]).contains("unexpected argument '--bogus'"));
+}

@@ -31,13 +31,34 @@ const CODE: [u8; 31] = [
     0xf4, //             1E hlt
 ];
 
+/// Another guest: answers each byte with a random one.
+const DICE: [u8; 25] = [
+    0xba, 0xfc, 0x03, // 00 mov dx, 3FCh
+    0xb0, 0x03, //       03 mov al, 3
+    0xee, //             05 out dx, al
+    0xba, 0xfd, 0x03, // 06 mov dx, 3FDh
+    0xec, //             09 in al, dx
+    0xa8, 0x01, //       0A test al, 1
+    0x74, 0xf8, //       0C jz 06h
+    0xba, 0xf8, 0x03, // 0E mov dx, 3F8h
+    0xec, //             11 in al, dx
+    0x0f, 0xc7, 0xf0, // 12 rdrand ax
+    0xee, //             15 out dx, al
+    0xeb, 0xee, //       16 jmp 06h
+    0xf4, //             18 hlt
+];
+
 struct Desk(TempDir);
 
 impl Desk {
     fn new() -> Self {
+        Self::with(&CODE)
+    }
+
+    fn with(code: &[u8]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut rom = vec![0; 64 << 10];
-        rom[..CODE.len()].copy_from_slice(&CODE);
+        rom[..code.len()].copy_from_slice(code);
         rom[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
         fs::write(dir.path().join("rom"), rom).unwrap();
         Self(dir)
@@ -117,6 +138,66 @@ fn an_image_keeps_its_machine() {
     assert_eq!(desk.run(&["./image", "--save", "--exit-on", "b2"], b"b").stdout, b"b2");
     assert!(!desk.path("image/initial.state").exists());
     assert_eq!(desk.run(&["./image", "--exit-on", "c3"], b"c").stdout, b"c3");
+}
+
+#[test]
+fn a_signal_saves_the_machine() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let desk = Desk::new();
+    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        desk.start("s");
+        let mut child = desk.spawn(&["--state", "s", "--save-state", "s"]);
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"x").unwrap();
+        let mut answer = [0; 2];
+        child.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!((child.wait().unwrap().code(), &answer), (Some(status), b"x3"));
+        assert_eq!(desk.run(&["--state", "s", "--exit-on", "c4"], b"c").stdout, b"c4");
+    }
+}
+
+#[test]
+fn chance_is_fresh_after_a_restore() {
+    let desk = Desk::with(&DICE);
+    let throw = |args: &[&str]| {
+        let mut child = desk.spawn(args);
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&[b'?'; 16]).unwrap();
+        let mut seen = [0; 16];
+        child.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
+        stdin.write_all(&[4]).unwrap();
+        assert!(child.wait().unwrap().success());
+        seen
+    };
+    throw(&["--bios", "rom", "--memory", "2M", "--save-state", "s"]);
+    let (first, second) = (throw(&["--state", "s"]), throw(&["--state", "s"]));
+    assert_ne!(first, second);
+}
+
+#[test]
+fn an_archive_keeps_its_machine() {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("image/fs")).unwrap();
+    fs::write(desk.path("image/image.json"), r#"{"memory_size":2097152,"bios":{"url":"./rom"}}"#).unwrap();
+    fs::write(desk.path("image/fs.json"), r#"{"fsroot":[],"size":0,"version":3}"#).unwrap();
+    fs::copy(desk.path("rom"), desk.path("image/rom")).unwrap();
+    let tar = |args: &[&str]| {
+        let out = Command::new("tar").args(args).current_dir(desk.0.path()).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    tar(&["-C", "image", "-czf", "image.tgz", "."]);
+    for (typed, answer) in [("a", "a1"), ("b", "b2"), ("c", "c3")] {
+        let out = desk.run(&["./image.tgz", "--save", "--exit-on", answer], typed.as_bytes());
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.stdout == answer.as_bytes() && said.contains("saved in ./image.tgz"), "{said}");
+    }
+    assert_eq!(desk.run(&["./image.tgz", "--cold", "--exit-on", "b1"], b"b").stdout, b"b1");
+    let names = tar(&["-tzf", "image.tgz"]);
+    assert_eq!(names.lines().filter(|name| name.ends_with("initial.state")).count(), 1, "{names}");
+    assert!(names.lines().any(|name| name == "./fs.json"), "{names}");
+    assert!(tidy(desk.0.path()));
 }
 
 #[test]

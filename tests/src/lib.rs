@@ -87,6 +87,47 @@ pub fn image_root() -> Result<PathBuf> {
     find("ENV86_IMAGE_ROOT", "images/debian/root", "make image")
 }
 
+/// The path of something that is built from the sources in `system/`.
+///
+/// # Panics
+/// If there is no room for it below the target folder.
+#[must_use]
+pub fn built(name: &str) -> String {
+    let folder = target().join("tmp/system");
+    std::fs::create_dir_all(&folder).expect("a folder below target/");
+    folder.join(name).to_string_lossy().into_owned()
+}
+
+/// Runs one of GNU binutils in the folder `system/`.
+///
+/// # Panics
+/// If it is not there or fails: no test that needs it can pass then.
+pub fn binutil(name: &str, args: &[&str]) {
+    let output = Command::new(name).args(args).current_dir(workspace().join("tests/system")).output();
+    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; GNU binutils are needed"));
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Where `make peers` puts other people's emulators, whether any are there or not.
+#[must_use]
+pub fn peers() -> PathBuf {
+    env::var_os("ENV86_PEERS").map_or_else(|| target().join("peers"), PathBuf::from)
+}
+
+/// The machine as a WebAssembly module, whether it was built or not.
+#[must_use]
+pub fn wasm_module() -> PathBuf {
+    target().join("wasm32-unknown-unknown/release/env86_bench_wasm.wasm")
+}
+
+/// The file in a folder whose name begins like this.
+pub fn only_file(folder: &Path, prefix: &str) -> Result<PathBuf> {
+    let mut entries = std::fs::read_dir(folder)?.flatten();
+    let begins = |name: &OsStr| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+    let found = entries.find(|entry| begins(&entry.file_name())).map(|entry| entry.path());
+    found.ok_or_else(|| Failure(format!("there is no {prefix} in {}", folder.display())))
+}
+
 /// A running machine whose COM1 a test reads and writes.
 pub struct Guest {
     process: Child,

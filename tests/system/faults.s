@@ -437,6 +437,9 @@ identity:
     IS eax, 0x100, "MSR CE"
     WORKS "mov ecx, 0x12345; rdmsr"
     WORKS "mov ecx, 0x12345; wrmsr"
+    WORKS "mov ecx, 1; rdpmc"
+    inc ecx
+    FAULTS 13, 0, "rdpmc"
 1:  # The TSC goes up, can be set, and can be kept from ring 3.
     rdtsc
     mov ebx, eax

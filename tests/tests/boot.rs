@@ -131,9 +131,9 @@ fn idle_guest_sleeps() -> Result<()> {
     let before = processor_seconds(guest.pid())?;
     sleep(Duration::from_secs(10));
     let share = (processor_seconds(guest.pid())? - before) / 10.0;
-    // What it really uses is a benchmark's business; here it must only not spin.
+    // On a quiet host it is under 3 %; this limit is for one whose caches and cores others use, too.
     println!("{:.1} % of a core at the prompt", share * 100.0);
-    assert!(share < 0.5, "{:.1} % of a core at the prompt", share * 100.0);
+    assert!(share < 0.15, "{:.1} % of a core at the prompt", share * 100.0);
     Ok(())
 }
 

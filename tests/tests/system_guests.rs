@@ -5,10 +5,9 @@
 //! `env86 boot --bios FILE --debug-exit 0xf4`, and under QEMU with `system/run-qemu.sh`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Memory, Width};
+use env86_tests::{binutil, built};
 
 /// Most instructions that a guest may take.
 const LIMIT: u64 = 5_000_000;
@@ -153,23 +152,12 @@ impl Bus for Board {
     }
 }
 
-/// Runs one of the binutils.
-fn tool(name: &str, args: &[&str], folder: &Path) {
-    let output = Command::new(name).args(args).current_dir(folder).output();
-    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; GNU binutils are needed"));
-    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 fn assemble(name: &str) -> Vec<u8> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("system");
-    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("system");
-    fs::create_dir_all(&out).expect("a folder below target/");
-    let file = |ext: &str| out.join(name).with_extension(ext).to_string_lossy().into_owned();
-    let (object, elf, image) = (file("o"), file("elf"), file("bin"));
-    tool("as", &["--32", "-I", ".", "-o", &object, &format!("{name}.s")], &source);
+    let [object, elf, image] = ["o", "elf", "bin"].map(|ext| built(&format!("{name}.{ext}")));
+    binutil("as", &["--32", "-I", ".", "-o", &object, &format!("{name}.s")]);
     let link = ["--no-warn-rwx-segments", "-m", "elf_i386", "-T", "guest.ld", "-o", &elf, &object];
-    tool("ld", &link, &source);
-    tool("objcopy", &["-O", "binary", "-j", ".image", "-j", ".reset", &elf, &image], &source);
+    binutil("ld", &link);
+    binutil("objcopy", &["-O", "binary", "-j", ".image", "-j", ".reset", &elf, &image]);
     fs::read(image).expect("objcopy wrote it")
 }
 
@@ -216,7 +204,7 @@ macro_rules! guests {
     };
 }
 
-guests!(segments gates paging pae tasks v86 real smc debug irq fpu faults);
+guests!(segments gates paging pae tasks v86 real smc debug irq fpu faults mixed);
 
 #[test]
 fn triple() {

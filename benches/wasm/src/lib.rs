@@ -1,7 +1,7 @@
 //! The machine as a WebAssembly module with nothing around it: `run.mjs` boots a kernel in it under
 //! Node, so that the processor can be timed beside other emulators.
 //!
-//! There is no state but what [`env86_new`] gives: every function takes it. JavaScript puts files
+//! There is no state but what `env86_new` gives: every function takes it. JavaScript puts files
 //! into buffers of the module's memory and reads the serial port's output from there.
 
 #![cfg(target_family = "wasm")]
@@ -9,7 +9,8 @@
 #![allow(unsafe_code)]
 
 use env86_bios::{BoardInfo, BootSource};
-use env86_devices::{Clock, Config, Event, Machine, pc::Seeded};
+use env86_devices::fs::{Filesystem, NoBlobs};
+use env86_devices::{Clock, Config, Event, Machine, Script, pc::Seeded, state};
 use env86_emu::Memory;
 
 #[link(wasm_import_module = "host")]
@@ -39,13 +40,18 @@ enum File {
     Kernel,
     Initrd,
     CommandLine,
+    /// What a script types.
+    Input,
+    /// What it waits for.
+    Text,
 }
 
 /// A machine and what passes between it and JavaScript.
 #[derive(Default)]
 pub struct Runner {
-    files: [Vec<u8>; 3],
+    files: [Vec<u8>; 5],
     machine: Option<Machine>,
+    script: Option<Script>,
     output: Vec<u8>,
 }
 
@@ -63,7 +69,8 @@ pub extern "C" fn env86_new() -> Box<Runner> {
     Box::default()
 }
 
-/// Makes room for file number `file` (kernel, initial RAM disk, command line) and tells where.
+/// Makes room for file number `file` (kernel, initial RAM disk, command line; what a script
+/// types and waits for) and tells where.
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_file(runner: &mut Runner, file: usize, bytes: usize) -> *mut u8 {
     match runner.files.get_mut(file) {
@@ -75,9 +82,10 @@ pub extern "C" fn env86_file(runner: &mut Runner, file: usize, bytes: usize) -> 
     }
 }
 
-/// Builds the machine with `memory` bytes and loads the kernel; tells whether that worked.
+/// Builds the machine with `memory` bytes and loads the kernel; tells whether that worked. A machine that
+/// runs by a script does the same as `env86 boot --deterministic`.
 #[unsafe(no_mangle)]
-pub extern "C" fn env86_boot(runner: &mut Runner, memory: u32) -> bool {
+pub extern "C" fn env86_boot(runner: &mut Runner, memory: u32, by_script: bool) -> bool {
     let mut file = |file: File| std::mem::take(&mut runner.files[file as usize]);
     let initrd = file(File::Initrd);
     let source = BootSource::Linux {
@@ -86,13 +94,21 @@ pub extern "C" fn env86_boot(runner: &mut Runner, memory: u32) -> bool {
         cmdline: String::from_utf8_lossy(&file(File::CommandLine)).into_owned(),
         unpack: true,
     };
-    runner.machine = boot(&source, memory);
+    let (input, text) = (file(File::Input), file(File::Text));
+    runner.script = by_script.then(|| Script::new(&input, Some(text)));
+    runner.machine = boot(&source, memory, by_script);
     runner.machine.is_some()
 }
 
-fn boot(source: &BootSource, memory: u32) -> Option<Machine> {
+fn boot(source: &BootSource, memory: u32, by_script: bool) -> Option<Machine> {
     let mem = Memory::new(memory.into()).ok()?;
-    let mut machine = Machine::new(mem, Config::default(), Box::new(HostClock), Box::new(Seeded(1)));
+    let mut machine = if by_script {
+        let filesystem = Some((Filesystem::default(), Box::new(NoBlobs) as _));
+        let clock = Box::new(Script::clock(0, Script::POWER_ON_MILLIS));
+        Machine::new(mem, Config { filesystem, ..Config::default() }, clock, Box::new(Script::entropy()))
+    } else {
+        Machine::new(mem, Config::default(), Box::new(HostClock), Box::new(Seeded(1)))
+    };
     let mem = &mut machine.cpu.mem;
     let board = BoardInfo::probe(&mut machine.pc, mem);
     let boot = env86_bios::load(source, &board, mem).ok()?;
@@ -106,8 +122,17 @@ fn boot(source: &BootSource, memory: u32) -> Option<Machine> {
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_run(runner: &mut Runner, budget: u32) -> f64 {
     let Some(machine) = &mut runner.machine else { return answer::ENDED };
-    let event = machine.run(budget.into());
-    runner.output = machine.pc.serial_output(0);
+    let event = match &mut runner.script {
+        Some(script) => script.run(machine),
+        None => machine.run(budget.into()),
+    };
+    runner.output = match &mut runner.script {
+        Some(script) => script.output(),
+        None => machine.pc.serial_output(0),
+    };
+    if runner.script.as_ref().is_some_and(Script::is_over) {
+        return answer::ENDED;
+    }
     match event {
         Event::Budget | Event::Output => answer::BUSY,
         Event::Idle { until: Some(until) } => until.saturating_sub(machine.pc.time()) as f64 / 1e6,
@@ -132,4 +157,10 @@ pub extern "C" fn env86_output_len(runner: &Runner) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_instructions(runner: &Runner) -> f64 {
     runner.machine.as_ref().map_or(0.0, |machine| machine.cpu.stats().instructions as f64)
+}
+
+/// The hash of the machine's state; 0 if there is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn env86_digest(runner: &mut Runner) -> u64 {
+    runner.machine.as_mut().and_then(|machine| state::digest(machine).ok()).unwrap_or_default()
 }

@@ -29,16 +29,16 @@ const GO_STICKY: u64 = 1 << 20;
 #[derive(Debug, Error)]
 pub enum FsJsonError {
     /// An entry is not as it should be, or the text ends in it.
-    #[error("fs.json: entry {path}: {source}")]
+    #[error("fs.json: entry {path}: {reason}")]
     Entry {
         /// The path of the entry.
         path: String,
         /// What is wrong, and where in the text.
-        source: serde_json::Error,
+        reason: serde_json::Error,
     },
     /// The text is not an index.
     #[error("fs.json is not an index of an image: {0}")]
-    Syntax(#[from] serde_json::Error),
+    Syntax(serde_json::Error),
     /// It is an index of another version.
     #[error("fs.json has version {0}, and only version 3 is known; make the image again")]
     Version(u64),
@@ -57,10 +57,10 @@ impl Filesystem {
         let parsed = text.deserialize_map(Top(&mut loader)).and_then(|top| text.end().map(|()| top));
         let top = match parsed {
             Ok(top) => top,
-            Err(source) if loader.path.is_empty() => return Err(FsJsonError::Syntax(source)),
-            Err(source) => {
+            Err(reason) if loader.path.is_empty() => return Err(FsJsonError::Syntax(reason)),
+            Err(reason) => {
                 let path = loader.path.iter().map(|name| format!("/{name}")).collect();
-                return Err(FsJsonError::Entry { path, source });
+                return Err(FsJsonError::Entry { path, reason });
             }
         };
         let version = top.version.ok_or(FsJsonError::Missing("version"))?;

@@ -337,6 +337,8 @@ impl Filesystem {
             }
         }
         fs.memory_limit += fs.memory - written;
+        // A path that is in use must not be given again, whatever the table says.
+        fs.last_qid = inodes.iter().flatten().fold(last_qid, |last, inode| last.max(inode.qid_path));
         fs.free = (0..).zip(&inodes).filter_map(|(i, n)| n.is_none().then_some(i)).collect();
         fs.inodes = inodes;
         Ok(fs)

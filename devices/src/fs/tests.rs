@@ -159,6 +159,9 @@ fn a_saved_table_comes_back_and_a_broken_one_does_not() {
     let back = Filesystem::from_inodes(table.clone(), fs.last_qid).unwrap();
     assert_eq!((back.inodes(), back.memory(), back.count()), (fs.inodes(), fs.memory(), fs.count()));
 
+    let forgetful = Filesystem::from_inodes(table.clone(), 0).unwrap();
+    assert_eq!(forgetful.last_qid, fs.inode(f).unwrap().qid_path);
+
     let broken = |change: &dyn Fn(&mut Vec<Option<Inode>>)| {
         let mut table = table.clone();
         change(&mut table);

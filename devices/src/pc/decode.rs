@@ -6,7 +6,7 @@ use super::{FPU_IRQ, OUTPUT_LIMIT, Pc, Request};
 use crate::pci::{self, Effect};
 use crate::virtio::{console, p9};
 use crate::{acpi, apic, debug, fw_cfg, ioapic, pic, pit, ps2, rtc, system_control, uart, vga};
-use env86_emu::{Bus, Memory, Width};
+use env86_emu::{Bus, HypervisorCall, Memory, Width};
 
 /// A write clears the FPU's error (82371SB, 2.5.6.2: Coprocessor Error).
 const FPU_ERROR_CLEAR: u16 = 0xf0;
@@ -132,7 +132,8 @@ impl Pc {
         let now = self.time_of_access();
         let byte = value as u8;
         match region.target {
-            Target::None => {}
+            // Port 80h, for one, shows how far a start has come.
+            Target::None => tracing::trace!(target: "ports", port, value, "written, and nobody there"),
             Target::Dma => self.dma.write(port, byte),
             Target::Pic => {
                 self.interrupts.pic.write(port, byte);
@@ -251,6 +252,10 @@ impl Bus for Pc {
             let port = port.wrapping_add(i);
             self.write_device(mem, self.ports.find(port), port, Width::Byte, byte.into());
         }
+    }
+
+    fn hypervisor_call(&mut self, call: &mut HypervisorCall) {
+        self.backdoor.call(call, self.clock.unix_millis());
     }
 
     fn mmio_read(&mut self, _mem: &mut Memory, addr: u32, width: Width) -> u32 {

@@ -23,6 +23,7 @@ use crate::system_control::SystemControl;
 use crate::uart::{self, Uart};
 use crate::vga::Vga;
 use crate::virtio::{console, console::VirtioConsole, p9, p9::Virtio9p};
+use crate::vmware::Backdoor;
 pub use clock::{Clock, Entropy, ManualClock, Seeded, VirtualClock};
 use env86_emu::Memory;
 pub use interrupts::Interrupts;
@@ -114,6 +115,8 @@ pub struct Pc {
     pub p9: Option<Virtio9p>,
     /// Virtio console, if fitted.
     pub console: Option<VirtioConsole>,
+    /// Calls to the hypervisor.
+    pub backdoor: Backdoor,
     /// Firmware configuration.
     pub fw_cfg: FwCfg,
     /// Debug console.
@@ -146,6 +149,7 @@ impl Pc {
             acpi: config.acpi.then(Acpi::default),
             p9: config.filesystem.map(|(files, store)| Virtio9p::new(files, store)),
             console: config.virtio_console.then(VirtioConsole::default),
+            backdoor: Backdoor::default(),
             fw_cfg: FwCfg::new(config.memory_size, config.fw_cfg_files),
             debug: DebugConsole::default(),
             vga_rom: config.vga_rom,
@@ -174,6 +178,7 @@ impl Pc {
         self.p9.iter_mut().for_each(Virtio9p::reset);
         self.console.iter_mut().for_each(VirtioConsole::reset);
         self.vga.reset();
+        self.backdoor = Backdoor::default();
         self.fw_cfg.reset();
         if let Some(acpi) = &mut self.acpi {
             acpi.reset();

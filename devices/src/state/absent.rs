@@ -11,18 +11,8 @@ use super::value::{Kind, Value};
 use std::collections::BTreeMap;
 
 /// The entries that are carried.
-const ENTRIES: [&str; 10] = [
-    "fdc",
-    "old_cdrom",
-    "old_hda",
-    "ne2k",
-    "sb16",
-    "virtio_net",
-    "virtio_balloon",
-    "ide",
-    "vmware",
-    "parallel0",
-];
+const ENTRIES: [&str; 9] =
+    ["fdc", "old_cdrom", "old_hda", "ne2k", "sb16", "virtio_net", "virtio_balloon", "ide", "parallel0"];
 /// The second parallel port, which only some machines have.
 const PARALLEL1: &str = "parallel1";
 
@@ -134,7 +124,6 @@ fn power_on(name: &str, buffers: &mut Buffers) -> Value {
         "ne2k" => ne2k(buffers),
         "sb16" => sb16(buffers),
         "ide" => Value::List(vec![Value::Null, ide_channel(buffers)]),
-        "vmware" => Value::List(vec![false.into(), false.into()]),
         // Data, status, control, no status latched.
         "parallel0" => Value::List(vec![0.into(), 0xd8.into(), 0.into(), Value::Null]),
         _ => Value::Null,

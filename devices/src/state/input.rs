@@ -1,10 +1,11 @@
-//! Keyboard, mouse and serial ports.
+//! Keyboard, mouse, pointer and serial ports.
 
 use super::StateError;
 use super::record::{Entry, Layout, Record};
 use super::value::Value;
 use crate::ps2::{COMMAND_TRANSLATE, Destination, Ps2, keyboard, mouse};
 use crate::uart::{IRQS, Uart};
+use crate::vmware::Backdoor;
 
 pub(super) const PS2: Layout = Layout {
     name: "ps2",
@@ -49,6 +50,17 @@ const KNOCKS: [(mouse::Knock, i32); 5] = [
     (mouse::Knock::Rate200Then200, 3),
     (mouse::Knock::Complete, -1),
 ];
+
+pub(super) const VMWARE: Layout = Layout { name: "vmware", fields: &["enabled", "absolute"] };
+
+/// Packets that wait are not in the state: the guest hears of the pointer when it next moves.
+pub(super) fn read_backdoor(r: &Record) -> Result<Backdoor, StateError> {
+    Ok(Backdoor { enabled: r.bool("enabled")?, absolute: r.bool("absolute")?, ..Backdoor::default() })
+}
+
+pub(super) fn write_backdoor(backdoor: &Backdoor) -> Value {
+    Entry::new(&VMWARE).set("enabled", backdoor.enabled).set("absolute", backdoor.absolute).value()
+}
 
 pub(super) fn read_ps2(r: &Record) -> Result<Ps2, StateError> {
     let mut ps2 = Ps2 {

@@ -82,6 +82,9 @@ fn write_chip(chip: &Chip, master: bool, slave: Value) -> Value {
         .value()
 }
 
+/// An interrupt source that is masked, as it is at power-on.
+const MASKED: u32 = 1 << 16;
+
 /// Where the local APIC's registers are in its structure of 184 bytes.
 mod local {
     pub const SIZE: usize = 184;
@@ -111,6 +114,74 @@ mod local {
     pub const LVT_THERMAL: usize = 180;
 }
 
+/// The local APIC as v86 wrote it before it had the structure.
+const OLD_LOCAL: Layout = Layout {
+    name: "apic",
+    fields: &[
+        "id",
+        "divider",
+        "divider_shift",
+        "initial_count",
+        "current_count",
+        "next_tick",
+        "lvt_timer",
+        "lvt_performance",
+        "lvt_lint0",
+        "lvt_lint1",
+        "lvt_error",
+        "tpr",
+        "icr_low",
+        "icr_high",
+        "irr",
+        "isr",
+        "tmr",
+        "spurious",
+        "destination_format",
+        "logical_destination",
+        "errors",
+        "error_status",
+        "lvt_thermal",
+    ],
+};
+/// Where its numbers are in the structure. When the timer began is not known: its period starts anew.
+const OLD_LOCAL_WORDS: [(&str, usize); 19] = [
+    ("id", local::ID),
+    ("divider", local::DIVIDER),
+    ("divider_shift", local::DIVIDER_SHIFT),
+    ("initial_count", local::INITIAL_COUNT),
+    ("current_count", local::CURRENT_COUNT),
+    ("lvt_timer", local::LVT_TIMER),
+    ("lvt_performance", local::LVT_PERFORMANCE),
+    ("lvt_lint0", local::LVT_LINT0),
+    ("lvt_lint1", local::LVT_LINT1),
+    ("lvt_error", local::LVT_ERROR),
+    ("tpr", local::TPR),
+    ("icr_low", local::ICR_LOW),
+    ("icr_high", local::ICR_HIGH),
+    ("spurious", local::SPURIOUS),
+    ("destination_format", local::DESTINATION_FORMAT),
+    ("logical_destination", local::LOGICAL_DESTINATION),
+    ("errors", local::ERRORS),
+    ("error_status", local::ERROR_STATUS),
+    ("lvt_thermal", local::LVT_THERMAL),
+];
+
+/// The structure of an old local APIC.
+fn old_local(old: &Record) -> Result<[u8; local::SIZE], StateError> {
+    let mut bytes = [0; local::SIZE];
+    let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    for (field, at) in OLD_LOCAL_WORDS {
+        // The last field came later than the others.
+        put(at, old.u32_or(field, MASKED)?);
+    }
+    for (field, at) in [("irr", local::IRR), ("isr", local::ISR), ("tmr", local::TMR)] {
+        for (i, word) in old.u32s::<8>(field)?.into_iter().enumerate() {
+            put(at + 4 * i, word);
+        }
+    }
+    Ok(bytes)
+}
+
 /// The local APIC, and how its timer stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SavedApic {
@@ -124,12 +195,10 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 pub(super) fn read_apic(top: &Record) -> Result<SavedApic, StateError> {
-    if top.get("apic").list().is_some() {
-        return Err(StateError::Unsupported(
-            "entry 46 (apic) is in the form of an old v86; restore and save it with a current v86".into(),
-        ));
-    }
-    let bytes = top.bytes("apic", local::SIZE)?;
+    let bytes = match top.get("apic").list() {
+        Some(_) => &old_local(&top.record(&OLD_LOCAL, "apic")?)?[..],
+        None => top.bytes("apic", local::SIZE)?,
+    };
     let get = |at| word(bytes, at);
     let set = |at: usize| core::array::from_fn(|i| get(at + 4 * i));
     let apic = Apic {
@@ -210,13 +279,21 @@ mod io {
     pub const LINES: usize = 204;
 }
 
+/// The I/O APIC as v86 wrote it before it had the structure.
+const OLD_IO: Layout = Layout { name: "ioapic", fields: &["low", "high", "select", "id", "irr", "lines"] };
+
+/// The structure of an old I/O APIC.
+fn old_io(old: &Record) -> Result<Vec<u8>, StateError> {
+    let (low, high) = (old.u32s::<PINS>("low")?, old.u32s::<PINS>("high")?);
+    let rest = [old.u32("select")?, old.u32("id")?, old.u32("irr")?, old.u32("lines")?];
+    Ok(low.into_iter().chain(high).chain(rest).flat_map(u32::to_le_bytes).collect())
+}
+
 pub(super) fn read_ioapic(top: &Record) -> Result<Ioapic, StateError> {
-    if top.get("ioapic").list().is_some() {
-        return Err(StateError::Unsupported(
-            "entry 63 (ioapic) is in the form of an old v86; restore and save it with a current v86".into(),
-        ));
-    }
-    let bytes = top.bytes("ioapic", io::SIZE)?;
+    let bytes = match top.get("ioapic").list() {
+        Some(_) => &old_io(&top.record(&OLD_IO, "ioapic")?)?[..],
+        None => top.bytes("ioapic", io::SIZE)?,
+    };
     let get = |at| word(bytes, at);
     Ok(Ioapic {
         config: core::array::from_fn(|pin| get(io::LOW + 4 * pin)),
@@ -232,4 +309,44 @@ pub(super) fn write_ioapic(ioapic: &Ioapic, buffers: &mut Buffers) -> Value {
     let words = ioapic.config.into_iter().chain(ioapic.destination);
     let words = words.chain([ioapic.select, ioapic.id, ioapic.irr, ioapic.lines]);
     buffers.add(Kind::U8, words.flat_map(u32::to_le_bytes).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::container::{Container, Saved};
+    use super::super::cpu::TOP;
+    use super::*;
+
+    fn numbers(range: std::ops::Range<u32>) -> Value {
+        Value::List(range.map(Value::from).collect())
+    }
+
+    #[test]
+    fn old_forms_are_read() {
+        let mut local: Vec<Value> = (0..23).map(|i: u32| Value::from(i + 100)).collect();
+        for (at, first) in [(14, 1), (15, 11), (16, 21)] {
+            local[at] = numbers(first..first + 8);
+        }
+        local[12] = Value::from(-2);
+        let io: Vec<Value> = vec![
+            numbers(0..24),
+            numbers(50..74),
+            Value::from(0x10),
+            Value::from(3),
+            Value::from(5),
+            Value::from(6),
+        ];
+        let state = Entry::new(&TOP).set("apic", local).set("ioapic", io).value();
+        let file = Saved::new(&state, Buffers::default(), serde_json::Map::new()).unwrap().to_vec();
+        let container = Container::parse(&file).unwrap();
+        let top = Record::new(&TOP, &container.state, &container, "entry").unwrap();
+        let SavedApic { apic, running_since } = read_apic(&top).unwrap();
+        assert_eq!((apic.id, apic.timer_initial, apic.icr_low), (100, 103, -2i32 as u32));
+        assert_eq!((apic.lvt.timer, apic.lvt.thermal, apic.spurious), (106, 122, 117));
+        assert_eq!((apic.irr[0], apic.isr[0], apic.tmr[7]), (1, 11, 28));
+        assert!(running_since.is_some());
+        let io = read_ioapic(&top).unwrap();
+        assert_eq!((io.config[23], io.destination[0], io.select, io.id), (23, 50, 0x10, 3));
+        assert_eq!((io.irr, io.lines), (5, 6));
+    }
 }

@@ -33,7 +33,7 @@ pub use absent::Passengers;
 pub use container::{Buffers, Container, PAGE, Saved, is_compressed};
 pub use plan::{Files, Plan};
 pub use ram::{Pages, Run};
-pub use save::save;
+pub use save::{digest, save};
 pub use value::{Kind, Value};
 
 /// What to do about a state that is not as it should be.

@@ -27,6 +27,7 @@ use crate::rtc::Rtc;
 use crate::uart::Uart;
 use crate::vga::Vga;
 use crate::virtio::console::VirtioConsole;
+use crate::vmware::Backdoor;
 use crate::{fs::Filesystem, pit};
 use env86_emu::ArchState;
 use std::ops::Range;
@@ -64,6 +65,7 @@ pub struct Plan {
     pub(super) planes: Range<usize>,
     pub(super) framebuffer: Range<usize>,
     pub(super) ps2: Ps2,
+    pub(super) backdoor: Backdoor,
     pub(super) uarts: [Option<Uart>; 4],
     pub(super) pit: SavedPit,
     pub(super) fw_value: Vec<u8>,
@@ -108,6 +110,7 @@ impl Plan {
         let acpi = optional(&top, &bus::ACPI, "acpi")?;
         let files = optional(&top, &files::P9, "virtio_9p")?;
         let console = optional(&top, &virtio::CONSOLE, "virtio_console")?;
+        let backdoor = optional(&top, &input::VMWARE, "vmware")?;
         let mut uarts = [const { None }; 4];
         for (uart, name) in uarts.iter_mut().zip(UARTS) {
             *uart = optional(&top, &input::UART, name)?.map(|r| input::read_uart(&r)).transpose()?;
@@ -127,6 +130,7 @@ impl Plan {
             framebuffer: buffer("svga_memory")?,
             vga: vga::read(&vga)?,
             ps2: input::read_ps2(&entry(&top, &input::PS2, "ps2")?)?,
+            backdoor: backdoor.map(|r| input::read_backdoor(&r)).transpose()?.unwrap_or_default(),
             uarts,
             pit: timers::read_pit(&entry(&top, &timers::PIT, "pit")?)?,
             fw_value: bus::read_fw_value(&top)?,
@@ -142,6 +146,11 @@ impl Plan {
         plan.time = plan.ours.guest_time().or(Some(tsc)).filter(|time| *time < MAX_TIME).unwrap_or(0);
         plan.ours.clone().refine(&mut plan);
         Ok(plan)
+    }
+
+    /// Wall time at the save, in milliseconds since 1970.
+    pub fn unix_millis(&self) -> i64 {
+        self.rtc.updated_ms
     }
 
     /// APICs and ACPI are fitted.
@@ -232,6 +241,7 @@ impl Plan {
         pc.rtc.resume(now);
         pc.dma = self.dma;
         pc.ps2 = self.ps2;
+        pc.backdoor = self.backdoor;
         pc.uarts = self.uarts;
         vga::load(&mut pc.vga, self.vga, &file[self.planes], &file[self.framebuffer]);
         if let (Some(acpi), Some(saved)) = (&mut pc.acpi, self.acpi) {

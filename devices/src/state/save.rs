@@ -18,6 +18,7 @@ use super::virtio;
 use crate::apic::Apic;
 use crate::ioapic::Ioapic;
 use crate::machine::Machine;
+use xxhash_rust::xxh3::Xxh3;
 
 /// Saves a machine, which may run on afterwards. The memory is not copied: the machine stays
 /// borrowed until the state has been written.
@@ -62,6 +63,7 @@ pub fn save<'m>(machine: &'m mut Machine, touched: &dyn Fn(usize) -> bool) -> Re
         .set("acpi", pc.acpi.as_ref().map(|acpi| bus::write_acpi(acpi, &mut buffers)).unwrap_or_default())
         .set("vga", vga::write(&pc.vga, &mut buffers))
         .set("ps2", input::write_ps2(&pc.ps2))
+        .set("vmware", input::write_backdoor(&pc.backdoor))
         .set("uart0", uarts.next().unwrap_or_default())
         .set("uart1", uarts.next().unwrap_or_default())
         .set("uart2", uarts.next().unwrap_or_default())
@@ -81,4 +83,11 @@ pub fn save<'m>(machine: &'m mut Machine, touched: &dyn Fn(usize) -> bool) -> Re
         top = top.set(name, passengers.entry(name, &mut buffers));
     }
     Saved::new(&top.value(), buffers, ours)
+}
+
+/// A number that two machines share only if all of their states are alike.
+pub fn digest(machine: &mut Machine) -> Result<u64, StateError> {
+    let mut hasher = Xxh3::new();
+    save(machine, &|_| true)?.pieces().for_each(|piece| hasher.update(piece));
+    Ok(hasher.digest())
 }

@@ -82,6 +82,7 @@ fn disturb(machine: &mut Machine) {
     mem.write_u32(0x1234, 0xdead_beef);
     mem.write_u32(0x10_0000, 1);
     pc.vga.planes[7] = 0x1f;
+    (pc.backdoor.enabled, pc.backdoor.absolute) = (true, true);
     let mut cpu = machine.cpu.state();
     cpu.gpr = [1, 2, 0x8000_0003, 4, 5, 6, 7, 8];
     cpu.eflags = 0x8c7;
@@ -110,6 +111,7 @@ fn a_machine_is_the_same_after_save_and_restore() {
         assert_eq!(first.pc.interrupts.pic, second.pc.interrupts.pic);
         assert_eq!(first.pc.dma, second.pc.dma);
         assert_eq!(first.pc.ps2.keyboard, second.pc.ps2.keyboard);
+        assert_eq!(first.pc.backdoor, second.pc.backdoor);
         assert_eq!(first.pc.vga.crtc, second.pc.vga.crtc);
         assert_eq!(first.pc.vga.planes, second.pc.vga.planes);
         assert_eq!(second.pc.serial_output(0), b"");

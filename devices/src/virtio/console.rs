@@ -176,10 +176,11 @@ impl VirtioConsole {
         self.control.push_back(message);
     }
 
-    /// Rows come first: so Linux has read it since it reads it, whatever 5.3.6.2 says.
+    /// Columns come first (5.3.6.2), as the stable kernels of Linux have read it since 2025. Older
+    /// drivers, and v86, have them the other way round.
     fn queue_size(&mut self, port: usize) {
-        let [a, b] = self.rows.to_le_bytes();
-        let [c, d] = self.cols.to_le_bytes();
+        let [a, b] = self.cols.to_le_bytes();
+        let [c, d] = self.rows.to_le_bytes();
         self.queue_control(port, event::RESIZE, 0, &[a, b, c, d]);
     }
 
@@ -337,11 +338,11 @@ mod tests {
         assert_eq!(guest.received(CONTROL_IN).unwrap()[..], *b"\x02\0\0\0\x07\0\0\0virtio-2");
         assert_eq!(guest.received(CONTROL_IN), Some(vec![2, 0, 0, 0, 6, 0, 1, 0]));
         guest.send(CONTROL_OUT, &[0, 0, 0, 0, 6, 0, 1, 0]);
-        assert_eq!(guest.received(CONTROL_IN), Some(vec![0, 0, 0, 0, 5, 0, 0, 0, 25, 0, 80, 0]));
+        assert_eq!(guest.received(CONTROL_IN), Some(vec![0, 0, 0, 0, 5, 0, 0, 0, 80, 0, 25, 0]));
         guest.console.set_size(&mut guest.mem, 132, 50);
         assert_eq!(guest.received(CONTROL_IN), None, "no buffer yet");
         guest.offer(CONTROL_IN, 0);
-        assert_eq!(guest.received(CONTROL_IN), Some(vec![0, 0, 0, 0, 5, 0, 0, 0, 50, 0, 132, 0]));
+        assert_eq!(guest.received(CONTROL_IN), Some(vec![0, 0, 0, 0, 5, 0, 0, 0, 132, 0, 50, 0]));
         assert_eq!(guest.console.port_read(BAR_DEVICE, 0, Width::Dword), 50 << 16 | 132);
         assert_eq!(guest.console.port_read(BAR_DEVICE, 4, Width::Dword), 4);
         guest.send(CONTROL_OUT, &[9, 0, 0, 0, 3, 0, 1, 0]);

@@ -86,7 +86,8 @@ pub enum Exit {
 /// Counts since power-on, for `--stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Guest instructions executed.
+    /// Guest instructions executed. A repeated string instruction counts for as many as it took
+    /// steps: pages at once, where it can, or single elements.
     pub instructions: u64,
     /// Returns to the driver from chained blocks.
     pub exits: u64,
@@ -164,6 +165,9 @@ pub struct Cpu {
     pub(crate) hold_traps: bool,
     /// TF was set when the current instruction began, and it is no software interrupt.
     pub(crate) stepping: bool,
+    /// Steps that the last repeated string instruction took: what it costs of the budget, so that
+    /// whoever runs the processor gets it back in time.
+    pub(crate) rounds: u32,
     pub(crate) sysenter_cs: u32,
     pub(crate) sysenter_esp: u32,
     pub(crate) sysenter_eip: u32,
@@ -226,6 +230,7 @@ impl Cpu {
             nmi_blocked: false,
             hold_traps: false,
             stepping: false,
+            rounds: 0,
             sysenter_cs: 0,
             sysenter_esp: 0,
             sysenter_eip: 0,

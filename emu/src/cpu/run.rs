@@ -112,6 +112,7 @@ impl Cpu {
             self.stats.exits += 1;
             // SAFETY: `entry` is the first uop of a live block.
             unsafe { dispatch::run(self, entry) };
+            self.budget -= std::mem::take(&mut self.rounds).min(self.budget.max(0) as u32) as i32;
             self.stats.instructions += i64::from(before - self.budget) as u64;
             match self.why {
                 Why::Fault => {

@@ -5,6 +5,7 @@ use crate::Segment;
 use crate::blocks::mode;
 use crate::cpu::regs::{Int, gpr};
 use crate::exception::{Exception, Result};
+use crate::mmu::walk::Access;
 
 /// A stack pointer that has moved but is not yet in (E)SP.
 #[derive(Clone, Copy)]
@@ -46,6 +47,12 @@ impl Stack {
         }
         self.sp = (self.sp & !self.mask) | sp;
         Ok(())
+    }
+
+    /// The fault that pushing `bytes` bytes would raise.
+    pub fn probe_push(&self, cpu: &mut Cpu, bytes: u32) -> Result<()> {
+        let at = self.linear(self.sp.wrapping_sub(bytes) & self.mask, bytes)?;
+        cpu.probe(at, bytes, Access { write: true, user: self.user })
     }
 
     pub fn pop<T: Int>(&mut self, cpu: &mut Cpu) -> Result<T> {

@@ -91,7 +91,10 @@ impl Cpu {
         let old_size = if old_wide { tss32::MIN_LIMIT } else { tss16::MIN_LIMIT } + 1;
         // All of both segments is known to be accessible before anything changes.
         self.probe(self.tr.base, old_size, Access { write: true, user: false })?;
-        self.probe(new.base(), min + 1, Access { write: true, user: false })?;
+        self.probe(new.base(), min + 1, Access { write: false, user: false })?;
+        if reason == Reason::Nested {
+            self.probe(new.base(), 2, Access { write: true, user: false })?;
+        }
         let state = self.read_task(new.base(), wide)?;
 
         let mut old_flags = eflags;

@@ -1,6 +1,8 @@
 //! Small programs on a bare processor.
 
 use super::*;
+use crate::bus::HypervisorCall;
+use crate::cpu::regs::gpr;
 use crate::mmu::walk;
 
 /// A board with nothing on it but a counter of port writes.
@@ -13,7 +15,7 @@ struct Board {
 
 impl Bus for Board {
     fn port_read(&mut self, _: &mut Memory, port: u16, _: Width) -> u32 {
-        u32::from(port) * 0x0101_0101
+        u32::from(port).wrapping_mul(0x0101_0101)
     }
     fn port_write(&mut self, _: &mut Memory, port: u16, _: Width, v: u32) {
         self.written.push((port, v));
@@ -21,6 +23,9 @@ impl Bus for Board {
         if port == 0x99 {
             self.interrupt = Some(v as u8);
         }
+    }
+    fn hypervisor_call(&mut self, call: &mut HypervisorCall) {
+        *call = HypervisorCall { eax: call.edx, ebx: call.ecx, ecx: call.ebx, edx: call.eax };
     }
     fn mmio_read(&mut self, _: &mut Memory, _: u32, _: Width) -> u32 {
         0xdead_beef
@@ -84,6 +89,30 @@ fn a_loop_counts_and_halts() {
     assert_eq!(run(&mut cpu), Exit::Halted);
     assert_eq!(cpu.regs.r32(0), 500_500);
     assert_eq!(cpu.stats.instructions, 2 + 3000 + 1);
+}
+
+#[test]
+fn a_repeated_string_instruction_uses_the_budget_up() {
+    // mov ecx, -1; mov edi, 80000000h; rep stosb: nothing answers there.
+    let mut cpu = flat(&[0xb9, 0xff, 0xff, 0xff, 0xff, 0xbf, 0, 0, 0, 0x80, 0xf3, 0xaa]);
+    assert_eq!(cpu.run(&mut Board::default(), 300_000), Exit::Budget);
+    assert_eq!(cpu.stats.instructions, 300_000);
+    let done = u32::MAX - cpu.regs.r32(gpr::ECX);
+    assert!((299_000..400_000).contains(&done), "{done}");
+}
+
+#[test]
+fn the_hypervisor_gets_and_gives_registers() {
+    // mov eax, 1; mov ebx, 2; mov ecx, 3; mov edx, 5658h; in eax, dx; mov esi, edx; mov dx, 5658h;
+    // in al, dx; hlt
+    let mut cpu = flat(&[
+        0xb8, 1, 0, 0, 0, 0xbb, 2, 0, 0, 0, 0xb9, 3, 0, 0, 0, 0xba, 0x58, 0x56, 0, 0, 0xed, 0x89, 0xd6, 0x66,
+        0xba, 0x58, 0x56, 0xec, 0xf4,
+    ]);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    let of = |r| cpu.regs.r32(r);
+    // EAX and EBX, ECX, ESI; AL has been read once more, as from any port.
+    assert_eq!([of(0), of(3), of(1), of(6)], [0x5658, 3, 2, 1]);
 }
 
 #[test]

@@ -180,8 +180,7 @@ impl<S: Source> Op for JmpTo<S> {
 }
 
 fn target_operand(cpu: &mut Cpu, u: &Uop) -> Result<u32> {
-    let target = if u.op16() { cpu.get_rm::<u16>(u)?.into() } else { cpu.get_rm::<u32>(u)? };
-    near_target(cpu, u, target)
+    if u.op16() { cpu.get_rm::<u16>(u).map(u32::from) } else { cpu.get_rm::<u32>(u) }
 }
 
 pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
@@ -198,7 +197,8 @@ pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
         return;
     }
     b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
-        cpu.eip = target_operand(cpu, u)?;
+        let target = target_operand(cpu, u)?;
+        cpu.eip = near_target(cpu, u, target)?;
         Ok(())
     });
 }
@@ -234,8 +234,11 @@ fn slot(u: &Uop, n: usize) -> *const Link {
     (&raw const *u).wrapping_add(n).cast()
 }
 
+/// What is wrong with the stack is found before what is wrong with the target.
 fn call_to(cpu: &mut Cpu, u: &Uop, target: u32) -> Result<()> {
     let mut stack = cpu.stack();
+    stack.probe_push(cpu, if u.op16() { 2 } else { 4 })?;
+    let target = near_target(cpu, u, target)?;
     stack.push_sized(cpu, cpu.next_eip(u), !u.op16())?;
     cpu.commit(&stack);
     cpu.eip = target;
@@ -256,10 +259,7 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
         }
         return;
     }
-    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
-        let target = near_target(cpu, u, cpu.next_eip(u).wrapping_add(u.imm))?;
-        call_to(cpu, u, target)
-    });
+    b.call_last(i, |cpu: &mut Cpu, u: &Uop| call_to(cpu, u, cpu.next_eip(u).wrapping_add(u.imm)));
 }
 
 /// CALL to an address in a register or memory, in a flat code segment, on a flat stack.

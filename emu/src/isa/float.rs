@@ -305,8 +305,12 @@ struct Simd<'a> {
 
 impl Simd<'_> {
     fn linear(&self, size: u8, aligned: bool, write: bool) -> Result<u32> {
-        let at = self.cpu.linear(self.u, size.into(), write)?;
-        if aligned && at & 15 != 0 { Err(Exception::GP0) } else { Ok(at) }
+        // Before the segment is asked: a misaligned operand beyond the stack's limit is #GP, too.
+        let base = self.cpu.seg[usize::from(self.u.form & 7) % 6].arch.base;
+        if aligned && base.wrapping_add(self.cpu.offset(self.u)) & 15 != 0 {
+            return Err(Exception::GP0);
+        }
+        self.cpu.linear(self.u, size.into(), write)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::decode::Insn;
 use super::lower::{Builder, Place};
 use crate::Cpu;
-use crate::bus::Width;
+use crate::bus::{HYPERVISOR_PORT, HypervisorCall, Width};
 use crate::cpu::regs::{Reg, gpr};
 use crate::dispatch::Uop;
 use crate::exception::Result;
@@ -35,9 +35,26 @@ pub(super) fn write(cpu: &mut Cpu, port: u16, bytes: u32, v: u32) -> Result<()> 
     Ok(())
 }
 
+/// IN of a doubleword from the hypervisor's port, which takes and gives more registers than EAX.
+fn call_hypervisor(cpu: &mut Cpu) -> Result<()> {
+    cpu.check_io(HYPERVISOR_PORT, 4)?;
+    let [eax, ebx, ecx, edx] = [gpr::EAX, gpr::EBX, gpr::ECX, gpr::EDX].map(|r| cpu.regs.r32(r));
+    let mut call = HypervisorCall { eax, ebx, ecx, edx };
+    cpu.with_bus(|bus, _| bus.hypervisor_call(&mut call));
+    let HypervisorCall { eax, ebx, ecx, edx } = call;
+    for (register, value) in [(gpr::EAX, eax), (gpr::EBX, ebx), (gpr::ECX, ecx), (gpr::EDX, edx)] {
+        cpu.regs.set(Reg::dword(register), value);
+    }
+    cpu.watch_io(HYPERVISOR_PORT, 4);
+    Ok(())
+}
+
 const EAX: Reg = Reg::dword(gpr::EAX);
 
 fn input_sized<const BYTES: u32>(cpu: &mut Cpu, port: u16) -> Result<()> {
+    if BYTES == 4 && port == HYPERVISOR_PORT {
+        return call_hypervisor(cpu);
+    }
     let v = read(cpu, port, BYTES)?;
     match BYTES {
         1 => cpu.regs.set(EAX, v as u8),

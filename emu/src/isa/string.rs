@@ -79,6 +79,7 @@ fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
     // Single steps trap after each element.
     let mut left = if cpu.stepping { 1 } else { MOST_ELEMENTS };
     let mut wrote_code = false;
+    let mut rounds = 0;
     let finished = loop {
         let ecx = cpu.regs.r32(gpr::ECX);
         let count = if u.addr16() { ecx & 0xffff } else { ecx };
@@ -101,11 +102,13 @@ fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
         }
         cpu.set_reg_sized(Reg::dword(gpr::ECX), count - done, u.addr16());
         left -= done;
+        rounds += 1;
         if UNTIL != COUNT && cpu.flags.zf() != (UNTIL == UNEQUAL) {
             break true;
         }
     };
     cpu.attention |= wrote_code;
+    cpu.rounds = rounds;
     Ok(finished)
 }
 

@@ -32,6 +32,11 @@ mod msr {
     pub const MISC_ENABLE: u32 = 0x1a0;
 }
 
+/// What RDPMC takes in ECX lies below this.
+const PERFORMANCE_COUNTERS: u32 = 2;
+/// IA32_APIC_BASE: the local APIC is there.
+const APIC_ENABLE: u32 = 1 << 11;
+
 pub(super) fn hlt(b: &mut Builder, i: &Insn) {
     b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
         cpu.require_cpl0()?;
@@ -456,10 +461,13 @@ pub(super) fn rdtsc(b: &mut Builder, i: &Insn) {
     });
 }
 
-/// RDPMC: there are counters in no CPUID leaf; those that a guest tries read zero.
+/// RDPMC: the two counters that every processor of family 6 has. Nothing makes them count.
 pub(super) fn rdpmc(b: &mut Builder, i: &Insn) {
     b.call(i, |cpu: &mut Cpu, _: &Uop| {
         if cpu.cr4 & CR4_PCE == 0 && cpu.cpl != 0 && cpu.cr0 & CR0_PE != 0 {
+            return Err(Exception::GP0);
+        }
+        if cpu.regs.r32(gpr::ECX) >= PERFORMANCE_COUNTERS {
             return Err(Exception::GP0);
         }
         cpu.set_edx_eax(0);
@@ -483,9 +491,9 @@ pub(super) fn rdrand(b: &mut Builder, i: &Insn) {
 
 /// CPUID: the identity of the board's processor (state document 7.4), the same as v86's, so that
 /// a running guest can move both ways. EAX EBX ECX EDX by leaf and subleaf.
-fn cpuid_leaf(config: &CpuConfig, leaf: u32, sub: u32) -> [u32; 4] {
+fn cpuid_leaf(config: &CpuConfig, apic_enabled: bool, leaf: u32, sub: u32) -> [u32; 4] {
     let text = |s: &[u8; 4]| u32::from_le_bytes(*s);
-    let apic = if config.apic { 1 << 9 } else { 0 };
+    let apic = if config.apic && apic_enabled { 1 << 9 } else { 0 };
     match (leaf, sub) {
         (0, _) => [config.cpuid_level, text(b"Genu"), text(b"ntel"), text(b"ineI")],
         (1, _) => [0x673, 0x0001_0800, 0xc080_0001, 0x0780_a979 | apic],
@@ -505,7 +513,8 @@ fn cpuid_leaf(config: &CpuConfig, leaf: u32, sub: u32) -> [u32; 4] {
 
 pub(super) fn cpuid(b: &mut Builder, i: &Insn) {
     b.call(i, |cpu: &mut Cpu, _: &Uop| {
-        let [a, b, c, d] = cpuid_leaf(&cpu.config, cpu.regs.r32(gpr::EAX), cpu.regs.r32(gpr::ECX));
+        let apic = cpu.with_bus(|bus, _| bus.apic_base()) & APIC_ENABLE != 0;
+        let [a, b, c, d] = cpuid_leaf(&cpu.config, apic, cpu.regs.r32(gpr::EAX), cpu.regs.r32(gpr::ECX));
         cpu.regs.set_r32(gpr::EAX, a);
         cpu.regs.set_r32(gpr::EBX, b);
         cpu.regs.set_r32(gpr::ECX, c);

@@ -1,12 +1,13 @@
 //! `env86 boot`: a machine in the foreground.
 
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use clap::Args;
 use env86::console::session::{self, Cause, Ended, Options};
 use env86::console::terminal;
 use env86::image::Image;
-use env86::machine::{Config, Ending, Machine, Report};
+use env86::machine::{Config, Ending, Machine, Report, Script};
 
 use super::size::{parse_port, parse_size};
 use super::{CliError, Outcome};
@@ -14,7 +15,7 @@ use super::{CliError, Outcome};
 /// Boot a machine from an image or a kernel.
 #[derive(Args, Debug)]
 pub struct Boot {
-    /// An image: the path of a directory, or the name of a global image, NAME[@TAG]
+    /// An image: the path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
     image: Option<String>,
 
     /// Boot anew, even if the image holds a saved state
@@ -78,6 +79,11 @@ pub struct Boot {
     #[arg(long)]
     no_reboot: bool,
 
+    /// Repeat exactly: time is the number of instructions, chance comes from a seed, and what is typed
+    /// is all of stdin, read before the start. Prints the number of instructions and the state's hash
+    #[arg(long)]
+    deterministic: bool,
+
     /// Print what the machine did, to stderr, at the end
     #[arg(long)]
     stats: bool,
@@ -101,17 +107,22 @@ impl Boot {
         let save =
             self.save_state.or_else(|| image.as_ref().filter(|_| self.save).map(Image::state_to_write));
         let resumed = state.is_some();
+        let saved_image = image.clone().filter(|_| self.save);
+        let exit_on = self.exit_on.filter(|text| !text.is_empty()).map(String::into_bytes);
+        let input = if self.deterministic && self.serial { typed()? } else { Vec::new() };
+        let script = self.deterministic.then(|| Script::new(&input, exit_on.clone()));
         let machine = Machine::start(&Config {
             image,
             kernel: self.kernel,
             initrd: self.initrd,
-            append: append(self.append, self.serial),
+            append: append(self.append, self.serial && !self.deterministic),
             bios: self.bios,
             memory: self.memory,
             acpi: self.acpi,
             debug_exit: self.debug_exit,
             restart: !self.no_reboot,
             state,
+            script,
             ..Config::default()
         })?;
         if !self.serial && !self.no_console {
@@ -120,12 +131,17 @@ impl Boot {
                  (--ttyS0 makes this terminal its serial line)"
             );
         }
-        if resumed && self.serial && terminal::stdin_is_terminal() {
+        if resumed && self.serial && !self.deterministic && terminal::stdin_is_terminal() {
             // The shell shows its prompt again.
             machine.serial_input().offer(b"\n");
         }
-        let exit_on = self.exit_on.map(String::into_bytes);
-        let options = Options { serial: self.serial, exit_on, save: save.clone() };
+        let options = Options {
+            serial: self.serial,
+            input: !self.deterministic,
+            // A script knows it by itself.
+            exit_on: exit_on.filter(|_| !self.deterministic),
+            save: save.clone(),
+        };
         let Ended { cause, report, saved } = session::run(machine, options)?;
         match cause {
             Cause::CtrlD => eprint!("\r\nCtrl-D detected. Exiting...\r\n"),
@@ -133,7 +149,14 @@ impl Boot {
             Cause::Machine(_) | Cause::Signal(_) => {}
         }
         if let (Some(path), Some(size)) = (save, saved) {
-            eprintln!("env86: the machine is saved in {} ({size} bytes)", path.display());
+            if let Some(image) = &saved_image {
+                image.keep_state()?;
+            }
+            let place = saved_image.map_or(path, |image| image.path().into());
+            eprintln!("env86: the machine is saved in {} ({size} bytes)", place.display());
+        }
+        if let Some(digest) = report.digest {
+            eprintln!("env86: {} instructions, state {digest:016x}", report.cpu.instructions);
         }
         if self.stats {
             print_stats(&report);
@@ -144,6 +167,15 @@ impl Boot {
             Cause::Machine(_) | Cause::CtrlD | Cause::Pattern => 0,
         }))
     }
+}
+
+/// All of standard input, unless a person is there.
+fn typed() -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    if !terminal::stdin_is_terminal() {
+        io::stdin().read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 /// What the user adds to the kernel's command line, and the size of the terminal, which a serial

@@ -11,9 +11,6 @@
 //!
 //! The demo image's `/etc/profile.d/resize.sh` does both.
 
-mod pattern;
 pub mod session;
 mod stdin;
 pub mod terminal;
-
-pub use pattern::Pattern;

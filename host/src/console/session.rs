@@ -8,15 +8,15 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+use env86_devices::Pattern;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
 use tracing::debug;
 
-use super::Pattern;
 use super::stdin::StdinThread;
 use super::terminal::{self, RawMode, Saved};
-use crate::machine::{Ending, Event, Machine, MachineError, Report, SerialInput};
+use crate::machine::{Ending, Event, LineInput, Machine, MachineError, Report};
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
 const CTRL_D: u8 = 4;
@@ -30,8 +30,10 @@ const SAVING_PATIENCE: Duration = Duration::from_secs(120);
 /// What a session shows and waits for.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// COM1 is at standard input and output.
+    /// COM1 is at standard output, ...
     pub serial: bool,
+    /// ... and at standard input: not for a machine that runs by a script.
+    pub input: bool,
     /// The session ends when COM1 has sent this.
     pub exit_on: Option<Vec<u8>>,
     /// Where the machine is saved when a person or a signal ends the session, or that text does.
@@ -88,7 +90,7 @@ enum Wish {
 /// Runs the machine in the foreground to its end.
 pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let is_terminal = terminal::stdin_is_terminal();
-    let raw = match options.serial && is_terminal {
+    let raw = match options.serial && options.input && is_terminal {
         true => Some(RawMode::enter().map_err(SessionError::Terminal)?),
         false => None,
     };
@@ -96,7 +98,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let saved = raw.as_ref().map(RawMode::saved).unwrap_or_default();
     let patience = if options.save.is_some() { SAVING_PATIENCE } else { SIGNAL_PATIENCE };
     let _signals = SignalThread::spawn(wishes.clone(), saved, patience).map_err(SessionError::Setup)?;
-    let input = if options.serial { Some(machine.serial_input()) } else { None };
+    let input = if options.serial && options.input { Some(machine.serial_input()) } else { None };
     let stdin = StdinThread::spawn(on_stdin(input, is_terminal, wishes)).map_err(SessionError::Setup)?;
 
     let mut output = Output { show: options.serial, pattern: options.exit_on.map(Pattern::new) };
@@ -132,6 +134,7 @@ impl Output {
         loop {
             select! {
                 recv(machine.events()) -> event => match event {
+                    Ok(Event::ScriptOver) => return Ok(Some(Cause::Pattern)),
                     Ok(event) => {
                         if self.take(&event)? {
                             self.pattern = None;
@@ -187,7 +190,7 @@ impl Output {
 /// terminal's input is a Ctrl-D too; that of a pipe or a file is only the end of what there is to
 /// type.
 fn on_stdin(
-    input: Option<SerialInput>,
+    input: Option<LineInput>,
     is_terminal: bool,
     wishes: Sender<Wish>,
 ) -> impl FnMut(&[u8]) -> bool + Send + 'static {

@@ -34,7 +34,7 @@ pub enum BlobError {
     #[error("`{0}` in fs.json is not the name of a file in fs/; the image is damaged, make it again")]
     Name(String),
     /// The host's file system gave an error.
-    #[error("Cannot read `{}`", path.display())]
+    #[error("Cannot read `{}`; the image is damaged, copy or make it again", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -1,4 +1,5 @@
-//! Images: directories that hold a machine's configuration and its file system.
+//! Images: directories that hold a machine's configuration and its file system, or gzipped tar archives
+//! of such directories.
 //!
 //! ```text
 //! image.json   the configuration
@@ -8,6 +9,7 @@
 //!
 //! Opening an image reads `image.json` only; contents are read when the guest asks for them.
 
+mod archive;
 mod blobs;
 mod config;
 pub mod create;
@@ -22,8 +24,11 @@ pub use locate::{find, global_root};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
+
+use archive::Archive;
 
 /// The configuration's file name.
 const CONFIG_FILE: &str = "image.json";
@@ -54,12 +59,25 @@ pub enum ImageError {
         /// The directories tried.
         looked: Vec<PathBuf>,
     },
-    /// The image is a file.
-    #[error(
-        "`{path}` is a file, not an image directory; unpack it: mkdir IMAGE && tar -xzf '{path}' -C IMAGE",
-        path = .0.display()
-    )]
-    NotADirectory(PathBuf),
+    /// The image is a file of some other kind.
+    #[error("`{}` is neither an image directory nor a .tgz of one; make an image with `env86 create`", .0.display())]
+    NotAnImage(PathBuf),
+    /// The archive cannot be unpacked.
+    #[error("Cannot unpack the image `{}`", path.display())]
+    Unpack {
+        /// The archive.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The archive cannot be written anew.
+    #[error("Cannot write the image `{}`; what was there before is still there", path.display())]
+    Pack {
+        /// The archive.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file that every image must have is not there.
     #[error(
         "`{}` is missing, so this is not a complete env86 image; make it again with `env86 create`",
@@ -107,10 +125,12 @@ fn looked_in(paths: &[PathBuf]) -> String {
     if paths.is_empty() { String::new() } else { format!(" (looked for {})", paths.join(" and ")) }
 }
 
-/// An image directory that has been opened.
+/// An image that has been opened: a directory, or a gzipped tar archive of one.
 #[derive(Clone, Debug)]
 pub struct Image {
     dir: PathBuf,
+    /// The archive that `dir` was unpacked from, which goes with the last copy of this.
+    archive: Option<Arc<Archive>>,
     /// What `image.json` says.
     pub config: ImageConfig,
 }
@@ -121,21 +141,31 @@ impl Image {
         Self::open(find(arg, global_root().as_deref())?)
     }
 
-    /// Opens an image directory.
+    /// Opens an image. An archive is unpacked to a folder of its own until it is closed.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ImageError> {
-        let dir = dir.into();
+        let mut dir = dir.into();
+        let mut archive = None;
         match fs::metadata(&dir) {
             Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(ImageError::NotADirectory(dir)),
+            Ok(_) => {
+                let unpacked = Archive::unpack(dir)?;
+                dir = unpacked.dir().into();
+                archive = Some(Arc::new(unpacked));
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ImageError::NoSuchPath(dir)),
             Err(source) => return Err(ImageError::Read { path: dir, source }),
         }
         let path = dir.join(CONFIG_FILE);
         let text = read(&path)?;
         match serde_json::from_slice(&text) {
-            Ok(config) => Ok(Self { dir, config }),
+            Ok(config) => Ok(Self { dir, archive, config }),
             Err(source) => Err(ImageError::Malformed { path, source }),
         }
+    }
+
+    /// What the user knows the image as: its directory or archive.
+    pub fn path(&self) -> &Path {
+        self.archive.as_ref().map_or(&self.dir, |archive| archive.path())
     }
 
     /// The directory.
@@ -179,6 +209,14 @@ impl Image {
     pub fn state_to_write(&self) -> PathBuf {
         let compressed = self.dir.join(COMPRESSED_STATE_FILE);
         if compressed.exists() { compressed } else { self.dir.join(STATE_FILE) }
+    }
+
+    /// Keeps the state that was written to [`Image::state_to_write`]: an archive is written anew.
+    pub fn keep_state(&self) -> Result<(), ImageError> {
+        match &self.archive {
+            Some(archive) => archive.replace_files(&[STATE_FILE, COMPRESSED_STATE_FILE]),
+            None => Ok(()),
+        }
     }
 
     /// Reads a file that the configuration names under `key`. Only files inside the image can be
@@ -238,7 +276,7 @@ mod tests {
     #[test]
     fn a_file_is_not_an_image() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(Image::open(file.path()), Err(ImageError::NotADirectory(_))));
+        assert!(matches!(Image::open(file.path()), Err(ImageError::NotAnImage(_))));
     }
 
     #[test]

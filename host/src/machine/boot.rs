@@ -1,16 +1,19 @@
 //! From what the user asked for to what the machine is built of: which kernel or ROM, and with
 //! which memory, command line and file system.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use env86_bios::multiboot::is_multiboot;
+use env86_bios::unpack::unpack;
 use env86_bios::{BootSource, Module};
+use env86_devices::Script;
 use env86_devices::fs::{self as guest_fs, BlobStore, Content, Fetched, Filesystem, Ino};
 
-use super::{DEFAULT_MEMORY, MachineError, Time};
+use super::{DEFAULT_MEMORY, MachineError};
 use crate::image::{BlobDir, BlobError, FileRef, Image, find_kernel};
 
 /// Where a bzImage has its signature, `HdrS` (Linux boot protocol 2.00 and later).
@@ -39,13 +42,16 @@ pub struct Config {
     pub memory: Option<u64>,
     /// I/O APIC, local APIC and ACPI power management; else as the image says, else not.
     pub acpi: Option<bool>,
+    /// A virtio console; else as the image says, else not.
+    pub virtio_console: Option<bool>,
     /// A port where a write ends the machine with the value written.
     pub debug_exit: Option<u16>,
     /// A saved state to resume instead of starting anew: its file, or the parts of it in their
     /// order. Memory and board are the state's; the image gives the contents of files.
     pub state: Option<Vec<PathBuf>>,
-    /// Where its time comes from.
-    pub time: Time,
+    /// Everything that comes from outside: the machine runs by its count of instructions, and two
+    /// runs are the same. Else it runs by the host's clocks.
+    pub script: Option<Script>,
     /// After a reset or a triple fault the machine starts again, as a PC does; else it ends.
     pub restart: bool,
 }
@@ -60,9 +66,10 @@ impl Default for Config {
             bios: None,
             memory: None,
             acpi: None,
+            virtio_console: None,
             debug_exit: None,
             state: None,
-            time: Time::Real,
+            script: None,
             restart: true,
         }
     }
@@ -80,6 +87,8 @@ pub(super) struct Parts {
     pub video_memory: u32,
     /// APICs and ACPI are on the board.
     pub acpi: bool,
+    /// A virtio console is on the board.
+    pub virtio_console: bool,
     /// The port that ends the machine.
     pub debug_exit: Option<u16>,
     /// The file system for 9p.
@@ -98,8 +107,9 @@ impl Parts {
                 .map_err(|source| MachineError::Index { path: image.index_path(), source })?,
             None => Filesystem::default(),
         };
-        let (source, name) = source(config, &filesystem, &mut blobs)?;
         let json = image.map(|image| &image.config);
+        let memory = config.memory.or(json.and_then(|j| j.memory_size)).unwrap_or(DEFAULT_MEMORY);
+        let (source, name) = source(config, &filesystem, &mut blobs, memory)?;
         let video_memory = json.and_then(|j| j.vga_memory_size).unwrap_or(DEFAULT_VIDEO_MEMORY);
         if !VIDEO_MEMORY.contains(&video_memory) {
             return Err(MachineError::VideoMemory(video_memory));
@@ -107,9 +117,13 @@ impl Parts {
         Ok(Self {
             source,
             name,
-            memory: config.memory.or(json.and_then(|j| j.memory_size)).unwrap_or(DEFAULT_MEMORY),
+            memory,
             video_memory: video_memory as u32,
             acpi: config.acpi.or(json.and_then(|j| j.acpi)).unwrap_or(false),
+            virtio_console: config.virtio_console.unwrap_or_else(|| {
+                let said = json.and_then(|j| j.virtio_console.as_ref());
+                said.is_some_and(|value| *value != false)
+            }),
             debug_exit: config.debug_exit,
             filesystem,
             blobs,
@@ -123,30 +137,39 @@ pub(super) fn blobs(config: &Config) -> Blobs {
 }
 
 /// What is started, and its name: the user's ROM, the user's kernel, or the image's kernel or ROM.
+/// Nothing larger than the `memory` of the machine is read.
 fn source(
     config: &Config,
     filesystem: &Filesystem,
     blobs: &mut Blobs,
+    memory: u64,
 ) -> Result<(BootSource, String), MachineError> {
     let image = config.image.as_ref();
     if let Some(path) = &config.bios {
-        let bios = read_host("BIOS", path)?;
+        let bios = read_host("BIOS", path, memory)?;
         let vga_bios = image.and_then(|i| Some((i, i.config.vga_bios.as_ref()?)));
         let vga_bios = vga_bios.map(|(i, file)| i.read_ref("vga_bios", file)).transpose()?;
         return Ok((BootSource::Rom { bios, vga_bios }, path.display().to_string()));
     }
-    let initrd = config.initrd.as_ref().map(|path| read_host("initial RAM disk", path)).transpose()?;
+    let initrd = config.initrd.as_ref().map(|path| -> Result<_, MachineError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Module { data: read_host("initial RAM disk", path, memory)?, cmdline: name })
+    });
+    let initrd = initrd.transpose()?;
     if let Some(path) = &config.kernel {
-        let kernel = read_host("kernel", path)?;
+        let kernel = read_host("kernel", path, memory)?;
         return Ok((kernel_source(kernel, initrd, cmdline(config)), path.display().to_string()));
     }
     let Some(image) = image else { return Err(MachineError::NothingToStart) };
     let in_image =
-        |file: &FileRef| format!("{} of {}", file.url.as_deref().unwrap_or("?"), image.dir().display());
+        |file: &FileRef| format!("{} of {}", file.url.as_deref().unwrap_or("?"), image.path().display());
     if let (false, Some(file)) = (image.config.bzimage_initrd_from_filesystem, &image.config.bzimage) {
         let kernel = image.read_ref("bzimage", file)?;
         let initrd = match (initrd, &image.config.initrd) {
-            (None, Some(file)) => Some(image.read_ref("initrd", file)?),
+            (None, Some(file)) => {
+                let cmdline = file.url.clone().unwrap_or_default();
+                Some(Module { data: image.read_ref("initrd", file)?, cmdline })
+            }
             (given, _) => given,
         };
         return Ok((kernel_source(kernel, initrd, cmdline(config)), in_image(file)));
@@ -155,14 +178,16 @@ fn source(
     let (root, boot) = (names("/"), names("/boot"));
     let found = find_kernel(root.iter().map(String::as_str), boot.iter().map(String::as_str));
     if let Some(path) = found.kernel {
-        let kernel = read_guest(filesystem, blobs, &path)?;
+        let kernel = read_guest(filesystem, blobs, &path, memory)?;
         let initrd = match (initrd, found.initrd) {
-            (None, Some(path)) => Some(read_guest(filesystem, blobs, &path)?),
+            (None, Some(path)) => {
+                Some(Module { data: read_guest(filesystem, blobs, &path, memory)?, cmdline: path })
+            }
             (given, _) => given,
         };
         return Ok((
             kernel_source(kernel, initrd, cmdline(config)),
-            format!("{path} of {}", image.dir().display()),
+            format!("{path} of {}", image.path().display()),
         ));
     }
     if let Some(file) = &image.config.bios {
@@ -171,7 +196,7 @@ fn source(
             image.config.vga_bios.as_ref().map(|file| image.read_ref("vga_bios", file)).transpose()?;
         return Ok((BootSource::Rom { bios, vga_bios }, in_image(file)));
     }
-    Err(MachineError::NoKernel(image.dir().into()))
+    Err(MachineError::NoKernel(image.path().into()))
 }
 
 /// The image's command line and what the user adds.
@@ -181,20 +206,35 @@ fn cmdline(config: &Config) -> String {
     parts.map(str::trim).iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ")
 }
 
-/// A Linux kernel, or a Multiboot one if it looks like that.
-fn kernel_source(kernel: Vec<u8>, initrd: Option<Vec<u8>>, cmdline: String) -> BootSource {
+/// A Linux kernel, or a Multiboot one if it looks like that, perhaps packed by gzip as other boot
+/// loaders take it. Its module is the initial RAM disk, by name.
+fn kernel_source(kernel: Vec<u8>, initrd: Option<Module>, cmdline: String) -> BootSource {
     let (at, signature) = LINUX_SIGNATURE;
     let is_linux = kernel.get(at..at + signature.len()) == Some(signature);
-    if !is_linux && is_multiboot(&kernel) {
-        let modules = initrd.map(|data| Module { data, cmdline: String::new() }).into_iter().collect();
-        BootSource::Multiboot { kernel, modules, cmdline }
-    } else {
-        BootSource::Linux { kernel, initrd, cmdline, unpack: true }
+    let multiboot = match is_multiboot(&kernel) {
+        _ if is_linux => None,
+        true => Some(kernel.clone()),
+        false => unpack(&kernel).ok().filter(|unpacked| is_multiboot(unpacked)),
+    };
+    match multiboot {
+        Some(kernel) => BootSource::Multiboot { kernel, modules: initrd.into_iter().collect(), cmdline },
+        None => BootSource::Linux { kernel, initrd: initrd.map(|file| file.data), cmdline, unpack: true },
     }
 }
 
-fn read_host(what: &'static str, path: &Path) -> Result<Vec<u8>, MachineError> {
-    fs::read(path).map_err(|source| MachineError::Read { what, path: path.into(), source })
+/// Reads a file of the user's, which may be a pipe, or without end.
+fn read_host(what: &'static str, path: &Path, memory: u64) -> Result<Vec<u8>, MachineError> {
+    let failed = |source| MachineError::Read { what, path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mut content = Vec::new();
+    let known = file.metadata().map_err(failed)?.len();
+    if known <= memory {
+        file.take(memory + 1).read_to_end(&mut content).map_err(failed)?;
+    }
+    if known.max(content.len() as u64) > memory {
+        return Err(MachineError::TooLarge { what, path: path.display().to_string(), memory });
+    }
+    Ok(content)
 }
 
 /// The names in a directory of the image that lead to files, in the order of the index.
@@ -225,9 +265,18 @@ fn follow(filesystem: &Filesystem, path: &str) -> Option<Ino> {
 }
 
 /// Reads a file of the image as the guest would.
-fn read_guest(filesystem: &Filesystem, blobs: &mut Blobs, path: &str) -> Result<Vec<u8>, MachineError> {
+fn read_guest(
+    filesystem: &Filesystem,
+    blobs: &mut Blobs,
+    path: &str,
+    memory: u64,
+) -> Result<Vec<u8>, MachineError> {
     let missing = guest_fs::FsError::Errno(guest_fs::Errno::ENOENT);
-    let read = file_at(filesystem, path).ok_or(missing).and_then(|ino| filesystem.read_all(blobs, ino));
+    let ino = file_at(filesystem, path).ok_or(missing);
+    if ino.and_then(|ino| filesystem.inode(ino)).is_ok_and(|inode| inode.size > memory) {
+        return Err(MachineError::TooLarge { what: "file", path: path.into(), memory });
+    }
+    let read = ino.and_then(|ino| filesystem.read_all(blobs, ino));
     read.map_err(|source| match blobs.failure() {
         Some(failure) => failure.into(),
         None => MachineError::ReadInside { path: path.into(), source },
@@ -286,6 +335,7 @@ impl BlobStore for Blobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use tempfile::TempDir;
 
     /// An image with these entries in its index and these files.

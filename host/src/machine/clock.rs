@@ -5,40 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use env86_devices::Clock;
-use env86_devices::pc::VirtualClock;
-
-/// Where a machine's time comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Time {
-    /// The host's clocks.
-    #[default]
-    Real,
-    /// The number of instructions executed; a halt takes no real time. Two runs are alike as far as
-    /// nothing comes from outside.
-    Counted {
-        /// Nanoseconds that an instruction takes.
-        ns_per_instruction: u64,
-        /// Wall time at power-on, in milliseconds since 1970.
-        power_on_millis: i64,
-    },
-}
-
-impl Time {
-    /// The clock, and a copy of it if it is the host's.
-    /// Guest time begins with `now`: at power-on, with zero.
-    pub(super) fn clock(self, now: u64) -> (Box<dyn Clock>, Option<HostClock>) {
-        match self {
-            Self::Real => {
-                let clock = HostClock::start_at(now);
-                (Box::new(clock.clone()), Some(clock))
-            }
-            Self::Counted { ns_per_instruction, power_on_millis } => {
-                let clock = VirtualClock { now, ns_per_instruction, power_on_millis };
-                (Box::new(clock), None)
-            }
-        }
-    }
-}
 
 /// The host's monotonic clock as guest time: nanoseconds since power-on, less the pauses. Copies
 /// show the same time.

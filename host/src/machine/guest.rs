@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use env86_bios::{BoardInfo, BootSource};
 use env86_devices::fs::Filesystem;
 use env86_devices::state::Run;
-use env86_devices::{self as devices, Entropy, Event};
+use env86_devices::{self as devices, Clock, Entropy, Event, Script};
 use env86_emu::Memory;
 use env86_emu::memory::PAGE_SIZE;
 use tracing::warn;
 
-use super::MachineError;
 use super::boot::{self, Config, FailureWatch, Parts};
 use super::clock::HostClock;
 use super::mapped;
 use super::runner::Guest;
 use super::state::{self, StateFile, StateFileError};
+use super::{Line, MachineError};
 
 /// The first serial port.
 const COM1: usize = 0;
@@ -39,6 +39,8 @@ pub struct PcGuest {
     /// The clock, if it is the host's.
     clock: Option<HostClock>,
     keys: VecDeque<Vec<u8>>,
+    /// What happens from outside, if nothing else is to happen.
+    script: Option<Script>,
 }
 
 impl PcGuest {
@@ -59,22 +61,21 @@ impl PcGuest {
         let mem = file.memory()?;
         let blobs = boot::blobs(config);
         let failure = blobs.watch();
-        let (clock, host_clock) = config.time.clock(file.plan.time);
+        let (clock, host_clock) = clock(config, file.plan.time, file.plan.unix_millis());
         let board_config = devices::Config {
             debug_exit: config.debug_exit,
             filesystem: Some((Filesystem::default(), Box::new(blobs))),
             ..devices::Config::default()
         };
         let board_config = file.plan.configure(board_config);
-        let mut machine = devices::Machine::new(mem, board_config, clock, Box::new(OsEntropy));
+        let mut machine = devices::Machine::new(mem, board_config, clock, entropy(config));
         let plan = file.plan.clone();
         plan.apply(&mut machine, file.bytes()).map_err(|source| StateFileError::Content {
             path: paths.first().cloned().unwrap_or_default(),
             source,
         })?;
-        let (config, keys) = (config.clone(), VecDeque::new());
         let restored = file.plan.pages.runs.clone();
-        Ok(Self { machine, source: None, config, restored, failure, clock: host_clock, keys })
+        Ok(Self::of(machine, None, config, restored, failure, host_clock))
     }
 
     /// Builds the PC and loads it.
@@ -93,16 +94,27 @@ impl PcGuest {
             vga_rom,
             debug_exit: parts.debug_exit,
             filesystem: Some((parts.filesystem, Box::new(parts.blobs))),
+            virtio_console: parts.virtio_console,
             ..devices::Config::default()
         };
-        let (clock, host_clock) = config.time.clock(0);
-        let machine = devices::Machine::new(mem, board_config, clock, Box::new(OsEntropy));
+        let (clock, host_clock) = clock(config, 0, Script::POWER_ON_MILLIS);
+        let machine = devices::Machine::new(mem, board_config, clock, entropy(config));
         let source = Some((parts.source, parts.name));
-        let (config, keys) = (config.clone(), VecDeque::new());
-        let mut guest =
-            Self { machine, source, config, restored: Vec::new(), failure, clock: host_clock, keys };
+        let mut guest = Self::of(machine, source, config, Vec::new(), failure, host_clock);
         guest.load()?;
         Ok(guest)
+    }
+
+    fn of(
+        machine: devices::Machine,
+        source: Option<(BootSource, String)>,
+        config: &Config,
+        restored: Vec<Run>,
+        failure: FailureWatch,
+        clock: Option<HostClock>,
+    ) -> Self {
+        let (keys, script) = (VecDeque::new(), config.script.clone());
+        Self { machine, source, config: config.clone(), restored, failure, clock, keys, script }
     }
 
     /// Does what firmware does after a reset.
@@ -136,11 +148,17 @@ impl PcGuest {
 
 impl Guest for PcGuest {
     fn run(&mut self, budget: u64) -> Event {
+        if let Some(script) = &mut self.script {
+            return script.run(&mut self.machine);
+        }
         self.type_keys();
         self.machine.run(budget)
     }
 
     fn is_dead(&self) -> bool {
+        if self.script.is_some() {
+            return true; // or its clock would have gone on
+        }
         // The board has nothing that raises an NMI.
         let state = self.machine.cpu.state();
         state.halted && state.eflags & EFLAGS_IF == 0
@@ -156,18 +174,36 @@ impl Guest for PcGuest {
         }
     }
 
-    fn serial_input(&mut self, bytes: &mut VecDeque<u8>) {
-        // As a terminal with hardware flow control, wait until the guest says that it listens: what
-        // comes before that is lost when its driver clears the FIFO.
-        let listens = self.machine.pc.uarts[COM1].as_ref().is_some_and(|u| u.listens());
-        if listens {
-            let taken = self.machine.pc.serial_input(COM1, bytes.make_contiguous());
-            bytes.drain(..taken);
+    fn input(&mut self, line: Line, bytes: &mut VecDeque<u8>) {
+        let machine = &mut self.machine;
+        let taken = match line {
+            // As a terminal with hardware flow control, wait until the guest says that it listens: what
+            // comes before that is lost when its driver clears the FIFO.
+            Line::Com1 if !machine.pc.uarts[COM1].as_ref().is_some_and(|uart| uart.listens()) => 0,
+            Line::Com1 => machine.pc.serial_input(COM1, bytes.make_contiguous()),
+            Line::Console(port) => {
+                machine.pc.console_input(&mut machine.cpu.mem, port.into(), bytes.make_contiguous())
+            }
+        };
+        bytes.drain(..taken);
+    }
+
+    fn output(&mut self, line: Line, bytes: &mut Vec<u8>) {
+        let machine = &mut self.machine;
+        match line {
+            Line::Com1 => bytes.append(&mut match &mut self.script {
+                Some(script) => script.output(),
+                None => machine.pc.serial_output(COM1),
+            }),
+            Line::Console(_) if machine.pc.console.is_none() => {}
+            Line::Console(port) => {
+                bytes.append(&mut machine.pc.console_output(&mut machine.cpu.mem, port.into()));
+            }
         }
     }
 
-    fn serial_output(&mut self, bytes: &mut Vec<u8>) {
-        bytes.append(&mut self.machine.pc.serial_output(COM1));
+    fn console_size(&mut self, columns: u16, rows: u16) {
+        self.machine.pc.set_console_size(&mut self.machine.cpu.mem, columns, rows);
     }
 
     fn keyboard(&mut self, scancodes: &[u8]) {
@@ -197,6 +233,15 @@ impl Guest for PcGuest {
         Ok(state::write(path, &saved)?)
     }
 
+    fn is_over(&self) -> bool {
+        self.script.as_ref().is_some_and(Script::is_over)
+    }
+
+    fn digest(&mut self) -> Option<u64> {
+        self.script.as_ref()?;
+        devices::state::digest(&mut self.machine).ok()
+    }
+
     fn failure(&mut self) -> Option<MachineError> {
         self.failure.take().map(MachineError::from)
     }
@@ -204,6 +249,20 @@ impl Guest for PcGuest {
     fn stats(&self) -> env86_emu::cpu::Stats {
         self.machine.cpu.stats()
     }
+}
+
+/// The clock for a machine whose guest time is `now`, in nanoseconds, and a copy of it if it is the
+/// host's. A script has its own wall time.
+fn clock(config: &Config, now: u64, unix_millis: i64) -> (Box<dyn Clock>, Option<HostClock>) {
+    if config.script.is_some() {
+        return (Box::new(Script::clock(now, unix_millis)), None);
+    }
+    let clock = HostClock::start_at(now);
+    (Box::new(clock.clone()), Some(clock))
+}
+
+fn entropy(config: &Config) -> Box<dyn Entropy> {
+    if config.script.is_some() { Box::new(Script::entropy()) } else { Box::new(OsEntropy) }
 }
 
 /// The host's random numbers.

@@ -13,14 +13,15 @@ mod runner;
 
 use std::io;
 use std::path::PathBuf;
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use thiserror::Error;
 
 pub use boot::Config;
-pub use clock::{HostClock, Time};
+pub use clock::HostClock;
+pub use env86_devices::Script;
 pub use state::StateFileError;
 
 use crate::image::{BlobError, ImageError};
@@ -29,7 +30,7 @@ use crate::image::{BlobError, ImageError};
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 /// Events that wait to be taken before the machine waits, too.
 const EVENT_QUEUE: usize = 64;
-/// Pieces of serial input that wait for the guest.
+/// Pieces of a line's input that wait for the guest.
 const INPUT_QUEUE: usize = 256;
 
 /// Why a machine could not be started, or ended otherwise than it should.
@@ -56,8 +57,22 @@ pub enum MachineError {
         /// Why not.
         source: io::Error,
     },
+    /// A file that cannot be what it is said to be.
+    #[error(
+        "The {what} `{path}` is larger than the machine's memory of {} MiB; check the file, or give it more \
+         with --memory",
+        memory >> 20
+    )]
+    TooLarge {
+        /// What it is for.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// The machine's memory in bytes.
+        memory: u64,
+    },
     /// A kernel or RAM disk inside the image's file system.
-    #[error("Cannot read `{path}` from the image")]
+    #[error("Cannot read `{path}` from the image; make it again with `env86 create`")]
     ReadInside {
         /// Its path in the guest.
         path: String,
@@ -135,6 +150,34 @@ pub struct Report {
     pub busy: Duration,
     /// Restarts by the guest.
     pub resets: u32,
+    /// A number that only machines in the same state share, at the end of a run by a script.
+    pub digest: Option<u64>,
+}
+
+/// A stream of bytes between the guest and the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// The first serial port.
+    Com1,
+    /// A port of the virtio console, 0 to 3: Linux's `hvc0` to `hvc3`.
+    Console(u8),
+}
+
+/// The number of lines.
+const LINES: usize = Line::ALL.len();
+
+impl Line {
+    /// All lines.
+    pub const ALL: [Self; 5] =
+        [Self::Com1, Self::Console(0), Self::Console(1), Self::Console(2), Self::Console(3)];
+
+    /// The event that tells of its output.
+    fn event(self, bytes: Vec<u8>) -> Event {
+        match self {
+            Self::Com1 => Event::Serial(bytes),
+            Self::Console(port) => Event::Console(port, bytes),
+        }
+    }
 }
 
 /// What a machine tells.
@@ -142,12 +185,26 @@ pub struct Report {
 pub enum Event {
     /// COM1 has sent these bytes.
     Serial(Vec<u8>),
+    /// A port of the virtio console has sent these bytes.
+    Console(u8, Vec<u8>),
     /// The machine has been reset and starts again.
     Reset,
     /// The machine has stopped executing.
     Paused,
     /// The machine goes on.
     Resumed,
+    /// The script is over, and the machine has stopped executing.
+    ScriptOver,
+}
+
+impl Event {
+    /// The bytes that a line has sent.
+    fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Serial(bytes) | Self::Console(_, bytes) => bytes,
+            Self::Reset | Self::Paused | Self::Resumed | Self::ScriptOver => Vec::new(),
+        }
+    }
 }
 
 /// What a machine is told.
@@ -156,6 +213,7 @@ enum Command {
     Pause,
     Resume,
     Keyboard(Vec<u8>),
+    ConsoleSize(u16, u16),
     PowerButton,
     Save(PathBuf, Sender<Result<u64, MachineError>>),
     Stop,
@@ -165,7 +223,8 @@ enum Command {
 #[derive(Debug)]
 pub struct Machine {
     commands: Sender<Command>,
-    input: SerialInput,
+    /// In the order of [`Line::ALL`].
+    input: [LineInput; LINES],
     /// `None` once nobody wants to hear any more.
     events: Receiver<Event>,
     thread: Option<JoinHandle<Result<Report, MachineError>>>,
@@ -180,14 +239,19 @@ impl Machine {
 
     fn spawn(guest: impl runner::Guest + 'static, restart: bool) -> Result<Self, MachineError> {
         let (commands, command_queue) = unbounded();
-        let (input, input_queue) = bounded(INPUT_QUEUE);
+        let queues = Line::ALL.map(|_| bounded(INPUT_QUEUE));
         let (event_queue, events) = bounded(EVENT_QUEUE);
-        let ends = runner::Ends { commands: command_queue, input: input_queue, events: event_queue };
+        let ends = runner::Ends {
+            commands: command_queue,
+            input: queues.clone().map(|(_, queue)| queue),
+            events: event_queue,
+        };
         let thread = thread::Builder::new()
             .name("machine".into())
             .spawn(move || runner::run(guest, &ends, restart))
             .map_err(MachineError::Thread)?;
-        Ok(Self { commands, input: SerialInput(input), events, thread: Some(thread) })
+        let input = queues.map(|(queue, _)| LineInput { queue, machine: thread.thread().clone() });
+        Ok(Self { commands, input, events, thread: Some(thread) })
     }
 
     /// What the machine tells, until its end. A machine whose events are not taken waits when its
@@ -197,8 +261,20 @@ impl Machine {
     }
 
     /// The receiving side of COM1.
-    pub fn serial_input(&self) -> SerialInput {
-        self.input.clone()
+    pub fn serial_input(&self) -> LineInput {
+        self.input[0].clone()
+    }
+
+    /// The receiving side of a port of the virtio console, 0 to 3. On a machine without one it takes
+    /// bytes until its queue is full.
+    pub fn console_input(&self, port: u8) -> Option<LineInput> {
+        let at = Line::ALL.iter().position(|line| *line == Line::Console(port))?;
+        Some(self.input[at].clone())
+    }
+
+    /// Tells the guest the size of the virtio console's screen.
+    pub fn set_console_size(&self, columns: u16, rows: u16) {
+        self.command(Command::ConsoleSize(columns, rows));
     }
 
     /// Stops executing; guest time stands still.
@@ -248,6 +324,7 @@ impl Machine {
     /// A machine that has ended takes no commands, which is nobody's fault.
     fn command(&self, command: Command) {
         let _ = self.commands.send(command);
+        self.thread.iter().for_each(|thread| thread.thread().unpark());
     }
 }
 
@@ -261,19 +338,27 @@ impl Drop for Machine {
     }
 }
 
-/// The receiving side of a guest's COM1. Bytes wait here until the guest takes them.
+/// The receiving side of a guest's line. Bytes wait here until the guest takes them.
 #[derive(Clone, Debug)]
-pub struct SerialInput(Sender<Vec<u8>>);
+pub struct LineInput {
+    queue: Sender<Vec<u8>>,
+    /// The thread that takes it, to be woken.
+    machine: Thread,
+}
 
-impl SerialInput {
+impl LineInput {
     /// Sends bytes, waiting while too many wait already. Says whether the machine is still there.
     pub fn send(&self, bytes: &[u8]) -> bool {
-        self.0.send(bytes.into()).is_ok()
+        let sent = self.queue.send(bytes.into()).is_ok();
+        self.machine.unpark();
+        sent
     }
 
     /// Sends bytes, or drops them where too many wait already. Says whether the machine is still
     /// there.
     pub fn offer(&self, bytes: &[u8]) -> bool {
-        !matches!(self.0.try_send(bytes.into()), Err(TrySendError::Disconnected(_)))
+        let sent = self.queue.try_send(bytes.into());
+        self.machine.unpark();
+        !matches!(sent, Err(TrySendError::Disconnected(_)))
     }
 }

@@ -1,23 +1,24 @@
 //! The machine's thread: lets the guest execute, sleeps while it is halted, and carries bytes
-//! between its serial line and the channels.
+//! between its lines and the channels.
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, never, select};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, never, select};
 use env86_devices::Event as Stop;
 use tracing::{debug, info};
 
-use super::{Command, Ending, Event, MachineError, Report};
+use super::{Command, Ending, Event, LINES, Line, MachineError, Report};
 
 /// Instructions between looks at the channels: about a millisecond.
 const SLICE: u64 = 200_000;
-/// The same while serial input waits, so that it gets through fast.
+/// The same while input waits, so that it gets through fast.
 const SHORT_SLICE: u64 = 10_000;
-/// Serial output that nobody takes before the guest has to wait, in bytes.
+/// Output of a line that nobody takes before the guest has to wait, in bytes.
 const OUTPUT_LIMIT: usize = 64 << 10;
-/// Serial input that is taken from the channel ahead of the guest, in bytes.
+/// Input of a line that is taken from the channel ahead of the guest, in bytes.
 const INPUT_AHEAD: usize = 4096;
 
 /// What the thread needs of a machine.
@@ -30,10 +31,12 @@ pub trait Guest: Send {
     fn now(&mut self) -> u64;
     /// Sets guest time back to `now`, at the end of a pause.
     fn continue_from(&mut self, now: u64);
-    /// Gives COM1 what it has room for, from the front of `bytes`.
-    fn serial_input(&mut self, bytes: &mut VecDeque<u8>);
-    /// Appends what COM1 has sent.
-    fn serial_output(&mut self, bytes: &mut Vec<u8>);
+    /// Gives a line what it has room for, from the front of `bytes`.
+    fn input(&mut self, line: Line, bytes: &mut VecDeque<u8>);
+    /// Appends what the guest has sent on a line.
+    fn output(&mut self, line: Line, bytes: &mut Vec<u8>);
+    /// Tells the guest the size of the virtio console's screen.
+    fn console_size(&mut self, columns: u16, rows: u16);
     /// Gives the keyboard controller bytes from the keyboard.
     fn keyboard(&mut self, scancodes: &[u8]);
     /// Presses the power button.
@@ -42,16 +45,21 @@ pub trait Guest: Send {
     fn reset(&mut self) -> Result<(), MachineError>;
     /// Saves the machine to a file; gives its size.
     fn save(&mut self, path: &Path) -> Result<u64, MachineError>;
+    /// What was to happen has happened.
+    fn is_over(&self) -> bool;
+    /// A number that stands for the state, if runs of this guest repeat.
+    fn digest(&mut self) -> Option<u64>;
     /// A failure on the host's side that the guest cannot know of.
     fn failure(&mut self) -> Option<MachineError>;
     /// The processor's counts.
     fn stats(&self) -> env86_emu::cpu::Stats;
 }
 
-/// The machine's ends of the channels.
+/// The machine's ends of the channels. Whoever sends a command or input unparks the thread then.
 pub struct Ends {
     pub commands: Receiver<Command>,
-    pub input: Receiver<Vec<u8>>,
+    /// In the order of [`Line::ALL`].
+    pub input: [Receiver<Vec<u8>>; LINES],
     pub events: Sender<Event>,
 }
 
@@ -60,15 +68,15 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
     let mut runner = Runner {
         guest,
         ends,
-        input: VecDeque::new(),
+        input: Default::default(),
         deferred: VecDeque::new(),
-        output: Vec::new(),
+        output: Default::default(),
         paused_at: None,
         stopped: false,
         listened_to: true,
     };
     let start = Instant::now();
-    let (mut busy, mut resets) = (Duration::ZERO, 0);
+    let (mut busy, mut resets, mut was_over) = (Duration::ZERO, 0, false);
     let ending = loop {
         runner.commands();
         if runner.stopped {
@@ -76,12 +84,16 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
         }
         runner.feed();
         let slice_start = Instant::now();
-        let budget = if runner.input.is_empty() { SLICE } else { SHORT_SLICE };
+        let budget = if runner.input.iter().all(VecDeque::is_empty) { SLICE } else { SHORT_SLICE };
         let stop = runner.guest.run(budget);
         busy += slice_start.elapsed();
         runner.collect();
         if let Some(failure) = runner.guest.failure() {
             return Err(failure);
+        }
+        if runner.guest.is_over() && !was_over {
+            was_over = true;
+            runner.pause(Event::ScriptOver);
         }
         match stop {
             Stop::Budget | Stop::Output => {}
@@ -103,18 +115,19 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
         }
     };
     runner.flush();
-    Ok(Report { ending, cpu: runner.guest.stats(), wall: start.elapsed(), busy, resets })
+    let (cpu, digest) = (runner.guest.stats(), runner.guest.digest());
+    Ok(Report { ending, cpu, wall: start.elapsed(), busy, resets, digest })
 }
 
 struct Runner<'a, G> {
     guest: G,
     ends: &'a Ends,
     /// Bytes on their way to the guest.
-    input: VecDeque<u8>,
+    input: [VecDeque<u8>; LINES],
     /// Commands that came while something else had to be finished.
     deferred: VecDeque<Command>,
     /// Bytes from the guest that the channel had no room for.
-    output: Vec<u8>,
+    output: [Vec<u8>; LINES],
     /// Guest time at the pause that is on.
     paused_at: Option<u64>,
     stopped: bool,
@@ -145,10 +158,7 @@ impl<G: Guest> Runner<'_, G> {
     fn command(&mut self, command: Command) {
         debug!(target: "machine", ?command);
         match command {
-            Command::Pause if self.paused_at.is_none() => {
-                self.paused_at = Some(self.guest.now());
-                self.tell(Event::Paused);
-            }
+            Command::Pause if self.paused_at.is_none() => self.pause(Event::Paused),
             Command::Resume => {
                 if let Some(at) = self.paused_at.take() {
                     self.guest.continue_from(at);
@@ -162,49 +172,64 @@ impl<G: Guest> Runner<'_, G> {
                 self.flush();
                 let _ = done.send(self.guest.save(&path));
             }
+            Command::ConsoleSize(columns, rows) => self.guest.console_size(columns, rows),
             Command::PowerButton => self.guest.press_power_button(),
             Command::Stop => self.stopped = true,
         }
     }
 
-    /// Takes serial input from the channel and gives the guest what it has room for.
-    fn feed(&mut self) {
-        while self.input.len() < INPUT_AHEAD {
-            match self.ends.input.try_recv() {
-                Ok(bytes) => self.input.extend(bytes),
-                Err(_) => break,
-            }
-        }
-        if !self.input.is_empty() {
-            self.guest.serial_input(&mut self.input);
-        }
+    /// Stops executing, and says so.
+    fn pause(&mut self, event: Event) {
+        self.flush();
+        self.paused_at = Some(self.guest.now());
+        self.tell(event);
     }
 
-    /// Passes serial output on. Where the other side is slow, the guest waits in the end.
-    fn collect(&mut self) {
-        self.guest.serial_output(&mut self.output);
-        if self.output.is_empty() {
-            return;
-        }
-        match self.ends.events.try_send(Event::Serial(std::mem::take(&mut self.output))) {
-            Ok(()) => {}
-            Err(TrySendError::Disconnected(_)) => self.listened_to = false,
-            Err(TrySendError::Full(Event::Serial(bytes))) => {
-                self.output = bytes;
-                if self.output.len() >= OUTPUT_LIMIT {
-                    self.flush();
+    /// Takes input from the channels and gives the guest what it has room for.
+    fn feed(&mut self) {
+        for ((line, queue), input) in Line::ALL.into_iter().zip(&self.ends.input).zip(&mut self.input) {
+            while input.len() < INPUT_AHEAD {
+                match queue.try_recv() {
+                    Ok(bytes) => input.extend(bytes),
+                    Err(_) => break,
                 }
             }
-            Err(TrySendError::Full(_)) => {}
+            if !input.is_empty() {
+                self.guest.input(line, input);
+            }
         }
     }
 
-    /// Waits until the serial output has been taken.
+    /// Passes output on. Where the other side is slow, the guest waits in the end.
+    fn collect(&mut self) {
+        let mut too_much = false;
+        for (line, output) in Line::ALL.into_iter().zip(&mut self.output) {
+            self.guest.output(line, output);
+            if output.is_empty() {
+                continue;
+            }
+            match self.ends.events.try_send(line.event(std::mem::take(output))) {
+                Ok(()) => {}
+                Err(TrySendError::Disconnected(_)) => self.listened_to = false,
+                Err(TrySendError::Full(event)) => {
+                    *output = event.into_bytes();
+                    too_much |= output.len() >= OUTPUT_LIMIT;
+                }
+            }
+        }
+        if too_much {
+            self.flush();
+        }
+    }
+
+    /// Waits until the output has been taken.
     fn flush(&mut self) {
-        self.guest.serial_output(&mut self.output);
-        if !self.output.is_empty() {
-            let bytes = std::mem::take(&mut self.output);
-            self.tell(Event::Serial(bytes));
+        for (number, line) in Line::ALL.into_iter().enumerate() {
+            self.guest.output(line, &mut self.output[number]);
+            if !self.output[number].is_empty() {
+                let bytes = std::mem::take(&mut self.output[number]);
+                self.tell(line.event(bytes));
+            }
         }
     }
 
@@ -229,37 +254,41 @@ impl<G: Guest> Runner<'_, G> {
 
     /// Sleeps until a guest time, or until something comes from outside.
     fn sleep(&mut self, until: Option<u64>) {
-        let mut now = self.guest.now();
-        // A timed wait may end early by the clock's resolution.
-        while until.is_none_or(|until| until > now) && !self.stopped && self.paused_at.is_none() {
-            if !self.output.is_empty() {
+        while self.deferred.is_empty() && !self.stopped && self.paused_at.is_none() {
+            if self.output.iter().any(|output| !output.is_empty()) {
                 // There is nothing better to do than to wait for the other side.
                 return self.flush();
             }
-            let timeout = until.map_or(Duration::MAX, |until| Duration::from_nanos(until - now));
-            if self.woken_within(timeout) {
+            if self.visited() {
                 return;
             }
-            now = self.guest.now();
+            // Whoever sends something unparks this thread afterwards. A channel's own wait would do,
+            // but spins before it parks, which an idle guest pays for at each of its timer's ticks.
+            match until.map(|until| until.saturating_sub(self.guest.now())) {
+                Some(0) => return,
+                Some(left) => thread::park_timeout(Duration::from_nanos(left)),
+                None => thread::park(),
+            }
         }
     }
 
-    /// Waits for a command or for serial input; says whether it came before the time was up.
-    fn woken_within(&mut self, timeout: Duration) -> bool {
-        // Input that the guest has no room for must not wake it again and again.
-        let no_input = never();
-        let input = if self.input.is_empty() { &self.ends.input } else { &no_input };
-        select! {
-            recv(self.ends.commands) -> command => match command {
-                Ok(command) => self.command(command),
-                Err(_) => self.stopped = true,
-            },
-            recv(input) -> bytes => match bytes {
-                Ok(bytes) => self.input.extend(bytes),
-                // Cannot be: the handle that holds a sender also holds the commands'.
-                Err(_) => self.stopped = true,
-            },
-            default(timeout) => return false,
+    /// Takes a command or input if there is any; says whether there was.
+    fn visited(&mut self) -> bool {
+        match self.ends.commands.try_recv() {
+            Ok(command) => self.command(command),
+            Err(TryRecvError::Disconnected) => self.stopped = true,
+            Err(TryRecvError::Empty) => {
+                // Input that the guest has no room for must not wake it again and again.
+                let quiet = self.input.iter_mut().zip(&self.ends.input).filter(|(input, _)| input.is_empty());
+                let mut came = false;
+                for (input, queue) in quiet {
+                    if let Ok(bytes) = queue.try_recv() {
+                        input.extend(bytes);
+                        came = true;
+                    }
+                }
+                return came;
+            }
         }
         true
     }
@@ -305,14 +334,17 @@ mod tests {
         fn continue_from(&mut self, now: u64) {
             self.clock.continue_from(now);
         }
-        fn serial_input(&mut self, bytes: &mut VecDeque<u8>) {
+        fn input(&mut self, _line: Line, bytes: &mut VecDeque<u8>) {
             // Room for 16 bytes at a time, as in the chip's FIFO.
             let room = bytes.len().min(16);
             self.seen.input.lock().unwrap().extend(bytes.drain(..room));
         }
-        fn serial_output(&mut self, bytes: &mut Vec<u8>) {
-            bytes.append(&mut self.output);
+        fn output(&mut self, line: Line, bytes: &mut Vec<u8>) {
+            if line == Line::Com1 {
+                bytes.append(&mut self.output);
+            }
         }
+        fn console_size(&mut self, _columns: u16, _rows: u16) {}
         fn keyboard(&mut self, scancodes: &[u8]) {
             self.seen.keys.lock().unwrap().extend(scancodes);
         }
@@ -322,6 +354,12 @@ mod tests {
         }
         fn save(&mut self, _path: &Path) -> Result<u64, MachineError> {
             Ok(0)
+        }
+        fn is_over(&self) -> bool {
+            false
+        }
+        fn digest(&mut self) -> Option<u64> {
+            None
         }
         fn failure(&mut self) -> Option<MachineError> {
             None

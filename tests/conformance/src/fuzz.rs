@@ -6,6 +6,7 @@ use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemoni
 use crate::generate::{Patterns, program};
 use crate::guest::Guest;
 use crate::layout::{BYTES, Image, offset};
+use crate::operands;
 use crate::report::disassemble;
 use crate::rng::Rng;
 use crate::state::{End, Outcome};
@@ -57,7 +58,7 @@ fn path(guest: &Guest, start: &Image, end: &Image) -> String {
             let at = offset(eip).unwrap_or(0);
             let bytes: Vec<u8> = image.iter().skip(at).take(15).copied().collect();
             let len = decode(&bytes, true).map_or(1, |i| usize::from(i.len));
-            format!("{:02x?} {}", &bytes[..len.min(bytes.len())], disassemble(&bytes, eip))
+            format!("{:02x?} {}", &bytes[..len.min(bytes.len())], disassemble(&bytes, eip, false))
         };
         let (before, after) = (code(start), code(end));
         if before == after {
@@ -151,19 +152,23 @@ pub fn decoder(seed: u64, count: u32, show: usize) -> (u32, Vec<String>) {
         for code32 in [false, true] {
             let bits = if code32 { 32 } else { 16 };
             let theirs = Decoder::new(bits, &bytes, DecoderOptions::NONE).decode();
-            let ours = decode(&bytes, code32).map(|i| usize::from(i.len));
-            let same = match ours {
-                Ok(len) => !theirs.is_invalid() && len == theirs.len(),
+            let ours = decode(&bytes, code32);
+            let same = match &ours {
+                Ok(i) => {
+                    !theirs.is_invalid() && usize::from(i.len) == theirs.len() && operands::agree(i, &theirs)
+                }
                 Err(DecodeError::Short | DecodeError::Long) => true,
                 Err(DecodeError::Invalid) => theirs.is_invalid(),
             };
             if same {
                 agreed += u32::from(ours.is_ok());
             } else if !is_exempt(&theirs) && found.len() < show {
+                let operands = ours.as_ref().map(operands::ours);
                 found.push(format!(
-                    "{bits} bits, {bytes:02x?}: ours {ours:?}, iced {theirs} {:?}, {} bytes",
+                    "{bits} bits, {bytes:02x?}: ours {ours:?} {operands:?}, iced {theirs} {:?}, {} bytes {:?}",
                     theirs.code(),
-                    theirs.len()
+                    theirs.len(),
+                    operands::theirs(&theirs)
                 ));
             }
         }

@@ -11,6 +11,7 @@ use env86_emu::state::{FpuState, TableRegister};
 use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Segment, Width};
 
 use crate::layout::{BYTES, Image, PAGE, REGIONS};
+use crate::segments;
 use crate::state::{End, Fx, Outcome, Regs, USER_CS, USER_DS};
 
 /// The system's pages, which user code cannot see: linear and physical.
@@ -20,6 +21,7 @@ const SYSTEM_PAGES: u32 = 4;
 // Within the system's pages.
 const GDT: u32 = 0;
 const TSS: u32 = 0x200;
+const LDT: u32 = 0x300;
 const HANDLERS: u32 = 0x400;
 const IDT: u32 = 0x1000;
 const STACK_TOP: u32 = 0x4000;
@@ -31,6 +33,7 @@ const FIRST_PAGE_TABLE: u32 = 0x2000;
 const SYSTEM_CS: u16 = 0x08;
 const SYSTEM_SS: u16 = 0x18;
 const TSS_SELECTOR: u16 = 0x40;
+const LDT_SELECTOR: u16 = 0x50;
 const GDT_LIMIT: u16 = 0x7f;
 /// As Linux has it, where a 32-bit system can: its 64-bit code segments are here 16-bit ones.
 const DESCRIPTORS: [(u32, u64); 6] = [
@@ -75,6 +78,9 @@ impl Guest {
         for (selector, descriptor) in DESCRIPTORS {
             mem.write_u64(SYSTEM_PHYSICAL + GDT + selector, descriptor);
         }
+        for (i, entry) in (0..).zip(segments::LDT) {
+            mem.write_u64(SYSTEM_PHYSICAL + LDT + 8 * i, entry.descriptor());
+        }
         let tss = u64::from(SYSTEM + TSS);
         let busy_tss = 103 | (tss & 0xff_ffff) << 16 | 0x8b << 40 | (tss >> 24) << 56;
         mem.write_u64(SYSTEM_PHYSICAL + GDT + u32::from(TSS_SELECTOR), busy_tss);
@@ -90,7 +96,6 @@ impl Guest {
             mem.write_u32(gate, u32::from(SYSTEM_CS) << 16 | handler & 0xffff);
             mem.write_u32(gate + 4, handler & 0xffff_0000 | access << 8);
         }
-        let null = Segment { selector: 0, base: 0, limit: 0, access: 0, big: false, null: true };
         let base = ArchState {
             tr: Segment {
                 selector: TSS_SELECTOR,
@@ -100,7 +105,14 @@ impl Guest {
                 big: false,
                 null: false,
             },
-            ldtr: null,
+            ldtr: Segment {
+                selector: LDT_SELECTOR,
+                base: SYSTEM + LDT,
+                limit: size_of::<[u64; segments::LDT.len()]>() as u32 - 1,
+                access: 0x82,
+                big: false,
+                null: false,
+            },
             gdtr: TableRegister { base: SYSTEM + GDT, limit: GDT_LIMIT },
             idtr: TableRegister { base: SYSTEM + IDT, limit: 0x7ff },
             cr0: CR0,
@@ -153,7 +165,8 @@ impl Guest {
             *s = match selector {
                 USER_CS => Segment::flat(selector, 0xfb),
                 USER_DS => Segment::flat(selector, 0xf3),
-                _ => self.base.ldtr,
+                _ if selector & 4 != 0 => segments::LDT[usize::from(selector >> 3)].segment(selector),
+                _ => Segment { selector: 0, base: 0, limit: 0, access: 0, big: false, null: true },
             };
         }
         state.fpu = fpu(&regs.fx);

@@ -12,8 +12,10 @@ pub mod guest;
 pub mod layout;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod native;
+pub mod operands;
 pub mod report;
 pub mod rng;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod run;
+pub mod segments;
 pub mod state;

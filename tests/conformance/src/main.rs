@@ -1,28 +1,40 @@
-//! `env86-conformance [--cases N] [--seed S] [--only NAME] [--group GROUP] [--show N] [--write FILE]`,
-//! or `--fuzz ROUNDS [--seed S]`
+//! `env86-conformance [--cases N] [--row N] [--seed S] [--only NAME] [--group GROUP] [--show N] [--write FILE]`,
+//! or `--fuzz blocks|decoder [--minutes N] [--seed S]`
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use env86_conformance::run::{Bench, Plan};
 use env86_conformance::{fuzz, generate};
 
 struct Options {
     plan: Plan,
+    /// Cases for all forms of a row of the summary together, at least.
+    row: u32,
     only: Option<String>,
     group: Option<String>,
     write: Option<String>,
-    fuzz: Option<u32>,
+    fuzz: Option<Fuzzer>,
+    minutes: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Fuzzer {
+    Blocks,
+    Decoder,
 }
 
 fn options() -> Result<Options, String> {
     let mut o = Options {
         plan: Plan { cases: 1000, seed: 1, show: 1 },
+        row: 0,
         only: None,
         group: None,
         write: None,
         fuzz: None,
+        minutes: 60,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -32,7 +44,10 @@ fn options() -> Result<Options, String> {
             "--cases" => o.plan.cases = number()?,
             "--seed" => o.plan.seed = number()?.into(),
             "--show" => o.plan.show = number()?,
-            "--fuzz" => o.fuzz = Some(number()?),
+            "--fuzz" if value == "blocks" => o.fuzz = Some(Fuzzer::Blocks),
+            "--fuzz" if value == "decoder" => o.fuzz = Some(Fuzzer::Decoder),
+            "--minutes" => o.minutes = number()?.into(),
+            "--row" => o.row = number()?,
             "--only" => o.only = Some(value),
             "--group" => o.group = Some(value),
             "--write" => o.write = Some(value),
@@ -61,40 +76,51 @@ struct Line {
     mismatches: u64,
 }
 
-/// Runs the fuzzers, `rounds` times with a seed each.
-fn fuzz_all(o: &Options, rounds: u32) -> Result<u64, String> {
-    let (mut programs, mut instructions) = (0u64, 0u64);
-    for round in 0..u64::from(rounds) {
-        let seed = o.plan.seed + round;
-        programs += u64::from(fuzz::blocks(seed, 1000)?);
-        let (agreed, found) = fuzz::decoder(seed, 1_000_000, 20);
-        instructions += u64::from(agreed);
+/// Runs a fuzzer in rounds of a second or so, with a seed each.
+fn fuzz_rounds(o: &Options, fuzzer: Fuzzer) -> Result<u64, String> {
+    let end = Instant::now() + Duration::from_secs(o.minutes * 60);
+    let (mut seed, mut done) = (o.plan.seed, 0u64);
+    while Instant::now() < end {
+        let (count, found) = match fuzzer {
+            Fuzzer::Blocks => (fuzz::blocks(seed, 1000)?, Vec::new()),
+            Fuzzer::Decoder => fuzz::decoder(seed, 1_000_000, 20),
+        };
         if !found.is_empty() {
             return Err(found.join("\n"));
         }
+        done += u64::from(count);
+        seed += 1;
     }
-    println!("{programs} programs, {instructions} decoded instructions, no difference");
+    let what = match fuzzer {
+        Fuzzer::Blocks => "programs ran twice",
+        Fuzzer::Decoder => "instructions decoded twice",
+    };
+    println!("{} minutes, seeds {} to {}: {done} {what}, no difference", o.minutes, o.plan.seed, seed - 1);
     Ok(0)
 }
 
 fn run(o: &Options) -> Result<u64, String> {
-    if let Some(rounds) = o.fuzz {
-        return fuzz_all(o, rounds);
+    if let Some(fuzzer) = o.fuzz {
+        return fuzz_rounds(o, fuzzer);
     }
     let mut bench = Bench::new().map_err(|e| format!("This host cannot run the cases: {e}"))?;
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
     let mut groups: BTreeMap<&str, Line> = BTreeMap::new();
-    for form in generate::forms() {
+    let forms = generate::forms();
+    for form in &forms {
         if o.only.as_ref().is_some_and(|n| *n != form.name)
             || o.group.as_ref().is_some_and(|g| g != form.group)
         {
             continue;
         }
-        let tally = bench.form(&form, o.plan);
+        let row = forms.iter().filter(|f| (f.group, &f.name) == (form.group, &form.name)).count() as u32;
+        let cases = o.plan.cases.max(o.row.div_ceil(row));
+        let tally = bench.form(form, Plan { cases, ..o.plan });
         for s in &tally.shown {
             println!("{s}");
         }
-        for line in [lines.entry((form.group, form.name)).or_default(), groups.entry(form.group).or_default()]
+        for line in
+            [lines.entry((form.group, form.name.clone())).or_default(), groups.entry(form.group).or_default()]
         {
             line.forms += 1;
             line.cases += tally.cases;

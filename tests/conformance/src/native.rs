@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
 use crate::layout::{BYTES, Image, PAGE, REGIONS};
+use crate::segments::LDT;
 use crate::state::{End, Fx, Outcome, Regs};
 
 const SIGNALS: [c_int; 6] =
@@ -24,6 +25,8 @@ const ALTERNATE_STACK: usize = 64 << 10;
 /// Ticks of the watchdog until a case counts as hanging.
 const PATIENCE: u32 = 4;
 const TICK_MICROSECONDS: libc::suseconds_t = 250_000;
+/// The function of modify_ldt(2) that writes one entry.
+const WRITE_LDT: c_int = 0x11;
 const ARCH_SET_FS: usize = 0x1002;
 const ARCH_GET_FS: usize = 0x1003;
 /// In the software bytes of a frame's FXSAVE image: an XSAVE header follows the image.
@@ -105,6 +108,14 @@ impl Native {
                 offset += len as i64;
             }
             libc::close(fd);
+            for (i, entry) in (0..).zip(LDT) {
+                let descriptor = [i, entry.base, entry.limit, entry.flags];
+                let size = size_of_val(&descriptor);
+                // The error comes as 32 bits, which the C library takes for success.
+                if libc::syscall(libc::SYS_modify_ldt, WRITE_LDT, &descriptor, size) != 0 {
+                    return Err(io::Error::other("no modify_ldt"));
+                }
+            }
 
             let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             let stack = map(0, ALTERNATE_STACK, read_write, private, -1, 0)?;

@@ -9,6 +9,7 @@ use crate::layout::{BYTES, Image};
 use crate::native::Native;
 use crate::report::disassemble;
 use crate::rng::Rng;
+use crate::segments::CODE16;
 use crate::state::{Outcome, flag};
 
 /// Runs on the host that must all differ.
@@ -103,7 +104,13 @@ fn describe(form: &Form, case: &Case, host: &Outcome, differences: &[String]) ->
     let mut s = String::new();
     let r = &case.regs;
     let bytes: Vec<_> = case.bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let _ = writeln!(s, "{}: {}   {}", form.title, bytes.join(" "), disassemble(&case.bytes, r.eip));
+    let _ = writeln!(
+        s,
+        "{}: {}   {}",
+        form.title,
+        bytes.join(" "),
+        disassemble(&case.bytes, r.eip, r.seg[1] == CODE16)
+    );
     let [a, c, d, b, sp, bp, si, di] = r.gpr;
     let _ = writeln!(
         s,

@@ -6,12 +6,14 @@
 //   state        the state to restore instead
 //   save         where to write the state at the end
 //   memory_mb, acpi, options                  the machine
+//   blank        {cdrom: bytes, ...}: empty media
+//   wait_ms      how long to run before the first step
 //   steps        [[text to send over COM1 or null, text to wait for or null], ...]
 //   files        [name, ...]: files of the 9p share to print at the end
 //   timeout_s    for all of it
 //
 // COM1 goes to stdout; what this program has to say goes to stderr as lines `@ KEY VALUE`.
-import { readFileSync, writeFileSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const plan = JSON.parse(readFileSync(process.argv[2], "utf8"));
@@ -38,11 +40,13 @@ const options = {
 };
 if (plan.state) {
   options.initial_state = file(plan.state);
-} else {
+} else if (plan.kernel) {
   options.bzimage = file(plan.kernel);
   if (plan.initrd) options.initrd = file(plan.initrd);
   options.cmdline = plan.cmdline;
 }
+
+for (const [name, bytes] of Object.entries(plan.blank || {})) options[name] = { buffer: new ArrayBuffer(bytes) };
 
 const started = performance.now();
 setTimeout(() => { say("error", "timeout"); process.exit(3); }, (plan.timeout_s || 120) * 1000);
@@ -67,6 +71,7 @@ const until = text => new Promise(resolve => {
 await new Promise(resolve => vm.add_listener("emulator-ready", resolve));
 say("ready", (performance.now() - started).toFixed(0));
 
+await new Promise(resolve => setTimeout(resolve, plan.wait_ms || 0));
 for (const [send, expect] of plan.steps || []) {
   if (send !== null) vm.serial0_send(send);
   if (expect !== null) await until(expect);
@@ -82,7 +87,13 @@ if (plan.screen) {
 if (plan.save) {
   const before = performance.now();
   const state = await vm.save_state();
-  writeFileSync(plan.save, new Uint8Array(state));
-  say("saved", `${state.byteLength} ${(performance.now() - before).toFixed(0)}`);
+  const to = openSync(plan.save, "w");
+  writeFileSync(to, new Uint8Array(state));
+  const written = performance.now() - before;
+  fsyncSync(to);
+  closeSync(to);
+  const flushed = performance.now() - before;
+  // Bytes, and milliseconds until they were written and until they were on the disk.
+  say("saved", `${state.byteLength} ${written.toFixed(0)} ${flushed.toFixed(0)}`);
 }
 process.exit(0);

@@ -363,6 +363,11 @@ fn removals() {
     assert_eq!(unlink(0, "d", 0x200), Ok(vec![]));
     client.write(2, 0, b"open").unwrap();
     assert_eq!(client.read(2, 0, 9), Ok(b"open".to_vec()));
+    let held = client.stat(2).unwrap().qid;
+    let younger = client.create(3, 0, "f", 2).unwrap();
+    assert_ne!(held, younger[..13], "two files that live must not be one to the guest");
+    assert_eq!(client.stat(2).unwrap().qid, held);
+    client.call(REMOVE, f(3)).unwrap();
     assert_eq!(client.create(3, 1, "x", 2), errno(Errno::ENOENT));
     assert_eq!(client.list(1, 0, 4000).0.len(), 2);
     let before = client.0.fs.count();

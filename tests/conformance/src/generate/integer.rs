@@ -5,6 +5,7 @@ use env86_emu::isa::table::{Attr, Row, Spec, has_modrm};
 use super::{Builder, EBP, ESP, Flavour, Patterns, stack_address};
 use crate::layout::{CODE, DATA, PAGE, STACK, patch};
 use crate::rng::Rng;
+use crate::segments;
 use crate::state::{USER_CS, USER_DS, flag};
 
 const EAX: usize = 0;
@@ -18,7 +19,7 @@ const EDI: usize = 7;
 /// segments, its task, and its per-processor data.
 const SELECTORS: [u16; 20] = [
     USER_DS, USER_DS, USER_DS, USER_CS, USER_CS, 0, 1, 2, 3, 0x28, 0x29, 0x2a, 0x20, 0x08, 0x18, 0x1b, 0x63,
-    0x80, 0xfff8, 0x2f,
+    0x80, 0xfff8, 0xffff,
 ];
 /// The system call gate, which only the host has.
 const LINUX_GATE: u8 = 0x80;
@@ -89,7 +90,7 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
             let rm = b.rng.below(8) as u8;
             b.bytes.push(0xc0 | reg << 3 | rm);
             if branch {
-                b.regs.gpr[usize::from(rm)] = target(b.rng);
+                b.regs.gpr[usize::from(rm)] = offset(b);
             } else if row.operands.contains(&Spec::Sw) {
                 b.regs.gpr[usize::from(rm)] = u32::from(selector(b.rng)) | b.rng.u32() << 16;
             }
@@ -117,16 +118,25 @@ fn rep_is_ignored(row: &Row) -> bool {
 }
 
 fn selector(rng: &mut Rng) -> u16 {
+    if rng.one_in(4) {
+        return segments::selector(rng.below(segments::LDT.len() as u32 + 1) as usize);
+    }
     rng.pick(&SELECTORS)
 }
 
-/// Where a branch may go: a marker in the code page, or nowhere.
+/// Where a branch may go, as a linear address: a marker in the code page, or nowhere.
 fn target(rng: &mut Rng) -> u32 {
     if rng.one_in(10) {
         rng.pick(&[0, CODE - 1, CODE + PAGE, DATA - 16, 0x1234_5678])
     } else {
         CODE + rng.below(0x400)
     }
+}
+
+/// The same as an offset in CS, or now and then in a segment that begins at the code page.
+fn offset(b: &mut Builder) -> u32 {
+    let base = if b.rng.one_in(12) { CODE } else { b.code_base() };
+    target(b.rng).wrapping_sub(base)
 }
 
 /// Registers that an instruction uses without naming them.
@@ -189,14 +199,14 @@ fn contents(b: &mut Builder, row: &Row, at: u32, op16: bool) {
     };
     match row.name {
         "jmp far" | "call far" => {
-            let (value, s) = (target(b.rng), far_selector(b.rng));
+            let (value, s) = (offset(b), far_selector(b.rng));
             pointer(b.rng, value, s);
         }
         "les" | "lds" | "lss" | "lfs" | "lgs" => {
             let (value, s) = (b.rng.word(), selector(b.rng));
             pointer(b.rng, value, s);
         }
-        "jmp" | "call" => bytes.extend_from_slice(&target(b.rng).to_le_bytes()),
+        "jmp" | "call" => bytes.extend_from_slice(&offset(b).to_le_bytes()),
         "mov" if row.operands.contains(&Spec::Sw) && row.operands[0] == Spec::Sw => {
             bytes.extend_from_slice(&selector(b.rng).to_le_bytes());
         }
@@ -266,7 +276,7 @@ fn immediates(b: &mut Builder, row: &Row, op16: bool, addr16: bool) {
                 continue;
             }
             Spec::Ap => {
-                let to = target(b.rng);
+                let to = offset(b);
                 b.bytes.extend_from_slice(&to.to_le_bytes()[..if op16 { 2 } else { 4 }]);
                 let s = far_selector(b.rng);
                 b.bytes.extend_from_slice(&s.to_le_bytes());
@@ -317,12 +327,12 @@ fn stack(b: &mut Builder, row: &Row, op16: bool) {
     let size = if op16 { 2 } else { 4 };
     let mut words = Vec::new();
     match row.name {
-        "ret" => words.push(target(b.rng)),
-        "retf" => words.extend([target(b.rng), far_selector(b.rng).into()]),
+        "ret" => words.push(offset(b)),
+        "retf" => words.extend([offset(b), far_selector(b.rng).into()]),
         "iret" => {
             let flags =
                 b.rng.u32() & (flag::ARITH | flag::TF | flag::IF | flag::DF | flag::AC | flag::ID | 0x3000);
-            words.extend([target(b.rng), far_selector(b.rng).into(), flags | 2]);
+            words.extend([offset(b), far_selector(b.rng).into(), flags | 2]);
         }
         "popf" => words.push(b.rng.u32()),
         "pop es" | "pop ss" | "pop ds" | "pop fs" | "pop gs" => {

@@ -9,6 +9,7 @@ use env86_emu::isa::table::{self, Attr};
 
 use crate::layout::{CODE, DATA, EDGE, Image, LOW, PAGE, READ_ONLY, STACK, TOP, linear, patch};
 use crate::rng::Rng;
+use crate::segments;
 use crate::state::{Regs, USER_DS, flag};
 
 /// One instruction form: what a row of the tables stands for.
@@ -162,6 +163,9 @@ pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) 
     let mut b =
         Builder { rng, image, regs: Regs::default(), keep: 0, bytes: Vec::new(), flavour: Flavour::Any };
     b.registers();
+    if !matches!(form.kind, Kind::Sequence) && b.rng.one_in(6) {
+        b.segments();
+    }
     match form.kind {
         Kind::Integer(row) => integer::case(&mut b, row, patterns),
         Kind::Sequence => sequence::case(&mut b, patterns),
@@ -169,8 +173,10 @@ pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) 
         Kind::X87Register(opcode, modrm) => x87::register(&mut b, opcode, modrm, patterns),
         Kind::Simd(row) => simd::case(&mut b, row, patterns),
     }
-    let (bytes, regs) = (b.bytes, b.regs);
+    let base = b.code_base();
+    let (bytes, mut regs) = (b.bytes, b.regs);
     patch(image, regs.eip, &bytes);
+    regs.eip -= base;
     Case { bytes, regs }
 }
 
@@ -209,7 +215,11 @@ struct Builder<'a> {
 /// Prefixes of a case.
 #[derive(Clone, Copy, Debug, Default)]
 struct Prefixes {
+    /// The operand size is 16 bits.
     op16: bool,
+    /// 66h selects the instruction.
+    selects: bool,
+    /// The address size is 16 bits.
     addr16: bool,
     segment: Option<u8>,
     lock: bool,
@@ -244,10 +254,37 @@ impl Builder<'_> {
         }
     }
 
+    /// Segments of the local descriptor table in some of the registers.
+    fn segments(&mut self) {
+        let rng = &mut *self.rng;
+        for r in [0, 3, 4, 5] {
+            if rng.one_in(2) {
+                self.regs.seg[r] = rng.pick(&segments::DATA);
+            }
+        }
+        if rng.one_in(3) {
+            self.regs.seg[2] = rng.pick(&segments::STACKS);
+        }
+        if rng.one_in(2) {
+            self.regs.seg[1] = rng.pick(&segments::CODES);
+        }
+    }
+
+    /// Where CS begins.
+    fn code_base(&self) -> u32 {
+        if segments::CODES.contains(&self.regs.seg[1]) { CODE } else { 0 }
+    }
+
+    /// Operand and address size are 16 bits unless a prefix says otherwise.
+    fn is_code16(&self) -> bool {
+        self.regs.seg[1] == segments::CODE16
+    }
+
     fn prefixes(&mut self) -> Prefixes {
         let rng = &mut *self.rng;
         Prefixes {
             op16: rng.one_in(4),
+            selects: false,
             addr16: rng.one_in(6),
             segment: if rng.one_in(6) { Some(rng.pick(&[0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65])) } else { None },
             lock: false,
@@ -258,8 +295,8 @@ impl Builder<'_> {
     /// Puts the prefixes out in a random order.
     fn emit_prefixes(&mut self, p: Prefixes) {
         let mut bytes = Vec::new();
-        bytes.extend(p.op16.then_some(0x66));
-        bytes.extend(p.addr16.then_some(0x67));
+        bytes.extend((p.selects || p.op16 != self.is_code16()).then_some(0x66));
+        bytes.extend((p.addr16 != self.is_code16()).then_some(0x67));
         bytes.extend(p.segment);
         bytes.extend(p.lock.then_some(0xf0));
         bytes.extend(p.rep);

@@ -48,11 +48,10 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
     }
     let mut p = b.prefixes();
     p.lock = b.rng.one_in(32);
-    p.op16 = match row.prefix {
-        Prefix::P66 => true,
-        Prefix::Any => p.op16,
-        _ => false,
-    };
+    p.selects = row.prefix == Prefix::P66;
+    if row.prefix != Prefix::Any {
+        p.op16 = b.is_code16();
+    }
     p.rep = match row.prefix {
         Prefix::F3 => Some(0xf3),
         Prefix::F2 => Some(0xf2),

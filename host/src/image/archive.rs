@@ -1,0 +1,206 @@
+//! Images in one file: a gzipped tar archive whose root is the image's directory.
+//!
+//! The archive is unpacked to a temporary folder that goes when the image is closed. It is written
+//! anew as a whole, so that it is never half the old one and half the new.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Component, Path, PathBuf};
+
+use flate2::Compression;
+use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use tar::{Builder, EntryType, Header};
+use tempfile::TempDir;
+
+use super::ImageError;
+use crate::replace::replace;
+
+/// The first bytes of a gzip file (RFC 1952, 2.3.1).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// An archive and what is in it.
+#[derive(Debug)]
+pub struct Archive {
+    path: PathBuf,
+    folder: TempDir,
+}
+
+impl Archive {
+    /// Unpacks an archive.
+    pub fn unpack(path: PathBuf) -> Result<Self, ImageError> {
+        let wrong = |source| ImageError::Unpack { path: path.clone(), source };
+        let mut file = File::open(&path).map_err(wrong)?;
+        let mut magic = [0; 2];
+        let is_gzip = file.read_exact(&mut magic).is_ok() && magic == GZIP_MAGIC;
+        if !is_gzip {
+            return Err(ImageError::NotAnImage(path));
+        }
+        let folder = tempfile::Builder::new().prefix("env86-").tempdir().map_err(wrong)?;
+        unpack(&path, folder.path()).map_err(wrong)?;
+        Ok(Self { path, folder })
+    }
+
+    /// The archive.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder that it was unpacked to.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes the archive anew, with files in its root as they now are in the folder: those that are
+    /// there come last, those that are not are left out.
+    pub fn replace_files(&self, names: &[&str]) -> Result<(), ImageError> {
+        // A link stays a link: what it leads to is replaced.
+        let target = fs::canonicalize(&self.path);
+        let written = target.and_then(|path| {
+            replace(&path, |file| {
+                // Fast: most of an image is compressed already, and the user waits.
+                let gzip = GzEncoder::new(BufWriter::new(file), Compression::fast());
+                let mut new = Builder::new(gzip);
+                copy_others(&path, &mut new, names)?;
+                for name in names {
+                    append(&mut new, &self.dir().join(name), name)?;
+                }
+                new.into_inner()?.finish()?.flush()
+            })
+        });
+        match written {
+            Ok(_) => Ok(()),
+            Err(source) => Err(ImageError::Pack { path: self.path.clone(), source }),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<tar::Archive<impl Read>> {
+    // Files may be of several gzip members.
+    Ok(tar::Archive::new(MultiGzDecoder::new(BufReader::new(File::open(path)?))))
+}
+
+/// The path of an entry below the image's directory; `None` if it leads elsewhere.
+fn inside(path: &Path) -> Option<PathBuf> {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::ParentDir => return None,
+        }
+    }
+    Some(clean)
+}
+
+/// Unpacks files and directories; an image has nothing else. Who owned them does not matter.
+fn unpack(archive: &Path, to: &Path) -> io::Result<()> {
+    for entry in open(archive)?.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let Some(below) = inside(&path) else {
+            let problem = format!("`{}` in it leads out of the image", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        };
+        let place = to.join(below);
+        match entry.header().entry_type() {
+            EntryType::Directory => fs::create_dir_all(&place)?,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                // Directories need not have entries of their own.
+                fs::create_dir_all(place.parent().unwrap_or(to))?;
+                io::copy(&mut entry, &mut File::create(&place)?)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Copies the entries of an archive as they are, but for those with these names in its root.
+fn copy_others(from: &Path, to: &mut Builder<impl Write>, names: &[&str]) -> io::Result<()> {
+    for entry in open(from)?.entries()?.raw(true) {
+        let mut entry = entry?;
+        let name = inside(&entry.path()?);
+        if !name.is_some_and(|name| names.iter().any(|other| name == Path::new(other))) {
+            let header = entry.header().clone();
+            to.append(&header, &mut entry)?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends a file, if it is there.
+fn append(to: &mut Builder<impl Write>, path: &Path, name: &str) -> io::Result<()> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let meta = file.metadata()?;
+    let mut header = Header::new_gnu();
+    header.set_metadata(&meta);
+    // Whoever unpacks it owns it, and may let others read it.
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mode(0o644);
+    to.append_data(&mut header, name, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(dir: &Path, entries: &[(&str, &[u8])]) -> PathBuf {
+        let path = dir.join("image.tgz");
+        let mut new = Builder::new(GzEncoder::new(File::create(&path).unwrap(), Compression::fast()));
+        for (name, content) in entries {
+            let mut header = Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            // As they are: `append_data` would refuse what a hostile archive has.
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            new.append(&header, *content).unwrap();
+        }
+        new.into_inner().unwrap().finish().unwrap();
+        path
+    }
+
+    #[test]
+    fn files_are_replaced_and_the_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path =
+            archive(dir.path(), &[("./image.json", b"{}"), ("./fs/a.bin", b"a"), ("initial.state", b"old")]);
+        let opened = Archive::unpack(path.clone()).unwrap();
+        assert_eq!(fs::read(opened.dir().join("fs/a.bin")).unwrap(), b"a");
+        assert_eq!(fs::read(opened.dir().join("initial.state")).unwrap(), b"old");
+        fs::write(opened.dir().join("initial.state"), "new").unwrap();
+        opened.replace_files(&["initial.state", "initial.state.zst"]).unwrap();
+        let folder = opened.dir().to_owned();
+        drop(opened);
+        assert!(!folder.exists());
+        let again = Archive::unpack(path).unwrap();
+        assert_eq!(fs::read(again.dir().join("initial.state")).unwrap(), b"new");
+        assert_eq!(fs::read(again.dir().join("fs/a.bin")).unwrap(), b"a");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nothing_leaves_the_folder() {
+        for name in ["../x", "/etc/x", "fs/../../x"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = archive(dir.path(), &[(name, b"x")]);
+            let error = Archive::unpack(path).unwrap_err();
+            assert!(matches!(error, ImageError::Unpack { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cut_archive_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = archive(dir.path(), &[("image.json", &[7; 5000])]);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(matches!(Archive::unpack(path), Err(ImageError::Unpack { .. })));
+    }
+}

@@ -1,0 +1,300 @@
+//! One machine that travels between env86 and the npm package v86 as a saved state, there and back and
+//! there again: its shell, its files over 9p, its screen, its serial line and its clocks go on at each hop,
+//! and the load that it is under skips nothing.
+//!
+//! Needs Node with the package and SeaBIOS, which `make peers` puts below the target folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use env86_tests::{Failure, PROMPT, Result, image, image_root, only_file, peers, program};
+use serde_json::{Value, json};
+
+const HOPS: usize = 10;
+const MEMORY_MB: u32 = 128;
+const LIMIT: Duration = Duration::from_secs(600);
+/// With ACPI, Linux unplugs what stands in slots that v86's chips do not say to be occupied.
+const ACPI_CMDLINE: &str = "acpiphp.disable=1";
+/// A shell that neither prompts nor echoes, as in [`env86_tests::Guest::shell`].
+const QUIET: &str =
+    "HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n";
+/// What the shell does and says at each hop; `BASE` are files of the image for it to read. A state of v86's
+/// loses reads of the image's files that are under way, so the load has read its own before it begins.
+const HOP: &str = r#"
+n=0; lines=0; base='BASE'
+say() { echo "= $*"; }
+complaints() { dmesg | grep -E 'BUG|Oops|WARNING|rcu.*stall|lockup|hung'; }
+ticks() { awk '/timer|LOC/ { n += $2 } END { print n }' /proc/interrupts; }
+hop() {
+    n=$((n + 1)); echo "hop$n" > "/root/hop$n"
+    say files $(cat /root/hop*)
+    say seen $(md5sum < /dev/vcs1)
+    echo "This is hop $n on the screen." > /dev/tty1
+    say drawn $(md5sum < /dev/vcs1)
+    say rtc $(cat /sys/class/rtc/rtc0/since_epoch)
+    file=${base%% *}; base=${base#* }
+    say base $(md5sum "$file")
+    before=$(ticks); sleep 1; say ticks $(($(ticks) - before))
+    until [ "$(wc -l < /root/log)" -gt "$lines" ]; do sleep 1; done; lines=$(wc -l < /root/log)
+    say log $(awk '$1 != NR { bad++ } END { print NR, bad + 0 }' /root/log)
+    say complaints $(complaints | tail -n +$old)
+    echo "done $n."
+}
+nice sh -c 'i=0; while :; do i=$((i + 1)); echo $i >> /root/log; md5sum /bin/busybox > /dev/null; done' &
+until [ "$(cat /root/log | wc -l)" -gt 1 ]; do sleep 1; done; old=$(($(complaints | wc -l) + 1)); echo "read""y"
+"#;
+
+/// Where the machine travels, and between whom.
+struct Road {
+    dir: PathBuf,
+    v86: PathBuf,
+    seabios: PathBuf,
+    acpi: bool,
+}
+
+impl Road {
+    /// `None`, and a word that cannot be overlooked, where there is no peer.
+    fn new(name: &str, acpi: bool) -> Result<Option<Self>> {
+        let peers = peers().join("v86");
+        let (v86, seabios) = (peers.join("node_modules/v86"), peers.join("seabios"));
+        let node = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
+        if !node || !v86.exists() || !seabios.exists() {
+            // Past the test harness, which swallows what is printed by tests that pass.
+            let place = peers.display();
+            writeln!(
+                std::io::stderr(),
+                "\nSKIPPED: {name}: there is no Node, or no v86 and SeaBIOS in {place} (`make peers`)\n"
+            )?;
+            return Ok(None);
+        }
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&dir)?;
+        Ok(Some(Self { dir, v86, seabios, acpi }))
+    }
+
+    /// Runs v86 by a plan; gives what it says on stdout and stderr.
+    fn node(&self, mut plan: Value) -> Result<(String, String)> {
+        plan["v86"] = json!(self.v86);
+        plan["bios"] = json!(self.seabios.join("bios.bin"));
+        plan["vga_bios"] = json!(self.seabios.join("vgabios.bin"));
+        plan["timeout_s"] = json!(LIMIT.as_secs());
+        let path = self.dir.join("plan.json");
+        fs::write(&path, plan.to_string())?;
+        let script = env86_tests::workspace().join("tests/peers/v86/machine.mjs");
+        let out = Command::new("node").arg(script).arg(path).stdin(Stdio::null()).output()?;
+        let (said, told) = (text(&out.stdout), text(&out.stderr));
+        assert!(out.status.success(), "v86: {told}\n{said}");
+        Ok((said, told))
+    }
+
+    /// Runs v86 to the end of `steps`, from a state or from power-on; gives what COM1 and the screen say.
+    fn v86(&self, from: Option<&Path>, to: &Path, steps: &Value) -> Result<(String, String)> {
+        let (image, root) = (image()?, image_root()?);
+        let config: Value = serde_json::from_slice(&fs::read(image.join("image.json"))?)
+            .map_err(|error| Failure::from(std::io::Error::from(error)))?;
+        let boot = |prefix| only_file(&root.join("boot"), prefix);
+        let (said, told) = self.node(json!({
+            "kernel": boot("vmlinuz")?,
+            "initrd": boot("initramfs")?,
+            "cmdline": format!("{} {}", config["cmdline"].as_str().unwrap_or_default(),
+                if self.acpi { ACPI_CMDLINE } else { "" }),
+            "memory_mb": MEMORY_MB,
+            "acpi": self.acpi,
+            "options": { "filesystem": {
+                "basefs": image.join("fs.json"),
+                "baseurl": format!("{}/", image.join("fs").display()),
+            } },
+            "state": from,
+            "save": to,
+            "steps": steps,
+            "screen": true,
+        }))?;
+        let screen = told.lines().find_map(|line| line.strip_prefix("@ screen ")).unwrap_or_default();
+        Ok((said, screen.to_owned()))
+    }
+
+    /// Runs env86 from a state until COM1 has said `mark`.
+    fn env86(&self, from: &Path, to: &Path, input: &str, mark: &str) -> Result<String> {
+        let mut child = Command::new(program()?)
+            .args(["boot", "--ttyS0", "--no-console", "--exit-on", mark, "--state"])
+            .arg(from)
+            .arg("--save-state")
+            .arg(to)
+            .arg(image()?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut stdin = child.stdin.take();
+        if let Some(stdin) = &mut stdin {
+            stdin.write_all(input.as_bytes())?;
+        }
+        let out = child.wait_with_output()?;
+        drop(stdin);
+        assert!(out.status.success(), "env86: {}\n{}", text(&out.stderr), text(&out.stdout));
+        Ok(text(&out.stdout))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Programs of the image, as paths in the guest, that no hop has read yet.
+fn base_files() -> Result<Vec<String>> {
+    const SIZES: std::ops::Range<u64> = 10_000..200_000;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(image_root()?.join("usr/bin"))? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        if meta.is_file() && SIZES.contains(&meta.len()) {
+            names.push(format!("/usr/bin/{}", text(entry.file_name().as_encoded_bytes())));
+        }
+    }
+    names.sort();
+    assert!(names.len() >= HOPS);
+    Ok(names)
+}
+
+/// What one hop has said.
+struct Hop(BTreeMap<String, String>);
+
+impl Hop {
+    fn new(said: &str) -> Self {
+        let lines = said.lines().filter_map(|line| line.trim().strip_prefix("= ")?.split_once(' '));
+        Self(lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    fn get(&self, key: &str) -> &str {
+        self.0.get(key).map_or("", String::as_str)
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.get(key).split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(u64::MAX)
+    }
+}
+
+fn md5_of(path: &Path) -> Result<String> {
+    let out = Command::new("md5sum").stdin(fs::File::open(path)?).output()?;
+    Ok(text(&out.stdout).split(' ').next().unwrap_or_default().to_owned())
+}
+
+fn travels(name: &str, acpi: bool) -> Result<()> {
+    let Some(road) = Road::new(name, acpi)? else { return Ok(()) };
+    let start = Instant::now();
+    let base = base_files()?;
+    let mut state = road.dir.join("0.state");
+    let script = HOP.replace("BASE", &base[..HOPS].join(" "));
+    road.v86(None, &state, &json!([[null, PROMPT], [QUIET, "quiet-shell"], [script, "ready"]]))?;
+    println!("booted after {:.1} s", start.elapsed().as_secs_f32());
+    let (mut drawn, mut logged) = (String::new(), 0);
+    for n in 1..=HOPS {
+        let (next, mark) = (road.dir.join(format!("{n}.state")), format!("done {n}."));
+        let before = seconds_since_1970();
+        let said = if n % 2 == 1 {
+            road.env86(&state, &next, "hop\n", &mark)?
+        } else {
+            let (said, screen) = road.v86(Some(&state), &next, &json!([["hop\n", mark]]))?;
+            for line in n - 1..=n {
+                assert!(screen.contains(&format!("This is hop {line} on the screen.")), "hop {n}: {screen}");
+            }
+            said
+        };
+        let after = seconds_since_1970();
+        let hop = Hop::new(&said);
+        let files: BTreeSet<_> = hop.get("files").split(' ').map(str::to_owned).collect();
+        assert_eq!(files, (1..=n).map(|i| format!("hop{i}")).collect(), "the files of hop {n}: {said}");
+        assert!(n == 1 || hop.get("seen") == drawn, "the screen changed on the way to hop {n}: {said}");
+        drawn = hop.get("drawn").to_owned();
+        assert_ne!(drawn, hop.get("seen"), "nothing can be drawn in hop {n}: {said}");
+        let rtc = hop.number("rtc");
+        assert!((before - 1..=after + 1).contains(&rtc), "RTC {rtc} in hop {n}, from {before} to {after}");
+        let file = &base[n - 1];
+        let sum = md5_of(&image_root()?.join(&file[1..]))?;
+        assert_eq!(hop.get("base"), format!("{sum} {file}"), "hop {n}: {said}");
+        assert!((20..2000).contains(&hop.number("ticks")), "timers in hop {n}: {said}");
+        let lines = hop.number("log");
+        assert!(lines > logged && hop.get("log").ends_with(" 0"), "hop {n}, after line {logged}: {said}");
+        logged = lines;
+        assert_eq!(hop.get("complaints"), "", "hop {n}: {said}");
+        fs::remove_file(&state)?;
+        state = next;
+        println!("hop {n} after {:.1} s, {logged} lines of log", start.elapsed().as_secs_f32());
+    }
+    Ok(fs::remove_dir_all(&road.dir)?)
+}
+
+#[test]
+fn a_machine_travels_between_v86_and_env86() -> Result<()> {
+    travels("v86", false)
+}
+
+#[test]
+fn a_machine_with_acpi_travels_between_v86_and_env86() -> Result<()> {
+    travels("v86-acpi", true)
+}
+
+/// v86's machines with whatever can be fitted, as its BIOS leaves them: env86 resumes and saves each, and
+/// v86 resumes that.
+#[test]
+fn every_machine_of_v86_is_read() -> Result<()> {
+    const NAME: &str = "v86-machines";
+    let Some(road) = Road::new(NAME, false)? else { return Ok(()) };
+    const FLOPPY: u32 = 1_474_560;
+    let machines = [
+        json!({ "memory_mb": 32, "options": { "filesystem": null, "net_device": { "type": "none" }, "uart1": false } }),
+        json!({ "memory_mb": 64, "blank": { "cdrom": 1 << 20, "fda": FLOPPY, "fdb": FLOPPY } }),
+        json!({ "memory_mb": 48, "acpi": true, "options": {
+            "virtio_console": true, "virtio_balloon": true, "net_device": { "type": "virtio" },
+            "uart2": true, "uart3": true, "vga_memory_size": 16 << 20,
+        } }),
+    ];
+    let path = |name: &str| road.dir.join(name);
+    let resume = |from: &Path, to: &Path| -> Result<std::process::Output> {
+        let mut child = Command::new(program()?)
+            .args(["boot", "--ttyS0", "--no-console", "--save-state"])
+            .arg(to)
+            .arg("--state")
+            .arg(from)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(500));
+        // It may have ended with a message.
+        _ = child.stdin.take().map(|mut stdin| stdin.write_all(&[4]));
+        Ok(child.wait_with_output()?)
+    };
+    for (number, machine) in machines.into_iter().enumerate() {
+        let (first, second) = (path("first"), path(if number == 0 { "second.zst" } else { "second" }));
+        let run = |from: Option<&Path>, to: &Path| {
+            let mut plan = machine.clone();
+            plan["state"] = json!(from);
+            plan["save"] = json!(to);
+            plan["wait_ms"] = json!(2000);
+            road.node(plan)
+        };
+        run(None, &first)?;
+        let out = resume(&first, &second)?;
+        assert!(out.status.success(), "machine {number}: {}", text(&out.stderr));
+        run(Some(&second), &path("third"))?;
+    }
+    let disk = path("disk");
+    let plan = json!({ "memory_mb": 32, "blank": { "hda": 1 << 20 }, "wait_ms": 2000, "save": disk });
+    road.node(plan)?;
+    let out = resume(&disk, &path("never"))?;
+    let said = text(&out.stderr);
+    assert!(
+        out.status.code() == Some(1) && said.contains("entry 85") && said.contains("hard disk"),
+        "{said}"
+    );
+    Ok(fs::remove_dir_all(road.dir)?)
+}
