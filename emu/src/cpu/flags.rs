@@ -213,12 +213,6 @@ impl Flags {
         self.set_arith(v | if zf { ZF } else { 0 });
     }
 
-    /// The lazy words, for a block that must put back what a fused instruction skipped.
-    #[inline(always)]
-    pub fn raw(&self) -> (u32, u32) {
-        (self.result, self.aux)
-    }
-
     /// I/O privilege level.
     #[inline(always)]
     pub fn iopl(&self) -> u8 {

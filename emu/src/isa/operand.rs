@@ -105,11 +105,16 @@ pub(crate) trait Dest: 'static {
     type Plain: Dest;
     fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop>;
     fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop, v: T) -> Result<(), Stop>;
+    #[inline(always)]
     fn modify<T: Int, const SLOW: bool>(
         cpu: &mut Cpu,
         u: &Uop,
         f: impl FnOnce(&mut Cpu, T) -> T,
-    ) -> Result<(), Stop>;
+    ) -> Result<(), Stop> {
+        let old = Self::get::<T, SLOW>(cpu, u)?;
+        let new = f(cpu, old);
+        Self::set::<T, SLOW>(cpu, u, new)
+    }
 }
 
 /// The register `Uop::src`.
@@ -123,7 +128,7 @@ pub(crate) struct DstReg;
 /// The memory operand, written.
 pub(crate) struct DstMem<A>(std::marker::PhantomData<A>);
 /// General register `N` of 32 bits, as source or destination. Its place is a constant of the handler's
-/// code then: one load less to find it, and processors forward what was stored at a constant offset
+/// code then: one load less to find it, and processors that rename memory forward what was stored there
 /// without delay.
 ///
 /// With [`ANY`] for `N` it is the operand that the uop names.
@@ -184,17 +189,6 @@ impl Dest for DstReg {
         cpu.regs.set(u.dst, v);
         Ok(())
     }
-    #[inline(always)]
-    fn modify<T: Int, const SLOW: bool>(
-        cpu: &mut Cpu,
-        u: &Uop,
-        f: impl FnOnce(&mut Cpu, T) -> T,
-    ) -> Result<(), Stop> {
-        let old = cpu.regs.get(u.dst);
-        let new = f(cpu, old);
-        cpu.regs.set(u.dst, new);
-        Ok(())
-    }
 }
 
 impl<const N: u8> Dest for R<N> {
@@ -206,18 +200,6 @@ impl<const N: u8> Dest for R<N> {
     #[inline(always)]
     fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop, v: T) -> Result<(), Stop> {
         cpu.regs.set(Self::place(u.dst), v);
-        Ok(())
-    }
-    #[inline(always)]
-    fn modify<T: Int, const SLOW: bool>(
-        cpu: &mut Cpu,
-        u: &Uop,
-        f: impl FnOnce(&mut Cpu, T) -> T,
-    ) -> Result<(), Stop> {
-        let place = Self::place(u.dst);
-        let old = cpu.regs.get(place);
-        let new = f(cpu, old);
-        cpu.regs.set(place, new);
         Ok(())
     }
 }
