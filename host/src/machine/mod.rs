@@ -6,6 +6,7 @@
 mod boot;
 mod clock;
 mod guest;
+mod idle;
 mod mapped;
 mod state;
 
