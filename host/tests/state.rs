@@ -247,6 +247,9 @@ fn a_kill_at_any_moment_leaves_a_whole_state() {
         child.stderr.take().unwrap().read_to_end(&mut said).unwrap();
         child.wait().unwrap();
         desk.resumes("s").unwrap_or_else(|error| panic!("after kill {kill}: {error}"));
+        if kill % 100 == 99 {
+            println!("{} kills", kill + 1);
+        }
     }
     // The next save sweeps up.
     desk.run(&["--state", "s", "--save-state", "s"], &[4]);
