@@ -42,22 +42,23 @@ impl X87<'_> {
     /// The operand's address after its checks.
     fn linear(&mut self, bytes: usize, write: bool) -> Result<u32> {
         let user = self.cpu.cpl == 3;
-        // Environments are made of parts: what is wrong with the first comes before the end's limit.
-        let part = if bytes.is_multiple_of(4) { 4 } else { 2 };
+        // What is made of parts: whatever is wrong with the first comes before the limit of the others.
+        let first = match bytes {
+            // An extended real's significand, as which it is aligned.
+            10 => 8,
+            11.. if bytes.is_multiple_of(4) => 4,
+            11.. => 2,
+            _ => return self.cpu.linear(self.u, bytes as u32, write),
+        };
+        let at = self.cpu.linear(self.u, first, write)?;
+        self.cpu.check_alignment(at, first, user)?;
         if bytes > 10 {
-            let at = self.cpu.linear(self.u, part, write)?;
-            self.cpu.check_alignment(at, part, user)?;
-        }
-        let at = self.cpu.linear(self.u, bytes as u32, write)?;
-        match bytes {
-            // An extended real is aligned as its significand is.
-            10 => self.cpu.check_alignment(at, 8, user)?,
             // Environments are tried at both ends.
-            11.. => {
-                self.cpu.probe(at, part, Access { write, user })?;
-                probe_end(self.cpu, self.u, bytes as u32, write)?;
-            }
-            _ => {}
+            self.cpu.probe(at, first, Access { write, user })?;
+            self.cpu.linear(self.u, bytes as u32, write)?;
+            probe_end(self.cpu, self.u, bytes as u32, write)?;
+        } else {
+            self.cpu.linear(self.u, bytes as u32, write)?;
         }
         Ok(at)
     }
@@ -249,12 +250,14 @@ fn check_fxsr(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
     if cpu.cr0 & CR0_TS != 0 {
         return Err(Exception::DEVICE_NOT_AVAILABLE);
     }
-    let at = cpu.linear(u, FXSAVE as u32, false)?;
+    // Alignment comes before a limit that only the later parts exceed.
+    let at = cpu.linear(u, 4, false)?;
     cpu.check_alignment(at, 4, cpu.cpl == 3)?;
-    let at = cpu.linear(u, FXSAVE as u32, write)?;
+    cpu.linear(u, 4, write)?;
     if at & 15 != 0 {
         return Err(Exception::GP0);
     }
+    cpu.linear(u, FXSAVE as u32, write)?;
     probe_end(cpu, u, FXSAVE as u32, write)?;
     if write {
         cpu.probe_write(at, 1)?;
