@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use env86_tests::{Failure, PROMPT, Result, image, image_root, only_file, peers, program};
+use env86_tests::{Failure, PROMPT, Result, image, image_root, md5_of, only_file, peers, program};
 use serde_json::{Value, json};
 
 const HOPS: usize = 10;
@@ -180,11 +180,6 @@ impl Hop {
     fn number(&self, key: &str) -> u64 {
         self.get(key).split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(u64::MAX)
     }
-}
-
-fn md5_of(path: &Path) -> Result<String> {
-    let out = Command::new("md5sum").stdin(fs::File::open(path)?).output()?;
-    Ok(text(&out.stdout).split(' ').next().unwrap_or_default().to_owned())
 }
 
 fn travels(name: &str, acpi: bool) -> Result<()> {
