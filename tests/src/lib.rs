@@ -116,6 +116,13 @@ pub fn peers() -> PathBuf {
     env::var_os("ENV86_PEERS").map_or_else(|| target().join("peers"), PathBuf::from)
 }
 
+/// Says that a test could not be done, past the test harness, which swallows what is printed by tests that
+/// pass.
+pub fn skipped(test: &str, why: &str) {
+    // Nobody is left to be told if this fails.
+    _ = writeln!(io::stderr(), "\nSKIPPED: {test}: {why} (`make peers`)\n");
+}
+
 /// The machine as a WebAssembly module, whether it was built or not.
 #[must_use]
 pub fn wasm_module() -> PathBuf {

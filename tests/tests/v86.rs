@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use env86_tests::media::{disc, hard_disk, noise};
-use env86_tests::{Failure, PROMPT, Result, image, image_root, md5_of, only_file, peers, program};
+use env86_tests::{Failure, PROMPT, Result, image, image_root, md5_of, only_file, peers, program, skipped};
 use serde_json::{Value, json};
 
 const HOPS: usize = 10;
@@ -95,12 +95,7 @@ impl Road {
         let (v86, seabios) = (peers.join("node_modules/v86"), peers.join("seabios"));
         let node = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
         if !node || !v86.exists() || !seabios.exists() {
-            // Past the test harness, which swallows what is printed by tests that pass.
-            let place = peers.display();
-            writeln!(
-                std::io::stderr(),
-                "\nSKIPPED: {name}: there is no Node, or no v86 and SeaBIOS in {place} (`make peers`)\n"
-            )?;
+            skipped(name, &format!("there is no Node, or no v86 and SeaBIOS in {}", peers.display()));
             return Ok(None);
         }
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);

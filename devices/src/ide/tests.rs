@@ -545,3 +545,47 @@ fn a_hard_reset_keeps_the_media() {
     assert_eq!(host.ide.channels[0].as_ref().unwrap().drives[0].geometry.heads, 16);
     assert_eq!(host.ide.channels[0].as_ref().unwrap().drives[1].place, (0, 1));
 }
+
+/// A drive of `host` as a state has it that v86 saved while it waited for its image.
+fn saved_busy(host: &mut Host, buffer: &[u8]) -> Result<(), String> {
+    let drive = host.ide.channels[usize::from(host.channel)].as_mut().unwrap().drive();
+    drive.registers.status = BSY | READY;
+    let sectors = drive.sectors();
+    let saved = SavedTransfer { buffer, length: 0, pointer: 0, end: 0, start: 0 };
+    drive.take_transfer(saved, sectors)?;
+    assert!(drive.transfer.phase != super::drive::Phase::PioIn);
+    drive.complete_resume();
+    Ok(())
+}
+
+#[test]
+fn what_v86_was_waiting_for_is_asked_for_again() {
+    let mut host = Host::disk();
+    host.command(0x20, 0x40, 77, 2);
+    saved_busy(&mut host, &[0; 65_536]).unwrap();
+    assert_eq!(numbers(&host.read_blocks(512), 512), [77, 78]);
+    let mut cd = Host::cdrom();
+    cd.packet(0, 0, &[0x28, 0, 0, 0, 0, 9, 0, 0, 1]);
+    let mut packet = vec![0x28, 0, 0, 0, 0, 9, 0, 0, 1];
+    packet.resize(65_536, 0);
+    saved_busy(&mut cd, &packet).unwrap();
+    assert_eq!(numbers(&cd.read_blocks(2048), 2048), [9]);
+}
+
+#[test]
+fn a_bus_master_that_had_not_begun_begins() {
+    let mut host = Host::disk();
+    host.table(&[1024]);
+    for command in [0xc8, 0xca] {
+        host.command(command, 0x40, 30, 2);
+        let drive = host.ide.channels[0].as_mut().unwrap().drive();
+        let saved = SavedTransfer { buffer: &[], length: 0, pointer: 0, end: 0, start: 0 };
+        drive.take_transfer(saved, SECTORS).unwrap();
+        drive.complete_resume();
+        host.start_dma(if command == 0xc8 { TO_MEMORY } else { 0 });
+        assert_eq!((host.irq(), host.get(STATUS)), (true, READY));
+        assert_eq!(host.mem.read_u32(BUFFER), 30);
+        host.start_dma(0);
+        host.bus_master(0, Width::Byte, 0);
+    }
+}
