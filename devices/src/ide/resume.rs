@@ -3,7 +3,7 @@
 
 use super::ata::{self, How};
 use super::atapi::{self, PACKET_SIZE};
-use super::drive::{BSY, DRQ, Drive, MAX_TRANSFER, Phase, SECTOR, Transfer};
+use super::drive::{BSY, DRQ, Drive, ERR, MAX_TRANSFER, Phase, SECTOR, Transfer};
 
 /// The data as a state has them.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,13 @@ impl Drive {
     /// `sectors` are the hard disk's.
     pub fn take_transfer(&mut self, saved: SavedTransfer, sectors: u64) -> Result<(), String> {
         self.transfer = Transfer::default();
-        let Some((phase, block)) = self.phase()? else { return Ok(()) };
+        let Some((phase, block)) = self.phase()? else {
+            if self.registers.status & BSY == 0 {
+                // v86's CD-ROM drive shows it without data where a disc was put in or taken out.
+                self.registers.status &= !DRQ;
+            }
+            return Ok(());
+        };
         let packet = phase == Phase::Packet;
         if phase == Phase::DmaOut || phase == Phase::DmaIn && self.command != Some(atapi::PACKET) {
             // It has not begun: `complete_resume` starts it again.
@@ -51,7 +57,7 @@ impl Drive {
     fn phase(&self) -> Result<Option<(Phase, usize)>, String> {
         let r = &self.registers;
         let busy = r.status & BSY != 0;
-        if r.status & DRQ == 0 && !busy {
+        if !busy && r.status & (DRQ | ERR) != DRQ {
             return Ok(None);
         }
         let access = self.command.and_then(ata::access);

@@ -589,3 +589,16 @@ fn a_bus_master_that_had_not_begun_begins() {
         host.bus_master(0, Width::Byte, 0);
     }
 }
+
+#[test]
+fn a_disc_that_v86_has_just_got_is_no_transfer() {
+    for command in [None, Some(PACKET)] {
+        let mut host = Host::cdrom();
+        let drive = host.ide.channels[1].as_mut().unwrap().drive();
+        (drive.registers.status, drive.registers.error, drive.command) = (READY | DRQ | ERR, 0x60, command);
+        let saved = SavedTransfer { buffer: &[], length: 0, pointer: 0, end: 0, start: 0 };
+        drive.take_transfer(saved, 0).unwrap();
+        drive.complete_resume();
+        assert_eq!((host.get(STATUS), host.get(ERROR)), (READY | ERR, 0x60));
+    }
+}

@@ -136,9 +136,11 @@ pub(super) struct SavedIde {
 pub(super) fn read(top: &Record, pic: &Pic) -> Result<SavedIde, StateError> {
     let mut saved = SavedIde { channels: [None, None], drives: [[None, None], [None, None]] };
     let channels = top.get("ide");
-    let mut old = ["old_cdrom", "old_hda"].into_iter().filter(|name| !top.get(name).is_null());
-    if let Some(name) = old.next() {
-        saved.read_channel(0, Record::new(&CHANNEL, top.get(name), top.container, name)?, pic)?;
+    let mut old =
+        [(56, "old_cdrom"), (57, "old_hda")].into_iter().filter(|(_, name)| !top.get(name).is_null());
+    if let Some((number, name)) = old.next() {
+        let path = format!("entry {number} ({name})");
+        saved.read_channel(0, Record::new(&CHANNEL, top.get(name), top.container, path)?, pic)?;
         return Ok(saved);
     }
     if channels.is_null() {

@@ -1,7 +1,7 @@
 //! Whole states.
 
 use super::*;
-use crate::ide::{Form, Ide, Medium, Units};
+use crate::ide::{Form, Ide, Medium, Unit, Units};
 use crate::pc::{Config, ManualClock, Seeded};
 use crate::{Machine, fs::Filesystem, fs::NoBlobs};
 use env86_emu::{Bus, Memory, Width};
@@ -209,6 +209,23 @@ fn disks_go_on_in_the_middle_of_a_command() {
     };
     // What was written before is part of the image where the state has all of it.
     assert_eq!([written(pc, 0), written(pc, 1)], [(Form::Whole, 4), (Form::Written, 2)]);
+}
+
+#[test]
+fn machines_of_old_versions_have_one_channel() {
+    let disc = Medium::new(vec![7; 5 * 2048], Form::Whole);
+    for (unit, number) in [(Unit::Cdrom(Some(disc)), 56), (Unit::Disk(disk(Form::Written)), 57)] {
+        let ide = Units([Some([Some(unit), None]), None]);
+        let config = Config { ide, ..Config::default() };
+        let clock = Box::new(ManualClock::default());
+        let mut first = Machine::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let file = save(&mut first, &|_| true).unwrap().to_vec();
+        let state = Container::parse(&file).unwrap().state;
+        assert!(!state.at(number).is_null() && state.at(85).is_null());
+        let mut second = restored(&file);
+        assert!(second.pc.ide.channels[1].is_none());
+        assert!(file == save(&mut second, &|_| true).unwrap().to_vec());
+    }
 }
 
 #[test]
