@@ -362,6 +362,11 @@ impl Apic {
         self.timer_deadline.filter(|_| self.lvt.timer & LVT_MASKED == 0)
     }
 
+    /// The ns from one timer interrupt to the next, if the timer starts anew by itself.
+    pub fn interrupt_period(&self) -> Option<u64> {
+        self.next_event().filter(|_| self.lvt.timer & TIMER_PERIODIC != 0).map(|_| self.period())
+    }
+
     /// Takes notice of the time, in ns. However many periods went by, one interrupt comes of it.
     pub fn poll(&mut self, now: u64) {
         let Some(deadline) = self.timer_deadline.filter(|deadline| *deadline <= now) else { return };

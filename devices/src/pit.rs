@@ -498,6 +498,12 @@ impl Pit {
         sounds.then(|| CLOCK_TICKS as f64 / 3.0 / f64::from(counter.reload_ticks()))
     }
 
+    /// The nanoseconds from one interrupt to the next, if counter 0 starts anew by itself.
+    pub fn period(&self) -> Option<u64> {
+        let counter = &self.counters[0];
+        (counter.enabled && counter.periodic()).then(|| time_of_tick(counter.reload_ticks().into()))
+    }
+
     /// The time in nanoseconds of the next rising edge of counter 0's output; `now` if one has
     /// passed that [`Pit::poll`] has not reported.
     pub fn next_event(&self, now: u64) -> Option<u64> {

@@ -378,6 +378,11 @@ impl Rtc {
         [periodic, update, alarm.flatten()].into_iter().flatten().min()
     }
 
+    /// The nanoseconds from one periodic interrupt to the next, if they are enabled.
+    pub fn interrupt_period(&self) -> Option<u64> {
+        self.period().filter(|_| self.control_b & C_PF != 0).map(time_of_divider_tick)
+    }
+
     /// Raises the flags of everything up to now.
     fn advance(&mut self, now: u64, unix_ms: i64) {
         let tick = divider_ticks(now);

@@ -361,10 +361,12 @@ unsafe fn go_back(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
         let dest = (*slot).dest;
         if budget < 0 {
             leave(cpu, budget, Why::Budget)
-        } else if !dest.is_null() && cpu.is_mapped(dest) {
+        } else if dest.is_null() {
+            resolve_far(cpu, slot.cast(), budget)
+        } else if cpu.is_mapped(dest) {
             go(cpu, dest, budget)
         } else {
-            resolve_far(cpu, slot.cast(), budget)
+            missed_link(cpu, slot.cast(), budget)
         }
     }
 }
@@ -379,8 +381,28 @@ unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
         }
         match cpu.jumps.get(cpu.linear_eip(), cpu.mode) {
             Some(entry) if cpu.is_mapped(entry) => go(cpu, entry, budget),
-            _ => leave(cpu, budget, Why::Lookup),
+            Some(entry) => missed_jump(cpu, entry, budget),
+            None => leave(cpu, budget, Why::Lookup),
         }
+    }
+}
+
+/// To a block that the jump cache has, if it is there still and only the TLB has forgotten.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn missed_jump(cpu: &mut Cpu, entry: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `jump`.
+    unsafe { if cpu.is_there(entry) { go(cpu, entry, budget) } else { leave(cpu, budget, Why::Lookup) } }
+}
+
+/// Through a link whose target is known, if it is there still and only the TLB has forgotten.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn missed_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; the caller has seen that the link has a destination.
+    unsafe {
+        let dest = (*u.cast::<Link>()).dest;
+        if cpu.is_there(dest) { go(cpu, dest, budget) } else { resolve_far(cpu, u, budget) }
     }
 }
 
@@ -606,7 +628,7 @@ pub(crate) unsafe extern "C" fn far_link(cpu: &mut Cpu, u: *const Uop, budget: i
     // SAFETY: as in `step`; a far link has a destination.
     unsafe {
         let dest = (*u.cast::<Link>()).dest;
-        if cpu.is_mapped(dest) { go(cpu, dest, budget) } else { resolve_far(cpu, u, budget) }
+        if cpu.is_mapped(dest) { go(cpu, dest, budget) } else { missed_link(cpu, u, budget) }
     }
 }
 

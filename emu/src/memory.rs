@@ -86,6 +86,8 @@ pub struct Memory {
     bytes: Bytes,
     /// Host address of the first byte; RAM never moves.
     base: usize,
+    /// Bytes of RAM.
+    len: usize,
     rom_alias: bool,
     /// One bit a page: blocks were decoded from it.
     code: Vec<u64>,
@@ -100,9 +102,16 @@ impl Memory {
     }
 
     fn over(mut bytes: Bytes) -> Self {
-        let pages = bytes.len() / PAGE_SIZE as usize;
-        let base = bytes.as_mut_ptr().expose_provenance();
-        Self { bytes, base, rom_alias: false, code: vec![0; pages.div_ceil(64)], code_writes: Vec::new() }
+        let (len, base) = (bytes.len(), bytes.as_mut_ptr().expose_provenance());
+        let pages = len / PAGE_SIZE as usize;
+        Self {
+            bytes,
+            base,
+            len,
+            rom_alias: false,
+            code: vec![0; pages.div_ceil(64)],
+            code_writes: Vec::new(),
+        }
     }
 
     /// Host address of RAM's first byte.
@@ -135,7 +144,7 @@ impl Memory {
 
     /// Bytes of RAM.
     pub fn size(&self) -> u32 {
-        self.bytes.len() as u32
+        self.len as u32
     }
 
     /// Fits or removes the alias of the first MiB at [`ROM_ALIAS`].
@@ -144,6 +153,7 @@ impl Memory {
     }
 
     /// Where the RAM behind a physical address is, if there is RAM.
+    #[inline]
     pub fn offset(&self, addr: u32) -> Option<usize> {
         let addr = if self.rom_alias && addr >= ROM_ALIAS { addr - ROM_ALIAS } else { addr };
         (addr < self.size() && !VGA_WINDOW.contains(&addr)).then_some(addr as usize)
@@ -221,9 +231,40 @@ impl Memory {
         &self.bytes
     }
 
-    /// All of RAM by offset, for the processor, which does its own bookkeeping of code pages.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+    /// The host address of `bytes` bytes at an offset in RAM.
+    #[inline]
+    fn host(&self, offset: usize, bytes: usize) -> usize {
+        assert!(offset + bytes <= self.len, "inside RAM");
+        self.base + offset
+    }
+
+    /// Reads 1, 2 or 4 bytes at an offset in RAM; they must not go over its end.
+    #[inline]
+    pub(crate) fn peek(&self, offset: u32, bytes: u32) -> u32 {
+        let host = self.host(offset as usize, bytes as usize);
+        // SAFETY: `host` has checked that the bytes are RAM, which `self` owns and never moves.
+        unsafe {
+            match bytes {
+                1 => (host as *const u8).read().into(),
+                2 => u16::from_le((host as *const u16).read_unaligned()).into(),
+                _ => u32::from_le((host as *const u32).read_unaligned()),
+            }
+        }
+    }
+
+    /// Writes 1, 2 or 4 bytes at an offset in RAM, for the processor, which does its own bookkeeping of
+    /// code pages; they must not go over its end.
+    #[inline]
+    pub(crate) fn poke(&mut self, offset: u32, bytes: u32, value: u32) {
+        let host = self.host(offset as usize, bytes as usize);
+        // SAFETY: as in `peek`.
+        unsafe {
+            match bytes {
+                1 => (host as *mut u8).write(value as u8),
+                2 => (host as *mut u16).write_unaligned((value as u16).to_le()),
+                _ => (host as *mut u32).write_unaligned(value.to_le()),
+            }
+        }
     }
 
     /// Reads one byte.
@@ -239,7 +280,12 @@ impl Memory {
     }
 
     /// Reads a little-endian 32-bit value at any alignment.
+    #[inline]
     pub fn read_u32(&self, addr: u32) -> u32 {
+        // What is RAM and what is not begins and ends with a page.
+        if let (Some(offset), true) = (self.offset(addr), addr % PAGE_SIZE <= PAGE_SIZE - 4) {
+            return self.peek(offset as u32, 4);
+        }
         let mut b = [0; 4];
         self.read(addr, &mut b);
         u32::from_le_bytes(b)

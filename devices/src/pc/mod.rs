@@ -262,6 +262,14 @@ impl Pc {
         self.timers.next()
     }
 
+    /// How late the next deadline may be seen without an interrupt being lost, in ns. A timer that
+    /// starts anew by itself raises one interrupt, however many periods have passed.
+    pub fn slack(&self) -> u64 {
+        let apic = self.interrupts.apics.as_ref().and_then(|apics| apics.local.interrupt_period());
+        let periods = [self.pit.period(), self.rtc.interrupt_period(), apic];
+        periods.into_iter().flatten().min().map_or(u64::MAX, |shortest| shortest / 2)
+    }
+
     /// Begins a slice of execution: lets devices take notice of the time, and of input that waits.
     /// A deadline that comes to lie before `end` during the slice makes the processor return.
     pub(crate) fn begin_slice(&mut self, now: u64) {

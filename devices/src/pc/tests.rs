@@ -225,6 +225,30 @@ fn the_local_timer_has_a_deadline() {
 }
 
 #[test]
+fn only_timers_that_start_anew_by_themselves_bound_the_slack() {
+    let (mut pc, mut mem, _) = acpi_board();
+    let mut write = |pc: &mut Pc, port, value| pc.port_write(&mut mem, port, Width::Byte, value);
+    assert_eq!(pc.slack(), u64::MAX);
+    // Counter 0, mode 0, then mode 2, with a count of 1193: a millisecond.
+    for (control, slack) in [(0x30, u64::MAX), (0x34, 499_924)] {
+        for (port, value) in [(0x43, control), (0x40, 0xa9), (0x40, 0x04)] {
+            write(&mut pc, port, value);
+        }
+        assert_eq!(pc.slack(), slack);
+    }
+    // The RTC's periodic interrupt at 8192 Hz.
+    for (port, value) in [(0x70, 0x0a), (0x71, 0x23), (0x70, 0x0b), (0x71, 0x42)] {
+        write(&mut pc, port, value);
+    }
+    assert_eq!(pc.slack(), 61_035);
+    // The local APIC's timer, unmasked and periodic, with a count of 5000.
+    for (register, value) in [(0xf0, 0x1ff), (0x3e0, 0xb), (0x320, 0x2_00ef), (0x380, 5000)] {
+        pc.mmio_write(&mut mem, 0xfee0_0000 + register, Width::Dword, value);
+    }
+    assert_eq!(pc.slack(), 2500);
+}
+
+#[test]
 fn the_io_apic_is_mapped() {
     let (mut pc, mut mem, _) = acpi_board();
     pc.mmio_write(&mut mem, 0xfec0_0000, Width::Dword, 1);

@@ -103,6 +103,8 @@ pub struct Stats {
     pub block_lookups: u64,
     /// Interrupts and exceptions delivered.
     pub interrupts: u64,
+    /// Entries of privilege level 3.
+    pub user_entries: u64,
 }
 
 /// Accesses that the fast path must not take.
@@ -355,6 +357,7 @@ impl Cpu {
     }
 
     pub(crate) fn set_cpl(&mut self, cpl: u8) {
+        self.stats.user_entries += u64::from(cpl == 3 && self.cpl != 3);
         self.cpl = cpl;
         self.refresh_watch();
     }

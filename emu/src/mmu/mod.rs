@@ -9,11 +9,11 @@
 pub(crate) mod tlb;
 pub mod walk;
 
+use crate::Cpu;
 use crate::bus::Width;
 use crate::cpu::regs::Int;
 use crate::dispatch::{Header, Stop, Uop};
 use crate::exception::{Exception, Result};
-use crate::{Cpu, Memory};
 use tlb::Fill;
 use walk::{Access, Paging};
 
@@ -271,14 +271,13 @@ impl Cpu {
         Ok(())
     }
 
-    #[cold]
     #[inline(never)]
     fn read_slow(&mut self, linear: u32, bytes: u32, user: bool, value: &mut u32) -> Result<()> {
         self.check_alignment(linear, bytes, user)?;
         let access = Access { write: false, user };
         *value = if (linear & PAGE) + bytes <= PAGE + 1 {
             match self.translate(linear, access)? {
-                Place::Ram(page) => ram_read(&self.mem, page + (linear & PAGE), bytes),
+                Place::Ram(page) => self.mem.peek(page + (linear & PAGE), bytes),
                 Place::Device(page) => self.device_read(page + (linear & PAGE), bytes),
             }
         } else {
@@ -290,7 +289,7 @@ impl Cpu {
                 let at = (linear & PAGE) + i;
                 let place = if at <= PAGE { first } else { second };
                 v |= match place {
-                    Place::Ram(page) => ram_read(&self.mem, page + (at & PAGE), 1),
+                    Place::Ram(page) => self.mem.peek(page + (at & PAGE), 1),
                     Place::Device(page) => self.device_read(page + (at & PAGE), 1),
                 } << (8 * i);
             }
@@ -300,7 +299,6 @@ impl Cpu {
         Ok(())
     }
 
-    #[cold]
     #[inline(never)]
     fn write_slow(&mut self, linear: u32, bytes: u32, user: bool, value: u32) -> Result<()> {
         self.check_alignment(linear, bytes, user)?;
@@ -328,9 +326,7 @@ impl Cpu {
     }
 
     fn ram_write(&mut self, offset: u32, bytes: u32, value: u32) {
-        let at = offset as usize;
-        let n = bytes as usize;
-        self.mem.bytes_mut()[at..at + n].copy_from_slice(&value.to_le_bytes()[..n]);
+        self.mem.poke(offset, bytes, value);
         if self.mem.is_code(offset >> 12) {
             self.code_written(offset, bytes);
         }
@@ -362,6 +358,19 @@ impl Cpu {
         self.tlb.read(linear, 1) == Some(page)
     }
 
+    /// As [`Cpu::is_mapped`], with a walk through the page tables. What that would raise, it raises
+    /// when the driver fetches.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn is_there(&mut self, entry: *const Uop) -> bool {
+        let cr2 = self.cr2;
+        let found = self.translate(self.linear_eip(), Access { write: false, user: self.cpl == 3 }).is_ok();
+        self.cr2 = cr2;
+        // SAFETY: the caller's promise.
+        found && unsafe { self.is_mapped(entry) }
+    }
+
     /// The RAM page that the TLB has for a linear address.
     pub(crate) fn mapped_page(&mut self, linear: u32) -> Option<u32> {
         let host = self.tlb.read(linear & !PAGE, 1)?;
@@ -390,13 +399,6 @@ impl Cpu {
     pub(crate) fn host_page(&mut self, page: u32) -> usize {
         self.ram_base() + ((page as usize) << 12)
     }
-}
-
-fn ram_read(mem: &Memory, offset: u32, bytes: u32) -> u32 {
-    let mut b = [0; 4];
-    let at = offset as usize;
-    b[..bytes as usize].copy_from_slice(&mem.bytes()[at..at + bytes as usize]);
-    u32::from_le_bytes(b)
 }
 
 fn width(bytes: u32) -> Option<Width> {

@@ -50,15 +50,44 @@ pub(crate) struct Tlb {
     /// Supervisor entries, user entries, and as many that never match. Never grows, so it stays
     /// where it is in memory.
     entries: Vec<Entry>,
-    /// The numbers of entries that may not be empty, each once: what is flushed is much less than all.
-    filled: Vec<u16>,
-    /// What `filled` has.
-    listed: Box<Bits>,
+    /// What may not be empty: entries filled with pages that are not global, and with those that are.
+    /// A write to CR3 costs what the first has.
+    filled: [List; 2],
     global: Box<Bits>,
     large: Box<Bits>,
     /// A bit for each 4 MiB that an entry of a large page may be in.
     large_regions: Box<[u64; 1024 / 64]>,
     watched: bool,
+}
+
+/// Numbers of entries, each once.
+struct List {
+    numbers: Vec<u16>,
+    /// What `numbers` has.
+    has: Box<Bits>,
+}
+
+impl List {
+    fn new() -> Self {
+        Self { numbers: Vec::new(), has: Box::new([0; _]) }
+    }
+
+    fn add(&mut self, i: usize) {
+        if !bit(&self.has[..], i) {
+            set_bit(&mut self.has[..], i, true);
+            self.numbers.push(i as u16);
+        }
+    }
+
+    /// Takes all numbers out.
+    fn drain(&mut self) -> impl Iterator<Item = usize> {
+        let has = &mut self.has;
+        self.numbers.drain(..).map(|i| {
+            let i = usize::from(i);
+            set_bit(&mut has[..], i, false);
+            i
+        })
+    }
 }
 
 fn index(linear: u32) -> usize {
@@ -81,8 +110,7 @@ impl Tlb {
         Self {
             selected,
             entries,
-            filled: Vec::new(),
-            listed: Box::new([0; _]),
+            filled: [List::new(), List::new()],
             global: Box::new([0; _]),
             large: Box::new([0; _]),
             large_regions: Box::new([0; _]),
@@ -151,10 +179,7 @@ impl Tlb {
     pub fn fill(&mut self, f: Fill) {
         let i = usize::from(f.user) * ENTRIES + index(f.linear);
         let page = f.linear & PAGE_MASK;
-        if !bit(&self.listed[..], i) {
-            set_bit(&mut self.listed[..], i, true);
-            self.filled.push(i as u16);
-        }
+        self.filled[usize::from(f.global)].add(i);
         self.entries[i] = Entry {
             read: page,
             write: if f.writable { page } else { INVALID },
@@ -168,26 +193,21 @@ impl Tlb {
     }
 
     pub fn flush_all(&mut self) {
-        self.keep(|_| false);
+        for list in &mut self.filled {
+            for i in list.drain() {
+                self.entries[i] = EMPTY;
+            }
+        }
         self.large_regions.fill(0);
     }
 
     pub fn flush_non_global(&mut self) {
-        self.keep(|global| global);
-    }
-
-    /// Empties the entries that are not to be kept, which depends on whether they are global.
-    fn keep(&mut self, keep: impl Fn(bool) -> bool) {
-        let Self { entries, filled, listed, global, .. } = self;
-        filled.retain(|&i| {
-            let i = usize::from(i);
-            let kept = entries[i].read != INVALID && keep(bit(&global[..], i));
-            if !kept {
-                entries[i] = EMPTY;
-                set_bit(&mut listed[..], i, false);
+        for i in self.filled[0].drain() {
+            // One that was filled again since, with a global page, is in the other list, too.
+            if !bit(&self.global[..], i) {
+                self.entries[i] = EMPTY;
             }
-            kept
-        });
+        }
     }
 
     /// Forgets one page, global or not, and all parts of a large page that it may be in.
@@ -215,7 +235,7 @@ impl Tlb {
 
     /// Makes every mapping of a host page read-only: code was decoded from it.
     pub fn protect(&mut self, host: usize) {
-        for &i in &self.filled {
+        for &i in self.filled.iter().flat_map(|list| &list.numbers) {
             let e = &mut self.entries[usize::from(i)];
             if e.write != INVALID && e.addend.wrapping_add(e.write as usize) == host {
                 e.write = INVALID;
@@ -249,6 +269,21 @@ mod tests {
         t.flush_non_global();
         assert!(t.read(0x5000, 1).is_some() && t.read(0x6000, 1).is_none());
         t.flush_page(0x5123);
+        assert!(t.read(0x5000, 1).is_none());
+    }
+
+    #[test]
+    fn an_entry_filled_again_with_a_page_of_the_other_kind_is_flushed_as_that() {
+        let mut t = Tlb::new();
+        t.fill(fill(0x5000));
+        t.fill(Fill { global: true, ..fill(0x100_5000) });
+        t.flush_non_global();
+        assert!(t.read(0x100_5000, 1).is_some());
+        t.fill(fill(0x5000));
+        t.flush_non_global();
+        assert!(t.read(0x5000, 1).is_none());
+        t.fill(Fill { global: true, ..fill(0x5000) });
+        t.flush_all();
         assert!(t.read(0x5000, 1).is_none());
     }
 

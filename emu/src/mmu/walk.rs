@@ -75,6 +75,7 @@ pub struct Page {
 
 impl Paging {
     /// Translates the page that `linear` is in and sets accessed and dirty bits.
+    #[inline]
     pub fn walk(&self, mem: &mut Memory, linear: u32, access: Access) -> Result<Page> {
         if self.cr0 & CR0_PG == 0 {
             return Ok(Page { physical: linear & !0xfff, writable: true, global: false, large: false });
@@ -86,6 +87,7 @@ impl Paging {
         }
     }
 
+    #[inline]
     fn walk_32(&self, mem: &mut Memory, linear: u32, access: Access) -> Result<Page> {
         let pde_at = (self.cr3 & !0xfff) | (linear >> 20 & 0xffc);
         let pde = mem.read_u32(pde_at);
@@ -148,6 +150,7 @@ impl Paging {
     }
 
     /// Checks the combined rights of all levels; gives the D bit to set.
+    #[inline]
     fn check(&self, rights: u32, access: Access) -> Result<u32> {
         let allowed = if access.user {
             rights & US != 0 && (!access.write || rights & RW != 0)
@@ -160,6 +163,7 @@ impl Paging {
         Ok(if access.write { D } else { 0 })
     }
 
+    #[inline]
     fn page(&self, physical: u32, rights: u32, last: u32, access: Access, large: bool) -> Page {
         let may_write = rights & RW != 0 || !access.user && self.cr0 & CR0_WP == 0;
         Page {

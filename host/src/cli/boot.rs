@@ -212,6 +212,7 @@ fn print_stats(report: &Report) {
     eprintln!("executing           {busy:>16.3} s");
     eprintln!("exits to the driver {:>16}", cpu.exits);
     eprintln!("interrupts          {:>16}", cpu.interrupts);
+    eprintln!("entries of level 3  {:>16}", cpu.user_entries);
     eprintln!("TLB misses          {:>16}", cpu.tlb_misses);
     eprintln!("TLB flushes         {:>16}", cpu.tlb_flushes);
     eprintln!("blocks looked up    {:>16}", cpu.block_lookups);

@@ -255,6 +255,10 @@ impl Guest for PcGuest {
         self.failure.take().map(MachineError::from)
     }
 
+    fn slack(&self) -> u64 {
+        self.machine.pc.slack()
+    }
+
     fn stats(&self) -> env86_emu::cpu::Stats {
         self.machine.cpu.stats()
     }

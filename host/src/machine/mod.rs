@@ -7,6 +7,7 @@ mod boot;
 mod clock;
 mod disk;
 mod guest;
+mod idle;
 mod mapped;
 mod state;
 

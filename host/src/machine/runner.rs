@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, never, sel
 use env86_devices::Event as Stop;
 use tracing::{debug, info};
 
+use super::idle::Idleness;
 use super::{Command, Ending, Event, LINES, Line, MachineError, Report};
 
 /// Instructions between looks at the channels: about a millisecond.
@@ -51,6 +52,8 @@ pub trait Guest: Send {
     fn digest(&mut self) -> Option<u64>;
     /// A failure on the host's side that the guest cannot know of.
     fn failure(&mut self) -> Option<MachineError>;
+    /// How late a halted guest may be woken without losing an interrupt, in ns.
+    fn slack(&self) -> u64;
     /// The processor's counts.
     fn stats(&self) -> env86_emu::cpu::Stats;
 }
@@ -71,6 +74,7 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
         input: Default::default(),
         deferred: VecDeque::new(),
         output: Default::default(),
+        idleness: Idleness::default(),
         paused_at: None,
         stopped: false,
         listened_to: true,
@@ -98,7 +102,10 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
         match stop {
             Stop::Budget | Stop::Output => {}
             Stop::Idle { .. } if runner.guest.is_dead() => break Ending::Halted,
-            Stop::Idle { until } => runner.sleep(until),
+            Stop::Idle { until } => {
+                let late = runner.idleness.halted(&runner.guest.stats(), runner.guest.slack());
+                runner.sleep(until.map(|until| until.saturating_add(late)));
+            }
             Stop::PowerOff => break Ending::PowerOff,
             Stop::DebugExit(value) => break Ending::DebugExit(value),
             Stop::TripleFault if !restart => {
@@ -128,6 +135,7 @@ struct Runner<'a, G> {
     deferred: VecDeque<Command>,
     /// Bytes from the guest that the channel had no room for.
     output: [Vec<u8>; LINES],
+    idleness: Idleness,
     /// Guest time at the pause that is on.
     paused_at: Option<u64>,
     stopped: bool,
@@ -363,6 +371,9 @@ mod tests {
         }
         fn failure(&mut self) -> Option<MachineError> {
             None
+        }
+        fn slack(&self) -> u64 {
+            u64::MAX
         }
         fn stats(&self) -> env86_emu::cpu::Stats {
             env86_emu::cpu::Stats::default()
