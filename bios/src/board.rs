@@ -8,6 +8,8 @@ use crate::step::{self, Step};
 pub const ISA_BRIDGE: u8 = 1 << 3;
 /// The power management function (PIIX4), slot 7, there with ACPI only.
 pub const POWER_MANAGEMENT: u8 = 7 << 3;
+/// The IDE controller (PIIX3), slot 30.
+pub const IDE: u8 = 30 << 3;
 /// The ISA interrupts that PIRQA to PIRQD are routed to.
 pub const PIRQ_ROUTING: [u8; 4] = [10, 10, 11, 11];
 /// PIIX3 configuration register PIRQRCA, followed by PIRQRCB to PIRQRCD (82371SB, 2.2.9).
@@ -39,6 +41,9 @@ const IO_BASE: u32 = 0xc000;
 /// PIIX4 function 3: PMBA and PMREGMISC (82371AB, 7.1).
 const PMBA: u8 = 0x40;
 const PMREGMISC: u8 = 0x80;
+/// PIIX3 IDETIM of both channels, and what switches them on (82371SB, 2.3.9).
+const IDETIM: u8 = 0x40;
+const IDE_DECODE: u32 = 0x8000_8000;
 
 /// An I/O base address register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +157,9 @@ pub fn configure_pci(board: &BoardInfo) -> Vec<Step> {
         if devfn == POWER_MANAGEMENT {
             steps.push(Step::pci(devfn, PMBA, Width::Dword, u32::from(PM_BASE) | 1));
             steps.push(Step::pci(devfn, PMREGMISC, Width::Byte, 1));
+        }
+        if devfn == IDE {
+            steps.push(Step::pci(devfn, IDETIM, Width::Dword, IDE_DECODE));
         }
         steps.push(Step::pci(devfn, PCI_COMMAND, Width::Word, COMMAND));
     }

@@ -9,6 +9,7 @@ pub mod debug;
 pub mod dma;
 pub mod fs;
 pub mod fw_cfg;
+pub mod ide;
 pub mod ioapic;
 pub mod machine;
 pub mod pattern;

@@ -87,6 +87,8 @@ pub struct DiskGeometry {
     pub heads: u8,
     /// Sectors per track.
     pub sectors: u8,
+    /// How the BIOS is to translate its addresses: 0 not, 1 to LBA, 2 by moving bits (LARGE).
+    pub translation: u8,
 }
 
 /// What the board's setup leaves in CMOS memory for the firmware (v86's contents).
@@ -214,9 +216,7 @@ impl Rtc {
         self.put(base + 5, 0xc0 | u8::from(disk.heads > 8) << 3);
         self.put_word(base + 6, disk.cylinders); // landing zone
         self.put(base + 8, disk.sectors);
-        // Beyond 1024 cylinders the BIOS must translate (1: by LBA).
-        let lba = u8::from(disk.cylinders > 1024) << (drive * 2);
-        let translation = self.get(DISK_TRANSLATION) | lba;
+        let translation = self.get(DISK_TRANSLATION) | disk.translation << (drive * 2);
         self.put(DISK_TRANSLATION, translation);
     }
 
@@ -852,16 +852,17 @@ mod tests {
 
     #[test]
     fn setup_of_disks() {
-        let disk = |cylinders| Some(DiskGeometry { cylinders, heads: 16, sectors: 63 });
+        let disk =
+            |cylinders, translation| Some(DiskGeometry { cylinders, heads: 16, sectors: 63, translation });
         let config =
-            CmosConfig { boot_order: 0x312, disks: [disk(0x0810), disk(100)], ..CmosConfig::default() };
+            CmosConfig { boot_order: 0x312, disks: [disk(0x0810, 1), disk(100, 2)], ..CmosConfig::default() };
         let rtc = Rtc::new(&config);
         assert_eq!((rtc.cmos[0x38], rtc.cmos[0x3d]), (0x31, 0x12));
         assert_eq!(rtc.cmos[0x12], 0xff);
         assert_eq!(rtc.cmos[0x19..0x1b], [0x2f, 0x2f]);
         assert_eq!(rtc.cmos[0x1b..0x24], [0x10, 0x08, 16, 0xff, 0xff, 0xc8, 0x10, 0x08, 63]);
         assert_eq!(rtc.cmos[0x24], 100);
-        assert_eq!(rtc.cmos[0x39], 0x01);
+        assert_eq!(rtc.cmos[0x39], 0x09);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use env86_devices::fs::{BlobError, BlobStore, Fetched, Filesystem};
+use env86_devices::ide::{self, Form, Medium, Units};
 use env86_devices::pc::{ManualClock, Seeded};
 use env86_devices::{Config, Entropy, Machine, pci, virtio};
 use env86_emu::{ArchState, Bus, HypervisorCall, Memory, Segment, Width};
@@ -19,6 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ROUND: u32 = 20_000;
 /// What the guest may make the board's file system occupy here, in bytes.
 const FILES_LIMIT: u64 = 16 << 20;
+/// Sectors of the hard disks, and the discs' of 2048 bytes.
+const SECTORS: usize = 2000;
+const DISC_SECTORS: usize = 300;
+/// The bus masters of the IDE channels, and where they are moved to.
+const BUS_MASTER: u16 = 0xe000;
+/// ATA commands that do something.
+const COMMANDS: [u8; 25] = [
+    0x00, 0x08, 0x10, 0x20, 0x24, 0x25, 0x29, 0x30, 0x34, 0x35, 0x39, 0x40, 0x70, 0x90, 0x91, 0xa0, 0xa1,
+    0xc4, 0xc5, 0xc6, 0xc8, 0xca, 0xec, 0xef, 0xf8,
+];
+/// Packet commands.
+const PACKETS: [u8; 19] = [
+    0x00, 0x03, 0x12, 0x1a, 0x1b, 0x1e, 0x25, 0x28, 0x2b, 0x42, 0x43, 0x46, 0x4a, 0x51, 0x52, 0x5a, 0xa8,
+    0xbd, 0xbe,
+];
 /// Where rings are put, so that what one access sets up another can use.
 const RINGS: u32 = 0x1_0000;
 /// Queues of the device that has most of them.
@@ -78,6 +94,11 @@ impl Guest {
             uarts: [true; 4],
             virtio_console: true,
             debug_exit: Some(0xf4),
+            ide: Units::new(
+                Some(Medium::new(vec![1; SECTORS * 512], Form::Written)),
+                Some(Medium::new(vec![2; SECTORS * 512 - 100], Form::Whole)),
+                Some(Medium::new(vec![3; DISC_SECTORS * 2048], Form::Whole)),
+            ),
             filesystem: Some((files, Box::new(Zeros(0)))),
             ..Config::default()
         };
@@ -95,6 +116,8 @@ impl Guest {
             }
             self.configure(devfn, 4, 7);
         }
+        self.configure(ide::DEVFN, 0x20, u32::from(BUS_MASTER) + 1);
+        self.configure(ide::DEVFN, 4, 7);
     }
 
     fn below(&mut self, limit: u32) -> u32 {
@@ -127,8 +150,9 @@ impl Guest {
     /// A port that somebody is likely to answer at.
     fn port(&mut self) -> u16 {
         let any = self.random.next_u32() as u16;
-        match self.below(6) {
+        match self.below(7) {
             0 => any,
+            6 => self.pick(&[0x1f0, 0x170, 0x1f0, 0x170, 0x3f6, 0x376, BUS_MASTER]) + any % 8,
             1 => any % 0x100,
             2 => 0x3c0 + any % 0x40,
             3 => {
@@ -223,6 +247,50 @@ impl Guest {
         self.write_port(base + 0x100 + 2 * queue as u16, Width::Word, queue);
     }
 
+    /// A command for a disk, with a table for its bus master, and some of its data.
+    fn command_disk(&mut self) {
+        let channel = self.below(2) as usize;
+        let (command_block, control) = (ide::COMMAND_PORTS[channel], ide::CONTROL_PORTS[channel]);
+        let bus_master = BUS_MASTER + 8 * channel as u16;
+        for region in 0..8 {
+            let at = RINGS + 8 * region;
+            let address = if self.rarely() { self.number() } else { 0x4_0000 + self.below(0x1_0000) };
+            let size = self.number() & 0xffff | self.below(2) << 31;
+            self.store(at, address);
+            self.store(at + 4, size);
+        }
+        let table = if self.rarely() { self.number() } else { RINGS };
+        self.write_port(bus_master + 4, Width::Dword, table);
+        if self.rarely() {
+            let value = self.number();
+            self.write_port(control, Width::Byte, value);
+        }
+        let device = self.below(256);
+        self.write_port(command_block + 6, Width::Byte, device);
+        for offset in [1, 2, 2, 3, 3, 4, 4, 5, 5] {
+            let value = if self.rarely() { self.number() } else { self.below(2) };
+            self.write_port(command_block + offset, Width::Byte, value);
+        }
+        let command = if self.rarely() { self.number() as u8 } else { self.pick(&COMMANDS) };
+        self.write_port(command_block + 7, Width::Byte, command.into());
+        if command == 0xa0 {
+            let mut packet = [0; 12].map(|_: u8| if self.rarely() { self.number() as u8 } else { 0 });
+            packet[0] = self.pick(&PACKETS);
+            packet.chunks(4).for_each(|bytes| {
+                let value = u32::from_le_bytes(bytes.try_into().unwrap_or_default());
+                self.write_port(command_block, Width::Dword, value);
+            });
+        }
+        let value = self.below(2) * 8 + 1;
+        self.write_port(bus_master, Width::Byte, value);
+        for _ in 0..self.below(300) {
+            let value = self.number();
+            self.write_port(command_block, Width::Dword, value);
+            self.machine.pc.port_read(&mut self.machine.cpu.mem, command_block, Width::Word);
+        }
+        self.write_port(bus_master, Width::Byte, 0);
+    }
+
     /// Instructions that reach for the board, with registers that are noise.
     fn execute(&mut self) {
         const CODE: u32 = 0x8000;
@@ -272,7 +340,7 @@ impl Guest {
     fn act(&mut self) {
         let (port, value) = (self.port(), self.number());
         let width = self.pick(&[Width::Byte, Width::Word, Width::Dword]);
-        match self.below(20) {
+        match self.below(22) {
             0..6 => self.write_port(port, width, value),
             6..10 => _ = self.machine.pc.port_read(&mut self.machine.cpu.mem, port, width),
             10 => self.touch_memory_mapped(width, value),
@@ -284,11 +352,13 @@ impl Guest {
             }
             15 => _ = self.machine.pc.acknowledge(),
             16 => {
-                let function = self.pick(&[pci::devfn(1, 0), pci::devfn(7, 0), VIRTIO[0].0, VIRTIO[1].0]);
+                let function =
+                    self.pick(&[pci::devfn(1, 0), pci::devfn(7, 0), ide::DEVFN, VIRTIO[0].0, VIRTIO[1].0]);
                 let register = self.below(64) * 4;
                 self.configure(function, register, value);
             }
             17 => self.world(value),
+            20 | 21 => self.command_disk(),
             18 => {
                 let mut call = HypervisorCall { eax: 0x564d_5868, ebx: value, ecx: value & 63, edx: value };
                 self.machine.pc.hypervisor_call(&mut call);
@@ -316,6 +386,10 @@ fn a_hostile_guest_harms_only_itself() {
         }
         let files = guest.machine.pc.p9.as_ref().map_or(0, |p9| p9.server.fs.memory());
         assert!(files <= FILES_LIMIT, "seed {seed}: files of {files} bytes");
+        for drive in guest.machine.pc.ide.channels.iter().flatten().flat_map(|channel| &channel.drives) {
+            let written = drive.medium.as_ref().map_or(0, |medium| medium.written().count() * ide::BLOCK);
+            assert!(written <= SECTORS * 512, "seed {seed}: {written} bytes written");
+        }
         if start.elapsed() > limit {
             println!("{operations} operations, seeds {first} to {seed}");
             return;

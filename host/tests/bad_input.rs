@@ -75,6 +75,28 @@ fn an_image_with_parts_missing_or_malformed() {
 }
 
 #[test]
+fn disk_images_that_cannot_be() {
+    let dir = image();
+    let path = text(dir.path());
+    check(&[path, "--hda", "/no/such/disk"], &["`/no/such/disk`", "check the path"]);
+    check(&[path, "--cdrom", path], &["Cannot open the disk image"]);
+    write(&dir, "disk", "");
+    let disk = dir.path().join("disk");
+    check(&[path, "--hda", text(&disk)], &["disk` is empty", "truncate"]);
+    write(&dir, "disk", "some");
+    check(&[path, "--hdb", text(&disk)], &["hdb", "needs a first one (hda)"]);
+    for (hda, parts) in [
+        (r#"{"url":"./disk","size":512}"#, ["has 4 bytes", "says that it has 512"]),
+        (r#"{"url":"./disk","use_parts":true}"#, ["hda", "use_parts"]),
+        (r#"{"url":"./disk.zst"}"#, ["hda", "unpack it"]),
+        (r#"{"url":"../disk"}"#, ["hda names `../disk`", "inside the image"]),
+    ] {
+        write(&dir, "image.json", format!(r#"{{"cmdline":"rw","hda":{hda}}}"#));
+        check(&[path], &parts);
+    }
+}
+
+#[test]
 fn a_blob_that_is_missing_or_too_short() {
     let dir = image();
     write(&dir, "fs/abcd.bin", "ke");

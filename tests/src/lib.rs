@@ -14,6 +14,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub mod media;
+
 /// What the demo image's shell prints when it waits for a command.
 pub const PROMPT: &str = "root@env86:~# ";
 
@@ -114,6 +116,13 @@ pub fn peers() -> PathBuf {
     env::var_os("ENV86_PEERS").map_or_else(|| target().join("peers"), PathBuf::from)
 }
 
+/// Says that a test could not be done, past the test harness, which swallows what is printed by tests that
+/// pass.
+pub fn skipped(test: &str, why: &str) {
+    // Nobody is left to be told if this fails.
+    _ = writeln!(io::stderr(), "\nSKIPPED: {test}: {why} (`make peers`)\n");
+}
+
 /// The machine as a WebAssembly module, whether it was built or not.
 #[must_use]
 pub fn wasm_module() -> PathBuf {
@@ -126,6 +135,12 @@ pub fn only_file(folder: &Path, prefix: &str) -> Result<PathBuf> {
     let begins = |name: &OsStr| name.as_encoded_bytes().starts_with(prefix.as_bytes());
     let found = entries.find(|entry| begins(&entry.file_name())).map(|entry| entry.path());
     found.ok_or_else(|| Failure(format!("there is no {prefix} in {}", folder.display())))
+}
+
+/// A file's MD5 sum, in letters.
+pub fn md5_of(path: &Path) -> Result<String> {
+    let out = Command::new("md5sum").stdin(std::fs::File::open(path)?).output()?;
+    Ok(String::from_utf8_lossy(&out.stdout).split(' ').next().unwrap_or_default().to_owned())
 }
 
 /// A running machine whose COM1 a test reads and writes.

@@ -3,6 +3,7 @@
 use super::ports::{Region, Target};
 use super::timers::Timer;
 use super::{FPU_IRQ, OUTPUT_LIMIT, Pc, Request};
+use crate::ide;
 use crate::pci::{self, Effect};
 use crate::virtio::{console, p9};
 use crate::{acpi, apic, debug, fw_cfg, ioapic, pic, pit, ps2, rtc, system_control, uart, vga};
@@ -26,6 +27,9 @@ impl Pc {
                 }
             }
         }
+        if let Some(port) = self.pci.function(ide::DEVFN).and_then(|space| space.bar(ide::BUS_MASTER_BAR)) {
+            ports.claim(port as u16, ide::BUS_MASTER_PORTS, Target::BusMaster);
+        }
         ports.claim(0x00, 16, Target::Dma);
         ports.claim(0x81, 15, Target::Dma);
         ports.claim(0xc0, 32, Target::Dma);
@@ -44,6 +48,12 @@ impl Pc {
             if self.uarts[usize::from(number)].is_some() {
                 ports.claim(base, uart::PORT_COUNT, Target::Uart(number));
             }
+        }
+        // They stay at their old ports, whatever the base addresses say.
+        for (number, _) in (0..).zip(&self.ide.channels).filter(|(_, channel)| channel.is_some()) {
+            let at = usize::from(number);
+            ports.claim(ide::COMMAND_PORTS[at], ide::COMMAND_PORT_COUNT, Target::Ide(number));
+            ports.claim(ide::CONTROL_PORTS[at], 1, Target::IdeControl(number));
         }
         ports.claim(0x3b4, 2, Target::Vga);
         ports.claim(0x3ba, 1, Target::Vga);
@@ -109,6 +119,13 @@ impl Pc {
                 self.timer_changed(Timer::Ps2, now);
                 value.into()
             }
+            Target::Ide(channel) => {
+                let value = self.ide.read(channel, port - region.base, width);
+                self.drive_ide(channel.into());
+                value
+            }
+            Target::IdeControl(channel) => self.ide.read_control(channel).into(),
+            Target::BusMaster => self.ide.read_bus_master(port - region.base, width),
             Target::P9(bar) => {
                 let offset = port - region.base;
                 let value =
@@ -184,6 +201,18 @@ impl Pc {
                     self.ask(Request::Reset);
                 }
             }
+            Target::Ide(channel) => {
+                self.ide.write(mem, channel, port - region.base, width, value);
+                self.drive_ide(channel.into());
+            }
+            Target::IdeControl(channel) => {
+                self.ide.write_control(channel, byte);
+                self.drive_ide(channel.into());
+            }
+            Target::BusMaster => {
+                self.ide.write_bus_master(mem, port - region.base, width, value);
+                (0..ide::IRQS.len()).for_each(|channel| self.drive_ide(channel));
+            }
             Target::P9(bar) => {
                 let unix_ns = self.unix_ns();
                 if let Some(p9) = &mut self.p9 {
@@ -222,7 +251,13 @@ impl Pc {
             Target::Vbe => width == Width::Word,
             Target::FwCfg => width == Width::Word && port == fw_cfg::PORT_SELECT,
             Target::Pci => u32::from(port & 3) + width.bytes() <= 4,
-            Target::Acpi | Target::DebugExit | Target::P9(_) | Target::VirtioConsole(_) => {
+            // Only data come in words.
+            Target::Ide(_) => port == region.base + ide::DATA,
+            Target::BusMaster
+            | Target::Acpi
+            | Target::DebugExit
+            | Target::P9(_)
+            | Target::VirtioConsole(_) => {
                 self.ports.find(port.wrapping_add(width.bytes() as u16 - 1)) == region
             }
             _ => false,

@@ -15,6 +15,7 @@ use crate::debug::DebugConsole;
 use crate::dma::Dma;
 use crate::fs::{BlobStore, Filesystem};
 use crate::fw_cfg::{self, FwCfg};
+use crate::ide::{self, Ide};
 use crate::pci::Pci;
 use crate::pit::{Irq0, Pit};
 use crate::ps2::{self, Ps2};
@@ -58,6 +59,8 @@ pub struct Config {
     pub filesystem: Option<(Filesystem, Box<dyn BlobStore>)>,
     /// A virtio console is fitted.
     pub virtio_console: bool,
+    /// Hard disks and CD-ROM drives.
+    pub ide: ide::Units,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             debug_exit: None,
             filesystem: None,
             virtio_console: false,
+            ide: ide::Units::default(),
         }
     }
 }
@@ -109,6 +113,8 @@ pub struct Pc {
     pub pci: Pci,
     /// Graphics card.
     pub vga: Vga,
+    /// Hard disks and CD-ROM drives.
+    pub ide: Ide,
     /// ACPI power management, if fitted.
     pub acpi: Option<Acpi>,
     /// Files over virtio, if fitted.
@@ -135,7 +141,8 @@ pub struct Pc {
 impl Pc {
     /// A board after power-on.
     pub fn new(config: Config, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
-        let cmos = CmosConfig { memory_size: config.memory_size, ..config.cmos };
+        let (memory_size, disks) = (config.memory_size, config.ide.cmos());
+        let cmos = CmosConfig { memory_size, disks, ..config.cmos };
         let mut pc = Self {
             interrupts: Interrupts::new(config.acpi),
             pit: Pit::default(),
@@ -146,6 +153,7 @@ impl Pc {
             uarts: config.uarts.map(|fitted| fitted.then(Uart::default)),
             pci: Pci::default(),
             vga: Vga::new(config.vga_memory_size),
+            ide: Ide::new(config.ide),
             acpi: config.acpi.then(Acpi::default),
             p9: config.filesystem.map(|(files, store)| Virtio9p::new(files, store)),
             console: config.virtio_console.then(VirtioConsole::default),
@@ -178,6 +186,7 @@ impl Pc {
         self.p9.iter_mut().for_each(Virtio9p::reset);
         self.console.iter_mut().for_each(VirtioConsole::reset);
         self.vga.reset();
+        self.ide.reset();
         self.backdoor = Backdoor::default();
         self.fw_cfg.reset();
         if let Some(acpi) = &mut self.acpi {
@@ -191,6 +200,7 @@ impl Pc {
 
     fn plug_functions(&mut self) {
         self.pci.plug(&self.vga);
+        self.pci.plug(&self.ide);
         self.acpi.iter().for_each(|acpi| self.pci.plug(acpi));
         self.p9.iter().for_each(|p9| self.pci.plug(p9));
         self.console.iter().for_each(|console| self.pci.plug(console));
@@ -203,6 +213,9 @@ impl Pc {
         self.interrupts.adopt_lines(1 << PIT_IRQ | 1 << FPU_IRQ);
         for port in 0..self.uarts.len() {
             self.uart_changed(port);
+        }
+        for channel in 0..ide::IRQS.len() {
+            self.drive_ide(channel);
         }
         self.drive_p9();
         self.drive_console();
@@ -351,6 +364,16 @@ impl Pc {
     fn drive_function(&mut self, devfn: u8, level: bool) {
         if self.pci.set_interrupt(devfn, level) {
             self.interrupts.set_pci(self.pci.irq_levels());
+        }
+    }
+
+    /// Carries the line of an IDE channel.
+    fn drive_ide(&mut self, channel: usize) {
+        let Some(irq) = ide::IRQS.get(channel) else { return };
+        if self.ide.take_pulse(channel) {
+            self.interrupts.pulse_isa(*irq);
+        } else {
+            self.interrupts.set_isa(*irq, self.ide.irq(channel));
         }
     }
 

@@ -35,6 +35,12 @@ pub enum Target {
     Pci,
     /// ACPI power management.
     Acpi,
+    /// The command block of an IDE channel.
+    Ide(u8),
+    /// Device Control of an IDE channel.
+    IdeControl(u8),
+    /// The IDE channels' bus master.
+    BusMaster,
     /// A base address of the virtio file system.
     P9(u8),
     /// A base address of the virtio console.

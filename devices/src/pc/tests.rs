@@ -166,6 +166,7 @@ fn reset_puts_devices_back() {
         let mut pci = Pci::default();
         pci.plug(&pc.vga);
         pci.plug(&Acpi::default());
+        pci.plug(&pc.ide);
         pci
     });
 }

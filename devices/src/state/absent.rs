@@ -11,15 +11,13 @@ use super::value::{Kind, Value};
 use std::collections::BTreeMap;
 
 /// The entries that are carried.
-const ENTRIES: [&str; 9] =
-    ["fdc", "old_cdrom", "old_hda", "ne2k", "sb16", "virtio_net", "virtio_balloon", "ide", "parallel0"];
+const ENTRIES: [&str; 6] = ["fdc", "ne2k", "sb16", "virtio_net", "virtio_balloon", "parallel0"];
 /// The second parallel port, which only some machines have.
 const PARALLEL1: &str = "parallel1";
 
 const NE2K: u8 = 5 << 3;
-const IDE: u8 = 30 << 3;
-/// The configuration spaces at power-on: identity, command and status, class, base addresses,
-/// subsystem, interrupt pin. IDE's first two base addresses are those of a channel that has no disk.
+/// The configuration space at power-on: identity, command and status, class, base address, subsystem,
+/// interrupt pin.
 const NE2K_SPACE: &[(usize, u32)] = &[
     (0x00, 0x8029_10ec),
     (0x04, 0x0103),
@@ -28,17 +26,6 @@ const NE2K_SPACE: &[(usize, u32)] = &[
     (0x2c, 0x1100_1af4),
     (0x3c, 0x0100),
 ];
-const IDE_SPACE: &[(usize, u32)] = &[
-    (0x00, 0x7010_8086),
-    (0x04, 0x02a0_0005),
-    (0x08, 0x0101_8000),
-    (0x18, 0x171),
-    (0x1c, 0x377),
-    (0x20, 0xb401),
-    (0x2c, 0x82d4_1043),
-    (0x3c, 0x0100),
-];
-
 /// What v86 has and this board has not, on its way from state to state.
 #[derive(Clone, Debug, Default)]
 pub struct Passengers {
@@ -98,9 +85,7 @@ impl Passengers {
 
     /// The configuration spaces of the functions.
     pub(super) fn spaces(&self) -> BTreeMap<u8, [u8; SPACE]> {
-        self.spaces
-            .clone()
-            .unwrap_or_else(|| BTreeMap::from([(NE2K, space(NE2K_SPACE)), (IDE, space(IDE_SPACE))]))
+        self.spaces.clone().unwrap_or_else(|| BTreeMap::from([(NE2K, space(NE2K_SPACE))]))
     }
 
     /// The names of the entries.
@@ -123,7 +108,6 @@ fn power_on(name: &str, buffers: &mut Buffers) -> Value {
         "fdc" => fdc(buffers),
         "ne2k" => ne2k(buffers),
         "sb16" => sb16(buffers),
-        "ide" => Value::List(vec![Value::Null, ide_channel(buffers)]),
         // Data, status, control, no status latched.
         "parallel0" => Value::List(vec![0.into(), 0xd8.into(), 0.into(), Value::Null]),
         _ => Value::Null,
@@ -216,37 +200,4 @@ fn sb16(buffers: &mut Buffers) -> Value {
         (35, buffers.u8s(&[0; 16])),
     ];
     sparse(36, nulls.into_iter().chain(flags).chain(fields)).into()
-}
-
-/// The secondary channel: an empty CD-ROM drive, and nothing.
-fn ide_channel(buffers: &mut Buffers) -> Value {
-    let mut interface = |cdrom: bool| {
-        let data = buffers.add(Kind::U8, vec![0; 65_536]);
-        let fields = [
-            (12, u8::from(cdrom).into()), // heads
-            (13, if cdrom { true.into() } else { Value::Null }),
-            (16, data),
-            (20, if cdrom { 2048 } else { 512 }.into()), // sector size
-            (21, 128.into()),                            // sectors in a block
-            (23, 0x50.into()),                           // status: ready
-            (25, (-1).into()),                           // no command
-            (27, (-1).into()),
-            (28, Value::Null), // no medium
-        ];
-        Value::List(sparse(29, fields))
-    };
-    let (master, slave) = (interface(true), interface(false));
-    let fields = [
-        (0, master),
-        (1, slave),
-        (2, 0x170.into()),
-        (3, 15.into()),
-        (4, Value::Null),
-        (5, 0x376.into()),
-        (6, Value::Null),
-        (7, "ide1".into()),
-        (8, 2.into()), // device control
-        (11, true.into()),
-    ];
-    sparse(13, fields).into()
 }

@@ -27,7 +27,8 @@ const ZSTD_MAGIC: u32 = 0xfd2f_b528;
 const HEADER: usize = 16;
 /// The most bytes of JSON: an inode takes about 150, a hundred thousand files 15 MB.
 const MAX_INFO: usize = 256 << 20;
-/// The most buffers: one for each file that the guest has written, and some fifty more.
+/// The most buffers: one for each file and each piece of a disk that the guest has written, and some
+/// fifty more.
 const MAX_BUFFERS: usize = 1 << 22;
 /// What the JSON of ours begins with; the checksum's 16 digits follow.
 const CHECKED: &[u8] = br#"{"env86":{"checksum":""#;
@@ -249,6 +250,9 @@ impl<'a> Saved<'a> {
         text.push_str("],\"state\":");
         state.write(&mut text);
         text.push('}');
+        if text.len() > MAX_INFO - PAGE || buffers.len() > MAX_BUFFERS {
+            return Err(StateError::TooManyPieces(buffers.len()));
+        }
         let area = (HEADER + text.len()).next_multiple_of(PAGE);
         text.extend(std::iter::repeat_n(' ', area - HEADER - text.len()));
         let total = area + offset;

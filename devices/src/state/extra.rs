@@ -6,6 +6,7 @@
 use super::plan::Plan;
 use super::timers::SavedPit;
 use crate::fs::{Content, Filesystem};
+use crate::ide::{Channel, Drive};
 use crate::machine::Machine;
 use crate::pc::Pc;
 use crate::pit::{Counter, time_of_tick};
@@ -110,10 +111,27 @@ pub(super) fn write(machine: &Machine, now: u64) -> Map<String, Value> {
             "y_offset": vbe.y_offset,
         }),
     );
+    put("ide", pc.ide.channels.iter().map(|c| c.as_ref().map_or(Value::Null, write_channel)).collect());
     if let Some(p9) = &pc.p9 {
         put("files", write_files(&p9.server.fs));
     }
     extra
+}
+
+fn write_channel(channel: &Channel) -> Value {
+    let drive = |drive: &Drive| {
+        let (tray, sense) = (&drive.tray, drive.tray.sense);
+        json!({
+            "interrupt": drive.interrupt,
+            "multiple": drive.multiple,
+            "transfer_mode": drive.transfer_mode,
+            "sense": [sense.key, sense.code, sense.qualifier],
+            "locked": tray.locked,
+            "changed": tray.changed,
+            "event": tray.event,
+        })
+    };
+    channel.drives.iter().map(drive).collect()
 }
 
 fn write_counter(c: &Counter, now: u64) -> Value {
@@ -221,6 +239,11 @@ impl Extra {
         take_u16(&saved["virtual_width"], &mut vga.vbe.virtual_width);
         take_u16(&saved["x_offset"], &mut vga.vbe.x_offset);
         take_u16(&saved["y_offset"], &mut vga.vbe.y_offset);
+        for (i, channel) in plan.ide.channels.iter_mut().enumerate() {
+            if let Some(channel) = channel {
+                refine_channel(&get("ide")[i], channel);
+            }
+        }
         if let Some(files) = &mut plan.files {
             refine_files(get("files"), &mut files.fs);
         }
@@ -280,6 +303,21 @@ fn refine_pit(saved: &Value, SavedPit { pit, started }: &mut SavedPit) {
         take_u8(&saved["write_low"], &mut c.write_low);
         take_bool(&saved["read_high_next"], &mut c.read_high_next);
         c.latched_status = saved["status"].as_u64().map(|status| status as u8);
+    }
+}
+
+fn refine_channel(saved: &Value, channel: &mut Channel) {
+    for (i, drive) in channel.drives.iter_mut().enumerate() {
+        let (saved, tray) = (&saved[i], &mut drive.tray);
+        take_bool(&saved["interrupt"], &mut drive.interrupt);
+        take_u8(&saved["multiple"], &mut drive.multiple);
+        take_u8(&saved["transfer_mode"], &mut drive.transfer_mode);
+        take_u8(&saved["sense"][0], &mut tray.sense.key);
+        take_u8(&saved["sense"][1], &mut tray.sense.code);
+        take_u8(&saved["sense"][2], &mut tray.sense.qualifier);
+        take_bool(&saved["locked"], &mut tray.locked);
+        take_bool(&saved["changed"], &mut tray.changed);
+        take_u8(&saved["event"], &mut tray.event);
     }
 }
 

@@ -14,6 +14,7 @@ mod container;
 mod cpu;
 mod extra;
 mod files;
+mod ide;
 mod input;
 mod interrupts;
 mod plan;
@@ -31,6 +32,7 @@ use thiserror::Error;
 
 pub use absent::Passengers;
 pub use container::{Buffers, Container, PAGE, Saved, is_compressed};
+pub use ide::{Slot, Source};
 pub use plan::{Files, Plan};
 pub use ram::{Pages, Run};
 pub use save::{digest, save};
@@ -101,7 +103,18 @@ pub enum StateError {
         /// Why not.
         source: crate::fs::FsError,
     },
+    /// The image in a drive cannot be read, and so not be saved.
+    #[error("The image of a disk cannot be read to be saved")]
+    Image(#[from] crate::ide::ImageError),
+    /// More pieces than anyone would read.
+    #[error(
+        "A state of {0} pieces is more than can be read again: the guest has written too much to its disks; \
+         boot without `async` to have them saved as a whole"
+    )]
+    TooManyPieces(usize),
     /// More than the format can hold.
-    #[error("A state of {0} bytes is more than the format can hold (2 GiB); give the machine less memory")]
+    #[error(
+        "A state of {0} bytes is more than the format can hold (2 GiB); give the machine less memory, or larger disks as `async`"
+    )]
     TooLarge(u64),
 }

@@ -6,6 +6,7 @@ use super::container::Container;
 use super::cpu::{self, TOP};
 use super::files;
 pub use super::files::Files;
+use super::ide::{self, SavedIde};
 use super::input;
 use super::interrupts::{self, SavedApic};
 use super::ram::Pages;
@@ -14,10 +15,11 @@ use super::timers::{self, SavedPit};
 use super::value::Value;
 use super::vga;
 use super::virtio;
-use super::{StateError, extra};
+use super::{Slot, Source, StateError, extra};
 use crate::acpi::Acpi;
 use crate::dma::Dma;
 use crate::fs::NoBlobs;
+use crate::ide::{Medium, Units};
 use crate::ioapic::Ioapic;
 use crate::machine::Machine;
 use crate::pc::Config;
@@ -71,6 +73,7 @@ pub struct Plan {
     pub(super) fw_value: Vec<u8>,
     pub(super) files: Option<Files>,
     pub(super) console: Option<VirtioConsole>,
+    pub(super) ide: SavedIde,
     pub(super) passengers: Passengers,
     /// What env86 has added.
     pub(super) ours: extra::Extra,
@@ -115,11 +118,13 @@ impl Plan {
         for (uart, name) in uarts.iter_mut().zip(UARTS) {
             *uart = optional(&top, &input::UART, name)?.map(|r| input::read_uart(&r)).transpose()?;
         }
+        let pic = interrupts::read_pic(&entry(&top, &interrupts::PIC, "pic")?)?;
         let mut plan = Self {
             vga_memory_size: vga::memory_size(&vga)?,
             time: 0,
             notes: notes(&top),
-            pic: interrupts::read_pic(&entry(&top, &interrupts::PIC, "pic")?)?,
+            ide: ide::read(&top, &pic)?,
+            pic,
             apic: interrupts::read_apic(&top)?,
             ioapic: interrupts::read_ioapic(&top)?,
             rtc: timers::read_rtc(&entry(&top, &timers::RTC, "rtc")?)?,
@@ -142,7 +147,6 @@ impl Plan {
             tsc,
             ours,
         };
-        refuse_hard_disks(&top)?;
         plan.time = plan.ours.guest_time().or(Some(tsc)).filter(|time| *time < MAX_TIME).unwrap_or(0);
         plan.ours.clone().refine(&mut plan);
         Ok(plan)
@@ -163,7 +167,13 @@ impl Plan {
         self.files.as_ref().map(|files| &files.fs)
     }
 
-    /// Makes a board's configuration that of the state; the store of the files' contents stays.
+    /// The drives to build a machine with. `image` gives each its medium, from where the state says.
+    pub fn units<E>(&self, image: impl FnMut(Slot, Source) -> Result<Medium, E>) -> Result<Units, E> {
+        self.ide.units(image)
+    }
+
+    /// Makes a board's configuration that of the state; the store of the files' contents stays, and so
+    /// do the drives, which have to be [`Plan::units`].
     pub fn configure(&self, config: Config) -> Config {
         let filesystem = match (self.files.is_some(), config.filesystem) {
             (false, _) => None,
@@ -203,7 +213,7 @@ impl Plan {
         if uarts != self.uarts.each_ref().map(Option::is_some) {
             return Err(StateError::OtherMachine("it has other serial ports".into()));
         }
-        Ok(())
+        self.ide.fits(&pc.ide)
     }
 
     /// Puts a machine into the state. Its memory has to hold the state's already ([`Pages`]); `file`
@@ -248,6 +258,7 @@ impl Plan {
             *acpi = saved;
             acpi.resume(now);
         }
+        self.ide.apply(&mut pc.ide, file);
         pc.fw_cfg.value = self.fw_value;
         pc.fw_cfg.position = 0;
         if let (Some(p9), Some(files)) = (&mut pc.p9, self.files) {
@@ -281,18 +292,6 @@ impl Plan {
 /// milliseconds that may come from two clocks: then nothing has.
 fn elapsed_ns(difference_ms: f64, period_ms: f64) -> u64 {
     if (0.0..=period_ms + LATE_MS).contains(&difference_ms) { (difference_ms * 1e6) as u64 } else { 0 }
-}
-
-fn refuse_hard_disks(top: &Record) -> Result<(), StateError> {
-    let primary = !top.get("ide").at(0).is_null();
-    if primary || !top.get("old_hda").is_null() {
-        return Err(StateError::Unsupported(
-            "the machine has a hard disk on the primary IDE channel (entry 85, ide), which this version has \
-             not; save the state of a machine without hda"
-                .into(),
-        ));
-    }
-    Ok(())
 }
 
 /// Devices that the guest may miss.

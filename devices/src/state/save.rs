@@ -7,6 +7,7 @@ use super::container::{Buffers, Saved};
 use super::cpu::{self, TOP};
 use super::extra;
 use super::files;
+use super::ide;
 use super::input;
 use super::interrupts;
 use super::ram;
@@ -47,6 +48,7 @@ pub fn save<'m>(machine: &'m mut Machine, touched: &dyn Fn(usize) -> bool) -> Re
         Some(apics) => (&apics.local, &apics.io),
         None => (&no_local, &no_io),
     };
+    let (ide_entry, ide) = ide::write(&pc.ide, &mut buffers)?;
     let fw_value = match &pc.fw_cfg.value[..] {
         [] => Value::List(Vec::new()),
         value => buffers.add(Kind::U8, value),
@@ -72,6 +74,7 @@ pub fn save<'m>(machine: &'m mut Machine, touched: &dyn Fn(usize) -> bool) -> Re
         .set("pic", interrupts::write_pic(&pc.interrupts.pic))
         .set("ioapic", interrupts::write_ioapic(io, &mut buffers))
         .set("fw_value", fw_value)
+        .set(ide_entry, ide)
         .set(
             "virtio_console",
             pc.console

@@ -1,15 +1,44 @@
 //! Whole states.
 
 use super::*;
+use crate::ide::{Form, Ide, Medium, Unit, Units};
 use crate::pc::{Config, ManualClock, Seeded};
 use crate::{Machine, fs::Filesystem, fs::NoBlobs};
 use env86_emu::{Bus, Memory, Width};
+
+/// Sectors of the hard disks.
+const SECTORS: usize = 300;
+const DISK: u8 = 0x5d;
+
+fn disk(form: Form) -> Medium {
+    Medium::new(vec![DISK; SECTORS * 512], form)
+}
+
+/// The drives of a machine with a hard disk that was in v86's memory and one that was not, or with none.
+fn units(disks: bool) -> Units {
+    let disc = Medium::new(vec![7; 5 * 2048], Form::Whole);
+    let disks = disks.then(|| (disk(Form::Whole), disk(Form::Written), disc));
+    disks.map_or_else(Units::default, |(hda, hdb, disc)| Units::new(Some(hda), Some(hdb), Some(disc)))
+}
+
+/// The drives that a state asks for.
+fn saved_units(plan: &Plan, file: &[u8]) -> Units {
+    let medium = |_, source| match source {
+        Source::State(range) => Ok::<_, ()>(Medium::new(file[range].to_vec(), Form::Whole)),
+        Source::Base { sectors, sector_size } => {
+            let bytes = sectors.saturating_mul(sector_size).min(1 << 20);
+            Ok(Medium::new(vec![DISK; bytes as usize], Form::Written))
+        }
+    };
+    plan.units(medium).unwrap()
+}
 
 fn machine(acpi: bool) -> Machine {
     let config = Config {
         acpi,
         uarts: [true, true, false, true],
         virtio_console: acpi,
+        ide: units(acpi),
         filesystem: Some((Filesystem::default(), Box::new(NoBlobs))),
         ..Config::default()
     };
@@ -23,10 +52,25 @@ fn restored(file: &[u8]) -> Machine {
     let clock = ManualClock::default();
     clock.advance(plan.time);
     let memory = plan.pages.copy(file).unwrap();
-    let config = plan.configure(Config::default());
+    let config = plan.configure(Config { ide: saved_units(&plan, file), ..Config::default() });
     let mut machine = Machine::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
     plan.apply(&mut machine, file).unwrap();
     machine
+}
+
+/// Gives a hard disk a command for sectors from 100 on.
+fn start(pc: &mut crate::Pc, mem: &mut Memory, command: u32, device: u32, count: u32) {
+    for (port, value) in
+        [(0x3f6, 0), (0x1f6, device), (0x1f2, count), (0x1f3, 100), (0x1f4, 0), (0x1f5, 0), (0x1f7, command)]
+    {
+        pc.port_write(mem, port, Width::Byte, value);
+    }
+}
+
+/// Writes sector 100 of a hard disk.
+fn write_sectors(pc: &mut crate::Pc, mem: &mut Memory, device: u32) {
+    start(pc, mem, 0x30, device, 1);
+    (0..128).for_each(|i| pc.port_write(mem, 0x1f0, Width::Dword, i));
 }
 
 /// Something other than the power-on state in every device.
@@ -71,11 +115,21 @@ fn disturb(machine: &mut Machine) {
         (0x3d5, 0x50),
         (0x3c8, 5),
         (0x3c9, 0x3f),
+        (0x376, 0),
+        (0x172, 3),
+        (0x177, 0xa0), // a packet is awaited
     ] {
         pc.port_write(mem, port, Width::Byte, value);
     }
     pc.port_write(mem, 0xcf8, Width::Dword, 0x8000_0860);
     pc.port_write(mem, 0xcfc, Width::Dword, 0x0b0b_0a0a);
+    if pc.ide.channels[0].is_some() {
+        write_sectors(pc, mem, 0xe0);
+        write_sectors(pc, mem, 0xf0);
+        // The first of two sectors, and half of the other, are written.
+        start(pc, mem, 0x30, 0xe0, 2);
+        (0..384).for_each(|_| pc.port_write(mem, 0x1f0, Width::Word, 0x1234));
+    }
     pc.port_write(mem, 0x510, Width::Word, 0);
     pc.serial_input(0, b"typed ahead");
     pc.keyboard_input(&[0x1e, 0x9e]);
@@ -114,12 +168,100 @@ fn a_machine_is_the_same_after_save_and_restore() {
         assert_eq!(first.pc.backdoor, second.pc.backdoor);
         assert_eq!(first.pc.vga.crtc, second.pc.vga.crtc);
         assert_eq!(first.pc.vga.planes, second.pc.vga.planes);
+        assert_eq!(format!("{:?}", registers(&first.pc.ide)), format!("{:?}", registers(&second.pc.ide)));
         assert_eq!(second.pc.serial_output(0), b"");
         let again = save(&mut second, &|_| true).unwrap().to_vec();
         assert_eq!(Container::parse(&file).unwrap().state, Container::parse(&again).unwrap().state);
         assert_eq!(file.len(), again.len());
         assert!(file == again, "a buffer differs");
     }
+}
+
+/// The controller without what is in its drives.
+fn registers(ide: &Ide) -> Ide {
+    let mut ide = ide.clone();
+    for drive in ide.channels.iter_mut().flatten().flat_map(|channel| &mut channel.drives) {
+        drive.medium = None;
+        // Blocks that are on the disk already are written once more.
+        drive.transfer.committed = 0;
+    }
+    ide
+}
+
+#[test]
+fn disks_go_on_in_the_middle_of_a_command() {
+    let mut first = machine(true);
+    disturb(&mut first);
+    let file = save(&mut first, &|_| true).unwrap().to_vec();
+    let mut second = restored(&file);
+    let (pc, mem) = (&mut second.pc, &mut second.cpu.mem);
+    assert_eq!(pc.port_read(mem, 0x1f7, Width::Byte), 0x58);
+    (0..128).for_each(|_| pc.port_write(mem, 0x1f0, Width::Word, 0x1234));
+    assert_eq!(pc.port_read(mem, 0x1f7, Width::Byte), 0x50);
+    for (device, words) in [(0xe0, [0x1234_1234, 0x1234_1234]), (0xf0, [0, 1])] {
+        start(pc, mem, 0x20, device, 2);
+        assert_eq!([0; 2].map(|_| pc.port_read(mem, 0x1f0, Width::Dword)), words);
+    }
+    let written = |pc: &crate::Pc, unit: usize| {
+        let drive = &pc.ide.channels[0].as_ref().unwrap().drives[unit];
+        let medium = drive.medium.as_ref().unwrap();
+        (medium.form(), medium.written().count())
+    };
+    // What was written before is part of the image where the state has all of it.
+    assert_eq!([written(pc, 0), written(pc, 1)], [(Form::Whole, 4), (Form::Written, 2)]);
+}
+
+#[test]
+fn machines_of_old_versions_have_one_channel() {
+    let disc = Medium::new(vec![7; 5 * 2048], Form::Whole);
+    for (unit, number) in [(Unit::Cdrom(Some(disc)), 56), (Unit::Disk(disk(Form::Written)), 57)] {
+        let ide = Units([Some([Some(unit), None]), None]);
+        let config = Config { ide, ..Config::default() };
+        let clock = Box::new(ManualClock::default());
+        let mut first = Machine::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let file = save(&mut first, &|_| true).unwrap().to_vec();
+        let state = Container::parse(&file).unwrap().state;
+        assert!(!state.at(number).is_null() && state.at(85).is_null());
+        let mut second = restored(&file);
+        assert!(second.pc.ide.channels[1].is_none());
+        assert!(file == save(&mut second, &|_| true).unwrap().to_vec());
+    }
+}
+
+#[test]
+fn disks_that_cannot_be_are_refused() {
+    let mut first = machine(true);
+    let file = without_ours(&save(&mut first, &|_| true).unwrap().to_vec());
+    let size = SECTORS * 512;
+    for (from, to, problem) in [
+        (format!(",{SECTORS},512,"), format!(",{},512,", SECTORS - 1), "contents has"),
+        (format!("[{size},{{"), format!("[{},{{", size - 1), "contents has"),
+        (",80,0,-1,0,-1,".into(), ",88,0,32,0,-1,".into(), "has moved 0 of 0"),
+        (",80,0,-1,0,-1,".into(), ",88,0,16,0,-1,".into(), "moves none"),
+        (",80,0,-1,0,-1,".into(), ",80,0,999,0,-1,".into(), "no command"),
+    ] {
+        let text = String::from_utf8_lossy(&file).into_owned();
+        let at = text.find(&from).unwrap_or_else(|| panic!("{from}"));
+        // The file's text is that of its bytes up to there: it begins with the header.
+        let head = 16 - String::from_utf8_lossy(&file[..16]).len() as isize;
+        let at = at.wrapping_add_signed(head);
+        let mut bad = file.clone();
+        bad.splice(at..at + from.len(), to.bytes());
+        let info = u32::from_le_bytes(bad[12..16].try_into().unwrap()) as usize;
+        let blank = 16 + info - from.len();
+        let grown = bad.len() - file.len();
+        bad.drain(blank..blank + grown);
+        let error = Plan::read(&Container::parse(&bad).unwrap()).unwrap_err().to_string();
+        assert!(
+            error.contains("entry 85 (ide), primary channel, master") && error.contains(problem),
+            "{error}"
+        );
+    }
+    let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
+    let config = plan.configure(Config { ide: units(false), ..Config::default() });
+    let clock = Box::new(ManualClock::default());
+    let mut other = Machine::new(plan.pages.copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
+    assert!(matches!(plan.apply(&mut other, &file), Err(StateError::OtherMachine(_))));
 }
 
 #[test]
@@ -220,7 +362,7 @@ fn hostile_states_do_no_harm() {
         let Ok(plan) = Plan::read(&container) else { continue };
         // What was accepted has to run.
         let memory = plan.pages.copy(&file).unwrap();
-        let config = plan.configure(Config::default());
+        let config = plan.configure(Config { ide: saved_units(&plan, &file), ..Config::default() });
         let clock = ManualClock::default();
         clock.advance(plan.time);
         let mut machine = Machine::new(memory, config, Box::new(clock), Box::new(Seeded(1)));

@@ -67,6 +67,19 @@ pub struct Boot {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
     bios: Option<PathBuf>,
 
+    /// The image of the first hard disk, or a device. It is only read: what the guest writes is gone at
+    /// the end, or in the saved state
+    #[arg(long, value_name = "FILE")]
+    hda: Option<PathBuf>,
+
+    /// The image of the second hard disk
+    #[arg(long, value_name = "FILE")]
+    hdb: Option<PathBuf>,
+
+    /// The image in the CD-ROM drive
+    #[arg(long, value_name = "FILE")]
+    cdrom: Option<PathBuf>,
+
     /// I/O APIC, local APIC and ACPI power management on the board, or not; else as the image says
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     acpi: Option<bool>,
@@ -119,6 +132,9 @@ impl Boot {
             bios: self.bios,
             memory: self.memory,
             acpi: self.acpi,
+            hda: self.hda,
+            hdb: self.hdb,
+            cdrom: self.cdrom,
             debug_exit: self.debug_exit,
             restart: !self.no_reboot,
             state,

@@ -41,7 +41,7 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    Boot(boot::Boot),
+    Boot(Box<boot::Boot>),
     Create(create::Create),
 }
 

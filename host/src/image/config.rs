@@ -63,6 +63,9 @@ pub struct ImageConfig {
     /// First hard disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hda: Option<FileRef>,
+    /// Second hard disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hdb: Option<FileRef>,
     /// First floppy drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fda: Option<FileRef>,

@@ -226,7 +226,7 @@ impl Image {
     }
 
     /// The path of a file that the configuration names under `key`.
-    fn path_of_ref(&self, key: &'static str, file: &FileRef) -> Result<PathBuf, ImageError> {
+    pub fn path_of_ref(&self, key: &'static str, file: &FileRef) -> Result<PathBuf, ImageError> {
         let url = file.url.as_deref().unwrap_or_default();
         let relative = url.strip_prefix("/image/").unwrap_or(url);
         let path = Path::new(relative);

@@ -44,6 +44,12 @@ pub struct Config {
     pub acpi: Option<bool>,
     /// A virtio console; else as the image says, else not.
     pub virtio_console: Option<bool>,
+    /// The image of the first hard disk; else the image's `hda`. None of them is ever written to.
+    pub hda: Option<PathBuf>,
+    /// The image of the second hard disk; else the image's `hdb`.
+    pub hdb: Option<PathBuf>,
+    /// What is in the CD-ROM drive; else the image's `cdrom`.
+    pub cdrom: Option<PathBuf>,
     /// A port where a write ends the machine with the value written.
     pub debug_exit: Option<u16>,
     /// A saved state to resume instead of starting anew: its file, or the parts of it in their
@@ -67,6 +73,9 @@ impl Default for Config {
             memory: None,
             acpi: None,
             virtio_console: None,
+            hda: None,
+            hdb: None,
+            cdrom: None,
             debug_exit: None,
             state: None,
             script: None,

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use env86_bios::{BoardInfo, BootSource};
 use env86_devices::fs::Filesystem;
+use env86_devices::ide::Units;
+use env86_devices::rtc::CmosConfig;
 use env86_devices::state::Run;
 use env86_devices::{self as devices, Clock, Entropy, Event, Script};
 use env86_emu::Memory;
@@ -14,6 +16,7 @@ use tracing::warn;
 
 use super::boot::{self, Config, FailureWatch, Parts};
 use super::clock::HostClock;
+use super::disk;
 use super::mapped;
 use super::runner::Guest;
 use super::state::{self, StateFile, StateFileError};
@@ -58,6 +61,7 @@ impl PcGuest {
         for note in &file.plan.notes {
             warn!(target: "state", "{note}");
         }
+        let ide = disk::saved_units(config, &file)?;
         let mem = file.memory()?;
         let blobs = boot::blobs(config);
         let failure = blobs.watch();
@@ -65,6 +69,7 @@ impl PcGuest {
         let board_config = devices::Config {
             debug_exit: config.debug_exit,
             filesystem: Some((Filesystem::default(), Box::new(blobs))),
+            ide,
             ..devices::Config::default()
         };
         let board_config = file.plan.configure(board_config);
@@ -87,6 +92,8 @@ impl PcGuest {
             BootSource::Rom { vga_bios, .. } => vga_bios.clone().unwrap_or_default(),
             BootSource::Linux { .. } | BootSource::Multiboot { .. } => Vec::new(),
         };
+        let ide = disk::units(config)?;
+        let cmos = CmosConfig { boot_order: boot_order(&ide), ..CmosConfig::default() };
         let board_config = devices::Config {
             memory_size: mem.size(),
             vga_memory_size: parts.video_memory,
@@ -95,6 +102,8 @@ impl PcGuest {
             debug_exit: parts.debug_exit,
             filesystem: Some((parts.filesystem, Box::new(parts.blobs))),
             virtio_console: parts.virtio_console,
+            cmos,
+            ide,
             ..devices::Config::default()
         };
         let (clock, host_clock) = clock(config, 0, Script::POWER_ON_MILLIS);
@@ -253,6 +262,12 @@ impl Guest for PcGuest {
     fn stats(&self) -> env86_emu::cpu::Stats {
         self.machine.cpu.stats()
     }
+}
+
+/// The order in which a BIOS looks for something to start, in the digits of [`CmosConfig`]: v86 has the
+/// hard disk first where there is one, else the CD-ROM.
+fn boot_order(ide: &Units) -> u16 {
+    if ide.0[0].is_some() { 0x312 } else { 0x123 }
 }
 
 /// The clock for a machine whose guest time is `now`, in nanoseconds, and a copy of it if it is the

@@ -5,6 +5,7 @@
 
 mod boot;
 mod clock;
+mod disk;
 mod guest;
 mod idle;
 mod mapped;
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 pub use boot::Config;
 pub use clock::HostClock;
+pub use disk::DiskError;
 pub use env86_devices::Script;
 pub use state::StateFileError;
 
@@ -108,6 +110,9 @@ pub enum MachineError {
     /// The guest's processor shut down, and the machine was not to restart.
     #[error("The guest's processor has shut down after a triple fault")]
     TripleFault,
+    /// A disk image.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A saved state.
     #[error(transparent)]
     State(#[from] StateFileError),

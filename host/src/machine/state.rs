@@ -63,6 +63,7 @@ enum Bytes {
 
 /// A state that has been read and understood, and can be resumed.
 pub struct StateFile {
+    path: PathBuf,
     bytes: Bytes,
     /// What it says.
     pub plan: Plan,
@@ -80,14 +81,27 @@ impl StateFile {
             let container = Container::parse(bytes.get());
             container
                 .and_then(|c| Plan::read(&c))
-                .map_err(|source| StateFileError::Content { path, source })?
+                .map_err(|source| StateFileError::Content { path: path.clone(), source })?
         };
-        Ok(Self { bytes, plan })
+        Ok(Self { path, bytes, plan })
     }
 
     /// The state's bytes.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get()
+    }
+
+    /// The state's file, if it lies in one that holds nothing else.
+    pub fn file(&self) -> Option<&File> {
+        match &self.bytes {
+            Bytes::Mapped(file, _) => Some(file),
+            Bytes::Owned(_) => None,
+        }
+    }
+
+    /// The name of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// RAM with the state's content: mapped where that can be, else copied.

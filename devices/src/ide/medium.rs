@@ -1,0 +1,159 @@
+//! What is in a drive: an image that is never changed, and over it what the guest has written.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Bytes that a write keeps at least: v86's states have blocks of this size.
+pub const BLOCK: usize = 256;
+
+/// Why an image could not be read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ImageError(pub String);
+
+/// The unchanged content of a medium, wherever it is stored.
+pub trait Image: Debug + Send + Sync {
+    /// Its bytes.
+    fn size(&self) -> u64;
+
+    /// Fills a buffer from byte `offset` on. All of it lies within the size.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError>;
+}
+
+/// An image in memory.
+impl Image for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
+        let start = usize::try_from(offset).ok();
+        let from = start.and_then(|start| self.get(start..start.checked_add(buf.len())?));
+        buf.copy_from_slice(from.ok_or_else(|| ImageError("the image ends early".into()))?);
+        Ok(())
+    }
+}
+
+/// What a saved state holds of a medium. v86 decides by how it got the image, and opens only states
+/// that decide alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// All of it: the image was in memory.
+    Whole,
+    /// What the guest has written: the image was fetched piece by piece (`async`), and will be again.
+    Written,
+}
+
+/// A medium.
+#[derive(Clone, Debug)]
+pub struct Medium {
+    image: Arc<dyn Image>,
+    size: u64,
+    form: Form,
+    /// What the guest has written, by offset in [`BLOCK`]s.
+    written: BTreeMap<u64, Box<[u8; BLOCK]>>,
+}
+
+impl Medium {
+    /// A medium that the guest has not written to.
+    pub fn new(image: impl Image + 'static, form: Form) -> Self {
+        let size = image.size();
+        Self { image: Arc::new(image), size, form, written: BTreeMap::new() }
+    }
+
+    /// Its bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its sectors; a last one that is not whole counts.
+    pub fn sectors(&self, sector_size: u64) -> u64 {
+        self.size.div_ceil(sector_size)
+    }
+
+    /// What a saved state is to hold of it.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// What the guest has written, by offset in [`BLOCK`]s.
+    pub fn written(&self) -> impl Iterator<Item = (u64, &[u8; BLOCK])> {
+        self.written.iter().map(|(number, block)| (*number, &**block))
+    }
+
+    /// Takes the place of all that was written, from a saved state.
+    pub fn restore(&mut self, form: Form, written: BTreeMap<u64, Box<[u8; BLOCK]>>) {
+        (self.form, self.written) = (form, written);
+    }
+
+    /// Fills a buffer from `offset`, a multiple of [`BLOCK`], on. Behind the end are zeros.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
+        let inside = self.size.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (head, tail) = buf.split_at_mut(inside);
+        tail.fill(0);
+        if !head.is_empty() {
+            self.image.read(offset, head)?;
+        }
+        let first = offset / BLOCK as u64;
+        let behind = first.saturating_add(buf.len().div_ceil(BLOCK) as u64);
+        for (number, block) in self.written.range(first..behind) {
+            let to = buf[(number - first) as usize * BLOCK..].iter_mut();
+            to.zip(block.iter()).for_each(|(to, from)| *to = *from);
+        }
+        Ok(())
+    }
+
+    /// Writes whole [`BLOCK`]s from `offset`, a multiple of it, on. The caller has checked that they
+    /// lie on the medium, which bounds what is kept.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        let blocks = data.as_chunks::<BLOCK>().0;
+        for (number, block) in (offset / BLOCK as u64..).zip(blocks) {
+            match self.written.get_mut(&number) {
+                Some(kept) => **kept = *block,
+                None => _ = self.written.insert(number, Box::new(*block)),
+            }
+        }
+    }
+
+    /// All of it.
+    pub fn contents(&self) -> Result<Vec<u8>, ImageError> {
+        let size = usize::try_from(self.size).map_err(|_| ImageError("the image is too large".into()))?;
+        let mut bytes = vec![0; size];
+        self.read(0, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_stay_above_the_image() {
+        let image: Vec<u8> = (0..2000).map(|i| i as u8).collect();
+        let mut medium = Medium::new(image.clone(), Form::Written);
+        assert_eq!((medium.sectors(512), medium.sectors(2048)), (4, 1));
+        medium.write(512, &[7; 512]);
+        let mut buf = [0; 1024];
+        medium.read(256, &mut buf).unwrap();
+        assert_eq!(buf[..256], image[256..512]);
+        assert_eq!(buf[256..768], [7; 512]);
+        assert_eq!(buf[768..], image[1024..1280]);
+        assert_eq!(medium.written().map(|(number, _)| number).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(medium.contents().unwrap().len(), 2000);
+    }
+
+    #[test]
+    fn behind_the_end_are_zeros_until_they_are_written() {
+        let mut medium = Medium::new(vec![1; 300], Form::Whole);
+        let mut buf = [9; 512];
+        medium.read(0, &mut buf).unwrap();
+        assert_eq!((buf[299], buf[300], buf[511]), (1, 0, 0));
+        medium.write(0, &[5; 512]);
+        medium.read(0, &mut buf).unwrap();
+        assert_eq!(buf, [5; 512]);
+        assert_eq!(medium.contents().unwrap(), [5; 300]);
+    }
+}

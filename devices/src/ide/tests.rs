@@ -1,0 +1,604 @@
+//! The controller as drivers use it: through its ports.
+
+use super::atapi::PACKET;
+use super::bus_master::{ACTIVE, INTERRUPT, START, TO_MEMORY};
+use super::drive::{ABRT, BSY, DRQ, ERR, IDNF, READY, UNC};
+use super::*;
+
+const SECTORS: u64 = 4000;
+const CD_SECTORS: u64 = 30;
+/// Where a test puts the bus master's table, and its data.
+const TABLE: u32 = 0x1000;
+const BUFFER: u32 = 0x2_0000;
+
+/// What every sector begins with: its number.
+fn image(sectors: u64, size: usize) -> Vec<u8> {
+    (0..sectors).flat_map(|n| [n.to_le_bytes().to_vec(), vec![n as u8; size - 8]].concat()).collect()
+}
+
+#[derive(Debug)]
+struct Broken;
+
+impl Image for Broken {
+    fn size(&self) -> u64 {
+        1 << 20
+    }
+
+    fn read(&self, _offset: u64, _buf: &mut [u8]) -> Result<(), ImageError> {
+        Err(ImageError("gone".into()))
+    }
+}
+
+struct Host {
+    ide: Ide,
+    mem: Memory,
+    channel: u8,
+}
+
+impl Host {
+    /// At the channel of the hard disks.
+    fn disk() -> Self {
+        let hda = Medium::new(image(SECTORS, 512), Form::Whole);
+        let hdb = Medium::new(image(100, 512), Form::Written);
+        let cdrom = Medium::new(image(CD_SECTORS, 2048), Form::Whole);
+        Self::of(Units::new(Some(hda), Some(hdb), Some(cdrom)), 0)
+    }
+
+    /// At the channel of the CD-ROM drive.
+    fn cdrom() -> Self {
+        Self { channel: 1, ..Self::disk() }
+    }
+
+    fn of(units: Units, channel: u8) -> Self {
+        let mut host = Self { ide: Ide::new(units), mem: Memory::new(4 << 20).unwrap(), channel };
+        (0..2).for_each(|channel| host.ide.write_control(channel, 0));
+        host
+    }
+
+    fn put(&mut self, offset: u16, value: u8) {
+        self.ide.write(&mut self.mem, self.channel, offset, Width::Byte, value.into());
+    }
+
+    fn get(&mut self, offset: u16) -> u8 {
+        self.ide.read(self.channel, offset, Width::Byte) as u8
+    }
+
+    fn irq(&self) -> bool {
+        self.ide.irq(self.channel.into())
+    }
+
+    fn command(&mut self, command: u8, device: u8, lba: u32, count: u8) {
+        let [low, mid, high, top] = lba.to_le_bytes();
+        self.put(DEVICE, device | top & 0x0f);
+        self.put(SECTOR_COUNT, count);
+        self.put(LBA_LOW, low);
+        self.put(LBA_MID, mid);
+        self.put(LBA_HIGH, high);
+        self.put(COMMAND, command);
+    }
+
+    /// A command with a 48-bit address.
+    fn command_ext(&mut self, command: u8, lba: u64, count: u16) {
+        let b = lba.to_le_bytes();
+        self.put(DEVICE, 0x40);
+        for (offset, [previous, last]) in [
+            (SECTOR_COUNT, count.to_be_bytes()),
+            (LBA_LOW, [b[3], b[0]]),
+            (LBA_MID, [b[4], b[1]]),
+            (LBA_HIGH, [b[5], b[2]]),
+        ] {
+            self.put(offset, previous);
+            self.put(offset, last);
+        }
+        self.put(COMMAND, command);
+    }
+
+    /// Reads DRQ blocks of so many bytes until there are no more, each after its interrupt.
+    fn read_blocks(&mut self, block: usize) -> Vec<u8> {
+        let mut data = Vec::new();
+        while self.ide.read_control(self.channel) & DRQ != 0 {
+            assert!(self.irq(), "no interrupt at byte {}", data.len());
+            assert_eq!(self.get(STATUS), READY | DRQ);
+            assert!(!self.irq());
+            for _ in 0..block / 2 {
+                data.extend(&self.ide.read(self.channel, DATA, Width::Word).to_le_bytes()[..2]);
+            }
+        }
+        data
+    }
+
+    fn write_blocks(&mut self, block: usize, data: &[u8]) {
+        for (i, bytes) in data.chunks(block).enumerate() {
+            assert_eq!(self.irq(), i > 0);
+            assert_eq!(self.get(STATUS), READY | DRQ);
+            for dword in bytes.chunks(4) {
+                let value = u32::from_le_bytes(dword.try_into().unwrap());
+                self.ide.write(&mut self.mem, self.channel, DATA, Width::Dword, value);
+            }
+        }
+        assert!(self.irq());
+        assert_eq!(self.get(STATUS), READY);
+    }
+
+    /// Sets up the bus master with regions of these sizes one after the other.
+    fn table(&mut self, sizes: &[u32]) {
+        let mut address = BUFFER;
+        for (i, size) in (0..).zip(sizes) {
+            let last = if i as usize + 1 == sizes.len() { 1 << 31 } else { 0 };
+            self.mem.write_u32(TABLE + 8 * i, address);
+            self.mem.write_u32(TABLE + 8 * i + 4, size & 0xffff | last);
+            address += size;
+        }
+        self.bus_master(4, Width::Dword, TABLE);
+    }
+
+    fn bus_master(&mut self, offset: u16, width: Width, value: u32) {
+        self.ide.write_bus_master(&mut self.mem, u16::from(self.channel) * 8 + offset, width, value);
+    }
+
+    fn bus_master_status(&mut self) -> u8 {
+        self.ide.read_bus_master(u16::from(self.channel) * 8 + 2, Width::Byte) as u8
+    }
+
+    fn start_dma(&mut self, direction: u8) {
+        self.bus_master(0, Width::Byte, direction.into());
+        self.bus_master(0, Width::Byte, (direction | START).into());
+    }
+
+    fn packet(&mut self, features: u8, limit: u16, packet: &[u8]) {
+        let [low, high] = limit.to_le_bytes();
+        self.put(FEATURES, features);
+        self.put(LBA_MID, low);
+        self.put(LBA_HIGH, high);
+        self.put(COMMAND, PACKET);
+        assert_eq!((self.get(STATUS), self.get(SECTOR_COUNT) & 7, self.irq()), (READY | DRQ, 1, false));
+        let mut bytes = packet.to_vec();
+        bytes.resize(12, 0);
+        for word in bytes.chunks(2) {
+            let value = u16::from_le_bytes([word[0], word[1]]);
+            self.ide.write(&mut self.mem, self.channel, DATA, Width::Word, value.into());
+        }
+    }
+
+    /// A packet command by PIO: its data, or its sense data.
+    fn ask(&mut self, packet: &[u8]) -> Result<Vec<u8>, (u8, u8, u8)> {
+        self.packet(0, 0xfffe, packet);
+        assert!(self.irq());
+        if self.get(STATUS) & ERR != 0 {
+            let key = self.get(ERROR) >> 4;
+            let sense = self.ask(&[3, 0, 0, 0, 18]).unwrap();
+            assert_eq!((sense[0], sense[2]), (0x70, key));
+            return Err((sense[2], sense[12], sense[13]));
+        }
+        let mut data = Vec::new();
+        while self.ide.read_control(self.channel) & DRQ != 0 {
+            assert_eq!(self.get(SECTOR_COUNT) & 7, 2);
+            let n = usize::from(self.get(LBA_MID)) | usize::from(self.get(LBA_HIGH)) << 8;
+            let mut left = n;
+            while left > 0 {
+                let taken = left.min(2);
+                data.extend(&self.ide.read(self.channel, DATA, Width::Word).to_le_bytes()[..taken]);
+                left -= taken;
+            }
+            assert!(self.irq());
+            self.get(STATUS);
+        }
+        assert_eq!((self.get(SECTOR_COUNT) & 7, self.get(STATUS)), (3, READY));
+        Ok(data)
+    }
+}
+
+fn numbers(data: &[u8], size: usize) -> Vec<u64> {
+    data.chunks(size).map(|s| u64::from_le_bytes(s[..8].try_into().unwrap())).collect()
+}
+
+#[test]
+fn sectors_are_read_by_every_address() {
+    let mut host = Host::disk();
+    host.command(0x20, 0x40, 1234, 3);
+    let data = host.read_blocks(512);
+    assert_eq!(numbers(&data, 512), [1234, 1235, 1236]);
+    assert_eq!(host.get(STATUS), READY);
+    // Cylinder 1, head 1, sector 2 of 16 heads and 63 sectors.
+    host.command(0x20, 0x01, 0x00_01_02, 1);
+    assert_eq!(numbers(&host.read_blocks(512), 512), [16 * 63 + 63 + 1]);
+    host.command_ext(0x24, 3999, 1);
+    assert_eq!(numbers(&host.read_blocks(512), 512), [3999]);
+    host.command(0x20, 0x50, 99, 1);
+    assert_eq!(numbers(&host.read_blocks(512), 512), [99], "the slave");
+}
+
+#[test]
+fn a_count_of_zero_is_the_most() {
+    let mut host = Host::disk();
+    host.command(0x20, 0x40, 0, 0);
+    assert_eq!(host.read_blocks(512).len(), 256 * 512);
+    host.command_ext(0x24, 0, 0);
+    assert_eq!(host.get(ERROR), IDNF, "65536 sectors are not there");
+}
+
+#[test]
+fn multiple_sectors_come_in_a_block() {
+    let mut host = Host::disk();
+    host.command(0xc6, 0x40, 0, 3);
+    assert_eq!(host.get(ERROR), ABRT);
+    host.command(0xc6, 0x40, 0, 4);
+    assert_eq!(host.get(STATUS), READY);
+    host.command(0xc4, 0x40, 10, 8);
+    assert_eq!(numbers(&host.read_blocks(2048), 512), (10..18).collect::<Vec<_>>());
+    let data: Vec<u8> = (0..4096u32).map(|i| (i / 7) as u8).collect();
+    host.command_ext(0x39, 20, 8);
+    host.write_blocks(2048, &data);
+    host.command_ext(0x29, 20, 8);
+    assert_eq!(host.read_blocks(2048), data);
+    // The last block has what is left.
+    host.command(0xc5, 0x40, 100, 5);
+    host.write_blocks(2048, &data[..2560]);
+    host.command(0x20, 0x40, 100, 5);
+    assert_eq!(host.read_blocks(512), data[..2560]);
+}
+
+#[test]
+fn what_is_written_is_read_and_the_neighbours_stay() {
+    let mut host = Host::disk();
+    host.command(0x30, 0x40, 7, 2);
+    assert!(!host.irq(), "the first block is not announced");
+    host.write_blocks(512, &[0xa5; 1024]);
+    host.command(0x20, 0x40, 6, 4);
+    let data = host.read_blocks(512);
+    assert_eq!(data[512..1536], [0xa5; 1024]);
+    assert_eq!((numbers(&data, 512)[0], numbers(&data, 512)[3]), (6, 9));
+}
+
+#[test]
+fn the_bus_master_moves_data_both_ways() {
+    let mut host = Host::disk();
+    host.table(&[512, 1024, 510, 2]);
+    host.command(0xc8, 0x40, 50, 4);
+    assert_eq!(host.get(STATUS), READY | DRQ);
+    assert!(!host.irq());
+    host.start_dma(TO_MEMORY);
+    assert!(host.irq());
+    assert_eq!(host.bus_master_status(), INTERRUPT);
+    let mut data = vec![0; 2048];
+    host.mem.read(BUFFER, &mut data);
+    assert_eq!(numbers(&data, 512), [50, 51, 52, 53]);
+    host.bus_master(2, Width::Byte, 4);
+    assert_eq!((host.bus_master_status(), host.get(STATUS)), (0, READY));
+    // Back to elsewhere, the bus master started before the command.
+    host.start_dma(0);
+    assert_eq!(host.bus_master_status(), ACTIVE);
+    host.command_ext(0x35, 60, 4);
+    assert_eq!(host.bus_master_status(), INTERRUPT);
+    host.command(0x20, 0x40, 60, 4);
+    assert_eq!(numbers(&host.read_blocks(512), 512), [50, 51, 52, 53]);
+}
+
+#[test]
+fn tables_of_other_lengths_end_as_the_datasheet_says() {
+    let mut host = Host::disk();
+    host.table(&[4096]);
+    host.command(0xc8, 0x40, 0, 1);
+    host.start_dma(TO_MEMORY);
+    assert_eq!(host.bus_master_status(), ACTIVE | INTERRUPT, "longer than the data");
+    assert_eq!(host.get(STATUS), READY);
+    host.bus_master(2, Width::Byte, 4);
+    host.table(&[512]);
+    host.command(0xc8, 0x40, 1, 2);
+    host.start_dma(TO_MEMORY);
+    assert_eq!(host.bus_master_status(), 0, "shorter than the data: nobody interrupts");
+    assert_eq!(host.get(STATUS), READY | DRQ);
+    // What is left can still be fetched.
+    host.start_dma(TO_MEMORY);
+    assert_eq!((host.bus_master_status(), host.mem.read_u32(BUFFER)), (INTERRUPT, 2));
+}
+
+#[test]
+fn a_table_without_an_end_is_left() {
+    let mut host = Host::disk();
+    host.mem.write(0x10_0000, &[0; 0x1_0000]);
+    for region in 0..8192 {
+        host.mem.write_u32(0x10_0000 + region * 8, BUFFER);
+        host.mem.write_u32(0x10_0000 + region * 8 + 4, 2);
+    }
+    host.bus_master(4, Width::Dword, 0x10_8000);
+    host.command(0xc8, 0x40, 0, 0);
+    host.start_dma(TO_MEMORY);
+    assert_eq!(host.get(STATUS), READY | DRQ);
+    assert!(!host.irq());
+}
+
+#[test]
+fn registers_of_the_bus_master() {
+    let mut host = Host::disk();
+    host.bus_master(2, Width::Byte, 0x60);
+    assert_eq!(host.bus_master_status(), 0x60, "capable");
+    host.bus_master(4, Width::Dword, 0xffff_ffff);
+    assert_eq!(host.ide.read_bus_master(4, Width::Dword), 0xffff_fffc);
+    host.bus_master(5, Width::Byte, 0x12);
+    assert_eq!(host.ide.read_bus_master(4, Width::Word), 0x12fc);
+    host.bus_master(0, Width::Dword, 0x0060_0009);
+    assert_eq!(host.ide.read_bus_master(0, Width::Dword), 0x0061_0009);
+    host.bus_master(0, Width::Byte, 0);
+    assert_eq!(host.ide.read_bus_master(0, Width::Dword), 0x0060_0000);
+    let mut lonely = Ide::new(Units::default());
+    assert_eq!(lonely.read_bus_master(2, Width::Byte), 0, "no simplex bit for the channel that is not there");
+}
+
+#[test]
+fn errors_tell_why() {
+    let mut host = Host::disk();
+    for (command, lba, count, error) in
+        [(0x20, 3999, 2, IDNF), (0xca, 0xfff_ffff, 1, IDNF), (0x40, 3990, 20, IDNF), (0xb0, 0, 1, ABRT)]
+    {
+        host.command(command, 0x40, lba, count);
+        assert!(host.irq());
+        assert_eq!((host.get(ERROR), host.get(STATUS)), (error, READY | ERR), "{command:02x}");
+    }
+    host.command(0x20, 0, 0x00_00_00, 1);
+    assert_eq!(host.get(ERROR), IDNF, "there is no sector 0");
+    let broken = Medium::new(Broken, Form::Written);
+    let mut host = Host::of(Units::new(Some(broken), None, None), 0);
+    host.command(0x20, 0x40, 5, 1);
+    assert_eq!((host.get(ERROR), host.get(STATUS)), (UNC, READY | ERR));
+}
+
+#[test]
+fn disks_say_who_they_are() {
+    let mut host = Host::disk();
+    host.command(0xec, 0x40, 0, 0);
+    let data = host.read_blocks(512);
+    let word = |at: usize| u16::from_le_bytes([data[2 * at], data[2 * at + 1]]);
+    assert_eq!([0, 1, 3, 6, 47].map(word), [0x0040, 3, 16, 63, 0x8080]);
+    assert_eq!((word(60), word(61), word(100), word(63)), (4000, 0, 4000, 0x0407));
+    let text: Vec<u8> = data[54..94].chunks(2).flat_map(|pair| [pair[1], pair[0]]).collect();
+    assert_eq!(text.trim_ascii_end(), b"v86 ATA HD");
+    let serial: Vec<u8> = data[20..40].chunks(2).flat_map(|pair| [pair[1], pair[0]]).collect();
+    assert_eq!(serial.trim_ascii_end(), b"8086-8600");
+    host.command(0xf8, 0x40, 0, 0);
+    assert_eq!((host.get(LBA_LOW), host.get(LBA_MID)), (0x9f, 0x0f));
+    host.command_ext(0x27, 0, 0);
+    assert_eq!((host.get(LBA_LOW), host.get(LBA_MID)), (0x9f, 0x0f));
+    host.ide.write_control(0, 0x80);
+    assert_eq!(host.get(LBA_LOW), 0, "the byte before (HOB)");
+    host.put(LBA_LOW, 5);
+    assert_eq!(host.get(LBA_LOW), 5, "a write ends that");
+}
+
+#[test]
+fn geometry_can_be_set() {
+    let mut host = Host::disk();
+    host.command(0x91, 0x03, 0, 17); // 4 heads
+    host.command(0x20, 0x02, 0x00_05_03, 1);
+    assert_eq!(numbers(&host.read_blocks(512), 512), [(5 * 4 + 2) * 17 + 2]);
+    host.command(0x20, 0x04, 0x00_05_03, 1);
+    assert_eq!(host.get(ERROR), IDNF, "head 4 of 4");
+    host.command(0xec, 0, 0, 0);
+    let data = host.read_blocks(512);
+    let word = |at: usize| u16::from_le_bytes([data[2 * at], data[2 * at + 1]]);
+    assert_eq!([1, 3, 6, 54, 55, 56].map(word), [3, 16, 63, 58, 4, 17]);
+}
+
+#[test]
+fn commands_without_data() {
+    let mut host = Host::disk();
+    for command in [0x10, 0x70, 0x40, 0x42, 0xe7, 0xea, 0xe0, 0xe1, 0xe2, 0xe3, 0xe6, 0x94] {
+        host.command(command, 0x40, 0, 1);
+        assert!(host.irq());
+        assert_eq!(host.get(STATUS), READY, "{command:02x}");
+    }
+    host.command(0xe5, 0x40, 0, 0);
+    assert_eq!(host.get(SECTOR_COUNT), 0xff);
+    for (feature, mode, good) in [(3, 0x22, true), (3, 0x0c, true), (3, 0x45, false), (0x77, 0, false)] {
+        host.put(FEATURES, feature);
+        host.command(0xef, 0x40, 0, mode);
+        assert_eq!(host.get(STATUS) & ERR == 0, good, "{feature:02x} {mode:02x}");
+    }
+}
+
+#[test]
+fn resets_sign() {
+    let mut host = Host::disk();
+    host.command(0x20, 0x50, 0, 1);
+    host.ide.write_control(0, 4);
+    assert_eq!((host.get(STATUS), host.irq()), (BSY, false));
+    host.ide.write_control(0, 0);
+    let signature = |host: &mut Host| [1, 2, 3, 4, 5, 6].map(|offset| host.get(offset));
+    assert_eq!((signature(&mut host), host.get(STATUS)), ([1, 1, 1, 0, 0, 0], READY));
+    host.put(DEVICE, 0x10);
+    host.put(COMMAND, 0x90);
+    assert!(host.irq());
+    assert_eq!((signature(&mut host), host.get(STATUS)), ([1, 1, 1, 0, 0, 0], READY));
+    let mut cd = Host::cdrom();
+    cd.put(COMMAND, 0x08);
+    assert!(!cd.irq());
+    assert_eq!((signature(&mut cd), cd.get(STATUS)), ([1, 1, 1, 0x14, 0xeb, 0], 0));
+    for command in [0xec, 0x20] {
+        cd.put(COMMAND, command);
+        assert_eq!((cd.get(STATUS), cd.get(ERROR), cd.get(LBA_HIGH)), (READY | ERR, ABRT, 0xeb));
+    }
+}
+
+#[test]
+fn nobody_is_at_the_end_of_the_cable() {
+    let mut host = Host::cdrom();
+    host.put(DEVICE, 0x10);
+    host.put(SECTOR_COUNT, 0x55);
+    host.put(COMMAND, 0xec);
+    assert_eq!((host.get(STATUS), host.get(SECTOR_COUNT), host.irq()), (0, 0, false));
+    let mut ide = Ide::new(Units::default());
+    assert_eq!(ide.read(0, STATUS, Width::Byte), 0xff, "no channel");
+}
+
+#[test]
+fn interrupts_can_be_held_back() {
+    let mut host = Host::disk();
+    host.ide.write_control(0, 2);
+    host.command(0xe7, 0x40, 0, 0);
+    assert!(!host.irq());
+    assert_eq!(host.bus_master_status(), 0);
+    host.ide.write_control(0, 0);
+    assert!(host.irq(), "it still waits");
+    assert!(!host.ide.take_pulse(0));
+    host.command(0xe7, 0x40, 0, 0);
+    assert!(host.irq() && host.ide.take_pulse(0), "one was not acknowledged, and here is another");
+    host.ide.read_control(0);
+    assert!(host.irq(), "Alternate Status acknowledges nothing");
+    host.get(STATUS);
+    assert!(!host.irq());
+}
+
+#[test]
+fn discs_are_read() {
+    let mut host = Host::cdrom();
+    let read = |lba: u8, count: u8| [0x28, 0, 0, 0, 0, lba, 0, 0, count];
+    assert_eq!(numbers(&host.ask(&read(3, 4)).unwrap(), 2048), [3, 4, 5, 6]);
+    assert_eq!(numbers(&host.ask(&[0xa8, 0, 0, 0, 0, 29, 0, 0, 0, 1]).unwrap(), 2048), [29]);
+    assert_eq!(numbers(&host.ask(&[0xbe, 8, 0, 0, 0, 7, 0, 0, 1, 0x10]).unwrap(), 2048), [7]);
+    assert!(host.ask(&read(0, 0)).unwrap().is_empty());
+    assert_eq!(host.ask(&read(29, 2)), Err((5, 0x21, 0)));
+    assert_eq!(host.ask(&[0xa8, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]), Err((5, 0x21, 0)));
+    assert_eq!(host.ask(&[0xff]), Err((5, 0x20, 0)));
+    // Blocks of an odd limit are even.
+    host.packet(0, 1001, &read(1, 1));
+    assert_eq!((host.get(LBA_MID), host.get(LBA_HIGH)), (0xe8, 3));
+    // By the bus master.
+    host.table(&[4096]);
+    host.packet(1, 0, &read(10, 2));
+    assert!(!host.irq());
+    host.start_dma(TO_MEMORY);
+    assert_eq!((host.get(STATUS), host.get(SECTOR_COUNT) & 7), (READY, 3));
+    assert_eq!((host.mem.read_u32(BUFFER), host.mem.read_u32(BUFFER + 2048)), (10, 11));
+}
+
+#[test]
+fn drives_tell_of_themselves_and_of_the_disc() {
+    let mut host = Host::cdrom();
+    assert_eq!(host.ask(&[0x12, 0, 0, 0, 36]).unwrap()[8..12], *b"SONY");
+    assert_eq!(host.ask(&[0x12, 0, 0, 0, 5]).unwrap(), [5, 0x80, 0, 0x31, 31]);
+    assert_eq!(host.ask(&[0x25]).unwrap(), [0, 0, 0, 29, 0, 0, 8, 0]);
+    let toc = host.ask(&[0x43, 0, 0, 0, 0, 0, 0, 0, 100]).unwrap();
+    assert_eq!(toc, [0, 18, 1, 1, 0, 0x14, 1, 0, 0, 0, 0, 0, 0, 0x14, 0xaa, 0, 0, 0, 0, 30]);
+    let toc = host.ask(&[0x43, 2, 0, 0, 0, 0, 0xaa, 0, 100]).unwrap();
+    assert_eq!(toc, [0, 10, 1, 1, 0, 0x14, 0xaa, 0, 0, 0, 2, 30]);
+    assert_eq!(host.ask(&[0x43, 0, 0, 0, 0, 0, 0, 0, 100, 0x40]).unwrap().len(), 12);
+    assert_eq!(host.ask(&[0x43, 0, 2, 0, 0, 0, 0, 0, 100]).unwrap().len(), 48);
+    let page = host.ask(&[0x5a, 0, 0x2a, 0, 0, 0, 0, 0, 100]).unwrap();
+    assert_eq!((page.len(), page[1], page[8], page[9]), (28, 26, 0x2a, 18));
+    assert_eq!(host.ask(&[0x5a, 0, 0xea, 0, 0, 0, 0, 0, 100]), Err((5, 0x39, 0)));
+    assert_eq!(host.ask(&[0x1a, 0, 0x3f, 0, 100]).unwrap().len(), 4 + 8 + 8 + 20);
+    let configuration = host.ask(&[0x46, 0, 0, 0, 0, 0, 0, 0, 100]).unwrap();
+    assert_eq!((configuration[3] as usize + 4, configuration[7]), (configuration.len(), 8));
+    for packet in [0x51, 0x42, 0xbd] {
+        assert!(!host.ask(&[packet, 0, 0, 0, 0, 0, 0, 0, 64, 64]).unwrap().is_empty(), "{packet:02x}");
+    }
+    let track = host.ask(&[0x52, 1, 0, 0, 0, 1, 0, 0, 64]).unwrap();
+    assert_eq!((track.len(), track[27]), (36, 30));
+}
+
+#[test]
+fn trays_open_and_close() {
+    let mut host = Host::cdrom();
+    let (eject, load, ready) = ([0x1b, 0, 0, 0, 2], [0x1b, 0, 0, 0, 3], [0; 6]);
+    let event = [0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8];
+    host.ask(&[0x1e, 0, 0, 0, 1]).unwrap();
+    assert_eq!(host.ask(&eject), Err((5, 0x53, 2)));
+    host.ask(&[0x1e, 0, 0, 0, 0]).unwrap();
+    host.ask(&eject).unwrap();
+    assert_eq!(host.ask(&event).unwrap(), [0, 6, 4, 0x10, 3, 1, 0, 0]);
+    assert_eq!(host.ask(&ready), Err((2, 0x3a, 2)));
+    assert_eq!(host.ask(&[0x25]), Err((2, 0x3a, 2)));
+    host.ask(&load).unwrap();
+    assert_eq!(host.ask(&event).unwrap(), [0, 6, 4, 0x10, 2, 2, 0, 0]);
+    assert_eq!(host.ask(&ready), Err((6, 0x28, 0)));
+    assert!(host.ask(&ready).unwrap().is_empty());
+    let mut empty = Host::of(Units::default(), 1);
+    assert_eq!(empty.ask(&ready), Err((2, 0x3a, 1)));
+    assert_eq!(empty.ask(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1]), Err((2, 0x3a, 1)));
+}
+
+#[test]
+fn the_function_shows_the_channels_that_there_are() {
+    let space = Ide::new(Units::default()).config_space();
+    let register = |space: &ConfigSpace, at| space.read(at, Width::Dword);
+    assert_eq!(register(&space, 0), 0x7010_8086);
+    assert_eq!(register(&space, 8), 0x0101_8000);
+    let bars: Vec<_> = (0..5).map(|bar| register(&space, bar_register(bar))).collect();
+    assert_eq!(bars, [0, 0, 0x171, 0x377, 0xb401]);
+    let with_disk = Host::disk().ide.config_space();
+    assert_eq!((register(&with_disk, 0x10), register(&with_disk, 0x14)), (0x1f1, 0x3f7));
+    let mut space = space;
+    space.write(TIMING, Width::Dword, 0x8000_a307);
+    assert_eq!(register(&space, TIMING), 0x8000_a307);
+}
+
+#[test]
+fn a_hard_reset_keeps_the_media() {
+    let mut host = Host::disk();
+    host.command(0x30, 0x40, 7, 1);
+    host.write_blocks(512, &[1; 512]);
+    host.command(0x91, 0x03, 0, 17);
+    host.ide.reset();
+    host.ide.write_control(0, 0);
+    host.command(0x20, 0x40, 7, 1);
+    assert_eq!(host.read_blocks(512), [1; 512]);
+    assert_eq!(host.ide.channels[0].as_ref().unwrap().drives[0].geometry.heads, 16);
+    assert_eq!(host.ide.channels[0].as_ref().unwrap().drives[1].place, (0, 1));
+}
+
+/// A drive of `host` as a state has it that v86 saved while it waited for its image.
+fn saved_busy(host: &mut Host, buffer: &[u8]) -> Result<(), String> {
+    let drive = host.ide.channels[usize::from(host.channel)].as_mut().unwrap().drive();
+    drive.registers.status = BSY | READY;
+    let sectors = drive.sectors();
+    let saved = SavedTransfer { buffer, length: 0, pointer: 0, end: 0, start: 0 };
+    drive.take_transfer(saved, sectors)?;
+    assert!(drive.transfer.phase != super::drive::Phase::PioIn);
+    drive.complete_resume();
+    Ok(())
+}
+
+#[test]
+fn what_v86_was_waiting_for_is_asked_for_again() {
+    let mut host = Host::disk();
+    host.command(0x20, 0x40, 77, 2);
+    saved_busy(&mut host, &[0; 65_536]).unwrap();
+    assert_eq!(numbers(&host.read_blocks(512), 512), [77, 78]);
+    let mut cd = Host::cdrom();
+    cd.packet(0, 0, &[0x28, 0, 0, 0, 0, 9, 0, 0, 1]);
+    let mut packet = vec![0x28, 0, 0, 0, 0, 9, 0, 0, 1];
+    packet.resize(65_536, 0);
+    saved_busy(&mut cd, &packet).unwrap();
+    assert_eq!(numbers(&cd.read_blocks(2048), 2048), [9]);
+}
+
+#[test]
+fn a_bus_master_that_had_not_begun_begins() {
+    let mut host = Host::disk();
+    host.table(&[1024]);
+    for command in [0xc8, 0xca] {
+        host.command(command, 0x40, 30, 2);
+        let drive = host.ide.channels[0].as_mut().unwrap().drive();
+        let saved = SavedTransfer { buffer: &[], length: 0, pointer: 0, end: 0, start: 0 };
+        drive.take_transfer(saved, SECTORS).unwrap();
+        drive.complete_resume();
+        host.start_dma(if command == 0xc8 { TO_MEMORY } else { 0 });
+        assert_eq!((host.irq(), host.get(STATUS)), (true, READY));
+        assert_eq!(host.mem.read_u32(BUFFER), 30);
+        host.start_dma(0);
+        host.bus_master(0, Width::Byte, 0);
+    }
+}
+
+#[test]
+fn a_disc_that_v86_has_just_got_is_no_transfer() {
+    for command in [None, Some(PACKET)] {
+        let mut host = Host::cdrom();
+        let drive = host.ide.channels[1].as_mut().unwrap().drive();
+        (drive.registers.status, drive.registers.error, drive.command) = (READY | DRQ | ERR, 0x60, command);
+        let saved = SavedTransfer { buffer: &[], length: 0, pointer: 0, end: 0, start: 0 };
+        drive.take_transfer(saved, 0).unwrap();
+        drive.complete_resume();
+        assert_eq!((host.get(STATUS), host.get(ERROR)), (READY | ERR, 0x60));
+    }
+}
