@@ -155,24 +155,7 @@ errors:
 
 # With NE clear the board hears of it: IRQ 13.
 ferr:
-    mov al, 0x11
-    out 0x20, al
-    out 0xa0, al
-    mov al, 0x50
-    out 0x21, al
-    mov al, 0x58
-    out 0xa1, al
-    mov al, 4
-    out 0x21, al
-    mov al, 2
-    out 0xa1, al
-    mov al, 1
-    out 0x21, al
-    out 0xa1, al
-    mov al, 0xfb                # all but IRQ 2 and 13
-    out 0x21, al
-    mov al, 0xdf
-    out 0xa1, al
+    PICS 0xfb, 0xdf             # all but IRQ 2 and 13
     CR0_IS 0
     fninit
     fldcw [masks]

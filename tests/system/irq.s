@@ -20,24 +20,7 @@
 .endm
 
 main:
-    mov al, 0x11
-    out 0x20, al
-    out 0xa0, al
-    mov al, 0x50
-    out 0x21, al
-    mov al, 0x58
-    out 0xa1, al
-    mov al, 4
-    out 0x21, al
-    mov al, 2
-    out 0xa1, al
-    mov al, 1
-    out 0x21, al
-    out 0xa1, al
-    mov al, 0xef                # all but IRQ 4
-    out 0x21, al
-    mov al, 0xff
-    out 0xa1, al
+    PICS 0xef, 0xff             # all but IRQ 4
     mov dx, MCR
     mov al, 8                   # OUT2 lets interrupts out
     out dx, al
