@@ -6,7 +6,7 @@
 use env86_devices::pc::{ManualClock, Seeded};
 use env86_devices::{Config, Event, Machine};
 use env86_emu::state::{FpuState, TableRegister};
-use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Memory, Segment, Width};
+use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Memory, Segment};
 
 /// Bytes of RAM, all of it mapped where it is but for the last page.
 const MEMORY: u32 = 32 << 20;
@@ -310,22 +310,11 @@ struct Pins {
 }
 
 impl Bus for Pins {
-    fn port_read(&mut self, _: &mut Memory, _: u16, width: Width) -> u32 {
-        width.mask()
-    }
-    fn port_write(&mut self, _: &mut Memory, _: u16, _: Width, _: u32) {}
-    fn mmio_read(&mut self, _: &mut Memory, _: u32, width: Width) -> u32 {
-        width.mask()
-    }
-    fn mmio_write(&mut self, _: &mut Memory, _: u32, _: Width, _: u32) {}
     fn interrupt(&self) -> bool {
         self.interrupt
     }
     fn acknowledge(&mut self) -> u8 {
         EXTERNAL
-    }
-    fn yield_requested(&self) -> bool {
-        false
     }
     fn now(&mut self) -> u64 {
         0

@@ -105,20 +105,8 @@ mod tests {
         fn port_write(&mut self, _: &mut Memory, port: u16, _: Width, value: u32) {
             self.0.push(('o', port.into(), value));
         }
-        fn mmio_read(&mut self, _: &mut Memory, _: u32, _: Width) -> u32 {
-            0
-        }
         fn mmio_write(&mut self, _: &mut Memory, addr: u32, _: Width, value: u32) {
             self.0.push(('m', addr, value));
-        }
-        fn interrupt(&self) -> bool {
-            false
-        }
-        fn acknowledge(&mut self) -> u8 {
-            0
-        }
-        fn yield_requested(&self) -> bool {
-            false
         }
         fn now(&mut self) -> u64 {
             0

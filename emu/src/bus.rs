@@ -50,13 +50,16 @@ pub struct HypervisorCall {
 /// The board as the processor sees it.
 ///
 /// Accesses carry the guest's memory, so that a device that is a bus master can reach it. Nothing
-/// here fails: what no device claims reads as all ones and swallows writes.
+/// here fails: what no device claims reads as all ones and swallows writes. So do pins to which nothing
+/// is connected, which is what a board need not say anything about.
 pub trait Bus {
     /// Reads a port. Bits above `width` of the result are ignored.
-    fn port_read(&mut self, mem: &mut Memory, port: u16, width: Width) -> u32;
+    fn port_read(&mut self, _mem: &mut Memory, _port: u16, width: Width) -> u32 {
+        width.mask()
+    }
 
     /// Writes a port. Bits of `value` above `width` are zero.
-    fn port_write(&mut self, mem: &mut Memory, port: u16, width: Width, value: u32);
+    fn port_write(&mut self, _mem: &mut Memory, _port: u16, _width: Width, _value: u32) {}
 
     /// Answers a call to the hypervisor. Where there is none, the port reads as all ones.
     fn hypervisor_call(&mut self, call: &mut HypervisorCall) {
@@ -64,13 +67,17 @@ pub trait Bus {
     }
 
     /// Reads a physical address that is not RAM.
-    fn mmio_read(&mut self, mem: &mut Memory, addr: u32, width: Width) -> u32;
+    fn mmio_read(&mut self, _mem: &mut Memory, _addr: u32, width: Width) -> u32 {
+        width.mask()
+    }
 
     /// Writes a physical address that is not RAM.
-    fn mmio_write(&mut self, mem: &mut Memory, addr: u32, width: Width, value: u32);
+    fn mmio_write(&mut self, _mem: &mut Memory, _addr: u32, _width: Width, _value: u32) {}
 
     /// The level of the INTR pin: an interrupt controller has a vector to deliver.
-    fn interrupt(&self) -> bool;
+    fn interrupt(&self) -> bool {
+        false
+    }
 
     /// The NMI latch: a non-maskable interrupt waits.
     fn nmi(&self) -> bool {
@@ -81,11 +88,15 @@ pub trait Bus {
     fn acknowledge_nmi(&mut self) {}
 
     /// The interrupt acknowledge cycle: takes the vector (a spurious one if the reason has gone).
-    fn acknowledge(&mut self) -> u8;
+    fn acknowledge(&mut self) -> u8 {
+        Width::Byte.mask() as u8
+    }
 
     /// The board wants the running processor to return before its budget is spent: a reset, a
     /// power-off, an exit was asked for, or a deadline was moved nearer.
-    fn yield_requested(&self) -> bool;
+    fn yield_requested(&self) -> bool {
+        false
+    }
 
     /// Guest time in nanoseconds since power-on; never goes back. The TSC counts it.
     fn now(&mut self) -> u64;
@@ -103,4 +114,16 @@ pub trait Bus {
 
     /// A guest's write to IA32_APIC_BASE.
     fn set_apic_base(&mut self, _value: u32) {}
+}
+
+/// The board of a processor that stands alone: nothing answers, and time stands still.
+pub struct Unconnected;
+
+impl Bus for Unconnected {
+    fn now(&mut self) -> u64 {
+        0
+    }
+    fn random(&mut self) -> u32 {
+        0
+    }
 }

@@ -15,7 +15,7 @@ pub mod mmu;
 pub mod simd;
 pub mod state;
 
-pub use bus::{Bus, HypervisorCall, Width};
+pub use bus::{Bus, HypervisorCall, Unconnected, Width};
 pub use cpu::{Cpu, CpuConfig, Exit};
 pub use exception::Exception;
 pub use memory::Memory;

@@ -118,12 +118,6 @@ impl Bus for Board {
         }
     }
 
-    fn mmio_read(&mut self, _: &mut Memory, _: u32, width: Width) -> u32 {
-        width.mask()
-    }
-
-    fn mmio_write(&mut self, _: &mut Memory, _: u32, _: Width, _: u32) {}
-
     fn interrupt(&self) -> bool {
         self.next().is_some()
     }

@@ -122,6 +122,7 @@ impl Road {
         let mut out = run()?;
         for _ in 1..tries {
             if out.status.code() == Some(TIMED_OUT) {
+                println!("v86 has not booted and is tried again. It said: {}", text(&out.stdout));
                 out = run()?;
             }
         }

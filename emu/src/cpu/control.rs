@@ -11,6 +11,15 @@ use super::{CR0_PE, Cpu, flags};
 use crate::Segment;
 use crate::exception::{Exception, Result};
 
+/// How RETF and IRET differ.
+struct Returned {
+    wide: bool,
+    /// Bytes of parameters that RETF releases, on both stacks.
+    release: u32,
+    /// The flags that IRET has taken from the stack.
+    flags: Option<u32>,
+}
+
 impl Cpu {
     /// A target must lie inside the code segment.
     fn check_target(offset: u32, code: &Descriptor) -> Result<()> {
@@ -151,28 +160,36 @@ impl Cpu {
             self.commit(&stack);
             return Ok(());
         }
-        let rpl = (selector & 3) as u8;
         stack.skip(release);
-        if rpl == self.cpl {
-            let mut code = self.return_code(selector)?;
-            Self::check_target(offset, &code)?;
-            self.mark_accessed(&mut code)?;
-            self.load_code(&code, selector, rpl, offset);
-            self.commit(&stack);
-            return Ok(());
-        }
-        let (esp, ss_selector) = self.outer_stack(stack, wide)?;
+        self.return_far(stack, selector, offset, Returned { wide, release, flags: None })
+    }
+
+    /// The end of RETF and IRET in protected mode: to the same privilege level or an outer one, whose stack
+    /// pointer is at the top of `stack`.
+    fn return_far(&mut self, stack: Stack, selector: u16, offset: u32, how: Returned) -> Result<()> {
+        let rpl = (selector & 3) as u8;
+        let outer = if rpl == self.cpl { None } else { Some(self.outer_stack(stack, how.wide)?) };
         let mut code = self.return_code(selector)?;
-        let ss = self.stack_segment(ss_selector, rpl, Exception::protection)?;
+        let ss = match outer {
+            Some((_, ss)) => Some(self.stack_segment(ss, rpl, Exception::protection)?),
+            None => None,
+        };
         Self::check_target(offset, &code)?;
         self.mark_accessed(&mut code)?;
+        if let Some(flags) = how.flags {
+            self.set_returned_flags(flags, how.wide);
+        }
         self.load_code(&code, selector, rpl, offset);
+        let (Some((esp, _)), Some(ss)) = (outer, ss) else {
+            self.commit(&stack);
+            return Ok(());
+        };
         self.set_segment(SegName::SS, ss);
         self.set_cpl(rpl);
-        let mut outer = self.stack();
-        outer.sp = esp;
-        outer.skip(release);
-        self.commit(&outer);
+        let mut stack = self.stack();
+        stack.sp = esp;
+        stack.skip(how.release);
+        self.commit(&stack);
         self.drop_inner_segments();
         Ok(())
     }
@@ -209,28 +226,7 @@ impl Cpu {
         if wide && new_flags & flags::VM != 0 && self.cpl == 0 {
             return self.return_to_vm86(stack, offset, selector, new_flags);
         }
-        let rpl = (selector & 3) as u8;
-        if rpl == self.cpl {
-            let mut code = self.return_code(selector)?;
-            Self::check_target(offset, &code)?;
-            self.mark_accessed(&mut code)?;
-            self.set_returned_flags(new_flags, wide);
-            self.load_code(&code, selector, rpl, offset);
-            self.commit(&stack);
-            return Ok(());
-        }
-        let (esp, ss_selector) = self.outer_stack(stack, wide)?;
-        let mut code = self.return_code(selector)?;
-        let ss = self.stack_segment(ss_selector, rpl, Exception::protection)?;
-        Self::check_target(offset, &code)?;
-        self.mark_accessed(&mut code)?;
-        self.set_returned_flags(new_flags, wide);
-        self.load_code(&code, selector, rpl, offset);
-        self.set_segment(SegName::SS, ss);
-        self.set_cpl(rpl);
-        self.set_sp(esp);
-        self.drop_inner_segments();
-        Ok(())
+        self.return_far(stack, selector, offset, Returned { wide, release: 0, flags: Some(new_flags) })
     }
 
     fn real_interrupt_return(&mut self, wide: bool) -> Result<()> {

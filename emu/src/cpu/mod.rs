@@ -19,7 +19,7 @@ mod tests;
 use std::ptr::NonNull;
 
 use crate::blocks::{Blocks, Calls, Jumps};
-use crate::bus::{Bus, Width};
+use crate::bus::{Bus, Unconnected};
 use crate::dispatch::{Link, Uop, Why};
 use crate::fpu::Fpu;
 use crate::mmu::tlb::Tlb;
@@ -436,34 +436,5 @@ impl Cpu {
     /// Paging is on.
     pub(crate) fn paging_on(&self) -> bool {
         self.cr0 & CR0_PG != 0
-    }
-}
-
-/// The board of a processor that is not running: nothing answers.
-struct Unconnected;
-
-impl Bus for Unconnected {
-    fn port_read(&mut self, _: &mut Memory, _: u16, _: Width) -> u32 {
-        !0
-    }
-    fn port_write(&mut self, _: &mut Memory, _: u16, _: Width, _: u32) {}
-    fn mmio_read(&mut self, _: &mut Memory, _: u32, _: Width) -> u32 {
-        !0
-    }
-    fn mmio_write(&mut self, _: &mut Memory, _: u32, _: Width, _: u32) {}
-    fn interrupt(&self) -> bool {
-        false
-    }
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-    fn yield_requested(&self) -> bool {
-        false
-    }
-    fn now(&mut self) -> u64 {
-        0
-    }
-    fn random(&mut self) -> u32 {
-        0
     }
 }

@@ -1,7 +1,7 @@
 //! Small programs on a bare processor.
 
 use super::*;
-use crate::bus::HypervisorCall;
+use crate::bus::{HypervisorCall, Width};
 use crate::cpu::regs::gpr;
 use crate::mmu::walk;
 
@@ -30,7 +30,6 @@ impl Bus for Board {
     fn mmio_read(&mut self, _: &mut Memory, _: u32, _: Width) -> u32 {
         0xdead_beef
     }
-    fn mmio_write(&mut self, _: &mut Memory, _: u32, _: Width, _: u32) {}
     fn interrupt(&self) -> bool {
         self.interrupt.is_some()
     }
@@ -42,9 +41,6 @@ impl Bus for Board {
     }
     fn acknowledge_nmi(&mut self) {
         self.nmi = false;
-    }
-    fn yield_requested(&self) -> bool {
-        false
     }
     fn now(&mut self) -> u64 {
         42

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use env86_emu::memory::Memory;
 use env86_emu::state::{FpuState, TableRegister};
-use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Segment, Width};
+use env86_emu::{ArchState, Cpu, CpuConfig, Exit, Segment, Unconnected};
 
 use crate::layout::{BYTES, Image, PAGE, REGIONS};
 use crate::segments;
@@ -129,7 +129,7 @@ impl Guest {
     /// Runs from `regs` until an exception. `image` is the memory before, and then after.
     pub fn run(&mut self, regs: &Regs, image: &mut Image) -> Outcome {
         self.start(regs, image);
-        let mut bus = Nothing;
+        let mut bus = Unconnected;
         let exit = self.cpu.run(&mut bus, self.budget);
         self.finish(exit, image)
     }
@@ -138,7 +138,7 @@ impl Guest {
     /// translated is ever used twice.
     pub fn run_uncached(&mut self, regs: &Regs, image: &mut Image) -> Outcome {
         self.start(regs, image);
-        let mut bus = Nothing;
+        let mut bus = Unconnected;
         let mut exit = Exit::Budget;
         self.path.clear();
         for _ in 0..BUDGET {
@@ -263,34 +263,5 @@ fn fx(f: &FpuState) -> Fx {
         dp: f.dp,
         st: std::array::from_fn(|i| f.regs[(top + i) & 7]),
         ..Fx::default()
-    }
-}
-
-/// A board with nothing on it.
-struct Nothing;
-
-impl Bus for Nothing {
-    fn port_read(&mut self, _: &mut Memory, _: u16, width: Width) -> u32 {
-        width.mask()
-    }
-    fn port_write(&mut self, _: &mut Memory, _: u16, _: Width, _: u32) {}
-    fn mmio_read(&mut self, _: &mut Memory, _: u32, width: Width) -> u32 {
-        width.mask()
-    }
-    fn mmio_write(&mut self, _: &mut Memory, _: u32, _: Width, _: u32) {}
-    fn interrupt(&self) -> bool {
-        false
-    }
-    fn acknowledge(&mut self) -> u8 {
-        0
-    }
-    fn yield_requested(&self) -> bool {
-        false
-    }
-    fn now(&mut self) -> u64 {
-        0
-    }
-    fn random(&mut self) -> u32 {
-        0
     }
 }
