@@ -3,8 +3,8 @@
 //! They run in 32-bit protected mode with paging on, everything flat, as a Linux process would. Their
 //! names are paths and do not change, so that figures of years can be compared.
 
-use env86_devices::pc::{ManualClock, Seeded};
-use env86_devices::{Config, Event, Machine};
+use env86_devices::board::{ManualClock, Seeded};
+use env86_devices::{BoardConfig, Pc, Stop};
 use env86_emu::state::{FpuState, TableRegister};
 use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Memory, Segment};
 
@@ -37,7 +37,7 @@ enum Board {
     /// The same, and the interrupt pin is always raised.
     Interrupting,
     /// The PC's devices.
-    Pc,
+    Board,
 }
 
 /// A guest.
@@ -141,13 +141,13 @@ pub const KERNELS: &[Kernel] = &[
     // out 40h, al
     kernel("port/out", &[], &[0xe6, 0x40]),
     // mov edx, 3fdh / in al, dx
-    kernel("device/uart-status", &[0xba, 0xfd, 3, 0, 0], &[0xec]).on(Board::Pc),
+    kernel("device/uart-status", &[0xba, 0xfd, 3, 0, 0], &[0xec]).on(Board::Board),
     // in al, 40h
-    kernel("device/timer-count", &[], &[0xe4, 0x40]).on(Board::Pc),
+    kernel("device/timer-count", &[], &[0xe4, 0x40]).on(Board::Board),
     // in al, 21h
-    kernel("device/interrupt-mask", &[], &[0xe4, 0x21]).on(Board::Pc),
+    kernel("device/interrupt-mask", &[], &[0xe4, 0x21]).on(Board::Board),
     // mov al, [b8000h]
-    kernel("device/video-memory", &[], &[0xa0, 0, 0x80, 0x0b, 0]).on(Board::Pc),
+    kernel("device/video-memory", &[], &[0xa0, 0, 0x80, 0x0b, 0]).on(Board::Board),
 
     // mov ecx, 1024; mov esi, DATA; mov edi, DATA+4000h; rep movsd
     kernel("string/movs", &[],
@@ -191,14 +191,14 @@ pub struct Bench {
 
 enum Guest {
     Bare(Box<Cpu>, Pins),
-    Pc(Box<Machine>),
+    Board(Box<Pc>),
 }
 
 impl Guest {
     fn cpu(&mut self) -> &mut Cpu {
         match self {
             Self::Bare(cpu, _) => cpu,
-            Self::Pc(machine) => &mut machine.cpu,
+            Self::Board(machine) => &mut machine.cpu,
         }
     }
 }
@@ -213,9 +213,9 @@ impl Bench {
         // One in each of the first words of data; the rest is zero.
         (0..16).for_each(|i| mem.write_u32(DATA + 4 * i, 1));
         let mut guest = match kernel.board {
-            Board::Pc => {
+            Board::Board => {
                 let clock = Box::new(ManualClock::default());
-                Guest::Pc(Box::new(Machine::new(mem, Config::default(), clock, Box::new(Seeded(1)))))
+                Guest::Board(Box::new(Pc::new(mem, BoardConfig::default(), clock, Box::new(Seeded(1)))))
             }
             board => {
                 let pins = Pins { interrupt: board == Board::Interrupting };
@@ -238,7 +238,7 @@ impl Bench {
         let before = self.guest.cpu().stats().instructions;
         let runs_on = match &mut self.guest {
             Guest::Bare(cpu, pins) => cpu.run(pins, instructions) == Exit::Budget,
-            Guest::Pc(machine) => machine.run(instructions) == Event::Budget,
+            Guest::Board(machine) => machine.run(instructions) == Stop::Budget,
         };
         let cpu = self.guest.cpu();
         assert!(runs_on, "{}: {:x?}", self.kernel.name, cpu.state());

@@ -5,13 +5,13 @@
 
 pub mod acpi;
 pub mod apic;
+pub mod board;
 pub mod debug;
 pub mod dma;
 pub mod fs;
 pub mod fw_cfg;
 pub mod ide;
 pub mod ioapic;
-pub mod machine;
 pub mod pattern;
 pub mod pc;
 pub mod pci;
@@ -27,7 +27,7 @@ pub mod vga;
 pub mod virtio;
 pub mod vmware;
 
-pub use machine::{Event, Machine};
+pub use board::{Board, BoardConfig, Clock, Entropy};
 pub use pattern::Pattern;
-pub use pc::{Clock, Config, Entropy, Pc};
+pub use pc::{Pc, Stop};
 pub use script::Script;

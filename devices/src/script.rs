@@ -1,9 +1,9 @@
 //! Runs that repeat: time comes from the count of instructions, chance from a seed, and what is typed
 //! from a list. The same machine with the same list executes the same instructions, on any host.
 
-use crate::machine::{Event, Machine};
+use crate::board::{Seeded, VirtualClock};
 use crate::pattern::Pattern;
-use crate::pc::{Seeded, VirtualClock};
+use crate::pc::{Pc, Stop};
 use std::collections::VecDeque;
 
 /// The serial port that the list is typed at.
@@ -55,17 +55,17 @@ impl Script {
         Seeded(SEED)
     }
 
-    /// Lets the machine execute for a while, or until something happens. [`Event::Idle`] means that
+    /// Lets the machine execute for a while, or until something happens. [`Stop::Idle`] means that
     /// nothing will happen any more.
-    pub fn run(&mut self, machine: &mut Machine) -> Event {
-        let listens = machine.pc.uarts[COM1].as_ref().is_some_and(|uart| uart.listens());
+    pub fn run(&mut self, machine: &mut Pc) -> Stop {
+        let listens = machine.board.uarts[COM1].as_ref().is_some_and(|uart| uart.listens());
         if listens && !self.input.is_empty() {
-            let taken = machine.pc.serial_input(COM1, self.input.make_contiguous());
+            let taken = machine.board.serial_input(COM1, self.input.make_contiguous());
             self.input.drain(..taken);
         }
         let event = machine.run(if self.input.is_empty() { SLICE } else { SHORT_SLICE });
-        let said = machine.pc.serial_output(COM1);
-        let now = machine.pc.time();
+        let said = machine.board.serial_output(COM1);
+        let now = machine.board.time();
         if self.over_at.is_none() && self.text.as_mut().is_some_and(|text| text.found_in(&said)) {
             self.over_at = Some(now.saturating_add(AFTER_TEXT));
         }
@@ -88,7 +88,7 @@ impl Script {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pc::Config;
+    use crate::board::BoardConfig;
     use crate::state::digest;
     use env86_emu::Memory;
 
@@ -118,7 +118,7 @@ mod tests {
         let mut mem = Memory::new(2 << 20).unwrap();
         mem.load(0x1_0000, &CODE);
         let clock = Box::new(Script::clock(0, Script::POWER_ON_MILLIS));
-        let mut machine = Machine::new(mem, Config::default(), clock, Box::new(Script::entropy()));
+        let mut machine = Pc::new(mem, BoardConfig::default(), clock, Box::new(Script::entropy()));
         let mut state = machine.cpu.state();
         state.seg[1].selector = 0x1000;
         state.seg[1].base = 0x1_0000;

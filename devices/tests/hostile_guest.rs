@@ -6,10 +6,10 @@
 use std::env;
 use std::time::{Duration, Instant};
 
+use env86_devices::board::{ManualClock, Seeded};
 use env86_devices::fs::{BlobError, BlobStore, Fetched, Filesystem};
 use env86_devices::ide::{self, Form, Medium, Units};
-use env86_devices::pc::{ManualClock, Seeded};
-use env86_devices::{Config, Entropy, Machine, pci, virtio};
+use env86_devices::{BoardConfig, Entropy, Pc, pci, virtio};
 use env86_emu::{ArchState, Bus, HypervisorCall, Memory, Segment, Width};
 
 const DEFAULT_SECONDS: u64 = 3;
@@ -79,7 +79,7 @@ impl BlobStore for Zeros {
 }
 
 struct Guest {
-    machine: Machine,
+    machine: Pc,
     clock: ManualClock,
     random: Seeded,
 }
@@ -89,7 +89,7 @@ impl Guest {
         let clock = ManualClock::default();
         let mut files = Filesystem::from_json(INDEX.as_bytes()).unwrap();
         files.memory_limit = FILES_LIMIT;
-        let config = Config {
+        let config = BoardConfig {
             acpi: seed.is_multiple_of(2),
             uarts: [true; 4],
             virtio_console: true,
@@ -100,10 +100,10 @@ impl Guest {
                 Some(Medium::new(vec![3; DISC_SECTORS * 2048], Form::Whole)),
             ),
             filesystem: Some((files, Box::new(Zeros(0)))),
-            ..Config::default()
+            ..BoardConfig::default()
         };
         let memory = Memory::new(RAM).unwrap();
-        let machine = Machine::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed)));
+        let machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed)));
         let mut guest = Self { machine, clock, random: Seeded(seed) };
         guest.place_virtio();
         guest
@@ -163,7 +163,7 @@ impl Guest {
     }
 
     fn write_port(&mut self, port: u16, width: Width, value: u32) {
-        self.machine.pc.port_write(&mut self.machine.cpu.mem, port, width, value & width.mask());
+        self.machine.board.port_write(&mut self.machine.cpu.mem, port, width, value & width.mask());
     }
 
     fn configure(&mut self, devfn: u8, register: u32, value: u32) {
@@ -286,7 +286,7 @@ impl Guest {
         for _ in 0..self.below(300) {
             let value = self.number();
             self.write_port(command_block, Width::Dword, value);
-            self.machine.pc.port_read(&mut self.machine.cpu.mem, command_block, Width::Word);
+            self.machine.board.port_read(&mut self.machine.cpu.mem, command_block, Width::Word);
         }
         self.write_port(bus_master, Width::Byte, 0);
     }
@@ -315,14 +315,14 @@ impl Guest {
     fn touch_memory_mapped(&mut self, width: Width, value: u32) {
         let base: u32 = self.pick(&[0xa_0000, 0xb_8000, 0xe000_0000, 0xfec0_0000, 0xfee0_0000, 0xfeb0_0000]);
         let addr = base.wrapping_add(self.below(0x2_0000));
-        let (pc, mem) = (&mut self.machine.pc, &mut self.machine.cpu.mem);
+        let (pc, mem) = (&mut self.machine.board, &mut self.machine.cpu.mem);
         pc.mmio_write(mem, addr, width, value & width.mask());
         pc.mmio_read(mem, addr, width);
     }
 
     /// What comes from outside, at the worst of times.
     fn world(&mut self, value: u32) {
-        let (pc, mem) = (&mut self.machine.pc, &mut self.machine.cpu.mem);
+        let (pc, mem) = (&mut self.machine.board, &mut self.machine.cpu.mem);
         let (port, bytes) = (value as usize % 5, value.to_le_bytes());
         pc.serial_input(port, &bytes);
         pc.console_input(mem, port, &bytes);
@@ -342,7 +342,7 @@ impl Guest {
         let width = self.pick(&[Width::Byte, Width::Word, Width::Dword]);
         match self.below(22) {
             0..6 => self.write_port(port, width, value),
-            6..10 => _ = self.machine.pc.port_read(&mut self.machine.cpu.mem, port, width),
+            6..10 => _ = self.machine.board.port_read(&mut self.machine.cpu.mem, port, width),
             10 => self.touch_memory_mapped(width, value),
             11..14 => self.offer(),
             14 => {
@@ -350,7 +350,7 @@ impl Guest {
                 self.clock.advance(u64::from(value) << shift);
                 self.machine.run(0);
             }
-            15 => _ = self.machine.pc.acknowledge(),
+            15 => _ = self.machine.board.acknowledge(),
             16 => {
                 let function =
                     self.pick(&[pci::devfn(1, 0), pci::devfn(7, 0), ide::DEVFN, VIRTIO[0].0, VIRTIO[1].0]);
@@ -361,7 +361,7 @@ impl Guest {
             20 | 21 => self.command_disk(),
             18 => {
                 let mut call = HypervisorCall { eax: 0x564d_5868, ebx: value, ecx: value & 63, edx: value };
-                self.machine.pc.hypervisor_call(&mut call);
+                self.machine.board.hypervisor_call(&mut call);
                 self.place_virtio();
             }
             _ => self.execute(),
@@ -384,9 +384,9 @@ fn a_hostile_guest_harms_only_itself() {
             assert!(before.elapsed() < PATIENCE, "seed {seed}, step {step} took {:?}", before.elapsed());
             operations += 1;
         }
-        let files = guest.machine.pc.p9.as_ref().map_or(0, |p9| p9.server.fs.memory());
+        let files = guest.machine.board.p9.as_ref().map_or(0, |p9| p9.server.fs.memory());
         assert!(files <= FILES_LIMIT, "seed {seed}: files of {files} bytes");
-        for drive in guest.machine.pc.ide.channels.iter().flatten().flat_map(|channel| &channel.drives) {
+        for drive in guest.machine.board.ide.channels.iter().flatten().flat_map(|channel| &channel.drives) {
             let written = drive.medium.as_ref().map_or(0, |medium| medium.written().count() * ide::BLOCK);
             assert!(written <= SECTORS * 512, "seed {seed}: {written} bytes written");
         }

@@ -10,7 +10,7 @@
 
 use env86_bios::{BoardInfo, BootSource};
 use env86_devices::fs::{Filesystem, NoBlobs};
-use env86_devices::{Clock, Config, Event, Machine, Script, pc::Seeded, state};
+use env86_devices::{BoardConfig, Clock, Pc, Script, Stop, pc::Seeded, state};
 use env86_emu::Memory;
 
 #[link(wasm_import_module = "host")]
@@ -50,7 +50,7 @@ enum File {
 #[derive(Default)]
 pub struct Runner {
     files: [Vec<u8>; 5],
-    machine: Option<Machine>,
+    machine: Option<Pc>,
     script: Option<Script>,
     output: Vec<u8>,
 }
@@ -100,19 +100,19 @@ pub extern "C" fn env86_boot(runner: &mut Runner, memory: u32, by_script: bool) 
     runner.machine.is_some()
 }
 
-fn boot(source: &BootSource, memory: u32, by_script: bool) -> Option<Machine> {
+fn boot(source: &BootSource, memory: u32, by_script: bool) -> Option<Pc> {
     let mem = Memory::new(memory.into()).ok()?;
     let mut machine = if by_script {
         let filesystem = Some((Filesystem::default(), Box::new(NoBlobs) as _));
         let clock = Box::new(Script::clock(0, Script::POWER_ON_MILLIS));
-        Machine::new(mem, Config { filesystem, ..Config::default() }, clock, Box::new(Script::entropy()))
+        Pc::new(mem, BoardConfig { filesystem, ..BoardConfig::default() }, clock, Box::new(Script::entropy()))
     } else {
-        Machine::new(mem, Config::default(), Box::new(HostClock), Box::new(Seeded(1)))
+        Pc::new(mem, BoardConfig::default(), Box::new(HostClock), Box::new(Seeded(1)))
     };
     let mem = &mut machine.cpu.mem;
-    let board = BoardInfo::probe(&mut machine.pc, mem);
+    let board = BoardInfo::probe(&mut machine.board, mem);
     let boot = env86_bios::load(source, &board, mem).ok()?;
-    env86_bios::apply(&boot.steps, &mut machine.pc, mem);
+    env86_bios::apply(&boot.steps, &mut machine.board, mem);
     machine.cpu.set_state(&boot.state);
     Some(machine)
 }
@@ -128,16 +128,16 @@ pub extern "C" fn env86_run(runner: &mut Runner, budget: u32) -> f64 {
     };
     runner.output = match &mut runner.script {
         Some(script) => script.output(),
-        None => machine.pc.serial_output(0),
+        None => machine.board.serial_output(0),
     };
     if runner.script.as_ref().is_some_and(Script::is_over) {
         return answer::ENDED;
     }
     match event {
-        Event::Budget | Event::Output => answer::BUSY,
-        Event::Idle { until: Some(until) } => until.saturating_sub(machine.pc.time()) as f64 / 1e6,
-        Event::Idle { until: None } | Event::PowerOff | Event::Reset => answer::ENDED,
-        Event::TripleFault | Event::DebugExit(_) => answer::ENDED,
+        Stop::Budget | Stop::Output => answer::BUSY,
+        Stop::Idle { until: Some(until) } => until.saturating_sub(machine.board.time()) as f64 / 1e6,
+        Stop::Idle { until: None } | Stop::PowerOff | Stop::Reset => answer::ENDED,
+        Stop::TripleFault | Stop::DebugExit(_) => answer::ENDED,
     }
 }
 

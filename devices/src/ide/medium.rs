@@ -11,27 +11,27 @@ pub const BLOCK: usize = 256;
 /// Why an image could not be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
-pub struct ImageError(pub String);
+pub struct DiskImageError(pub String);
 
 /// The unchanged content of a medium, wherever it is stored.
-pub trait Image: Debug + Send + Sync {
+pub trait DiskImage: Debug + Send + Sync {
     /// Its bytes.
     fn size(&self) -> u64;
 
     /// Fills a buffer from byte `offset` on. All of it lies within the size.
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError>;
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError>;
 }
 
 /// An image in memory.
-impl Image for Vec<u8> {
+impl DiskImage for Vec<u8> {
     fn size(&self) -> u64 {
         self.len() as u64
     }
 
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
         let start = usize::try_from(offset).ok();
         let from = start.and_then(|start| self.get(start..start.checked_add(buf.len())?));
-        buf.copy_from_slice(from.ok_or_else(|| ImageError("the image ends early".into()))?);
+        buf.copy_from_slice(from.ok_or_else(|| DiskImageError("the image ends early".into()))?);
         Ok(())
     }
 }
@@ -49,7 +49,7 @@ pub enum Form {
 /// A medium.
 #[derive(Clone, Debug)]
 pub struct Medium {
-    image: Arc<dyn Image>,
+    image: Arc<dyn DiskImage>,
     size: u64,
     form: Form,
     /// What the guest has written, by offset in [`BLOCK`]s.
@@ -58,7 +58,7 @@ pub struct Medium {
 
 impl Medium {
     /// A medium that the guest has not written to.
-    pub fn new(image: impl Image + 'static, form: Form) -> Self {
+    pub fn new(image: impl DiskImage + 'static, form: Form) -> Self {
         let size = image.size();
         Self { image: Arc::new(image), size, form, written: BTreeMap::new() }
     }
@@ -89,7 +89,7 @@ impl Medium {
     }
 
     /// Fills a buffer from `offset`, a multiple of [`BLOCK`], on. Behind the end are zeros.
-    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
         let inside = self.size.saturating_sub(offset).min(buf.len() as u64) as usize;
         let (head, tail) = buf.split_at_mut(inside);
         tail.fill(0);
@@ -118,8 +118,8 @@ impl Medium {
     }
 
     /// All of it.
-    pub fn contents(&self) -> Result<Vec<u8>, ImageError> {
-        let size = usize::try_from(self.size).map_err(|_| ImageError("the image is too large".into()))?;
+    pub fn contents(&self) -> Result<Vec<u8>, DiskImageError> {
+        let size = usize::try_from(self.size).map_err(|_| DiskImageError("the image is too large".into()))?;
         let mut bytes = vec![0; size];
         self.read(0, &mut bytes)?;
         Ok(bytes)

@@ -21,7 +21,7 @@ mod tests;
 
 pub use channel::Channel;
 pub use drive::{Drive, Kind};
-pub use medium::{BLOCK, Form, Image, ImageError, Medium};
+pub use medium::{BLOCK, DiskImage, DiskImageError, Form, Medium};
 pub use resume::SavedTransfer;
 
 pub use ata::MAX_MULTIPLE;

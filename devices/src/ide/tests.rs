@@ -19,13 +19,13 @@ fn image(sectors: u64, size: usize) -> Vec<u8> {
 #[derive(Debug)]
 struct Broken;
 
-impl Image for Broken {
+impl DiskImage for Broken {
     fn size(&self) -> u64 {
         1 << 20
     }
 
-    fn read(&self, _offset: u64, _buf: &mut [u8]) -> Result<(), ImageError> {
-        Err(ImageError("gone".into()))
+    fn read(&self, _offset: u64, _buf: &mut [u8]) -> Result<(), DiskImageError> {
+        Err(DiskImageError("gone".into()))
     }
 }
 

@@ -5,9 +5,9 @@
 
 use super::plan::Plan;
 use super::timers::SavedPit;
+use crate::board::Board;
 use crate::fs::{Content, Filesystem};
 use crate::ide::{Channel, Drive};
-use crate::machine::Machine;
 use crate::pc::Pc;
 use crate::pit::{Counter, time_of_tick};
 use crate::ps2::Source;
@@ -25,13 +25,13 @@ const MAX_INPUT: usize = 256;
 pub(super) struct Extra(Value);
 
 /// The additions for a machine.
-pub(super) fn write(machine: &Machine, now: u64) -> Map<String, Value> {
-    let (cpu, pc) = (machine.cpu.state(), &machine.pc);
+pub(super) fn write(machine: &Pc, now: u64) -> Map<String, Value> {
+    let (cpu, board) = (machine.cpu.state(), &machine.board);
     let uart = |uart: &Uart| {
         let bytes = uart.receiver.iter().chain(&uart.input).map(|r| r.byte);
         json!({ "input": hex(bytes) })
     };
-    let (keys, mouse, ps2) = (&pc.ps2.keyboard, &pc.ps2.mouse, &pc.ps2);
+    let (keys, mouse, ps2) = (&board.ps2.keyboard, &board.ps2.mouse, &board.ps2);
     let output = ps2.output.map(|(byte, source)| json!([byte, source == Source::Mouse]));
     let replies: Vec<Value> =
         ps2.replies.iter().map(|(byte, source)| json!([byte, *source == Source::Mouse])).collect();
@@ -44,8 +44,8 @@ pub(super) fn write(machine: &Machine, now: u64) -> Map<String, Value> {
             "rotate_on_auto_eoi": chip.rotate_on_auto_eoi,
         })
     };
-    let pic = &pc.interrupts.pic;
-    let vbe = &pc.vga.vbe;
+    let pic = &board.interrupts.pic;
+    let vbe = &board.vga.vbe;
     let mut extra = Map::new();
     let mut put = |key: &str, value: Value| _ = extra.insert(key.into(), value);
     put("version", json!(VERSION));
@@ -61,14 +61,14 @@ pub(super) fn write(machine: &Machine, now: u64) -> Map<String, Value> {
         }),
     );
     put("pic", json!([chip(&pic.master), chip(&pic.slave)]));
-    if let Some(apics) = &pc.interrupts.apics {
+    if let Some(apics) = &board.interrupts.apics {
         put("apic_base", json!(apics.local.base));
     }
-    if let Some(acpi) = &pc.acpi {
+    if let Some(acpi) = &board.acpi {
         put("acpi", json!([acpi.smi_command, acpi.smi_status]));
     }
-    put("pit", pc.pit.counters.iter().map(|c| write_counter(c, now)).collect());
-    put("uarts", pc.uarts.iter().map(|u| u.as_ref().map_or(Value::Null, uart)).collect());
+    put("pit", board.pit.counters.iter().map(|c| write_counter(c, now)).collect());
+    put("uarts", board.uarts.iter().map(|u| u.as_ref().map_or(Value::Null, uart)).collect());
     put(
         "keyboard",
         json!({
@@ -92,27 +92,27 @@ pub(super) fn write(machine: &Machine, now: u64) -> Map<String, Value> {
         }),
     );
     put("ps2", json!({ "output": output, "replies": replies, "release_pending": ps2.release_pending }));
-    put("port_61", json!(pc.system_control.port_b));
-    put("port_92", json!(pc.system_control.port_a));
-    put("fw_cfg_position", json!(pc.fw_cfg.position));
-    put("reset_control", json!(pc.pci.reset_control));
-    put("dma", pc.dma.chips.iter().map(|c| json!([c.command, c.terminal_counts, c.requests])).collect());
-    put("dma_pages", json!(hex(pc.dma.spare_pages)));
+    put("port_61", json!(board.system_control.port_b));
+    put("port_92", json!(board.system_control.port_a));
+    put("fw_cfg_position", json!(board.fw_cfg.position));
+    put("reset_control", json!(board.pci.reset_control));
+    put("dma", board.dma.chips.iter().map(|c| json!([c.command, c.terminal_counts, c.requests])).collect());
+    put("dma_pages", json!(hex(board.dma.spare_pages)));
     put(
         "vga",
         json!({
-            "feature": pc.vga.feature,
-            "enable": pc.vga.enable,
-            "overscan": pc.vga.attribute.registers[attribute::OVERSCAN],
-            "sequencer_reset": pc.vga.sequencer.registers[0],
+            "feature": board.vga.feature,
+            "enable": board.vga.enable,
+            "overscan": board.vga.attribute.registers[attribute::OVERSCAN],
+            "sequencer_reset": board.vga.sequencer.registers[0],
             "vbe_id": vbe.id,
             "virtual_width": vbe.virtual_width,
             "x_offset": vbe.x_offset,
             "y_offset": vbe.y_offset,
         }),
     );
-    put("ide", pc.ide.channels.iter().map(|c| c.as_ref().map_or(Value::Null, write_channel)).collect());
-    if let Some(p9) = &pc.p9 {
+    put("ide", board.ide.channels.iter().map(|c| c.as_ref().map_or(Value::Null, write_channel)).collect());
+    if let Some(p9) = &board.p9 {
         put("files", write_files(&p9.server.fs));
     }
     extra
@@ -273,13 +273,13 @@ impl Extra {
     }
 
     /// What belongs to no entry of v86's.
-    pub fn apply(&self, pc: &mut Pc) {
+    pub fn apply(&self, board: &mut Board) {
         let Value::Object(_) = self.0 else { return };
-        take_u8(&self.0["port_61"], &mut pc.system_control.port_b);
-        take_u8(&self.0["port_92"], &mut pc.system_control.port_a);
-        take_u8(&self.0["reset_control"], &mut pc.pci.reset_control);
+        take_u8(&self.0["port_61"], &mut board.system_control.port_b);
+        take_u8(&self.0["port_92"], &mut board.system_control.port_a);
+        take_u8(&self.0["reset_control"], &mut board.pci.reset_control);
         let position = self.0["fw_cfg_position"].as_u64().unwrap_or(0);
-        pc.fw_cfg.position = usize::try_from(position).unwrap_or(0);
+        board.fw_cfg.position = usize::try_from(position).unwrap_or(0);
     }
 }
 

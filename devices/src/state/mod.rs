@@ -105,7 +105,7 @@ pub enum StateError {
     },
     /// The image in a drive cannot be read, and so not be saved.
     #[error("The image of a disk cannot be read to be saved")]
-    Image(#[from] crate::ide::ImageError),
+    Image(#[from] crate::ide::DiskImageError),
     /// More pieces than anyone would read.
     #[error(
         "A state of {0} pieces is more than can be read again: the guest has written too much to its disks; \

@@ -17,12 +17,12 @@ use super::vga;
 use super::virtio;
 use super::{Slot, Source, StateError, extra};
 use crate::acpi::Acpi;
+use crate::board::BoardConfig;
 use crate::dma::Dma;
 use crate::fs::NoBlobs;
 use crate::ide::{Medium, Units};
 use crate::ioapic::Ioapic;
-use crate::machine::Machine;
-use crate::pc::Config;
+use crate::pc::Pc;
 use crate::pic::Pic;
 use crate::ps2::Ps2;
 use crate::rtc::Rtc;
@@ -174,13 +174,13 @@ impl Plan {
 
     /// Makes a board's configuration that of the state; the store of the files' contents stays, and so
     /// do the drives, which have to be [`Plan::units`].
-    pub fn configure(&self, config: Config) -> Config {
+    pub fn configure(&self, config: BoardConfig) -> BoardConfig {
         let filesystem = match (self.files.is_some(), config.filesystem) {
             (false, _) => None,
             (true, Some((_, store))) => Some((Filesystem::default(), store)),
             (true, None) => Some((Filesystem::default(), Box::new(NoBlobs) as _)),
         };
-        Config {
+        BoardConfig {
             memory_size: self.pages.size,
             vga_memory_size: self.vga_memory_size,
             acpi: self.acpi(),
@@ -192,15 +192,15 @@ impl Plan {
     }
 
     /// Whether a machine is one that this state can be put into.
-    fn fits(&self, machine: &Machine) -> Result<(), StateError> {
-        let pc = &machine.pc;
+    fn fits(&self, machine: &Pc) -> Result<(), StateError> {
+        let board = &machine.board;
         let checks: [(&str, u64, u64); 6] = [
             ("memory", u64::from(machine.cpu.mem.size()), self.pages.size.into()),
-            ("video memory", pc.vga.framebuffer.len() as u64, self.vga_memory_size.into()),
-            ("ACPI", pc.acpi.is_some().into(), self.acpi.is_some().into()),
-            ("APICs", pc.interrupts.apics.is_some().into(), self.acpi.is_some().into()),
-            ("virtio-9p", pc.p9.is_some().into(), self.files.is_some().into()),
-            ("virtio console", pc.console.is_some().into(), self.console.is_some().into()),
+            ("video memory", board.vga.framebuffer.len() as u64, self.vga_memory_size.into()),
+            ("ACPI", board.acpi.is_some().into(), self.acpi.is_some().into()),
+            ("APICs", board.interrupts.apics.is_some().into(), self.acpi.is_some().into()),
+            ("virtio-9p", board.p9.is_some().into(), self.files.is_some().into()),
+            ("virtio console", board.console.is_some().into(), self.console.is_some().into()),
         ];
         for (what, has, wanted) in checks {
             if has != wanted {
@@ -209,18 +209,18 @@ impl Plan {
                 )));
             }
         }
-        let uarts = pc.uarts.each_ref().map(Option::is_some);
+        let uarts = board.uarts.each_ref().map(Option::is_some);
         if uarts != self.uarts.each_ref().map(Option::is_some) {
             return Err(StateError::OtherMachine("it has other serial ports".into()));
         }
-        self.ide.fits(&pc.ide)
+        self.ide.fits(&board.ide)
     }
 
     /// Puts a machine into the state. Its memory has to hold the state's already ([`Pages`]); `file`
     /// is the state's file. A machine that the state does not fit is refused untouched.
-    pub fn apply(self, machine: &mut Machine, file: &[u8]) -> Result<(), StateError> {
+    pub fn apply(self, machine: &mut Pc, file: &[u8]) -> Result<(), StateError> {
         self.fits(machine)?;
-        let now = machine.pc.time();
+        let now = machine.board.time();
         let mut state = self.cpu;
         state.tsc_offset = self.tsc.wrapping_sub(now);
         if cpu::uses_pdpte(&state) && state.pdpte == [0; 4] {
@@ -229,11 +229,11 @@ impl Plan {
                 core::array::from_fn(|i| machine.cpu.mem.read_u64(table.wrapping_add(8 * i as u32)));
         }
         machine.cpu.set_state(&state);
-        let pc = &mut machine.pc;
+        let board = &mut machine.board;
         let believed = self.ours.guest_time().is_none();
         let clock_ms = if believed { self.tsc as f64 / 1e6 } else { 0.0 };
-        pc.interrupts.pic = self.pic;
-        if let Some(apics) = &mut pc.interrupts.apics {
+        board.interrupts.pic = self.pic;
+        if let Some(apics) = &mut board.interrupts.apics {
             apics.local = self.apic.apic;
             apics.io = self.ioapic;
             let period = apics.local.period();
@@ -242,37 +242,37 @@ impl Plan {
                 now.saturating_add(period - elapsed.min(period))
             });
         }
-        pc.pit = self.pit.pit;
-        for (counter, since) in pc.pit.counters.iter_mut().zip(self.pit.started) {
+        board.pit = self.pit.pit;
+        for (counter, since) in board.pit.counters.iter_mut().zip(self.pit.started) {
             let elapsed = pit::ticks(elapsed_ns(clock_ms - since, PIT_PERIOD_MS));
             counter.resume(pit::ticks(now), elapsed);
         }
-        pc.rtc = self.rtc;
-        pc.rtc.resume(now);
-        pc.dma = self.dma;
-        pc.ps2 = self.ps2;
-        pc.backdoor = self.backdoor;
-        pc.uarts = self.uarts;
-        vga::load(&mut pc.vga, self.vga, &file[self.planes], &file[self.framebuffer]);
-        if let (Some(acpi), Some(saved)) = (&mut pc.acpi, self.acpi) {
+        board.rtc = self.rtc;
+        board.rtc.resume(now);
+        board.dma = self.dma;
+        board.ps2 = self.ps2;
+        board.backdoor = self.backdoor;
+        board.uarts = self.uarts;
+        vga::load(&mut board.vga, self.vga, &file[self.planes], &file[self.framebuffer]);
+        if let (Some(acpi), Some(saved)) = (&mut board.acpi, self.acpi) {
             *acpi = saved;
             acpi.resume(now);
         }
-        self.ide.apply(&mut pc.ide, file);
-        pc.fw_cfg.value = self.fw_value;
-        pc.fw_cfg.position = 0;
-        if let (Some(p9), Some(files)) = (&mut pc.p9, self.files) {
+        self.ide.apply(&mut board.ide, file);
+        board.fw_cfg.value = self.fw_value;
+        board.fw_cfg.position = 0;
+        if let (Some(p9), Some(files)) = (&mut board.p9, self.files) {
             p9.transport = files.transport;
             p9.held.clear();
             p9.server.restore(files.fs, files.msize, files.fids);
         }
-        if let (Some(console), Some(saved)) = (&mut pc.console, self.console) {
+        if let (Some(console), Some(saved)) = (&mut board.console, self.console) {
             *console = saved;
         }
-        pc.pci.address = self.pci.address;
+        board.pci.address = self.pci.address;
         let mut passengers = self.passengers;
         let mut others = self.pci.spaces;
-        others.retain(|devfn, saved| match pc.pci.function_mut(*devfn) {
+        others.retain(|devfn, saved| match board.pci.function_mut(*devfn) {
             Some(space) => {
                 space.restore(saved);
                 false
@@ -281,9 +281,9 @@ impl Plan {
         });
         passengers.spaces = Some(others);
         machine.passengers = passengers;
-        self.ours.apply(pc);
-        _ = pc.take_request();
-        pc.synchronize();
+        self.ours.apply(board);
+        _ = board.take_request();
+        board.synchronize();
         Ok(())
     }
 }

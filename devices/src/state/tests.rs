@@ -1,9 +1,9 @@
 //! Whole states.
 
 use super::*;
+use crate::board::{BoardConfig, ManualClock, Seeded};
 use crate::ide::{Form, Ide, Medium, Unit, Units};
-use crate::pc::{Config, ManualClock, Seeded};
-use crate::{Machine, fs::Filesystem, fs::NoBlobs};
+use crate::{Pc, fs::Filesystem, fs::NoBlobs};
 use env86_emu::{Bus, Memory, Width};
 
 /// Sectors of the hard disks.
@@ -33,49 +33,49 @@ fn saved_units(plan: &Plan, file: &[u8]) -> Units {
     plan.units(medium).unwrap()
 }
 
-fn machine(acpi: bool) -> Machine {
-    let config = Config {
+fn machine(acpi: bool) -> Pc {
+    let config = BoardConfig {
         acpi,
         uarts: [true, true, false, true],
         virtio_console: acpi,
         ide: units(acpi),
         filesystem: Some((Filesystem::default(), Box::new(NoBlobs))),
-        ..Config::default()
+        ..BoardConfig::default()
     };
-    Machine::new(Memory::new(4 << 20).unwrap(), config, Box::new(ManualClock::default()), Box::new(Seeded(1)))
+    Pc::new(Memory::new(4 << 20).unwrap(), config, Box::new(ManualClock::default()), Box::new(Seeded(1)))
 }
 
 /// Builds a machine from a state alone.
-fn restored(file: &[u8]) -> Machine {
+fn restored(file: &[u8]) -> Pc {
     let container = Container::parse(file).unwrap();
     let plan = Plan::read(&container).unwrap();
     let clock = ManualClock::default();
     clock.advance(plan.time);
     let memory = plan.pages.copy(file).unwrap();
-    let config = plan.configure(Config { ide: saved_units(&plan, file), ..Config::default() });
-    let mut machine = Machine::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
+    let config = plan.configure(BoardConfig { ide: saved_units(&plan, file), ..BoardConfig::default() });
+    let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
     plan.apply(&mut machine, file).unwrap();
     machine
 }
 
 /// Gives a hard disk a command for sectors from 100 on.
-fn start(pc: &mut crate::Pc, mem: &mut Memory, command: u32, device: u32, count: u32) {
+fn start(board: &mut crate::Board, mem: &mut Memory, command: u32, device: u32, count: u32) {
     for (port, value) in
         [(0x3f6, 0), (0x1f6, device), (0x1f2, count), (0x1f3, 100), (0x1f4, 0), (0x1f5, 0), (0x1f7, command)]
     {
-        pc.port_write(mem, port, Width::Byte, value);
+        board.port_write(mem, port, Width::Byte, value);
     }
 }
 
 /// Writes sector 100 of a hard disk.
-fn write_sectors(pc: &mut crate::Pc, mem: &mut Memory, device: u32) {
-    start(pc, mem, 0x30, device, 1);
-    (0..128).for_each(|i| pc.port_write(mem, 0x1f0, Width::Dword, i));
+fn write_sectors(board: &mut crate::Board, mem: &mut Memory, device: u32) {
+    start(board, mem, 0x30, device, 1);
+    (0..128).for_each(|i| board.port_write(mem, 0x1f0, Width::Dword, i));
 }
 
 /// Something other than the power-on state in every device.
-fn disturb(machine: &mut Machine) {
-    let (pc, mem) = (&mut machine.pc, &mut machine.cpu.mem);
+fn disturb(machine: &mut Pc) {
+    let (board, mem) = (&mut machine.board, &mut machine.cpu.mem);
     for (port, value) in [
         (0x20, 0x11),
         (0x21, 0x30),
@@ -119,24 +119,24 @@ fn disturb(machine: &mut Machine) {
         (0x172, 3),
         (0x177, 0xa0), // a packet is awaited
     ] {
-        pc.port_write(mem, port, Width::Byte, value);
+        board.port_write(mem, port, Width::Byte, value);
     }
-    pc.port_write(mem, 0xcf8, Width::Dword, 0x8000_0860);
-    pc.port_write(mem, 0xcfc, Width::Dword, 0x0b0b_0a0a);
-    if pc.ide.channels[0].is_some() {
-        write_sectors(pc, mem, 0xe0);
-        write_sectors(pc, mem, 0xf0);
+    board.port_write(mem, 0xcf8, Width::Dword, 0x8000_0860);
+    board.port_write(mem, 0xcfc, Width::Dword, 0x0b0b_0a0a);
+    if board.ide.channels[0].is_some() {
+        write_sectors(board, mem, 0xe0);
+        write_sectors(board, mem, 0xf0);
         // The first of two sectors, and half of the other, are written.
-        start(pc, mem, 0x30, 0xe0, 2);
-        (0..384).for_each(|_| pc.port_write(mem, 0x1f0, Width::Word, 0x1234));
+        start(board, mem, 0x30, 0xe0, 2);
+        (0..384).for_each(|_| board.port_write(mem, 0x1f0, Width::Word, 0x1234));
     }
-    pc.port_write(mem, 0x510, Width::Word, 0);
-    pc.serial_input(0, b"typed ahead");
-    pc.keyboard_input(&[0x1e, 0x9e]);
+    board.port_write(mem, 0x510, Width::Word, 0);
+    board.serial_input(0, b"typed ahead");
+    board.keyboard_input(&[0x1e, 0x9e]);
     mem.write_u32(0x1234, 0xdead_beef);
     mem.write_u32(0x10_0000, 1);
-    pc.vga.planes[7] = 0x1f;
-    (pc.backdoor.enabled, pc.backdoor.absolute) = (true, true);
+    board.vga.planes[7] = 0x1f;
+    (board.backdoor.enabled, board.backdoor.absolute) = (true, true);
     let mut cpu = machine.cpu.state();
     cpu.gpr = [1, 2, 0x8000_0003, 4, 5, 6, 7, 8];
     cpu.eflags = 0x8c7;
@@ -155,21 +155,24 @@ fn a_machine_is_the_same_after_save_and_restore() {
         disturb(&mut first);
         let file = save(&mut first, &|_| true).unwrap().to_vec();
         let mut second = restored(&file);
-        let cpu = |machine: &mut Machine| {
+        let cpu = |machine: &mut Pc| {
             let mut state = machine.cpu.state();
-            state.tsc_offset = state.tsc_offset.wrapping_add(machine.pc.time());
+            state.tsc_offset = state.tsc_offset.wrapping_add(machine.board.time());
             state
         };
         assert_eq!(cpu(&mut first), cpu(&mut second));
         assert_eq!(first.cpu.mem.contents(), second.cpu.mem.contents());
-        assert_eq!(first.pc.interrupts.pic, second.pc.interrupts.pic);
-        assert_eq!(first.pc.dma, second.pc.dma);
-        assert_eq!(first.pc.ps2.keyboard, second.pc.ps2.keyboard);
-        assert_eq!(first.pc.backdoor, second.pc.backdoor);
-        assert_eq!(first.pc.vga.crtc, second.pc.vga.crtc);
-        assert_eq!(first.pc.vga.planes, second.pc.vga.planes);
-        assert_eq!(format!("{:?}", registers(&first.pc.ide)), format!("{:?}", registers(&second.pc.ide)));
-        assert_eq!(second.pc.serial_output(0), b"");
+        assert_eq!(first.board.interrupts.pic, second.board.interrupts.pic);
+        assert_eq!(first.board.dma, second.board.dma);
+        assert_eq!(first.board.ps2.keyboard, second.board.ps2.keyboard);
+        assert_eq!(first.board.backdoor, second.board.backdoor);
+        assert_eq!(first.board.vga.crtc, second.board.vga.crtc);
+        assert_eq!(first.board.vga.planes, second.board.vga.planes);
+        assert_eq!(
+            format!("{:?}", registers(&first.board.ide)),
+            format!("{:?}", registers(&second.board.ide))
+        );
+        assert_eq!(second.board.serial_output(0), b"");
         let again = save(&mut second, &|_| true).unwrap().to_vec();
         assert_eq!(Container::parse(&file).unwrap().state, Container::parse(&again).unwrap().state);
         assert_eq!(file.len(), again.len());
@@ -194,21 +197,21 @@ fn disks_go_on_in_the_middle_of_a_command() {
     disturb(&mut first);
     let file = save(&mut first, &|_| true).unwrap().to_vec();
     let mut second = restored(&file);
-    let (pc, mem) = (&mut second.pc, &mut second.cpu.mem);
-    assert_eq!(pc.port_read(mem, 0x1f7, Width::Byte), 0x58);
-    (0..128).for_each(|_| pc.port_write(mem, 0x1f0, Width::Word, 0x1234));
-    assert_eq!(pc.port_read(mem, 0x1f7, Width::Byte), 0x50);
+    let (board, mem) = (&mut second.board, &mut second.cpu.mem);
+    assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0x58);
+    (0..128).for_each(|_| board.port_write(mem, 0x1f0, Width::Word, 0x1234));
+    assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0x50);
     for (device, words) in [(0xe0, [0x1234_1234, 0x1234_1234]), (0xf0, [0, 1])] {
-        start(pc, mem, 0x20, device, 2);
-        assert_eq!([0; 2].map(|_| pc.port_read(mem, 0x1f0, Width::Dword)), words);
+        start(board, mem, 0x20, device, 2);
+        assert_eq!([0; 2].map(|_| board.port_read(mem, 0x1f0, Width::Dword)), words);
     }
-    let written = |pc: &crate::Pc, unit: usize| {
-        let drive = &pc.ide.channels[0].as_ref().unwrap().drives[unit];
+    let written = |board: &crate::Board, unit: usize| {
+        let drive = &board.ide.channels[0].as_ref().unwrap().drives[unit];
         let medium = drive.medium.as_ref().unwrap();
         (medium.form(), medium.written().count())
     };
     // What was written before is part of the image where the state has all of it.
-    assert_eq!([written(pc, 0), written(pc, 1)], [(Form::Whole, 4), (Form::Written, 2)]);
+    assert_eq!([written(board, 0), written(board, 1)], [(Form::Whole, 4), (Form::Written, 2)]);
 }
 
 #[test]
@@ -216,14 +219,14 @@ fn machines_of_old_versions_have_one_channel() {
     let disc = Medium::new(vec![7; 5 * 2048], Form::Whole);
     for (unit, number) in [(Unit::Cdrom(Some(disc)), 56), (Unit::Disk(disk(Form::Written)), 57)] {
         let ide = Units([Some([Some(unit), None]), None]);
-        let config = Config { ide, ..Config::default() };
+        let config = BoardConfig { ide, ..BoardConfig::default() };
         let clock = Box::new(ManualClock::default());
-        let mut first = Machine::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
         let file = save(&mut first, &|_| true).unwrap().to_vec();
         let state = Container::parse(&file).unwrap().state;
         assert!(!state.at(number).is_null() && state.at(85).is_null());
         let mut second = restored(&file);
-        assert!(second.pc.ide.channels[1].is_none());
+        assert!(second.board.ide.channels[1].is_none());
         assert!(file == save(&mut second, &|_| true).unwrap().to_vec());
     }
 }
@@ -258,9 +261,9 @@ fn disks_that_cannot_be_are_refused() {
         );
     }
     let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
-    let config = plan.configure(Config { ide: units(false), ..Config::default() });
+    let config = plan.configure(BoardConfig { ide: units(false), ..BoardConfig::default() });
     let clock = Box::new(ManualClock::default());
-    let mut other = Machine::new(plan.pages.copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
+    let mut other = Pc::new(plan.pages.copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
     assert!(matches!(plan.apply(&mut other, &file), Err(StateError::OtherMachine(_))));
 }
 
@@ -362,10 +365,10 @@ fn hostile_states_do_no_harm() {
         let Ok(plan) = Plan::read(&container) else { continue };
         // What was accepted has to run.
         let memory = plan.pages.copy(&file).unwrap();
-        let config = plan.configure(Config { ide: saved_units(&plan, &file), ..Config::default() });
+        let config = plan.configure(BoardConfig { ide: saved_units(&plan, &file), ..BoardConfig::default() });
         let clock = ManualClock::default();
         clock.advance(plan.time);
-        let mut machine = Machine::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
+        let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
         if plan.apply(&mut machine, &file).is_ok() {
             read += 1;
             machine.run(2_000);

@@ -1,7 +1,7 @@
 //! virtio-console (virtio 1.1, 5.3): four ports, each a byte stream in both directions, and a pair
 //! of queues to control them.
 
-use super::{BAR_DEVICE, Event, F_VERSION_1, Transport};
+use super::{Action, BAR_DEVICE, F_VERSION_1, Transport};
 use crate::pci::{ConfigSpace, Function, devfn};
 use env86_emu::{Memory, Width};
 use std::collections::VecDeque;
@@ -117,12 +117,12 @@ impl VirtioConsole {
     /// Writes a port of a base address.
     pub fn port_write(&mut self, mem: &mut Memory, bar: usize, offset: u16, width: Width, value: u32) {
         match self.transport.port_write(bar, offset, width, value) {
-            Event::None => {}
-            Event::Reset => self.reset(),
-            Event::DriverOk => self.poll(mem),
-            Event::Notify(CONTROL_IN) => self.send_control(mem),
-            Event::Notify(CONTROL_OUT) => self.receive_control(mem),
-            Event::Notify(queue) => match port_of_output(queue) {
+            Action::None => {}
+            Action::Reset => self.reset(),
+            Action::DriverOk => self.poll(mem),
+            Action::Notify(CONTROL_IN) => self.send_control(mem),
+            Action::Notify(CONTROL_OUT) => self.receive_control(mem),
+            Action::Notify(queue) => match port_of_output(queue) {
                 Some(port) => self.take_output(mem, port),
                 None => self.send_input(mem),
             },

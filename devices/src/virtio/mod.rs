@@ -2,7 +2,7 @@
 //!
 //! The registers are four ranges of ports: the common configuration, the notifications, the
 //! interrupt status and the device's own configuration. A device owns a [`Transport`], hands it the
-//! accesses to the first three, and acts on the [`Event`]s that come of them.
+//! accesses to the first three, and acts on the [`Action`]s that come of them.
 
 pub mod console;
 pub mod p9;
@@ -112,7 +112,7 @@ const NO_VECTOR: u32 = 0xffff;
 
 /// What a driver's write means for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Action {
     /// Nothing.
     None,
     /// Everything is as at power-up.
@@ -217,11 +217,11 @@ impl Transport {
     }
 
     /// Writes a port of one of the base addresses.
-    pub fn port_write(&mut self, bar: usize, offset: u16, width: Width, value: u32) -> Event {
+    pub fn port_write(&mut self, bar: usize, offset: u16, width: Width, value: u32) -> Action {
         match bar {
             BAR_COMMON => self.write_common(offset, width, value),
-            BAR_NOTIFY => Event::Notify(usize::from(value as u16)),
-            _ => Event::None,
+            BAR_NOTIFY => Action::Notify(usize::from(value as u16)),
+            _ => Action::None,
         }
     }
 
@@ -235,8 +235,8 @@ impl Transport {
     }
 
     /// Writes the fields that the bytes of an access are in. One that is hit in part keeps the rest.
-    fn write_common(&mut self, offset: u16, width: Width, value: u32) -> Event {
-        let mut event = Event::None;
+    fn write_common(&mut self, offset: u16, width: Width, value: u32) -> Action {
+        let mut event = Action::None;
         let end = offset.saturating_add(width.bytes() as u16);
         for (start, len) in FIELDS.into_iter().filter(|(start, len)| *start < end && offset < start + len) {
             let mut bytes = self.field(start).to_le_bytes();
@@ -244,7 +244,7 @@ impl Transport {
                 bytes[usize::from(at - start)] = (value >> (8 * (at - offset))) as u8;
             }
             match self.set_field(start, u32::from_le_bytes(bytes)) {
-                Event::None => {}
+                Action::None => {}
                 other => event = other,
             }
         }
@@ -279,7 +279,7 @@ impl Transport {
         }
     }
 
-    fn set_field(&mut self, start: u16, value: u32) -> Event {
+    fn set_field(&mut self, start: u16, value: u32) -> Action {
         match start {
             DEVICE_FEATURE_SELECT => self.device_feature_select = value,
             DRIVER_FEATURE_SELECT => self.driver_feature_select = value,
@@ -289,7 +289,7 @@ impl Transport {
             QUEUE_SIZE..=QUEUE_USED_HIGH => self.set_queue_field(start, value),
             _ => {}
         }
-        Event::None
+        Action::None
     }
 
     fn accept_features(&mut self, value: u32) {
@@ -301,16 +301,16 @@ impl Transport {
         self.features_ok &= value & !offered == 0;
     }
 
-    fn set_status(&mut self, value: u8) -> Event {
+    fn set_status(&mut self, value: u8) -> Action {
         if value == 0 {
             self.reset();
-            return Event::Reset;
+            return Action::Reset;
         }
         let refused = if self.features_ok { 0 } else { STATUS_FEATURES_OK };
         let before = self.device_status;
         self.device_status = value & !refused | before & STATUS_NEEDS_RESET;
         trace!(target: "virtio", status = self.device_status, "device status");
-        if self.device_status & !before & STATUS_DRIVER_OK != 0 { Event::DriverOk } else { Event::None }
+        if self.device_status & !before & STATUS_DRIVER_OK != 0 { Action::DriverOk } else { Action::None }
     }
 
     fn set_queue_field(&mut self, start: u16, value: u32) {
@@ -415,7 +415,7 @@ mod tests {
         t.port_read(&[], BAR_COMMON, offset, width)
     }
 
-    fn write(t: &mut Transport, offset: u16, width: Width, value: u32) -> Event {
+    fn write(t: &mut Transport, offset: u16, width: Width, value: u32) -> Action {
         t.port_write(BAR_COMMON, offset, width, value)
     }
 
@@ -436,7 +436,7 @@ mod tests {
         assert_eq!(read(&mut t, DEVICE_STATUS, Width::Byte), 3, "features refused");
         t.driver_feature_select = 9;
         write(&mut t, DRIVER_FEATURE, Width::Dword, 0);
-        assert_eq!(write(&mut t, DEVICE_STATUS, Width::Byte, 0), Event::Reset);
+        assert_eq!(write(&mut t, DEVICE_STATUS, Width::Byte, 0), Action::Reset);
         assert_eq!(t, transport());
     }
 

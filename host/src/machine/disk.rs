@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use env86_devices::ide::{Form, Image, ImageError, Medium, Units};
+use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
 use env86_devices::state::{Slot, Source};
 use thiserror::Error;
 use tracing::warn;
@@ -102,14 +102,14 @@ struct FileImage {
     size: u64,
 }
 
-impl Image for FileImage {
+impl DiskImage for FileImage {
     fn size(&self) -> u64 {
         self.size
     }
 
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
         let at = self.start.saturating_add(offset);
-        self.file.read_exact_at(buf, at).map_err(|error| ImageError(error.to_string()))
+        self.file.read_exact_at(buf, at).map_err(|error| DiskImageError(error.to_string()))
     }
 }
 

@@ -9,7 +9,7 @@ use env86_devices::fs::Filesystem;
 use env86_devices::ide::Units;
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::Run;
-use env86_devices::{self as devices, Clock, Entropy, Event, Script};
+use env86_devices::{self as devices, Clock, Entropy, Script, Stop};
 use env86_emu::Memory;
 use env86_emu::memory::PAGE_SIZE;
 use tracing::warn;
@@ -31,7 +31,7 @@ const KEY_QUEUE: usize = 256;
 
 /// A PC with what it was loaded with.
 pub struct PcGuest {
-    machine: devices::Machine,
+    machine: devices::Pc,
     /// What the firmware loads, and its name for messages. A machine that was resumed has read it
     /// when it is first reset.
     source: Option<(BootSource, String)>,
@@ -66,14 +66,14 @@ impl PcGuest {
         let blobs = boot::blobs(config);
         let failure = blobs.watch();
         let (clock, host_clock) = clock(config, file.plan.time, file.plan.unix_millis());
-        let board_config = devices::Config {
+        let board_config = devices::BoardConfig {
             debug_exit: config.debug_exit,
             filesystem: Some((Filesystem::default(), Box::new(blobs))),
             ide,
-            ..devices::Config::default()
+            ..devices::BoardConfig::default()
         };
         let board_config = file.plan.configure(board_config);
-        let mut machine = devices::Machine::new(mem, board_config, clock, entropy(config));
+        let mut machine = devices::Pc::new(mem, board_config, clock, entropy(config));
         let plan = file.plan.clone();
         plan.apply(&mut machine, file.bytes()).map_err(|source| StateFileError::Content {
             path: paths.first().cloned().unwrap_or_default(),
@@ -94,7 +94,7 @@ impl PcGuest {
         };
         let ide = disk::units(config)?;
         let cmos = CmosConfig { boot_order: boot_order(&ide), ..CmosConfig::default() };
-        let board_config = devices::Config {
+        let board_config = devices::BoardConfig {
             memory_size: mem.size(),
             vga_memory_size: parts.video_memory,
             acpi: parts.acpi,
@@ -104,10 +104,10 @@ impl PcGuest {
             virtio_console: parts.virtio_console,
             cmos,
             ide,
-            ..devices::Config::default()
+            ..devices::BoardConfig::default()
         };
         let (clock, host_clock) = clock(config, 0, Script::POWER_ON_MILLIS);
-        let machine = devices::Machine::new(mem, board_config, clock, entropy(config));
+        let machine = devices::Pc::new(mem, board_config, clock, entropy(config));
         let source = Some((parts.source, parts.name));
         let mut guest = Self::of(machine, source, config, Vec::new(), failure, host_clock);
         guest.load()?;
@@ -115,7 +115,7 @@ impl PcGuest {
     }
 
     fn of(
-        machine: devices::Machine,
+        machine: devices::Pc,
         source: Option<(BootSource, String)>,
         config: &Config,
         restored: Vec<Run>,
@@ -136,10 +136,10 @@ impl PcGuest {
             }
         };
         let mem = &mut self.machine.cpu.mem;
-        let board = BoardInfo::probe(&mut self.machine.pc, mem);
+        let board = BoardInfo::probe(&mut self.machine.board, mem);
         let boot = env86_bios::load(source, &board, mem)
             .map_err(|source| MachineError::Boot { name: name.clone(), source })?;
-        env86_bios::apply(&boot.steps, &mut self.machine.pc, mem);
+        env86_bios::apply(&boot.steps, &mut self.machine.board, mem);
         self.machine.cpu.set_state(&boot.state);
         Ok(())
     }
@@ -147,7 +147,7 @@ impl PcGuest {
     /// Gives the keyboard controller the key strokes that it has room for.
     fn type_keys(&mut self) {
         while let Some(stroke) = self.keys.front() {
-            if !self.machine.pc.keyboard_input(stroke) {
+            if !self.machine.board.keyboard_input(stroke) {
                 return;
             }
             self.keys.pop_front();
@@ -156,7 +156,7 @@ impl PcGuest {
 }
 
 impl Guest for PcGuest {
-    fn run(&mut self, budget: u64) -> Event {
+    fn run(&mut self, budget: u64) -> Stop {
         if let Some(script) = &mut self.script {
             return script.run(&mut self.machine);
         }
@@ -174,7 +174,7 @@ impl Guest for PcGuest {
     }
 
     fn now(&mut self) -> u64 {
-        self.machine.pc.time()
+        self.machine.board.time()
     }
 
     fn continue_from(&mut self, now: u64) {
@@ -188,10 +188,10 @@ impl Guest for PcGuest {
         let taken = match line {
             // As a terminal with hardware flow control, wait until the guest says that it listens: what
             // comes before that is lost when its driver clears the FIFO.
-            Line::Com1 if !machine.pc.uarts[COM1].as_ref().is_some_and(|uart| uart.listens()) => 0,
-            Line::Com1 => machine.pc.serial_input(COM1, bytes.make_contiguous()),
+            Line::Com1 if !machine.board.uarts[COM1].as_ref().is_some_and(|uart| uart.listens()) => 0,
+            Line::Com1 => machine.board.serial_input(COM1, bytes.make_contiguous()),
             Line::Console(port) => {
-                machine.pc.console_input(&mut machine.cpu.mem, port.into(), bytes.make_contiguous())
+                machine.board.console_input(&mut machine.cpu.mem, port.into(), bytes.make_contiguous())
             }
         };
         bytes.drain(..taken);
@@ -202,17 +202,17 @@ impl Guest for PcGuest {
         match line {
             Line::Com1 => bytes.append(&mut match &mut self.script {
                 Some(script) => script.output(),
-                None => machine.pc.serial_output(COM1),
+                None => machine.board.serial_output(COM1),
             }),
-            Line::Console(_) if machine.pc.console.is_none() => {}
+            Line::Console(_) if machine.board.console.is_none() => {}
             Line::Console(port) => {
-                bytes.append(&mut machine.pc.console_output(&mut machine.cpu.mem, port.into()));
+                bytes.append(&mut machine.board.console_output(&mut machine.cpu.mem, port.into()));
             }
         }
     }
 
     fn console_size(&mut self, columns: u16, rows: u16) {
-        self.machine.pc.set_console_size(&mut self.machine.cpu.mem, columns, rows);
+        self.machine.board.set_console_size(&mut self.machine.cpu.mem, columns, rows);
     }
 
     fn keyboard(&mut self, scancodes: &[u8]) {
@@ -222,7 +222,7 @@ impl Guest for PcGuest {
     }
 
     fn press_power_button(&mut self) {
-        self.machine.pc.press_power_button();
+        self.machine.board.press_power_button();
     }
 
     fn reset(&mut self) -> Result<(), MachineError> {
@@ -256,7 +256,7 @@ impl Guest for PcGuest {
     }
 
     fn slack(&self) -> u64 {
-        self.machine.pc.slack()
+        self.machine.board.slack()
     }
 
     fn stats(&self) -> env86_emu::cpu::Stats {
@@ -301,14 +301,15 @@ impl Entropy for OsEntropy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use env86_devices::pc::{ManualClock, Seeded};
-    use env86_devices::{Pc, pci};
+    use env86_devices::board::{ManualClock, Seeded};
+    use env86_devices::{Board, pci};
 
     #[test]
     fn firmware_finds_what_is_on_the_board() {
         for acpi in [false, true] {
-            let board = devices::Config { acpi, virtio_console: true, ..devices::Config::default() };
-            let mut pc = Pc::new(board, Box::new(ManualClock::default()), Box::new(Seeded(1)));
+            let board =
+                devices::BoardConfig { acpi, virtio_console: true, ..devices::BoardConfig::default() };
+            let mut pc = Board::new(board, Box::new(ManualClock::default()), Box::new(Seeded(1)));
             let found = BoardInfo::probe(&mut pc, &mut Memory::new(1 << 20).unwrap());
             assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
             let ports = |space: &pci::ConfigSpace| {

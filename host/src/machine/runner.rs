@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, never, select};
-use env86_devices::Event as Stop;
+use env86_devices::Stop;
 use tracing::{debug, info};
 
 use super::idle::Idleness;

@@ -3,7 +3,7 @@
 pub mod server;
 pub mod wire;
 
-use super::{BAR_DEVICE, Event, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Transport, queue::Chain};
+use super::{Action, BAR_DEVICE, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Transport, queue::Chain};
 use crate::fs::{BlobStore, Errno, Filesystem, Timestamp};
 use crate::pci::{ConfigSpace, Function, devfn};
 use env86_emu::{Memory, Width};
@@ -83,9 +83,9 @@ impl Virtio9p {
         unix_now: u64,
     ) {
         match self.transport.port_write(bar, offset, width, value) {
-            Event::Reset => self.reset(),
-            Event::DriverOk | Event::Notify(QUEUE) => self.serve(mem, unix_now),
-            Event::Notify(_) | Event::None => {}
+            Action::Reset => self.reset(),
+            Action::DriverOk | Action::Notify(QUEUE) => self.serve(mem, unix_now),
+            Action::Notify(_) | Action::None => {}
         }
     }
 

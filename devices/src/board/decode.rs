@@ -2,7 +2,7 @@
 
 use super::ports::{Region, Target};
 use super::timers::Timer;
-use super::{FPU_IRQ, OUTPUT_LIMIT, Pc, Request};
+use super::{Board, FPU_IRQ, OUTPUT_LIMIT, Request};
 use crate::ide;
 use crate::pci::{self, Effect};
 use crate::virtio::{console, p9};
@@ -12,7 +12,7 @@ use env86_emu::{Bus, HypervisorCall, Memory, Width};
 /// A write clears the FPU's error (82371SB, 2.5.6.2: Coprocessor Error).
 const FPU_ERROR_CLEAR: u16 = 0xf0;
 
-impl Pc {
+impl Board {
     /// Fills the port table: what moves first, what stays where it is over that.
     pub(super) fn map_ports(&mut self) {
         type Decode = fn(u8) -> Target;
@@ -266,7 +266,7 @@ impl Pc {
     }
 }
 
-impl Bus for Pc {
+impl Bus for Board {
     fn port_read(&mut self, _mem: &mut Memory, port: u16, width: Width) -> u32 {
         if let Some(region) = self.whole(port, width) {
             return self.read_device(region, port, width);
@@ -377,7 +377,7 @@ impl Bus for Pc {
     }
 }
 
-impl Pc {
+impl Board {
     fn read_rom(&self, offset: u32, width: Width) -> u32 {
         if self.vga_rom.is_empty() {
             return width.mask();

@@ -38,7 +38,7 @@ const FPU_IRQ: u8 = 13;
 pub(crate) const OUTPUT_LIMIT: usize = 4096;
 
 /// What a board is built from.
-pub struct Config {
+pub struct BoardConfig {
     /// Bytes of RAM, which the setup memory and fw_cfg tell the firmware.
     pub memory_size: u32,
     /// Bytes of the linear framebuffer.
@@ -63,7 +63,7 @@ pub struct Config {
     pub ide: ide::Units,
 }
 
-impl Default for Config {
+impl Default for BoardConfig {
     /// v86's default machine.
     fn default() -> Self {
         Self {
@@ -94,7 +94,7 @@ pub enum Request {
 }
 
 /// The board.
-pub struct Pc {
+pub struct Board {
     /// Interrupt controllers and the lines to them.
     pub interrupts: Interrupts,
     /// Interval timer.
@@ -138,12 +138,12 @@ pub struct Pc {
     yield_requested: bool,
 }
 
-impl Pc {
+impl Board {
     /// A board after power-on.
-    pub fn new(config: Config, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
+    pub fn new(config: BoardConfig, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
         let (memory_size, disks) = (config.memory_size, config.ide.cmos());
         let cmos = CmosConfig { memory_size, disks, ..config.cmos };
-        let mut pc = Self {
+        let mut board = Self {
             interrupts: Interrupts::new(config.acpi),
             pit: Pit::default(),
             rtc: Rtc::new(&cmos),
@@ -169,9 +169,9 @@ impl Pc {
             request: None,
             yield_requested: false,
         };
-        pc.plug_functions();
-        pc.synchronize();
-        pc
+        board.plug_functions();
+        board.synchronize();
+        board
     }
 
     /// What a reset of the board does to its devices. Memory is not theirs.
@@ -242,7 +242,7 @@ impl Pc {
     }
 
     fn ask(&mut self, request: Request) {
-        tracing::debug!(target: "pc", ?request, "the guest asks");
+        tracing::debug!(target: "board", ?request, "the guest asks");
         self.request.get_or_insert(request);
         self.yield_requested = true;
     }
