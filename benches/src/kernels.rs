@@ -31,20 +31,20 @@ const EXTERNAL: u8 = 0x20;
 
 /// What is beyond the processor's pins.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Board {
+enum Wired {
     /// Ports that answer at once.
     Bare,
     /// The same, and the interrupt pin is always raised.
     Interrupting,
     /// The PC's devices.
-    Board,
+    Pc,
 }
 
 /// A guest.
 pub struct Kernel {
     /// Its name.
     pub name: &'static str,
-    board: Board,
+    board: Wired,
     /// What is decoded is dropped before each pass.
     fresh: bool,
     setup: &'static [u8],
@@ -54,11 +54,11 @@ pub struct Kernel {
 }
 
 const fn kernel(name: &'static str, setup: &'static [u8], body: &'static [u8]) -> Kernel {
-    Kernel { name, board: Board::Bare, fresh: false, setup, body, copies: 8 }
+    Kernel { name, board: Wired::Bare, fresh: false, setup, body, copies: 8 }
 }
 
 impl Kernel {
-    const fn on(self, board: Board) -> Self {
+    const fn on(self, board: Wired) -> Self {
         Self { board, ..self }
     }
 
@@ -130,7 +130,7 @@ pub const KERNELS: &[Kernel] = &[
     // int 30h
     kernel("interrupt/software", &[], &[0xcd, 0x30]),
     // sti / nop
-    kernel("interrupt/external", &[0xfb], &[0x90]).on(Board::Interrupting),
+    kernel("interrupt/external", &[0xfb], &[0x90]).on(Wired::Interrupting),
     // mov eax, [ABSENT_PAGE]
     kernel("interrupt/page-fault", &[], &[0xa1, 0, 0xf0, 0xff, 1]),
     // mov eax, cr3; mov cr3, eax
@@ -141,13 +141,13 @@ pub const KERNELS: &[Kernel] = &[
     // out 40h, al
     kernel("port/out", &[], &[0xe6, 0x40]),
     // mov edx, 3fdh / in al, dx
-    kernel("device/uart-status", &[0xba, 0xfd, 3, 0, 0], &[0xec]).on(Board::Board),
+    kernel("device/uart-status", &[0xba, 0xfd, 3, 0, 0], &[0xec]).on(Wired::Pc),
     // in al, 40h
-    kernel("device/timer-count", &[], &[0xe4, 0x40]).on(Board::Board),
+    kernel("device/timer-count", &[], &[0xe4, 0x40]).on(Wired::Pc),
     // in al, 21h
-    kernel("device/interrupt-mask", &[], &[0xe4, 0x21]).on(Board::Board),
+    kernel("device/interrupt-mask", &[], &[0xe4, 0x21]).on(Wired::Pc),
     // mov al, [b8000h]
-    kernel("device/video-memory", &[], &[0xa0, 0, 0x80, 0x0b, 0]).on(Board::Board),
+    kernel("device/video-memory", &[], &[0xa0, 0, 0x80, 0x0b, 0]).on(Wired::Pc),
 
     // mov ecx, 1024; mov esi, DATA; mov edi, DATA+4000h; rep movsd
     kernel("string/movs", &[],
@@ -191,14 +191,14 @@ pub struct Bench {
 
 enum Guest {
     Bare(Box<Cpu>, Pins),
-    Board(Box<Pc>),
+    Pc(Box<Pc>),
 }
 
 impl Guest {
     fn cpu(&mut self) -> &mut Cpu {
         match self {
             Self::Bare(cpu, _) => cpu,
-            Self::Board(machine) => &mut machine.cpu,
+            Self::Pc(machine) => &mut machine.cpu,
         }
     }
 }
@@ -213,12 +213,12 @@ impl Bench {
         // One in each of the first words of data; the rest is zero.
         (0..16).for_each(|i| mem.write_u32(DATA + 4 * i, 1));
         let mut guest = match kernel.board {
-            Board::Board => {
+            Wired::Pc => {
                 let clock = Box::new(ManualClock::default());
-                Guest::Board(Box::new(Pc::new(mem, BoardConfig::default(), clock, Box::new(Seeded(1)))))
+                Guest::Pc(Box::new(Pc::new(mem, BoardConfig::default(), clock, Box::new(Seeded(1)))))
             }
             board => {
-                let pins = Pins { interrupt: board == Board::Interrupting };
+                let pins = Pins { interrupt: board == Wired::Interrupting };
                 Guest::Bare(Box::new(Cpu::new(mem, CpuConfig::default())), pins)
             }
         };
@@ -238,7 +238,7 @@ impl Bench {
         let before = self.guest.cpu().stats().instructions;
         let runs_on = match &mut self.guest {
             Guest::Bare(cpu, pins) => cpu.run(pins, instructions) == Exit::Budget,
-            Guest::Board(machine) => machine.run(instructions) == Stop::Budget,
+            Guest::Pc(machine) => machine.run(instructions) == Stop::Budget,
         };
         let cpu = self.guest.cpu();
         assert!(runs_on, "{}: {:x?}", self.kernel.name, cpu.state());
