@@ -86,8 +86,9 @@ pub enum Exit {
 /// Counts since power-on, for `--stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Guest instructions executed. A repeated string instruction counts for as many as it took
-    /// steps: pages at once, where it can, or single elements.
+    /// Guest instructions executed: what was used of the budgets. A repeated string instruction counts
+    /// for as many as it took steps: pages at once, where it can, or single elements. The delivery
+    /// of an exception or interrupt counts as one.
     pub instructions: u64,
     /// Returns to the driver from chained blocks.
     pub exits: u64,

@@ -19,7 +19,8 @@ pub(super) struct TripleFault;
 impl Cpu {
     /// Executes about `budget` instructions (never more than one block beyond), or fewer if
     /// something else ends the run first. Pending interrupts are taken from `bus` as they become
-    /// deliverable.
+    /// deliverable. The delivery of an exception or interrupt costs as much as an instruction, so that a
+    /// guest that does nothing but fault uses its budget up, too.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
         let bus = NonNull::from(bus);
         // SAFETY: only the lifetime changes; the pointer is dropped below, before the borrow ends.
@@ -57,6 +58,9 @@ impl Cpu {
                     return Ok(Exit::Yield);
                 }
                 if !self.shadow && !self.nmi_blocked && self.with_bus(|bus, _| bus.nmi()) {
+                    if self.budget <= 0 {
+                        return Ok(Exit::Budget);
+                    }
                     link = None;
                     self.halted = false;
                     self.nmi_blocked = true;
@@ -68,6 +72,9 @@ impl Cpu {
                     && self.flags.system & flags::IF != 0
                     && self.with_bus(|bus, _| bus.interrupt())
                 {
+                    if self.budget <= 0 {
+                        return Ok(Exit::Budget);
+                    }
                     link = None;
                     self.halted = false;
                     let vector = self.with_bus(|bus, _| bus.acknowledge());
