@@ -258,6 +258,7 @@ fn the_io_apic_is_mapped() {
 #[test]
 fn debug_ports() {
     let (mut board, mut mem, _) = board(BoardConfig { debug_exit: Some(0xf4), ..BoardConfig::default() });
+    board.debug.connected = true;
     board.port_write(&mut mem, 0x402, Width::Byte, b'a'.into());
     board.port_write(&mut mem, 0xe9, Width::Byte, b'b'.into());
     assert_eq!(board.port_read(&mut mem, 0x402, Width::Byte), 0xe9);
