@@ -51,7 +51,12 @@ pub struct Pc {
 
 impl Pc {
     /// A machine after power-on, with `mem` as its RAM.
-    pub fn new(mem: Memory, config: BoardConfig, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
+    pub fn new(
+        mem: Box<Memory>,
+        config: BoardConfig,
+        clock: Box<dyn Clock>,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
         let cpu_config = CpuConfig { apic: config.acpi, ..CpuConfig::default() };
         let config = BoardConfig { memory_size: mem.size(), ..config };
         let (cpu, board) = (Cpu::new(mem, cpu_config), Board::new(config, clock, entropy));
@@ -163,7 +168,7 @@ mod tests {
     }
 
     fn out(machine: &mut Pc, port: u16, value: u32) {
-        machine.board.port_write(&mut machine.cpu.mem, port, Width::Byte, value);
+        machine.board.port_write(machine.cpu.mem_mut(), port, Width::Byte, value);
     }
 
     #[test]
@@ -190,7 +195,7 @@ mod tests {
     fn memory_size_is_that_of_the_memory() {
         let mut machine = machine();
         out(&mut machine, 0x70, 0x17);
-        assert_eq!(machine.board.port_read(&mut machine.cpu.mem, 0x71, Width::Byte), 0);
+        assert_eq!(machine.board.port_read(machine.cpu.mem_mut(), 0x71, Width::Byte), 0);
     }
 
     /// A virtual clock that counts the slices.

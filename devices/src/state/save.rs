@@ -37,7 +37,7 @@ pub fn save<'m>(machine: &'m mut Pc, touched: &dyn Fn(usize) -> bool) -> Result<
     let Pc { cpu, board, passengers, .. } = machine;
     let mut buffers = Buffers::default();
     // First, so that it can be mapped.
-    let (pages, bitmap) = ram::write(&cpu.mem, touched, &mut buffers);
+    let (pages, bitmap) = ram::write(cpu.mem(), touched, &mut buffers);
     let files = board.p9.as_mut().map(|p9| files::write(p9, &mut buffers)).transpose()?;
     let mut uarts = (0..)
         .zip(&board.uarts)
@@ -54,7 +54,7 @@ pub fn save<'m>(machine: &'m mut Pc, touched: &dyn Fn(usize) -> bool) -> Result<
         value => buffers.add(Kind::U8, value),
     };
     let mut top = cpu::write(Entry::new(&TOP), &arch, tsc, &mut buffers)
-        .set("memory_size", cpu.mem.size())
+        .set("memory_size", cpu.mem().size())
         .set("packed_memory", pages)
         .set("memory_bitmap", bitmap)
         .set("virtio_9p", files.unwrap_or_default())

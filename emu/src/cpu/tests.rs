@@ -396,3 +396,36 @@ fn pusha_does_not_begin_what_wraps_round_in_real_mode() {
     assert_eq!(run(&mut cpu), Exit::Halted);
     assert_eq!(cpu.regs.r32(gpr::ESP), 1);
 }
+
+/// A board with a device that panics.
+struct Broken;
+
+impl Bus for Broken {
+    fn port_read(&mut self, _: &mut Memory, _: u16, _: Width) -> u32 {
+        panic!("a port is broken")
+    }
+    fn mmio_write(&mut self, _: &mut Memory, _: u32, _: Width, _: u32) {
+        panic!("a register is broken")
+    }
+    fn now(&mut self) -> u64 {
+        0
+    }
+    fn random(&mut self) -> u32 {
+        0
+    }
+}
+
+#[test]
+fn a_device_that_panics_ends_the_run_and_is_disconnected() {
+    // in al, 60h; hlt — mov [80000000h], al; hlt
+    for code in [&[0xe4, 0x60, 0xf4][..], &[0xa2, 0, 0, 0, 0x80, 0xf4]] {
+        let mut cpu = flat(code);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cpu.run(&mut Broken, 1000)));
+        assert!(ended.is_err());
+        assert!(cpu.bus.is_none());
+        // What is not RAM is nobody's now.
+        assert_eq!(cpu.read::<u32>(0x8000_0000), Ok(u32::MAX));
+        cpu.set_state(&flat(code).state());
+        assert_eq!(run(&mut cpu), Exit::Halted);
+    }
+}
