@@ -144,7 +144,7 @@ impl Computer {
     pub fn resume(
         setup: Setup,
         plan: Plan,
-        mem: Memory,
+        mem: Box<Memory>,
         file: &[u8],
         firmware: Firmware,
     ) -> Result<Self, ComputerError> {
@@ -180,7 +180,7 @@ impl Computer {
     /// Does what firmware does after a reset.
     fn load(&mut self) -> Result<(), ComputerError> {
         let (source, name) = self.firmware.get()?;
-        let mem = &mut self.pc.cpu.mem;
+        let mem = self.pc.cpu.mem_mut();
         let board = BoardInfo::probe(&mut self.pc.board, mem);
         let boot = env86_bios::load(source, &board, mem)
             .map_err(|source| ComputerError::Boot { name: name.clone(), source })?;
@@ -261,7 +261,7 @@ impl Computer {
         }
         if board.console.is_some() {
             for port in (0..console.len()).filter(|port| console[*port]) {
-                let bytes = board.console_output(&mut cpu.mem, port);
+                let bytes = board.console_output(cpu.mem_mut(), port);
                 if !bytes.is_empty() {
                     outside.console(port as u8, &bytes);
                 }
@@ -365,7 +365,7 @@ impl Computer {
 
     /// The guest's memory.
     pub fn memory(&self) -> &Memory {
-        &self.pc.cpu.mem
+        self.pc.cpu.mem()
     }
 
     /// The machine's state, to be written while the machine stands still. `used` says of each page of

@@ -138,7 +138,7 @@ impl Inlet {
                 if board.console.is_none() {
                     return Accepted::NoDevice;
                 }
-                board.set_console_size(&mut pc.cpu.mem, *columns, *rows);
+                board.set_console_size(pc.cpu.mem_mut(), *columns, *rows);
             }
             Input::ScanCodes(_) | Input::ReleaseKeys if !board.ps2.has_keyboard => {
                 return Accepted::NoDevice;
@@ -198,7 +198,7 @@ impl Inlet {
             }
         }
         for (port, queue) in self.console.iter_mut().enumerate().filter(|(_, queue)| !queue.is_empty()) {
-            let taken = pc.board.console_input(&mut pc.cpu.mem, port, queue.make_contiguous());
+            let taken = pc.board.console_input(pc.cpu.mem_mut(), port, queue.make_contiguous());
             queue.drain(..taken);
         }
         while let Some(stroke) = self.keys.front() {

@@ -1,71 +1,53 @@
-//! From what the user asked for to what the machine is built of: which kernel or ROM, and with
-//! which memory, command line and file system.
+//! From what a user asked for to a machine: which image, kernel or saved state, and the files of the host
+//! that they lie in.
 
 use std::fs::File;
 use std::io::Read;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use env86_bios::multiboot::is_multiboot;
-use env86_bios::unpack::unpack;
-use env86_bios::{BootSource, Module};
-use env86_devices::Script;
-use env86_devices::fs::{self as guest_fs, BlobStore, Content, Fetched, Filesystem, Ino};
+use env86_bios::BootSource;
+use env86_core::{Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, Recording, Setup, choose};
+use env86_devices::fs::Filesystem;
+use tracing::warn;
 
-use super::{DEFAULT_MEMORY, MachineError};
-use crate::image::{BlobDir, BlobError, FileRef, Image, find_kernel};
+use super::clock::{HostClock, OsEntropy};
+use super::disk;
+use super::files::{Blobs, LostFiles};
+use super::state::{StateFile, StateFileError};
+use super::{Machine, MachineError};
+use crate::image::{BlobDir, FileRef, Image};
 
-/// Where a bzImage has its signature, `HdrS` (Linux boot protocol 2.00 and later).
-const LINUX_SIGNATURE: (usize, &[u8]) = (0x202, b"HdrS");
-/// Video memory in bytes where the image does not say.
-const DEFAULT_VIDEO_MEMORY: u64 = 8 << 20;
-/// The video memory that a card can have: 256 KiB, as the first VGA, to what fits below the ROMs.
-const VIDEO_MEMORY: RangeInclusive<u64> = 256 << 10..=256 << 20;
-/// Symbolic links followed on the way to a kernel.
-const MAX_LINKS: usize = 8;
-
-/// What a machine is to be. `Default` is a machine that has nothing to start.
+/// What a machine is to be. Where nothing is said here, the image decides, and else the defaults.
+///
+/// An image that holds a saved state is resumed, unless [`cold`](Self::cold) or another kernel is asked
+/// for.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// The image: its file system, and what its `image.json` says unless said otherwise here.
-    pub image: Option<Image>,
-    /// A Linux or Multiboot kernel on the host, instead of the image's.
-    pub kernel: Option<PathBuf>,
-    /// The initial RAM disk on the host for `kernel`.
-    pub initrd: Option<PathBuf>,
-    /// Added to the kernel's command line.
-    pub append: String,
-    /// A BIOS ROM on the host, instead of a kernel.
-    pub bios: Option<PathBuf>,
-    /// Memory in bytes; else the image's, else [`DEFAULT_MEMORY`].
-    pub memory: Option<u64>,
-    /// I/O APIC, local APIC and ACPI power management; else as the image says, else not.
-    pub acpi: Option<bool>,
-    /// A virtio console; else as the image says, else not.
-    pub virtio_console: Option<bool>,
-    /// The image of the first hard disk; else the image's `hda`. None of them is ever written to.
-    pub hda: Option<PathBuf>,
-    /// The image of the second hard disk; else the image's `hdb`.
-    pub hdb: Option<PathBuf>,
-    /// What is in the CD-ROM drive; else the image's `cdrom`.
-    pub cdrom: Option<PathBuf>,
-    /// A port where a write ends the machine with the value written.
-    pub debug_exit: Option<u16>,
-    /// A saved state to resume instead of starting anew: its file, or the parts of it in their
-    /// order. Memory and board are the state's; the image gives the contents of files.
-    pub state: Option<Vec<PathBuf>>,
-    /// Everything that comes from outside: the machine runs by its count of instructions, and two
-    /// runs are the same. Else it runs by the host's clocks.
-    pub script: Option<Script>,
-    /// After a reset or a triple fault the machine starts again, as a PC does; else it ends.
-    pub restart: bool,
+pub struct MachineBuilder {
+    pub(super) image: Option<Image>,
+    cold: bool,
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    append: String,
+    bios: Option<PathBuf>,
+    memory: Option<u64>,
+    acpi: Option<bool>,
+    virtio_console: Option<bool>,
+    pub(super) hda: Option<PathBuf>,
+    pub(super) hdb: Option<PathBuf>,
+    pub(super) cdrom: Option<PathBuf>,
+    debug_exit: Option<u16>,
+    debug_console: bool,
+    state: Option<PathBuf>,
+    recording: Option<Recording>,
+    restart: bool,
 }
 
-impl Default for Config {
+impl Default for MachineBuilder {
+    /// A machine that has nothing to start.
     fn default() -> Self {
         Self {
             image: None,
+            cold: false,
             kernel: None,
             initrd: None,
             append: String::new(),
@@ -77,159 +59,278 @@ impl Default for Config {
             hdb: None,
             cdrom: None,
             debug_exit: None,
+            debug_console: false,
             state: None,
-            script: None,
+            recording: None,
             restart: true,
         }
     }
 }
 
-/// Everything that a machine is built of.
-pub(super) struct Parts {
-    /// What is started.
-    pub source: BootSource,
-    /// The name of that for messages.
-    pub name: String,
-    /// Memory in bytes.
-    pub memory: u64,
-    /// Video memory in bytes.
-    pub video_memory: u32,
-    /// APICs and ACPI are on the board.
-    pub acpi: bool,
-    /// A virtio console is on the board.
-    pub virtio_console: bool,
-    /// The port that ends the machine.
-    pub debug_exit: Option<u16>,
-    /// The file system for 9p.
-    pub filesystem: Filesystem,
-    /// Its contents.
-    pub blobs: Blobs,
-}
+impl MachineBuilder {
+    /// The image: its file system, what its `image.json` says, and its saved state.
+    #[must_use]
+    pub fn image(self, image: &Image) -> Self {
+        Self { image: Some(image.clone()), ..self }
+    }
 
-impl Parts {
-    /// Reads all that is needed to start.
-    pub fn read(config: &Config) -> Result<Self, MachineError> {
-        let image = config.image.as_ref();
-        let mut blobs = blobs(config);
-        let filesystem = match image {
-            Some(image) => Filesystem::from_json(&image.read_index()?)
-                .map_err(|source| MachineError::Index { path: image.index_path(), source })?,
-            None => Filesystem::default(),
-        };
-        let json = image.map(|image| &image.config);
-        let memory = config.memory.or(json.and_then(|j| j.memory_size)).unwrap_or(DEFAULT_MEMORY);
-        // Before anything is found too large for what no machine can have.
-        env86_emu::memory::rounded(memory)?;
-        let (source, name) = source(config, &filesystem, &mut blobs, memory)?;
-        let video_memory = json.and_then(|j| j.vga_memory_size).unwrap_or(DEFAULT_VIDEO_MEMORY);
-        if !VIDEO_MEMORY.contains(&video_memory) {
-            return Err(MachineError::VideoMemory(video_memory));
-        }
-        Ok(Self {
-            source,
-            name,
-            memory,
-            video_memory: video_memory as u32,
-            acpi: config.acpi.or(json.and_then(|j| j.acpi)).unwrap_or(false),
-            virtio_console: config.virtio_console.unwrap_or_else(|| {
-                let said = json.and_then(|j| j.virtio_console.as_ref());
-                said.is_some_and(|value| *value != false)
-            }),
-            debug_exit: config.debug_exit,
-            filesystem,
-            blobs,
+    /// Starts anew, even if the image holds a saved state.
+    #[must_use]
+    pub fn cold(self) -> Self {
+        Self { cold: true, ..self }
+    }
+
+    /// A saved state to resume. Memory and board are the state's; the image gives the contents of files.
+    #[must_use]
+    pub fn state(self, path: impl Into<PathBuf>) -> Self {
+        Self { state: Some(path.into()), ..self }
+    }
+
+    /// A Linux or Multiboot kernel on the host, instead of the image's.
+    #[must_use]
+    pub fn kernel(self, path: impl Into<PathBuf>) -> Self {
+        Self { kernel: Some(path.into()), ..self }
+    }
+
+    /// The initial RAM disk on the host.
+    #[must_use]
+    pub fn initrd(self, path: impl Into<PathBuf>) -> Self {
+        Self { initrd: Some(path.into()), ..self }
+    }
+
+    /// Added to the kernel's command line.
+    #[must_use]
+    pub fn append(self, text: impl Into<String>) -> Self {
+        Self { append: text.into(), ..self }
+    }
+
+    /// A BIOS ROM on the host, instead of a kernel.
+    #[must_use]
+    pub fn bios(self, path: impl Into<PathBuf>) -> Self {
+        Self { bios: Some(path.into()), ..self }
+    }
+
+    /// Memory in bytes.
+    #[must_use]
+    pub fn memory(self, bytes: u64) -> Self {
+        Self { memory: Some(bytes), ..self }
+    }
+
+    /// I/O APIC, local APIC and ACPI power management are on the board, or not.
+    #[must_use]
+    pub fn acpi(self, fitted: bool) -> Self {
+        Self { acpi: Some(fitted), ..self }
+    }
+
+    /// A virtio console is on the board, or not.
+    #[must_use]
+    pub fn virtio_console(self, fitted: bool) -> Self {
+        Self { virtio_console: Some(fitted), ..self }
+    }
+
+    /// The image of the first hard disk. It is never written to.
+    #[must_use]
+    pub fn hda(self, path: impl Into<PathBuf>) -> Self {
+        Self { hda: Some(path.into()), ..self }
+    }
+
+    /// The image of the second hard disk. It is never written to.
+    #[must_use]
+    pub fn hdb(self, path: impl Into<PathBuf>) -> Self {
+        Self { hdb: Some(path.into()), ..self }
+    }
+
+    /// What is in the CD-ROM drive.
+    #[must_use]
+    pub fn cdrom(self, path: impl Into<PathBuf>) -> Self {
+        Self { cdrom: Some(path.into()), ..self }
+    }
+
+    /// A port where a guest's write ends the machine with the value written.
+    #[must_use]
+    pub fn debug_exit(self, port: u16) -> Self {
+        Self { debug_exit: Some(port), ..self }
+    }
+
+    /// What the guest writes to the debug ports E9h and 402h goes to
+    /// [`Machine::debug_console`]; else nowhere.
+    #[must_use]
+    pub fn debug_console(self) -> Self {
+        Self { debug_console: true, ..self }
+    }
+
+    /// Everything that comes from outside: time is the count of instructions, and two runs are the same.
+    /// Else the machine runs by the host's clocks.
+    #[must_use]
+    pub fn recording(self, recording: Recording) -> Self {
+        Self { recording: Some(recording), ..self }
+    }
+
+    /// The machine ends, instead of starting again, after a reset; a triple fault is an error then.
+    #[must_use]
+    pub fn no_restart(self) -> Self {
+        Self { restart: false, ..self }
+    }
+
+    /// The files of the saved state that [`start`](Self::start) resumes, if it does.
+    pub fn state_files(&self) -> Result<Option<Vec<PathBuf>>, MachineError> {
+        let chosen = self.cold || self.kernel.is_some() || self.bios.is_some();
+        Ok(match (&self.state, &self.image) {
+            (Some(path), _) => Some(vec![path.clone()]),
+            (None, Some(image)) if !chosen => image.state_files()?,
+            (None, _) => None,
         })
     }
-}
 
-/// The contents of the image's files, for a machine that has the rest from its state.
-pub(super) fn blobs(config: &Config) -> Blobs {
-    Blobs::new(config.image.as_ref().map_or_else(|| BlobDir::new("fs"), Image::blobs))
-}
-
-/// What is started, and its name: the user's ROM, the user's kernel, or the image's kernel or ROM.
-/// Nothing larger than the `memory` of the machine is read.
-fn source(
-    config: &Config,
-    filesystem: &Filesystem,
-    blobs: &mut Blobs,
-    memory: u64,
-) -> Result<(BootSource, String), MachineError> {
-    let image = config.image.as_ref();
-    if let Some(path) = &config.bios {
-        let bios = read_host("BIOS", path, memory)?;
-        let vga_bios = image.and_then(|i| Some((i, i.config.vga_bios.as_ref()?)));
-        let vga_bios = vga_bios.map(|(i, file)| i.read_ref("vga_bios", file)).transpose()?;
-        return Ok((BootSource::Rom { bios, vga_bios }, path.display().to_string()));
-    }
-    let initrd = config.initrd.as_ref().map(|path| -> Result<_, MachineError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Module { data: read_host("initial RAM disk", path, memory)?, cmdline: name })
-    });
-    let initrd = initrd.transpose()?;
-    if let Some(path) = &config.kernel {
-        let kernel = read_host("kernel", path, memory)?;
-        return Ok((kernel_source(kernel, initrd, cmdline(config)), path.display().to_string()));
-    }
-    let Some(image) = image else { return Err(MachineError::NothingToStart) };
-    let in_image =
-        |file: &FileRef| format!("{} of {}", file.url.as_deref().unwrap_or("?"), image.path().display());
-    if let (false, Some(file)) = (image.config.bzimage_initrd_from_filesystem, &image.config.bzimage) {
-        let kernel = image.read_ref("bzimage", file)?;
-        let initrd = match (initrd, &image.config.initrd) {
-            (None, Some(file)) => {
-                let cmdline = file.url.clone().unwrap_or_default();
-                Some(Module { data: image.read_ref("initrd", file)?, cmdline })
-            }
-            (given, _) => given,
+    /// Builds the machine and starts it.
+    pub fn start(&self) -> Result<Machine, MachineError> {
+        let (computer, lost_files) = match self.state_files()? {
+            Some(_) if self.memory.is_some() || self.acpi.is_some() => return Err(MachineError::StateDecides),
+            Some(paths) => self.resume(&paths)?,
+            None => self.power_on()?,
         };
-        return Ok((kernel_source(kernel, initrd, cmdline(config)), in_image(file)));
+        Machine::spawn(computer, lost_files)
     }
-    let names = |path: &str| loadable(filesystem, path);
-    let (root, boot) = (names("/"), names("/boot"));
-    let found = find_kernel(root.iter().map(String::as_str), boot.iter().map(String::as_str));
-    if let Some(path) = found.kernel {
-        let kernel = read_guest(filesystem, blobs, &path, memory)?;
-        let initrd = match (initrd, found.initrd) {
-            (None, Some(path)) => {
-                Some(Module { data: read_guest(filesystem, blobs, &path, memory)?, cmdline: path })
-            }
-            (given, _) => given,
+
+    /// The machine that a saved state is of, in that state.
+    fn resume(&self, paths: &[PathBuf]) -> Result<(Computer, LostFiles), MachineError> {
+        let file = StateFile::open(paths)?;
+        for note in &file.plan.notes {
+            warn!(target: "state", "{note}");
+        }
+        let blobs = self.blobs();
+        let lost = blobs.lost();
+        let (time, unix_millis) = (file.plan.time, file.plan.unix_millis());
+        let setup = Setup {
+            drives: disk::saved_units(self, &file)?,
+            blobs: Box::new(blobs),
+            ..self.setup(|recording| Setup::deterministic_from(recording, time, unix_millis), time)
         };
-        return Ok((
-            kernel_source(kernel, initrd, cmdline(config)),
-            format!("{path} of {}", image.path().display()),
-        ));
+        let mem = file.memory()?;
+        let later = self.clone();
+        // A machine that is reset after that starts as the image does.
+        let firmware = Firmware::later(move || {
+            let (filesystem, mut blobs) = (later.filesystem()?, later.blobs());
+            let memory = later.config().memory_size.unwrap_or(env86_core::DEFAULT_MEMORY);
+            later.firmware(&filesystem, &mut blobs, memory).map_err(LoadError::from)
+        });
+        let computer = Computer::resume(setup, file.plan.clone(), mem, file.bytes(), firmware);
+        let computer = computer.map_err(|error| match error {
+            env86_core::ComputerError::State(source) => {
+                StateFileError::Content { path: file.path().into(), source }.into()
+            }
+            other => MachineError::from(other),
+        })?;
+        Ok((computer, lost))
     }
-    if let Some(file) = &image.config.bios {
-        let bios = image.read_ref("bios", file)?;
-        let vga_bios =
-            image.config.vga_bios.as_ref().map(|file| image.read_ref("vga_bios", file)).transpose()?;
-        return Ok((BootSource::Rom { bios, vga_bios }, in_image(file)));
+
+    /// A machine after power-on.
+    fn power_on(&self) -> Result<(Computer, LostFiles), MachineError> {
+        let (filesystem, mut blobs) = (self.filesystem()?, self.blobs());
+        let lost = blobs.lost();
+        let config = self.config();
+        let setup = self.setup(Setup::deterministic, 0).with_image(&config);
+        let memory = self.memory.unwrap_or(setup.memory);
+        // Before anything is found too large for what no machine can have.
+        env86_emu::memory::rounded(memory)?;
+        let (source, name) = self.firmware(&filesystem, &mut blobs, memory)?;
+        let setup = Setup {
+            memory,
+            acpi: self.acpi.unwrap_or(setup.acpi),
+            virtio_console: self.virtio_console.unwrap_or(setup.virtio_console),
+            drives: disk::units(self)?,
+            filesystem,
+            blobs: Box::new(blobs),
+            ..setup
+        };
+        Ok((Computer::power_on(setup, Firmware::new(name, source))?, lost))
     }
-    Err(MachineError::NoKernel(image.path().into()))
-}
 
-/// The image's command line and what the user adds.
-fn cmdline(config: &Config) -> String {
-    let image = config.image.as_ref().and_then(|image| image.config.cmdline.as_deref());
-    let parts = [image.unwrap_or_default(), &config.append];
-    parts.map(str::trim).iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ")
-}
+    /// The world that the machine stands in, from this guest time on.
+    fn setup(&self, repeatable: impl FnOnce(Recording) -> Setup, time: u64) -> Setup {
+        let world = match &self.recording {
+            Some(recording) => repeatable(recording.clone()),
+            None => Setup::new(Box::new(HostClock::start_at(time)), Box::new(OsEntropy)),
+        };
+        Setup {
+            debug_exit: self.debug_exit,
+            debug_console: self.debug_console,
+            restart: self.restart,
+            ..world
+        }
+    }
 
-/// A Linux kernel, or a Multiboot one if it looks like that, perhaps packed by gzip as other boot
-/// loaders take it. Its module is the initial RAM disk, by name.
-fn kernel_source(kernel: Vec<u8>, initrd: Option<Module>, cmdline: String) -> BootSource {
-    let (at, signature) = LINUX_SIGNATURE;
-    let is_linux = kernel.get(at..at + signature.len()) == Some(signature);
-    let multiboot = match is_multiboot(&kernel) {
-        _ if is_linux => None,
-        true => Some(kernel.clone()),
-        false => unpack(&kernel).ok().filter(|unpacked| is_multiboot(unpacked)),
-    };
-    match multiboot {
-        Some(kernel) => BootSource::Multiboot { kernel, modules: initrd.into_iter().collect(), cmdline },
-        None => BootSource::Linux { kernel, initrd: initrd.map(|file| file.data), cmdline, unpack: true },
+    fn config(&self) -> ImageConfig {
+        self.image.as_ref().map(|image| image.config.clone()).unwrap_or_default()
+    }
+
+    /// The image's file system.
+    fn filesystem(&self) -> Result<Filesystem, MachineError> {
+        let Some(image) = &self.image else { return Ok(Filesystem::default()) };
+        Filesystem::from_json(&image.read_index()?)
+            .map_err(|source| MachineError::Index { path: image.index_path(), source })
+    }
+
+    /// The contents of the image's files.
+    fn blobs(&self) -> Blobs {
+        Blobs::new(self.image.as_ref().map_or_else(|| BlobDir::new("fs"), Image::blobs))
+    }
+
+    /// What is started, and its name. Nothing larger than the `memory` of the machine is read.
+    fn firmware(
+        &self,
+        filesystem: &Filesystem,
+        blobs: &mut Blobs,
+        memory: u64,
+    ) -> Result<(BootSource, String), MachineError> {
+        let host = |what, path: &Option<PathBuf>| {
+            path.as_deref().map(|path| read_host(what, path, memory)).transpose()
+        };
+        let initrd = host("initial RAM disk", &self.initrd)?;
+        // A module's name is that of its file alone.
+        let bare = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let initrd = initrd.zip(self.initrd.as_ref()).map(|(data, path)| NamedFile { name: bare(path), data });
+        let full = |path: &PathBuf| path.display().to_string();
+        let named = |data: Option<Vec<u8>>, path: &Option<PathBuf>| {
+            data.zip(path.as_ref()).map(|(data, path)| NamedFile { name: full(path), data })
+        };
+        let choice = Choice {
+            bios: named(host("BIOS", &self.bios)?, &self.bios),
+            kernel: named(host("kernel", &self.kernel)?, &self.kernel),
+            initrd,
+            append: self.append.clone(),
+        };
+        let own = choice.bios.is_some() || choice.kernel.is_some();
+        let Some(image) = &self.image else {
+            if !own {
+                return Err(MachineError::NothingToStart);
+            }
+            let mut none = |_: &'static str, _: &FileRef| Err("there is no image".into());
+            let files = (filesystem, blobs as &mut _);
+            return choose(choice, &ImageConfig::default(), files, &mut none, memory)
+                .map_err(|source| MachineError::PowerOn { path: PathBuf::new(), source });
+        };
+        let path = image.path();
+        let mut read = |key, file: &FileRef| {
+            let name = format!("{} of {}", file.url.as_deref().unwrap_or("?"), path.display());
+            Ok(NamedFile { name, data: image.read_ref(key, file)? })
+        };
+        let lost = blobs.lost();
+        let chosen = choose(choice, &image.config, (filesystem, blobs as &mut _), &mut read, memory);
+        let (source, name) = chosen.map_err(|source| match (lost.take().pop(), source) {
+            (Some(lost), _) => MachineError::Blob(lost),
+            (None, env86_core::PowerOnError::File(error)) => match error.downcast() {
+                Ok(error) => MachineError::Image(*error),
+                Err(error) => {
+                    let source = env86_core::PowerOnError::File(error);
+                    MachineError::PowerOn { path: path.into(), source }
+                }
+            },
+            (None, source) => MachineError::PowerOn { path: path.into(), source },
+        })?;
+        // A path in the guest does not say whose it is.
+        let inside = name.starts_with('/') && !own;
+        Ok((source, if inside { format!("{name} of {}", path.display()) } else { name }))
     }
 }
 
@@ -243,200 +344,8 @@ fn read_host(what: &'static str, path: &Path, memory: u64) -> Result<Vec<u8>, Ma
         file.take(memory + 1).read_to_end(&mut content).map_err(failed)?;
     }
     if known.max(content.len() as u64) > memory {
-        return Err(MachineError::TooLarge { what, path: path.display().to_string(), memory });
+        let source = env86_core::PowerOnError::TooLarge { what, name: path.display().to_string(), memory };
+        return Err(MachineError::PowerOn { path: path.into(), source });
     }
     Ok(content)
-}
-
-/// The names in a directory of the image that lead to files, in the order of the index.
-fn loadable(filesystem: &Filesystem, dir: &str) -> Vec<String> {
-    let entries = follow(filesystem, dir).and_then(|ino| filesystem.directory(ino).ok());
-    let names =
-        entries.into_iter().flat_map(|d| d.entries()).filter_map(|e| String::from_utf8(e.name.to_vec()).ok());
-    names.filter(|name| file_at(filesystem, &format!("{dir}/{name}")).is_some()).collect()
-}
-
-/// The file that a path leads to.
-fn file_at(filesystem: &Filesystem, path: &str) -> Option<Ino> {
-    let ino = follow(filesystem, path)?;
-    matches!(filesystem.inode(ino).ok()?.content, Content::File(_)).then_some(ino)
-}
-
-/// What a path leads to, symbolic links at its end followed.
-fn follow(filesystem: &Filesystem, path: &str) -> Option<Ino> {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        let ino = filesystem.resolve(path.as_bytes()).ok()?;
-        let Content::Symlink(target) = &filesystem.inode(ino).ok()?.content else { return Some(ino) };
-        let target = std::str::from_utf8(target).ok()?;
-        let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
-        path = if target.starts_with('/') { target.into() } else { format!("{dir}/{target}") };
-    }
-    None
-}
-
-/// Reads a file of the image as the guest would.
-fn read_guest(
-    filesystem: &Filesystem,
-    blobs: &mut Blobs,
-    path: &str,
-    memory: u64,
-) -> Result<Vec<u8>, MachineError> {
-    let missing = guest_fs::FsError::Errno(guest_fs::Errno::ENOENT);
-    let ino = file_at(filesystem, path).ok_or(missing);
-    if ino.and_then(|ino| filesystem.inode(ino)).is_ok_and(|inode| inode.size > memory) {
-        return Err(MachineError::TooLarge { what: "file", path: path.into(), memory });
-    }
-    let read = ino.and_then(|ino| filesystem.read_all(blobs, ino));
-    read.map_err(|source| match blobs.failure() {
-        Some(failure) => failure.into(),
-        None => MachineError::ReadInside { path: path.into(), source },
-    })
-}
-
-/// An image's contents for the guest's file system. The guest sees a failure as an I/O error; it
-/// is kept here, for the user.
-#[derive(Debug)]
-pub(super) struct Blobs {
-    dir: BlobDir,
-    failure: Arc<Mutex<Option<BlobError>>>,
-}
-
-impl Blobs {
-    fn new(dir: BlobDir) -> Self {
-        Self { dir, failure: Arc::default() }
-    }
-
-    /// The first failure since the last call.
-    pub fn failure(&self) -> Option<BlobError> {
-        self.watch().take()
-    }
-
-    /// Where failures can be seen once the blobs have been given away.
-    pub fn watch(&self) -> FailureWatch {
-        FailureWatch(self.failure.clone())
-    }
-}
-
-/// Sees the failures of [`Blobs`].
-#[derive(Debug)]
-pub(super) struct FailureWatch(Arc<Mutex<Option<BlobError>>>);
-
-impl FailureWatch {
-    /// The first failure since the last call.
-    pub fn take(&self) -> Option<BlobError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl BlobStore for Blobs {
-    fn read(&mut self, blob: &str, offset: u64, buf: &mut [u8]) -> Result<Fetched, guest_fs::BlobError> {
-        // The index says how long every blob is, so that a blob that ends early is damage.
-        match self.dir.read_exact_at(blob, offset, buf) {
-            Ok(()) => Ok(Fetched::Ready(buf.len())),
-            Err(error) => {
-                let reason = error.to_string();
-                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                Err(guest_fs::BlobError::Unreadable { blob: blob.into(), reason })
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use tempfile::TempDir;
-
-    /// An image with these entries in its index and these files.
-    fn image(index: &str, json: &str, files: &[(&str, &[u8])]) -> (TempDir, Config) {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("fs")).unwrap();
-        fs::write(dir.path().join("image.json"), json).unwrap();
-        let index = format!(r#"{{"fsroot":[{index}],"size":0,"version":3}}"#);
-        fs::write(dir.path().join("fs.json"), index).unwrap();
-        for (name, contents) in files {
-            fs::write(dir.path().join(name), contents).unwrap();
-        }
-        let config = Config { image: Some(Image::open(dir.path()).unwrap()), ..Config::default() };
-        (dir, config)
-    }
-
-    const KERNEL_IN_BOOT: &str = r#"["boot",0,0,16877,0,0,[
-        ["initrd.img",2,0,33188,0,0,"i.bin"],["vmlinuz-6",4,0,33188,0,0,"k.bin"]]],
-        ["vmlinuz",9,0,41471,0,0,"boot/vmlinuz-6"]"#;
-
-    fn message(config: &Config) -> String {
-        let error = Parts::read(config).err().unwrap();
-        std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(": ")
-    }
-
-    #[test]
-    fn the_kernel_comes_out_of_the_file_system() {
-        let files: &[(&str, &[u8])] = &[("fs/k.bin", b"kern"), ("fs/i.bin", b"rd")];
-        let (_dir, mut config) = image(KERNEL_IN_BOOT, r#"{"cmdline":"rw","acpi":true}"#, files);
-        config.append = "quiet".into();
-        let parts = Parts::read(&config).unwrap();
-        assert!(parts.name.starts_with("/boot/vmlinuz-6 of "), "{}", parts.name);
-        let cmdline = "rw quiet".into();
-        let (kernel, initrd) = (b"kern".to_vec(), Some(b"rd".to_vec()));
-        assert_eq!(parts.source, BootSource::Linux { kernel, initrd, cmdline, unpack: true });
-        assert_eq!((parts.memory, parts.acpi), (DEFAULT_MEMORY, true));
-    }
-
-    #[test]
-    fn a_link_leads_to_the_kernel() {
-        let index = r#"["k",0,0,16877,0,0,[["real",4,0,33188,0,0,"k.bin"]]],["vmlinuz",6,0,41471,0,0,"/k/real"],
-                       ["vmlinuz.dangling",6,0,41471,0,0,"/nowhere"],["vmlinuz.loop",6,0,41471,0,0,"vmlinuz.loop"]"#;
-        let (_dir, config) = image(index, "{}", &[("fs/k.bin", b"kern")]);
-        assert!(Parts::read(&config).unwrap().name.starts_with("/vmlinuz of "));
-    }
-
-    #[test]
-    fn damage_is_named() {
-        let (_dir, config) = image(KERNEL_IN_BOOT, "{}", &[("fs/i.bin", b"rd")]);
-        assert!(message(&config).contains("fs/k.bin` is missing"), "{}", message(&config));
-        let (_dir, config) = image(KERNEL_IN_BOOT, "{}", &[("fs/k.bin", b"ke"), ("fs/i.bin", b"rd")]);
-        assert!(
-            message(&config).contains("fs/k.bin` has 2 bytes where 4 are needed"),
-            "{}",
-            message(&config)
-        );
-        let (dir, config) = image("1", "{}", &[]);
-        assert!(message(&config).contains("fs.json"), "{}", message(&config));
-        fs::remove_file(dir.path().join("fs.json")).unwrap();
-        assert!(message(&config).contains("fs.json` is missing"), "{}", message(&config));
-    }
-
-    #[test]
-    fn video_memory_has_bounds() {
-        let files: &[(&str, &[u8])] = &[("fs/k.bin", b"kern"), ("fs/i.bin", b"rd")];
-        let (_dir, config) = image(KERNEL_IN_BOOT, r#"{"vga_memory_size":1000000000000}"#, files);
-        assert!(message(&config).contains("vga_memory_size"), "{}", message(&config));
-    }
-
-    #[test]
-    fn nothing_to_start_is_said() {
-        let (_dir, config) = image("", "{}", &[]);
-        assert!(message(&config).contains("has no kernel"), "{}", message(&config));
-        assert!(message(&Config::default()).contains("Nothing to start"));
-        let config = Config { kernel: Some("/no/such/kernel".into()), ..Config::default() };
-        assert!(message(&config).contains("/no/such/kernel"));
-    }
-
-    #[test]
-    fn kernels_are_told_apart() {
-        let mut linux = vec![0; 0x400];
-        linux[0x202..0x206].copy_from_slice(b"HdrS");
-        let kind =
-            |kernel: Vec<u8>| matches!(kernel_source(kernel, None, String::new()), BootSource::Linux { .. });
-        assert!(kind(linux));
-        assert!(kind(b"text".to_vec()));
-        let header = [0x1bad_b002_u32, 0, 0xe452_4ffe].map(u32::to_le_bytes).concat();
-        assert!(!kind([&[0; 64], &header[..]].concat()));
-    }
 }

@@ -35,12 +35,12 @@ pub(super) enum Command {
 /// Runs a machine to its end. A panic ends it, too, and no other machine of the process.
 pub(super) fn run(
     computer: Computer,
-    desk: Arc<Desk>,
+    desk: &Desk,
     commands: Receiver<Command>,
     lost_files: LostFiles,
 ) -> Result<Report, MachineError> {
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        let shell = Shell { computer, desk: &desk, commands, lost_files, stopped: false, busy: Duration::ZERO };
+        let shell = Shell { computer, desk, commands, lost_files, stopped: false, busy: Duration::ZERO };
         shell.run()
     }));
     desk.end();
