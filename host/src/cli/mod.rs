@@ -4,6 +4,7 @@ mod argv;
 mod boot;
 mod create;
 mod log;
+mod remedy;
 mod size;
 
 use std::env;
@@ -67,7 +68,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Outcome(status)) => status.into(),
         Err(error) => {
-            eprintln!("env86: {}", chain(&*error));
+            let remedy = remedy::of(&*error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            eprintln!("env86: {}{remedy}", chain(&*error));
             ExitCode::FAILURE
         }
     }

@@ -70,8 +70,7 @@ pub enum DiskError {
     Slave,
     /// The state has only the changes.
     #[error(
-        "The saved state has only what was written to {slot}, not the disk image that it was written to; name that \
-         with --{slot} FILE, or as {slot} in image.json"
+        "The saved state has only what was written to {slot}, not the disk image that it was written to"
     )]
     Missing {
         /// The drive.

@@ -40,7 +40,7 @@ pub enum MachineError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The image's file system index.
-    #[error("`{}` cannot be used; make the image again with `env86 create`", path.display())]
+    #[error("`{}` cannot be used", path.display())]
     Index {
         /// The index.
         path: PathBuf,

@@ -16,6 +16,8 @@ use crate::image::BlobError;
 const OUTPUT_LIMIT: usize = 64 << 10;
 /// Bytes for the guest that wait on a line before a writer has to wait.
 const INPUT_LIMIT: usize = 64 << 10;
+/// Bytes that a machine is offered at once.
+const PIECE: usize = 4096;
 /// Events that wait; the oldest are lost.
 const EVENT_LIMIT: usize = 1024;
 /// Of what came instead of an expected text, an error shows so many bytes.
@@ -162,7 +164,8 @@ impl Desk {
         for line in LINES {
             let input = &mut state.lines[line.index()].input;
             if !input.is_empty() {
-                let taken = give(line, input.make_contiguous());
+                let waiting = input.make_contiguous();
+                let taken = give(line, &waiting[..waiting.len().min(PIECE)]);
                 input.drain(..taken);
                 any |= taken > 0;
             }
