@@ -51,7 +51,7 @@ fn restored(file: &[u8]) -> Pc {
     let plan = Plan::read(&container).unwrap();
     let clock = ManualClock::default();
     clock.advance(plan.time);
-    let memory = plan.pages.copy(file).unwrap();
+    let memory = plan.pages().copy(file).unwrap();
     let config = plan.configure(BoardConfig { ide: saved_units(&plan, file), ..BoardConfig::default() });
     let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
     plan.apply(&mut machine, file).unwrap();
@@ -263,7 +263,7 @@ fn disks_that_cannot_be_are_refused() {
     let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
     let config = plan.configure(BoardConfig { ide: units(false), ..BoardConfig::default() });
     let clock = Box::new(ManualClock::default());
-    let mut other = Pc::new(plan.pages.copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
+    let mut other = Pc::new(plan.pages().copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
     assert!(matches!(plan.apply(&mut other, &file), Err(StateError::OtherMachine(_))));
 }
 
@@ -364,7 +364,7 @@ fn hostile_states_do_no_harm() {
         let Ok(container) = Container::parse(&file) else { continue };
         let Ok(plan) = Plan::read(&container) else { continue };
         // What was accepted has to run.
-        let memory = plan.pages.copy(&file).unwrap();
+        let memory = plan.pages().copy(&file).unwrap();
         let config = plan.configure(BoardConfig { ide: saved_units(&plan, &file), ..BoardConfig::default() });
         let clock = ManualClock::default();
         clock.advance(plan.time);

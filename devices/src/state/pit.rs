@@ -1,13 +1,16 @@
-//! The interval timer and the clock.
+//! The interval timer.
 
 use super::StateError;
+use super::chip::{Chip, Moment, State, Writer};
 use super::container::Buffers;
+use super::ours::{take_bool, take_u8, take_u16};
 use super::record::{Entry, Layout, Record};
 use super::value::Value;
+use crate::pc::Pc;
 use crate::pit::{self, Access, Counter, Latch, Pit};
-use crate::rtc::{CMOS_SIZE, Rtc};
+use serde_json::{Value as Json, json};
 
-pub(super) const PIT: Layout = Layout {
+const PIT: Layout = Layout {
     name: "pit",
     fields: &[
         "next_low",
@@ -22,15 +25,82 @@ pub(super) const PIT: Layout = Layout {
     ],
 };
 const COUNTERS: usize = 3;
+/// Periods are shorter.
+const PERIOD_MS: f64 = 55.0;
 
 /// The timer, and when its counters began their periods, in milliseconds on v86's clock.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct SavedPit {
-    pub pit: Pit,
-    pub started: [f64; COUNTERS],
+pub(super) struct Saved {
+    pit: Pit,
+    started: [f64; COUNTERS],
 }
 
-pub(super) fn read_pit(record: &Record) -> Result<SavedPit, StateError> {
+impl Chip for Saved {
+    fn read(state: &State) -> Result<Self, StateError> {
+        let mut saved = read(&state.entry(&PIT, "pit")?)?;
+        for (i, (counter, started)) in saved.pit.counters.iter_mut().zip(&mut saved.started).enumerate() {
+            refine(counter, started, &state.ours("pit")[i]);
+        }
+        Ok(saved)
+    }
+
+    fn apply(self, machine: &mut Pc, moment: &Moment) {
+        let pit = &mut machine.board.pit;
+        *pit = self.pit;
+        for (counter, since) in pit.counters.iter_mut().zip(self.started) {
+            let elapsed = pit::ticks(moment.elapsed_ns(since, PERIOD_MS));
+            counter.resume(pit::ticks(moment.now), elapsed);
+        }
+    }
+
+    fn write(machine: &Pc, writer: &mut Writer) -> Result<(), StateError> {
+        let (pit, tick) = (&machine.board.pit, pit::ticks(writer.now));
+        let value = write(pit, tick, &mut writer.buffers);
+        writer.set("pit", value);
+        writer.add("pit", pit.counters.iter().map(|counter| write_ours(counter, tick)).collect());
+        Ok(())
+    }
+}
+
+fn refine(c: &mut Counter, started: &mut f64, saved: &Json) {
+    if let Some(elapsed) = saved["elapsed"].as_u64() {
+        *started = -(pit::time_of_tick(elapsed.min(u32::MAX.into())) as f64) / 1e6;
+    }
+    take_bool(&saved["bcd"], &mut c.bcd);
+    take_bool(&saved["gate"], &mut c.gate);
+    take_bool(&saved["enabled"], &mut c.enabled);
+    take_bool(&saved["low_half"], &mut c.low_half);
+    take_bool(&saved["fired"], &mut c.fired);
+    // `resume` puts it where it belongs.
+    c.stopped = (saved["stopped"] == Json::Bool(true)).then_some(0);
+    take_u16(&saved["reload"], &mut c.reload);
+    let start_value = saved["start_value"].as_u64().filter(|value| (1..=0x1_0000).contains(value));
+    c.start_value = start_value.map_or(c.start_value, |value| value as u32);
+    take_bool(&saved["write_high_next"], &mut c.write_high_next);
+    take_u8(&saved["write_low"], &mut c.write_low);
+    take_bool(&saved["read_high_next"], &mut c.read_high_next);
+    c.latched_status = saved["status"].as_u64().map(|status| status as u8);
+}
+
+fn write_ours(c: &Counter, tick: u64) -> Json {
+    json!({
+        "bcd": c.bcd,
+        "gate": c.gate,
+        "enabled": c.enabled,
+        "low_half": c.low_half,
+        "fired": c.fired,
+        "stopped": c.stopped.is_some(),
+        "elapsed": c.stopped.unwrap_or(tick).saturating_sub(c.start),
+        "start_value": c.start_value,
+        "reload": c.reload,
+        "write_high_next": c.write_high_next,
+        "write_low": c.write_low,
+        "read_high_next": c.read_high_next,
+        "status": c.latched_status,
+    })
+}
+
+fn read(record: &Record) -> Result<Saved, StateError> {
     let next_low = record.u8s::<COUNTERS>("next_low")?;
     let enabled = record.u8s::<COUNTERS>("enabled")?;
     let mode = record.u8s::<COUNTERS>("mode")?;
@@ -63,11 +133,10 @@ pub(super) fn read_pit(record: &Record) -> Result<SavedPit, StateError> {
             ..Counter::default()
         }
     });
-    Ok(SavedPit { pit: Pit { counters, ..Pit::default() }, started: record.f64s("start_time")? })
+    Ok(Saved { pit: Pit { counters, ..Pit::default() }, started: record.f64s("start_time")? })
 }
 
-pub(super) fn write_pit(pit: &Pit, now: u64, buffers: &mut Buffers) -> Value {
-    let tick = pit::ticks(now);
+fn write(pit: &Pit, tick: u64, buffers: &mut Buffers) -> Value {
     // Arrays of four, of which the last element is not used.
     let bytes = |get: &dyn Fn(&Counter) -> u8| {
         let mut bytes = [0; COUNTERS + 1];
@@ -96,77 +165,5 @@ pub(super) fn write_pit(pit: &Pit, now: u64, buffers: &mut Buffers) -> Value {
         .set("reload", buffers.u16s(reloads))
         .set("start_time", buffers.f64s(started))
         .set("start_value", buffers.u16s(pit.counters.iter().map(|c| count(c.start_value))))
-        .value()
-}
-
-pub(super) const RTC: Layout = Layout {
-    name: "rtc",
-    fields: &[
-        "cmos_index",
-        "cmos_data",
-        "rtc_time",
-        "last_update",
-        "next_interrupt",
-        "next_interrupt_alarm",
-        "periodic_interrupt",
-        "periodic_interrupt_time",
-        "cmos_a",
-        "cmos_b",
-        "cmos_c",
-        "nmi_disabled",
-        "update_interrupt",
-        "update_interrupt_time",
-        "cmos_diag_status",
-    ],
-};
-/// The register that v86 keeps outside its CMOS memory.
-const DIAGNOSTIC: usize = 0x0e;
-const PERIODIC: u8 = 0x40;
-const UPDATE: u8 = 0x10;
-const FLAGS: u8 = 0x70;
-const RATE: u8 = 0x0f;
-
-pub(super) fn read_rtc(record: &Record) -> Result<Rtc, StateError> {
-    let mut cmos: [u8; CMOS_SIZE] = record.u8s("cmos_data")?;
-    cmos[DIAGNOSTIC] = record.u32_or("cmos_diag_status", 0)? as u8;
-    let time_ms = record.f64("rtc_time")? as i64;
-    Ok(Rtc {
-        index: record.u8("cmos_index")? & 0x7f,
-        nmi_disabled: record.bool("nmi_disabled")?,
-        cmos,
-        control_a: record.u8("cmos_a")? & 0x7f,
-        control_b: record.u8("cmos_b")?,
-        flags_c: record.u8("cmos_c")? & FLAGS,
-        time_ms,
-        updated_ms: record.f64("last_update")? as i64,
-        shown_second: None,
-        flagged_second: Some(time_ms.div_euclid(1000)),
-        flagged_tick: 0,
-    })
-}
-
-pub(super) fn write_rtc(rtc: &Rtc, unix_ms: i64, buffers: &mut Buffers) -> Value {
-    let period = 1000.0 / f64::from(32_768 >> (rtc.control_a & RATE).saturating_sub(1));
-    let calendar = rtc.calendar_ms(unix_ms);
-    let second_ends = unix_ms.saturating_add(1000 - calendar.rem_euclid(1000));
-    let due = |on: bool, at: i64| if on { Value::from(at) } else { Value::from(0) };
-    let periodic = rtc.control_b & PERIODIC != 0;
-    let update = rtc.control_b & UPDATE != 0;
-    Entry::new(&RTC)
-        .set("cmos_index", rtc.index)
-        .set("cmos_data", buffers.u8s(&rtc.cmos))
-        .set("rtc_time", calendar)
-        .set("last_update", unix_ms)
-        .set("next_interrupt", due(periodic, unix_ms))
-        .set("next_interrupt_alarm", rtc.alarm_due(unix_ms).map_or(0.into(), Value::from))
-        .set("periodic_interrupt", periodic)
-        .set("periodic_interrupt_time", period)
-        .set("cmos_a", rtc.control_a)
-        .set("cmos_b", rtc.control_b)
-        .set("cmos_c", rtc.flags_c)
-        .set("nmi_disabled", u8::from(rtc.nmi_disabled))
-        .set("update_interrupt", update)
-        .set("update_interrupt_time", due(update, second_ends))
-        .set("cmos_diag_status", rtc.cmos[DIAGNOSTIC])
         .value()
 }

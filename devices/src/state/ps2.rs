@@ -1,13 +1,15 @@
-//! Keyboard, mouse, pointer and serial ports.
+//! The keyboard controller, the keyboard and the mouse.
 
 use super::StateError;
+use super::chip::{Chip, Moment, State, Writer};
+use super::ours::{hex, take_bool, take_u8, unhex};
 use super::record::{Entry, Layout, Record};
 use super::value::Value;
-use crate::ps2::{COMMAND_TRANSLATE, Destination, Ps2, keyboard, mouse};
-use crate::uart::{IRQS, Uart};
-use crate::vmware::Backdoor;
+use crate::pc::Pc;
+use crate::ps2::{COMMAND_TRANSLATE, Destination, Ps2, Source, keyboard, mouse};
+use serde_json::{Value as Json, json};
 
-pub(super) const PS2: Layout = Layout {
+const PS2: Layout = Layout {
     name: "ps2",
     fields: &[
         "enable_mouse_stream",
@@ -51,18 +53,92 @@ const KNOCKS: [(mouse::Knock, i32); 5] = [
     (mouse::Knock::Complete, -1),
 ];
 
-pub(super) const VMWARE: Layout = Layout { name: "vmware", fields: &["enabled", "absolute"] };
+/// Key strokes and mouse bytes that are taken over at most.
+const MAX_INPUT: usize = 256;
 
-/// Packets that wait are not in the state: the guest hears of the pointer when it next moves.
-pub(super) fn read_backdoor(r: &Record) -> Result<Backdoor, StateError> {
-    Ok(Backdoor { enabled: r.bool("enabled")?, absolute: r.bool("absolute")?, ..Backdoor::default() })
+pub(super) type Saved = Ps2;
+
+impl Chip for Ps2 {
+    fn read(state: &State) -> Result<Self, StateError> {
+        let mut ps2 = read(&state.entry(&PS2, "ps2")?)?;
+        refine(&mut ps2, state);
+        Ok(ps2)
+    }
+
+    fn apply(self, machine: &mut Pc, _: &Moment) {
+        machine.board.ps2 = self;
+    }
+
+    fn write(machine: &Pc, writer: &mut Writer) -> Result<(), StateError> {
+        let ps2 = &machine.board.ps2;
+        writer.set("ps2", write(ps2));
+        write_ours(ps2, writer);
+        Ok(())
+    }
 }
 
-pub(super) fn write_backdoor(backdoor: &Backdoor) -> Value {
-    Entry::new(&VMWARE).set("enabled", backdoor.enabled).set("absolute", backdoor.absolute).value()
+fn refine(ps2: &mut Ps2, state: &State) {
+    let (saved, keys) = (state.ours("keyboard"), &mut ps2.keyboard);
+    take_u8(&saved["set"], &mut keys.set);
+    keys.set = keys.set.clamp(1, 3);
+    take_u8(&saved["leds"], &mut keys.leds);
+    take_u8(&saved["typematic"], &mut keys.typematic);
+    take_u8(&saved["last_sent"], &mut keys.last_sent);
+    keys.replies.extend(unhex(&saved["replies"], MAX_INPUT));
+    keys.codes.extend(unhex(&saved["codes"], MAX_INPUT));
+    let (saved, mouse) = (state.ours("mouse"), &mut ps2.mouse);
+    take_bool(&saved["remote"], &mut mouse.remote);
+    take_bool(&saved["wrap"], &mut mouse.wrap);
+    mouse.move_by(0, 0, saved["dz"].as_i64().unwrap_or(0) as i32);
+    take_u8(&saved["buttons"], &mut mouse.buttons);
+    mouse.queue.extend(unhex(&saved["queue"], MAX_INPUT));
+    mouse.last_packet = unhex(&saved["last_packet"], MAX_INPUT);
+    let saved = state.ours("ps2");
+    ps2.output = read_byte(&saved["output"]);
+    let replies = saved["replies"].as_array().into_iter().flatten();
+    ps2.replies.extend(replies.filter_map(read_byte).take(MAX_INPUT));
+    take_bool(&saved["release_pending"], &mut ps2.release_pending);
 }
 
-pub(super) fn read_ps2(r: &Record) -> Result<Ps2, StateError> {
+/// A byte of the controller's queues, with where it came from.
+fn read_byte(saved: &Json) -> Option<(u8, Source)> {
+    let source = if saved[1].as_bool()? { Source::Mouse } else { Source::Keyboard };
+    Some((u8::try_from(saved[0].as_u64()?).ok()?, source))
+}
+
+fn write_byte((byte, source): &(u8, Source)) -> Json {
+    json!([byte, *source == Source::Mouse])
+}
+
+fn write_ours(ps2: &Ps2, writer: &mut Writer) {
+    let (keys, mouse) = (&ps2.keyboard, &ps2.mouse);
+    let keyboard = json!({
+        "set": keys.set,
+        "leds": keys.leds,
+        "typematic": keys.typematic,
+        "replies": hex(keys.replies.iter().copied()),
+        "codes": hex(keys.codes.iter().copied()),
+        "last_sent": keys.last_sent,
+    });
+    let mouse = json!({
+        "remote": mouse.remote,
+        "wrap": mouse.wrap,
+        "dz": mouse.dz,
+        "buttons": mouse.buttons,
+        "queue": hex(mouse.queue.iter().copied()),
+        "last_packet": hex(mouse.last_packet.iter().copied()),
+    });
+    let controller = json!({
+        "output": ps2.output.as_ref().map(write_byte),
+        "replies": ps2.replies.iter().map(write_byte).collect::<Vec<_>>(),
+        "release_pending": ps2.release_pending,
+    });
+    writer.add("keyboard", keyboard);
+    writer.add("mouse", mouse);
+    writer.add("ps2", controller);
+}
+
+fn read(r: &Record) -> Result<Ps2, StateError> {
     let mut ps2 = Ps2 {
         has_mouse: r.bool("have_mouse")?,
         has_keyboard: r.bool("have_keyboard")?,
@@ -126,7 +202,7 @@ pub(super) fn read_ps2(r: &Record) -> Result<Ps2, StateError> {
     Ok(ps2)
 }
 
-pub(super) fn write_ps2(ps2: &Ps2) -> Value {
+fn write(ps2: &Ps2) -> Value {
     let (keys, mouse) = (&ps2.keyboard, &ps2.mouse);
     let knock = KNOCKS.into_iter().find(|(knock, _)| *knock == mouse.knock).map_or(0, |k| k.1);
     Entry::new(&PS2)
@@ -156,68 +232,5 @@ pub(super) fn write_ps2(ps2: &Ps2) -> Value {
         .set("mouse_id", mouse.id)
         .set("mouse_detect_state", knock)
         .set("mouse_reset_workaround", mouse.keep_id)
-        .value()
-}
-
-pub(super) const UART: Layout = Layout {
-    name: "uart",
-    fields: &["pending", "divisor", "lcr", "lsr", "fcr", "ier", "iir", "mcr", "msr", "scratch", "irq"],
-};
-/// Reasons of interrupts, as bits by v86's numbers of them.
-const PENDING_MODEM: u8 = 1 << 0;
-const PENDING_THRE: u8 = 1 << 2;
-const IIR_NONE: u8 = 1;
-const IIR_THRE: u8 = 2;
-const IIR_MODEM: u8 = 0;
-const IER_THRE: u8 = 2;
-const IER_MODEM: u8 = 8;
-const MSR_DELTAS: u8 = 0x0f;
-const MSR_LINES: u8 = 0xf0;
-const MCR_LOOP: u8 = 0x10;
-/// Line status: the transmitter is empty, which it always is; data ready follows from the queue.
-const LSR_EMPTY: u8 = 0x60;
-const LSR_KEPT: u8 = 0x1e;
-
-pub(super) fn read_uart(r: &Record) -> Result<Uart, StateError> {
-    let mcr = r.u8("mcr")? & 0x1f;
-    let msr = r.u8("msr")?;
-    Ok(Uart {
-        divisor: r.u16("divisor")?,
-        ier: r.u8("ier")? & 0x0f,
-        fcr: r.u8("fcr")?,
-        lcr: r.u8("lcr")?,
-        mcr,
-        lsr: LSR_EMPTY | r.u8("lsr")? & LSR_KEPT,
-        msr,
-        scratch: r.u8("scratch")?,
-        thre_pending: r.u8("pending")? & PENDING_THRE != 0,
-        modem: if mcr & MCR_LOOP == 0 { msr & MSR_LINES } else { 0 },
-        ..Uart::default()
-    })
-}
-
-pub(super) fn write_uart(uart: &Uart, port: usize) -> Value {
-    let modem = uart.msr & MSR_DELTAS != 0;
-    let thre = uart.thre_pending;
-    let pending = if modem { PENDING_MODEM } else { 0 } | if thre { PENDING_THRE } else { 0 };
-    let iir = if uart.ier & IER_THRE != 0 && thre {
-        IIR_THRE
-    } else if uart.ier & IER_MODEM != 0 && modem {
-        IIR_MODEM
-    } else {
-        IIR_NONE
-    };
-    Entry::new(&UART)
-        .set("pending", pending)
-        .set("divisor", uart.divisor)
-        .set("lcr", uart.lcr)
-        .set("lsr", LSR_EMPTY | uart.lsr & LSR_KEPT)
-        .set("fcr", uart.fcr)
-        .set("ier", uart.ier)
-        .set("iir", iir)
-        .set("mcr", uart.mcr)
-        .set("msr", uart.msr)
-        .set("scratch", uart.scratch)
-        .set("irq", IRQS.get(port).copied().unwrap_or_default())
         .value()
 }
