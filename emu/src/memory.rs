@@ -2,7 +2,8 @@
 
 #![allow(unsafe_code)]
 
-use std::ops::{Deref, DerefMut};
+use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
+use std::slice;
 
 use thiserror::Error;
 
@@ -41,38 +42,11 @@ pub fn rounded(size: u64) -> Result<u32, MemoryError> {
 ///
 /// # Safety
 ///
-/// Both functions give the same bytes at every call, at the same place, for as long as the backing
-/// lives and wherever it is moved: the processor keeps their addresses.
+/// The bytes stay where they are for as long as the backing lives and wherever it is moved, and nothing
+/// else reads or writes them: the processor keeps their addresses.
 pub unsafe trait Backing: Send {
-    /// The bytes.
-    fn bytes(&self) -> &[u8];
-    /// The bytes, to be written.
+    /// The bytes. This is called once, before the guest starts.
     fn bytes_mut(&mut self) -> &mut [u8];
-}
-
-enum Bytes {
-    Owned(Vec<u8>),
-    Backed(Box<dyn Backing>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Backed(backing) => backing.bytes(),
-        }
-    }
-}
-
-impl DerefMut for Bytes {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Backed(backing) => backing.bytes_mut(),
-        }
-    }
 }
 
 /// Guest RAM, by physical address.
@@ -82,9 +56,14 @@ impl DerefMut for Bytes {
 ///
 /// Pages that the processor has decoded code from are marked, so that a write to one by anything
 /// but the processor itself is noted for the block cache.
-pub struct Memory {
-    bytes: Bytes,
-    /// Host address of the first byte; RAM never moves.
+///
+/// The processor keeps addresses of RAM's bytes, and devices get `&mut Memory`. So that safe code cannot
+/// put another memory in the place of the one it was given (by `mem::swap`, say), the type has no
+/// size known when compiling: its last field is a slice, an empty one. It is always in a [`Box`].
+pub struct Memory<Unsized: ?Sized = [()]> {
+    /// What RAM's bytes belong to. They are reached by their address alone.
+    _owner: Box<dyn Send>,
+    /// Host address of the first byte, with its provenance exposed; RAM never moves.
     base: usize,
     /// Bytes of RAM.
     len: usize,
@@ -93,25 +72,28 @@ pub struct Memory {
     code: Vec<u64>,
     /// Physical ranges in code pages that were written: first byte, length.
     code_writes: Vec<(u32, u32)>,
+    _unsized: Unsized,
 }
 
 impl Memory {
     /// Zeroed RAM of `size` bytes, rounded up to [`GRANULARITY`].
-    pub fn new(size: u64) -> Result<Self, MemoryError> {
-        Ok(Self::over(Bytes::Owned(vec![0; rounded(size)? as usize])))
+    pub fn new(size: u64) -> Result<Box<Self>, MemoryError> {
+        let mut bytes = vec![0; rounded(size)? as usize];
+        let (base, len) = (bytes.as_mut_ptr().expose_provenance(), bytes.len());
+        Ok(Self::at(base, len, Box::new(bytes)))
     }
 
-    fn over(mut bytes: Bytes) -> Self {
-        let (len, base) = (bytes.len(), bytes.as_mut_ptr().expose_provenance());
+    fn at(base: usize, len: usize, owner: Box<dyn Send>) -> Box<Self> {
         let pages = len / PAGE_SIZE as usize;
-        Self {
-            bytes,
+        Box::new(Memory {
+            _owner: owner,
             base,
             len,
             rom_alias: false,
             code: vec![0; pages.div_ceil(64)],
             code_writes: Vec::new(),
-        }
+            _unsized: [],
+        })
     }
 
     /// Host address of RAM's first byte.
@@ -120,24 +102,33 @@ impl Memory {
     }
 
     /// RAM in a backing of the host's: its length is the size.
-    pub fn with_backing(backing: Box<dyn Backing>) -> Result<Self, MemoryError> {
-        let size = backing.bytes().len() as u64;
+    pub fn with_backing(mut backing: Box<dyn Backing>) -> Result<Box<Self>, MemoryError> {
+        let bytes = backing.bytes_mut();
+        let (base, len) = (bytes.as_mut_ptr().expose_provenance(), bytes.len());
+        let size = len as u64;
         if !size.is_multiple_of(GRANULARITY.into()) || !(MIN_SIZE.into()..=MAX_SIZE.into()).contains(&size) {
             return Err(MemoryError::Size(size));
         }
-        Ok(Self::over(Bytes::Backed(backing)))
+        Ok(Self::at(base, len, Box::new(backing)))
     }
 
     /// All of RAM by physical address, for a state to be saved. In the VGA window are zeros.
     pub fn contents(&self) -> &[u8] {
-        &self.bytes
+        // SAFETY: `base` is where `len` bytes are that `_owner` keeps and nothing else refers to.
+        // What the processor reaches through the TLB it reaches while it has `self`, exclusively.
+        unsafe { slice::from_raw_parts(with_exposed_provenance(self.base), self.len) }
+    }
+
+    fn contents_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `contents`; the borrow of `self` is exclusive.
+        unsafe { slice::from_raw_parts_mut(with_exposed_provenance_mut(self.base), self.len) }
     }
 
     /// Puts bytes of a saved state into RAM; those outside it are dropped. The processor's state is
     /// to be set afterwards, which drops what was decoded from before.
     pub fn load(&mut self, addr: u32, data: &[u8]) {
         let start = addr as usize;
-        if let Some(to) = self.bytes.get_mut(start..start.saturating_add(data.len())) {
+        if let Some(to) = self.contents_mut().get_mut(start..start.saturating_add(data.len())) {
             to.copy_from_slice(data);
         }
     }
@@ -163,7 +154,7 @@ impl Memory {
     pub fn slice(&self, addr: u32, len: u32) -> Option<&[u8]> {
         let start = self.offset(addr)?;
         let last = self.offset(addr.checked_add(len.checked_sub(1)?)?)?;
-        (last - start == len as usize - 1).then(|| &self.bytes[start..=last])
+        (last - start == len as usize - 1).then(|| &self.contents()[start..=last])
     }
 
     /// Reads bytes; those outside RAM are FFh.
@@ -172,7 +163,7 @@ impl Memory {
             return buf.copy_from_slice(src);
         }
         for (i, b) in buf.iter_mut().enumerate() {
-            *b = self.offset(addr.wrapping_add(i as u32)).map_or(0xff, |o| self.bytes[o]);
+            *b = self.offset(addr.wrapping_add(i as u32)).map_or(0xff, |o| self.contents()[o]);
         }
     }
 
@@ -186,12 +177,12 @@ impl Memory {
             && last - first == data.len() - 1
         {
             self.note_write(first as u32, data.len() as u32);
-            return self.bytes[first..=last].copy_from_slice(data);
+            return self.contents_mut()[first..=last].copy_from_slice(data);
         }
         for (i, &b) in data.iter().enumerate() {
             if let Some(o) = self.offset(addr.wrapping_add(i as u32)) {
                 self.note_write(o as u32, 1);
-                self.bytes[o] = b;
+                self.contents_mut()[o] = b;
             }
         }
     }
@@ -226,11 +217,6 @@ impl Memory {
         std::mem::take(&mut self.code_writes)
     }
 
-    /// All of RAM by offset, the VGA window's unused bytes included.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
     /// The host address of `bytes` bytes at an offset in RAM.
     #[inline]
     fn host(&self, offset: usize, bytes: usize) -> usize {
@@ -245,9 +231,9 @@ impl Memory {
         // SAFETY: `host` has checked that the bytes are RAM, which `self` owns and never moves.
         unsafe {
             match bytes {
-                1 => (host as *const u8).read().into(),
-                2 => u16::from_le((host as *const u16).read_unaligned()).into(),
-                _ => u32::from_le((host as *const u32).read_unaligned()),
+                1 => with_exposed_provenance::<u8>(host).read().into(),
+                2 => u16::from_le(with_exposed_provenance::<u16>(host).read_unaligned()).into(),
+                _ => u32::from_le(with_exposed_provenance::<u32>(host).read_unaligned()),
             }
         }
     }
@@ -260,16 +246,16 @@ impl Memory {
         // SAFETY: as in `peek`.
         unsafe {
             match bytes {
-                1 => (host as *mut u8).write(value as u8),
-                2 => (host as *mut u16).write_unaligned((value as u16).to_le()),
-                _ => (host as *mut u32).write_unaligned(value.to_le()),
+                1 => with_exposed_provenance_mut::<u8>(host).write(value as u8),
+                2 => with_exposed_provenance_mut::<u16>(host).write_unaligned((value as u16).to_le()),
+                _ => with_exposed_provenance_mut::<u32>(host).write_unaligned(value.to_le()),
             }
         }
     }
 
     /// Reads one byte.
     pub fn read_u8(&self, addr: u32) -> u8 {
-        self.offset(addr).map_or(0xff, |o| self.bytes[o])
+        self.offset(addr).map_or(0xff, |o| self.contents()[o])
     }
 
     /// Reads a little-endian 16-bit value at any alignment.

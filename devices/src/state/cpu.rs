@@ -78,7 +78,8 @@ impl Chip for Saved {
         arch.tsc_offset = self.tsc.wrapping_sub(moment.now);
         if uses_pdpte(&arch) && arch.pdpte == [0; 4] {
             let table = arch.cr3 & !0x1f;
-            arch.pdpte = core::array::from_fn(|i| machine.cpu.mem.read_u64(table.wrapping_add(8 * i as u32)));
+            arch.pdpte =
+                core::array::from_fn(|i| machine.cpu.mem().read_u64(table.wrapping_add(8 * i as u32)));
         }
         machine.cpu.set_state(&arch);
     }

@@ -90,7 +90,7 @@ pub enum StateError {
     #[error("This is no saved state of v86 or env86")]
     NoState,
     /// It has to be decompressed first.
-    #[error("The saved state is compressed with zstd; decompress it first")]
+    #[error("The saved state is compressed with zstd")]
     Compressed,
     /// The file ends early.
     #[error("The saved state is cut off: {have} bytes of {want} are there")]

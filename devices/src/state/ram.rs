@@ -88,14 +88,14 @@ impl Chip for Pages {
     }
 
     fn fits(&self, machine: &Pc) -> Result<(), StateError> {
-        same("memory", machine.cpu.mem.size().into(), self.size.into())
+        same("memory", machine.cpu.mem().size().into(), self.size.into())
     }
 
     /// The machine was built with its memory.
     fn apply(self, _: &mut Pc, _: &Moment) {}
 
     fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
-        let memory = &machine.cpu.mem;
+        let memory = machine.cpu.mem();
         let (pages, bitmap) = write(memory, writer.touched, &mut writer.buffers);
         writer.set(SIZE, memory.size());
         writer.set(PACKED, pages);
@@ -106,7 +106,7 @@ impl Chip for Pages {
 
 impl Pages {
     /// Memory with this content, copied out of the file.
-    pub fn copy(&self, file: &[u8]) -> Result<Memory, env86_emu::memory::MemoryError> {
+    pub fn copy(&self, file: &[u8]) -> Result<Box<Memory>, env86_emu::memory::MemoryError> {
         let mut memory = Memory::new(self.size.into())?;
         for run in &self.runs {
             if let Some(bytes) = file.get(run.offset..run.offset + run.len) {

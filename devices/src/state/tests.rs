@@ -75,7 +75,7 @@ fn write_sectors(board: &mut crate::Board, mem: &mut Memory, device: u32) {
 
 /// Something other than the power-on state in every device.
 fn disturb(machine: &mut Pc) {
-    let (board, mem) = (&mut machine.board, &mut machine.cpu.mem);
+    let (board, mem) = (&mut machine.board, machine.cpu.mem_mut());
     for (port, value) in [
         (0x20, 0x11),
         (0x21, 0x30),
@@ -161,7 +161,7 @@ fn a_machine_is_the_same_after_save_and_restore() {
             state
         };
         assert_eq!(cpu(&mut first), cpu(&mut second));
-        assert_eq!(first.cpu.mem.contents(), second.cpu.mem.contents());
+        assert_eq!(first.cpu.mem().contents(), second.cpu.mem().contents());
         assert_eq!(first.board.interrupts.pic, second.board.interrupts.pic);
         assert_eq!(first.board.dma, second.board.dma);
         assert_eq!(first.board.ps2.keyboard, second.board.ps2.keyboard);
@@ -197,7 +197,7 @@ fn disks_go_on_in_the_middle_of_a_command() {
     disturb(&mut first);
     let file = save(&mut first, &|_| true).unwrap().to_vec();
     let mut second = restored(&file);
-    let (board, mem) = (&mut second.board, &mut second.cpu.mem);
+    let (board, mem) = (&mut second.board, second.cpu.mem_mut());
     assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0x58);
     (0..128).for_each(|_| board.port_write(mem, 0x1f0, Width::Word, 0x1234));
     assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0x50);
