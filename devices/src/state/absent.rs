@@ -228,3 +228,37 @@ fn sb16(buffers: &mut Buffers) -> Value {
     ];
     sparse(36, nulls.into_iter().chain(flags).chain(fields)).into()
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            vec![
+                Field {
+                    name: "a register of the floppy controller",
+                    get: |m| format!("{:?}", m.passengers.entries),
+                    change: |m, random| {
+                        let registers = vec![any::<u8>(random).into(), Value::Null];
+                        m.passengers.entries.insert("fdc", Value::List(registers));
+                    },
+                },
+                Field {
+                    name: "the floppy controller's buffer",
+                    get: |m| format!("{:?}", m.passengers.buffers),
+                    change: |m, random| {
+                        m.passengers.buffers = vec![(Kind::U8, any::<[u8; 4]>(random).into())];
+                        let buffer = vec![Value::Buffer(Kind::U8, 0)];
+                        m.passengers.entries.insert("ne2k", Value::List(buffer));
+                    },
+                },
+            ]
+        }
+
+        fn show(m: &mut Pc) -> String {
+            String::new()
+        }
+    }
+}

@@ -70,3 +70,26 @@ fn write(acpi: &Acpi, buffers: &mut Buffers) -> Value {
         .set("gpe", buffers.u8s(&acpi.gpe0))
         .value()
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, fields};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] = &["timer_halves"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.acpi.as_mut().unwrap().pm1_status => any,
+m.board.acpi.as_mut().unwrap().pm1_enable => any,
+m.board.acpi.as_mut().unwrap().pm1_control => any,
+m.board.acpi.as_mut().unwrap().gpe0 => any,
+m.board.acpi.as_mut().unwrap().smi_command => any,
+m.board.acpi.as_mut().unwrap().smi_status => any)
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.acpi.as_ref().unwrap())
+        }
+    }
+}

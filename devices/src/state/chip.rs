@@ -60,7 +60,7 @@ impl<'a> State<'a> {
     pub fn new(container: &'a Container<'a>) -> Result<Self, StateError> {
         let known = container.ours.get("version").and_then(Json::as_u64) == Some(VERSION);
         let ours = if known { &container.ours } else { &Json::Null };
-        Ok(Self { container, top: Record::new(&TOP, &container.state, container, "entry")?, ours })
+        Ok(Self { container, top: Record::new(&TOP, &container.state, container, "")?, ours })
     }
 
     /// The entry at the top level with this name.
@@ -123,6 +123,8 @@ pub(super) struct Writer<'w, 'm> {
     pub buffers: Buffers<'m>,
     top: Entry,
     ours: Map<String, Json>,
+    #[cfg(test)]
+    entries: Vec<&'static str>,
 }
 
 impl<'w, 'm> Writer<'w, 'm> {
@@ -132,17 +134,37 @@ impl<'w, 'm> Writer<'w, 'm> {
         ours.insert("writer".into(), json!(concat!("env86 ", env!("CARGO_PKG_VERSION"))));
         ours.insert("guest_time_ns".into(), json!(now));
         let (files, buffers, top) = (BTreeMap::new(), Buffers::default(), Entry::new(&TOP));
-        Self { now, unix_ms, touched, files, buffers, top, ours }
+        Self {
+            now,
+            unix_ms,
+            touched,
+            files,
+            buffers,
+            top,
+            ours,
+            #[cfg(test)]
+            entries: Vec::new(),
+        }
     }
 
     /// Sets one of v86's entries.
-    pub fn set(&mut self, name: &str, value: impl Into<Value>) {
+    pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
+        #[cfg(test)]
+        self.entries.push(name);
         self.top.put(name, value);
     }
 
     /// Sets one of our additions.
     pub fn add(&mut self, key: &str, value: Json) {
         self.ours.insert(key.into(), value);
+    }
+
+    /// What has been set so far: names of entries, and keys of our additions.
+    #[cfg(test)]
+    pub fn names(&self) -> (Vec<&'static str>, Vec<String>) {
+        let every_state = ["version", "writer", "guest_time_ns"];
+        let ours = self.ours.keys().filter(|key| !every_state.contains(&key.as_str()));
+        (self.entries.clone(), ours.cloned().collect())
     }
 
     /// The state.

@@ -96,3 +96,50 @@ fn write(dma: &Dma, buffers: &mut Buffers) -> Value {
         .set("flip_flop", u8::from(dma.flip_flop))
         .value()
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, fields};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.dma.channels[0].page => any,
+m.board.dma.channels[0].page_high => any,
+m.board.dma.channels[0].address => any,
+m.board.dma.channels[0].base_address => any,
+m.board.dma.channels[0].count => any,
+m.board.dma.channels[0].base_count => any,
+m.board.dma.channels[0].masked => any,
+m.board.dma.channels[0].mode => any,
+m.board.dma.channels[2].page => any,
+m.board.dma.channels[2].page_high => any,
+m.board.dma.channels[2].address => any,
+m.board.dma.channels[2].base_address => any,
+m.board.dma.channels[2].count => any,
+m.board.dma.channels[2].base_count => any,
+m.board.dma.channels[2].masked => any,
+m.board.dma.channels[2].mode => any,
+m.board.dma.channels[7].page => any,
+m.board.dma.channels[7].page_high => any,
+m.board.dma.channels[7].address => any,
+m.board.dma.channels[7].base_address => any,
+m.board.dma.channels[7].count => any,
+m.board.dma.channels[7].base_count => any,
+m.board.dma.channels[7].masked => any,
+m.board.dma.channels[7].mode => any,
+m.board.dma.chips[0].command => any,
+m.board.dma.chips[0].terminal_counts => any,
+m.board.dma.chips[0].requests => any,
+m.board.dma.chips[1].command => any,
+m.board.dma.chips[1].terminal_counts => any,
+m.board.dma.chips[1].requests => any,
+m.board.dma.flip_flop => any,
+m.board.dma.spare_pages => any)
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.dma)
+        }
+    }
+}

@@ -52,3 +52,23 @@ fn read_value(top: &Record) -> Result<Vec<u8>, StateError> {
         },
     }
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, fields, some};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.fw_cfg.value => some,
+m.board.fw_cfg.position => |r: &mut Random| any::<u16>(r).into())
+        }
+
+        fn show(m: &mut Pc) -> String {
+            {
+                let f = &m.board.fw_cfg;
+                format!("value: {:?}\nposition: {}", f.value, f.position)
+            }
+        }
+    }
+}

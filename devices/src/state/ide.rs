@@ -575,3 +575,73 @@ fn write_contents<'m>(drive: &'m Drive, buffers: &mut Buffers<'m>) -> Result<Val
         }
     })
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, bits, fields, one_of};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] =
+            &["kind", "place", "medium", "native", "transfer", "armed", "pulse", "open", "translation"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.ide.channels[0].as_mut().unwrap().selected => |r: &mut Random| r.below(2),
+m.board.ide.channels[0].as_mut().unwrap().control => any,
+m.board.ide.channels[0].as_mut().unwrap().bus_master.table => bits(!3),
+m.board.ide.channels[0].as_mut().unwrap().bus_master.status => any,
+m.board.ide.channels[0].as_mut().unwrap().bus_master.command => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.features => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.sector_count => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.lba_low => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.lba_mid => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.lba_high => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.device => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.error => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.status => one_of([0, 1, 0x50, 0x51]),
+m.board.ide.channels[0].as_mut().unwrap().drives[0].command => |r: &mut Random| Some(any(r)),
+m.board.ide.channels[0].as_mut().unwrap().drives[0].geometry.cylinders => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].geometry.heads => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].geometry.sectors => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].interrupt => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].multiple => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].transfer_mode => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.packet => |r: &mut Random| Some(any(r)),
+m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.sense.key => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.sense.code => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.sense.qualifier => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.locked => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.changed => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.event => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.features => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.sector_count => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.lba_low => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.lba_mid => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.lba_high => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.device => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.error => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.status => one_of([0, 1, 0x50, 0x51]),
+m.board.ide.channels[0].as_mut().unwrap().drives[1].command => |r: &mut Random| Some(any(r)),
+m.board.ide.channels[0].as_mut().unwrap().drives[1].geometry.cylinders => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].geometry.heads => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].geometry.sectors => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].interrupt => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].multiple => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].transfer_mode => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.packet => |r: &mut Random| Some(any(r)),
+m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.sense.key => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.sense.code => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.sense.qualifier => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.locked => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.changed => any,
+m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.event => any)
+        }
+
+        fn show(m: &mut Pc) -> String {
+            let mut ide = m.board.ide.clone();
+            let channels = ide.channels.iter_mut().flatten();
+            channels.flat_map(|channel| &mut channel.drives).for_each(|drive| drive.medium = None);
+            format!("{ide:#?}")
+        }
+    }
+}

@@ -57,3 +57,19 @@ impl Chip for Saved {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, fields};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            fields!(m: m.passengers.image => |r: &mut Random| Some(ImageSource { path: any::<u32>(r).to_string(), index: any(r) }))
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.passengers.image)
+        }
+    }
+}

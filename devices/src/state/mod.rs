@@ -30,6 +30,8 @@ mod ram;
 mod record;
 mod rtc;
 mod save;
+#[cfg(test)]
+mod suite;
 mod system_control;
 #[cfg(test)]
 mod tests;

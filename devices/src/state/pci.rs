@@ -110,3 +110,31 @@ fn write(pci: &Pci, others: &BTreeMap<u8, [u8; SPACE]>, buffers: &mut Buffers) -
     entries[STATUS] = buffers.u8s(&response.1.to_le_bytes());
     Value::List(entries)
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, fields};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            let mut fields = fields!(m: m.board.pci.address => any, m.board.pci.reset_control => any);
+            fields.push(Field {
+                name: "interrupt routing",
+                get: |m| format!("{:?}", m.board.pci.function(ISA_BRIDGE).unwrap().bytes()),
+                change: |m, random| {
+                    let routing: [u8; 4] = any(random);
+                    m.board.pci.function_mut(ISA_BRIDGE).unwrap().set_bytes(0x60, &routing);
+                },
+            });
+            fields
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", (m.board.pci.address, m.board.pci.reset_control))
+        }
+    }
+
+    /// The function that routes the interrupts.
+    const ISA_BRIDGE: u8 = crate::pci::devfn(1, 0);
+}

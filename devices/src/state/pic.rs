@@ -118,3 +118,50 @@ fn write_chip(chip: &Controller, master: bool, slave: Value) -> Value {
         .set("special_mask_mode", flag(chip.special_mask))
         .value()
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, bits, fields, one_of};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.interrupts.pic.master.imr => any,
+m.board.interrupts.pic.master.irr => any,
+m.board.interrupts.pic.master.isr => any,
+m.board.interrupts.pic.master.lines => any,
+m.board.interrupts.pic.master.elcr => any,
+m.board.interrupts.pic.master.expect_icw4 => any,
+m.board.interrupts.pic.master.single => any,
+m.board.interrupts.pic.master.auto_eoi => any,
+m.board.interrupts.pic.master.special_fully_nested => any,
+m.board.interrupts.pic.master.special_mask => any,
+m.board.interrupts.pic.master.read_isr => any,
+m.board.interrupts.pic.master.poll => any,
+m.board.interrupts.pic.master.rotate_on_auto_eoi => any,
+m.board.interrupts.pic.master.vector_base => bits(0xf8),
+m.board.interrupts.pic.master.lowest_priority => bits(7),
+m.board.interrupts.pic.master.init => one_of([Init::Done, Init::Icw2, Init::Icw3]),
+m.board.interrupts.pic.slave.imr => any,
+m.board.interrupts.pic.slave.irr => any,
+m.board.interrupts.pic.slave.isr => any,
+m.board.interrupts.pic.slave.lines => any,
+m.board.interrupts.pic.slave.elcr => any,
+m.board.interrupts.pic.slave.expect_icw4 => any,
+m.board.interrupts.pic.slave.single => any,
+m.board.interrupts.pic.slave.auto_eoi => any,
+m.board.interrupts.pic.slave.special_fully_nested => any,
+m.board.interrupts.pic.slave.special_mask => any,
+m.board.interrupts.pic.slave.read_isr => any,
+m.board.interrupts.pic.slave.poll => any,
+m.board.interrupts.pic.slave.rotate_on_auto_eoi => any,
+m.board.interrupts.pic.slave.vector_base => bits(0xf8),
+m.board.interrupts.pic.slave.lowest_priority => bits(7),
+m.board.interrupts.pic.slave.init => one_of([Init::Done, Init::Icw2, Init::Icw3]))
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.interrupts.pic)
+        }
+    }
+}

@@ -167,3 +167,65 @@ fn write(pit: &Pit, tick: u64, buffers: &mut Buffers) -> Value {
         .set("start_value", buffers.u16s(pit.counters.iter().map(|c| count(c.start_value))))
         .value()
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, fields, one_of};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] = &["irq0", "start", "stopped", "null_count"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.pit.counters[0].bcd => any,
+m.board.pit.counters[0].gate => any,
+m.board.pit.counters[0].low_half => any,
+m.board.pit.counters[0].write_high_next => any,
+m.board.pit.counters[0].write_low => any,
+m.board.pit.counters[0].read_high_next => any,
+m.board.pit.counters[0].latch_value => any,
+m.board.pit.counters[0].reload => any,
+m.board.pit.counters[0].mode => |r: &mut Random| r.below(6) as u8,
+m.board.pit.counters[0].access => one_of([Access::Low, Access::High, Access::LowHigh]),
+m.board.pit.counters[0].start_value => |r: &mut Random| 1 + r.below(0x1_0000) as u32,
+m.board.pit.counters[0].latch => one_of([Latch::None, Latch::Low, Latch::High]),
+m.board.pit.counters[0].latched_status => |r: &mut Random| Some(any(r)),
+m.board.pit.counters[0].enabled => any,
+m.board.pit.counters[0].fired => any,
+m.board.pit.counters[1].bcd => any,
+m.board.pit.counters[1].gate => any,
+m.board.pit.counters[1].low_half => any,
+m.board.pit.counters[1].write_high_next => any,
+m.board.pit.counters[1].write_low => any,
+m.board.pit.counters[1].read_high_next => any,
+m.board.pit.counters[1].latch_value => any,
+m.board.pit.counters[1].reload => any,
+m.board.pit.counters[1].mode => |r: &mut Random| r.below(6) as u8,
+m.board.pit.counters[1].access => one_of([Access::Low, Access::High, Access::LowHigh]),
+m.board.pit.counters[1].start_value => |r: &mut Random| 1 + r.below(0x1_0000) as u32,
+m.board.pit.counters[1].latch => one_of([Latch::None, Latch::Low, Latch::High]),
+m.board.pit.counters[1].latched_status => |r: &mut Random| Some(any(r)),
+m.board.pit.counters[1].enabled => any,
+m.board.pit.counters[1].fired => any,
+m.board.pit.counters[2].bcd => any,
+m.board.pit.counters[2].gate => any,
+m.board.pit.counters[2].low_half => any,
+m.board.pit.counters[2].write_high_next => any,
+m.board.pit.counters[2].write_low => any,
+m.board.pit.counters[2].read_high_next => any,
+m.board.pit.counters[2].latch_value => any,
+m.board.pit.counters[2].reload => any,
+m.board.pit.counters[2].mode => |r: &mut Random| r.below(6) as u8,
+m.board.pit.counters[2].access => one_of([Access::Low, Access::High, Access::LowHigh]),
+m.board.pit.counters[2].start_value => |r: &mut Random| 1 + r.below(0x1_0000) as u32,
+m.board.pit.counters[2].latch => one_of([Latch::None, Latch::Low, Latch::High]),
+m.board.pit.counters[2].latched_status => |r: &mut Random| Some(any(r)),
+m.board.pit.counters[2].enabled => any,
+m.board.pit.counters[2].fired => any)
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.pit)
+        }
+    }
+}

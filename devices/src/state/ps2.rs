@@ -234,3 +234,68 @@ fn write(ps2: &Ps2) -> Value {
         .set("mouse_reset_workaround", mouse.keep_id)
         .value()
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, bits, fields, one_of, some};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] = &[
+            "ram",
+            "command_written",
+            "polled_input",
+            "ready_at",
+            "reset",
+            "parser",
+            "down",
+            "repeating",
+            "set3_repeats",
+            "set3_breaks",
+            "pending_buttons",
+            "refused",
+            "next_sample",
+        ];
+
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.ps2.has_keyboard => any,
+m.board.ps2.has_mouse => any,
+m.board.ps2.command_byte => any,
+m.board.ps2.last_byte => any,
+m.board.ps2.release_pending => any,
+m.board.ps2.output_port => |r: &mut Random| any::<u8>(r) | 1,
+m.board.ps2.destination => one_of([Destination::Keyboard, Destination::Mouse, Destination::Ram(0), Destination::OutputPort, Destination::MouseBuffer]),
+m.board.ps2.output => |r: &mut Random| Some((any(r), Source::Mouse)),
+m.board.ps2.replies => |r: &mut Random| some::<Vec<u8>, u8>(r).into_iter().map(|byte| (byte, Source::Keyboard)).collect(),
+m.board.ps2.keyboard.scanning => any,
+m.board.ps2.keyboard.set => one_of([1, 2, 3]),
+m.board.ps2.keyboard.leds => any,
+m.board.ps2.keyboard.typematic => any,
+m.board.ps2.keyboard.expect => one_of([keyboard::Expect::Command, keyboard::Expect::Leds, keyboard::Expect::ScanCodeSet, keyboard::Expect::Typematic]),
+m.board.ps2.keyboard.replies => some,
+m.board.ps2.keyboard.codes => some,
+m.board.ps2.keyboard.last_sent => any,
+m.board.ps2.mouse.reporting => any,
+m.board.ps2.mouse.used => any,
+m.board.ps2.mouse.remote => any,
+m.board.ps2.mouse.wrap => any,
+m.board.ps2.mouse.dx => |r: &mut Random| r.below(200) as i32 - 100,
+m.board.ps2.mouse.dy => |r: &mut Random| r.below(200) as i32 - 100,
+m.board.ps2.mouse.dz => |r: &mut Random| r.below(200) as i32 - 100,
+m.board.ps2.mouse.buttons => bits(7),
+m.board.ps2.mouse.sample_rate => any,
+m.board.ps2.mouse.resolution => any,
+m.board.ps2.mouse.scaling2 => any,
+m.board.ps2.mouse.id => one_of([0, 3, 4]),
+m.board.ps2.mouse.knock => |r: &mut Random| one_of(KNOCKS)(r).0,
+m.board.ps2.mouse.keep_id => any,
+m.board.ps2.mouse.expect => one_of([mouse::Expect::Command, mouse::Expect::SampleRate, mouse::Expect::Resolution]),
+m.board.ps2.mouse.queue => some,
+m.board.ps2.mouse.last_packet => some)
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.ps2)
+        }
+    }
+}

@@ -164,6 +164,29 @@ fn is_zero(page: &[u8]) -> bool {
 }
 
 #[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            vec![Field {
+                name: "bytes",
+                get: |m| xxhash_rust::xxh3::xxh3_64(m.cpu.mem().contents()).to_string(),
+                change: |m, random| {
+                    let address = any::<u32>(random) % 0x9_0000;
+                    m.cpu.mem_mut().write_u32(address, any(random));
+                },
+            }]
+        }
+
+        fn show(m: &mut Pc) -> String {
+            m.cpu.mem().size().to_string()
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

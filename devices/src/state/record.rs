@@ -2,6 +2,7 @@
 
 use super::StateError;
 use super::container::Container;
+use super::top;
 use super::value::Value;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -63,7 +64,12 @@ impl<'a> Record<'a> {
 
     /// What is wrong with a field.
     pub fn wrong(&self, field: &str, problem: impl Into<String>) -> StateError {
-        StateError::Entry { path: format!("{}, {field}", self.path), problem: problem.into() }
+        StateError::Entry { path: self.path_of(field), problem: problem.into() }
+    }
+
+    /// Where a field is: the top level has none, and its fields are the entries.
+    fn path_of(&self, field: &str) -> String {
+        if self.path.is_empty() { top::path(field) } else { format!("{}, {field}", self.path) }
     }
 
     fn unexpected<T>(&self, field: &str, value: &Value) -> Result<T, StateError> {
@@ -137,7 +143,7 @@ impl<'a> Record<'a> {
 
     /// The entry in a field.
     pub fn record(&self, layout: &'static Layout, field: &str) -> Result<Record<'a>, StateError> {
-        Record::new(layout, self.get(field), self.container, format!("{}, {field}", self.path))
+        Record::new(layout, self.get(field), self.container, self.path_of(field))
     }
 
     /// Where a typed array is in the file.

@@ -99,3 +99,27 @@ fn write(rtc: &Rtc, unix_ms: i64, buffers: &mut Buffers) -> Value {
         .set("cmos_diag_status", rtc.cmos[DIAGNOSTIC])
         .value()
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, bits, fields};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] =
+            &["time_ms", "updated_ms", "shown_second", "flagged_second", "flagged_tick"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.rtc.index => bits(0x7f),
+m.board.rtc.nmi_disabled => any,
+m.board.rtc.cmos => any,
+m.board.rtc.control_a => bits(0x7f),
+m.board.rtc.control_b => any,
+m.board.rtc.flags_c => bits(FLAGS))
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.rtc)
+        }
+    }
+}

@@ -32,3 +32,22 @@ impl Chip for Saved {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, fields};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] = &["reset"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.system_control.port_b => any,
+m.board.system_control.port_a => any)
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.system_control)
+        }
+    }
+}

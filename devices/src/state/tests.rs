@@ -1,5 +1,6 @@
 //! Whole states.
 
+use super::suite::Random;
 use super::*;
 use crate::board::{BoardConfig, ManualClock, Seeded};
 use crate::ide::{Form, Ide, Medium, Unit, Units};
@@ -22,7 +23,7 @@ fn units(disks: bool) -> Units {
 }
 
 /// The drives that a state asks for.
-fn saved_units(plan: &Plan, file: &[u8]) -> Units {
+pub(super) fn saved_units(plan: &Plan, file: &[u8]) -> Units {
     let medium = |_, source| match source {
         Source::State(range) => Ok::<_, ()>(Medium::new(file[range].to_vec(), Form::Whole)),
         Source::Base { sectors, sector_size } => {
@@ -292,18 +293,6 @@ fn without_ours(file: &[u8]) -> Vec<u8> {
     let mut bytes = file.to_vec();
     bytes[16 + 6] = b'7';
     bytes
-}
-
-/// Numbers that hostile files have (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % n.max(1) as u64) as usize
-    }
 }
 
 /// Changes a file in some place: a number in the list of registers, a piece of it, or a byte.

@@ -409,3 +409,53 @@ fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
         .set("font_page_ab", false)
         .value()
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, bits, fields, one_of};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] = &["planes", "framebuffer", "changes", "active"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.vga.crtc.index => any,
+m.board.vga.sequencer.index => any,
+m.board.vga.graphics.index => any,
+m.board.vga.attribute.index => bits(0x3f),
+m.board.vga.attribute.data_next => any,
+m.board.vga.dac.palette => |r: &mut Random| Box::new(any(r)),
+m.board.vga.dac.mask => any,
+m.board.vga.dac.write_position => |r: &mut Random| r.below(768) as u16,
+m.board.vga.dac.read_position => |r: &mut Random| r.below(768) as u16,
+m.board.vga.dac.state => any,
+m.board.vga.miscellaneous => any,
+m.board.vga.feature => any,
+m.board.vga.enable => any,
+m.board.vga.latch => any,
+m.board.vga.vbe.index => any,
+m.board.vga.vbe.id => any,
+m.board.vga.vbe.width => |r: &mut Random| 1 + r.below(0x3ff) as u16,
+m.board.vga.vbe.height => any,
+m.board.vga.vbe.bpp => one_of([8, 15, 16, 24, 32]),
+m.board.vga.vbe.enable => any,
+m.board.vga.vbe.bank => any,
+m.board.vga.vbe.virtual_width => any,
+m.board.vga.vbe.x_offset => any,
+m.board.vga.vbe.y_offset => any,
+m.board.vga.crtc.registers[crtc::OFFSET] => any,
+m.board.vga.crtc.registers[crtc::CURSOR_START] => any,
+m.board.vga.sequencer.registers[sequencer::MAP_MASK] => any,
+m.board.vga.graphics.registers[graphics::BIT_MASK] => any,
+m.board.vga.attribute.registers[attribute::OVERSCAN] => any,
+m.board.vga.attribute.registers[3] => any,
+m.board.vga.planes[5] => any,
+m.board.vga.framebuffer[0] => any)
+        }
+
+        fn show(m: &mut Pc) -> String {
+            let vga = Vga { planes: Box::default(), framebuffer: Box::default(), ..m.board.vga.clone() };
+            format!("{vga:#?}")
+        }
+    }
+}

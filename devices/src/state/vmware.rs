@@ -27,3 +27,22 @@ impl Chip for Backdoor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, fields};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] = &["words", "ends_in_motion", "buttons"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m: m.board.backdoor.enabled => any,
+m.board.backdoor.absolute => any)
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.backdoor)
+        }
+    }
+}
