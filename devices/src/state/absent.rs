@@ -239,7 +239,7 @@ mod suite {
             vec![
                 Field {
                     name: "a register of the floppy controller",
-                    get: |m| format!("{:?}", m.passengers.entries),
+                    get: |m| format!("{:?}", m.passengers.entries.get("fdc")),
                     change: |m, random| {
                         let registers = vec![any::<u8>(random).into(), Value::Null];
                         m.passengers.entries.insert("fdc", Value::List(registers));
@@ -247,7 +247,11 @@ mod suite {
                 },
                 Field {
                     name: "the floppy controller's buffer",
-                    get: |m| format!("{:?}", m.passengers.buffers),
+                    get: |m| {
+                        let entry = m.passengers.entries.get("ne2k").map(|entry| entry.at(0));
+                        let Some(Value::Buffer(_, id)) = entry else { return "power-on".into() };
+                        format!("{:?}", m.passengers.buffers[*id as usize])
+                    },
                     change: |m, random| {
                         m.passengers.buffers = vec![(Kind::U8, any::<[u8; 4]>(random).into())];
                         let buffer = vec![Value::Buffer(Kind::U8, 0)];
@@ -257,7 +261,7 @@ mod suite {
             ]
         }
 
-        fn show(m: &mut Pc) -> String {
+        fn show(_: &mut Pc) -> String {
             String::new()
         }
     }

@@ -234,7 +234,7 @@ mod suite {
     use super::*;
 
     impl Suite for Saved {
-        const NOT_IN_STATE: &'static [&'static str] = &["timer_deadline", "nmi"];
+        const NOT_IN_STATE: &'static [&'static str] = &["timer_deadline", "nmi", "lint0"];
 
         fn fields() -> Vec<Field> {
             fields!(m: m.board.interrupts.apics.as_mut().unwrap().local.base => any,

@@ -356,7 +356,7 @@ mod suite {
 
     impl Suite for Saved {
         /// What the processor derives from its other registers.
-        const NOT_IN_STATE: &'static [&'static str] = &["null"];
+        const NOT_IN_STATE: &'static [&'static str] = &["null", "big"];
 
         fn fields() -> Vec<Field> {
             fields!(gpr => any,
@@ -377,6 +377,9 @@ seg[4].null => any,
 tr.selector => any,
 tr.base => any,
 ldtr.limit => any,
+ldtr.base => any,
+ldtr.selector => any,
+tr.limit => any,
 tr.access => any,
 ldtr.access => any,
 eip => any,

@@ -113,7 +113,7 @@ pub(super) fn some<C: FromIterator<T>, T: Any>(random: &mut Random) -> C {
     (0..=random.below(10)).map(|_| T::any(random)).collect()
 }
 
-const INDEX: &str = r#"{"fsroot": [["a", 70000, 1, 33188, 0, 0, "blob"], ["null", 0, 1, 8630, 0, 0, ""],
+const INDEX: &str = r#"{"fsroot": [["a", 70000, 1, 33188, 0, 0, "blob"], ["null", 0, 1, 8630, 0, 0, [1, 3]],
     ["d", 0, 1, 16877, 0, 0, [["l", 0, 1, 41471, 0, 0, "../a"]]]], "size": 9, "version": 3}"#;
 
 /// A small machine that has all devices.
@@ -164,7 +164,7 @@ fn with_chip<T: Chip>(file: &[u8]) -> Pc {
 fn values(shown: &str) -> BTreeMap<String, Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for line in shown.lines() {
+    for line in shown.lines().filter(|line| !line.trim_start().starts_with(['}', ']', ')'])) {
         let depth = (line.len() - line.trim_start().len()) / 4;
         let line = line.trim();
         let (name, value) = line.split_once(": ").unwrap_or(("", line));
@@ -231,7 +231,7 @@ fn travels<T: Suite>() {
 }
 
 /// What stands in a place of v86's entries where it should not.
-fn extremes(old: &Value, container: &Container, spare: &[u32; 3]) -> Vec<Value> {
+fn extremes(old: &Value, [empty, ones]: [u32; 2]) -> Vec<Value> {
     const NUMBERS: [f64; 12] = [
         -1.0,
         0.0,
@@ -249,12 +249,10 @@ fn extremes(old: &Value, container: &Container, spare: &[u32; 3]) -> Vec<Value> 
     let mut values: Vec<Value> = NUMBERS.map(Value::Number).into();
     values.extend([Value::Null, Value::Bool(true), "x".into(), Value::List(Vec::new())]);
     values.extend([Value::Map(Vec::new()), Value::Buffer(super::Kind::U8, u32::MAX)]);
-    let [empty, ones, _] = *spare;
     values.push(Value::Buffer(super::Kind::F64, empty));
-    if let Value::Buffer(kind, id) = old {
+    if let Value::Buffer(kind, _) = old {
         values.push(Value::Buffer(*kind, empty));
         values.push(Value::Buffer(*kind, ones));
-        _ = container.range(*id);
     }
     if let Value::List(list) = old {
         values.push(Value::List(list[..list.len().saturating_sub(1)].to_vec()));
@@ -307,17 +305,20 @@ fn extremes_do_no_harm<T: Suite>() {
     let mut long = file.clone();
     long.resize(file.len() + (1 << 20), 0xff);
     container.bytes = &long;
-    let spare = [file.len()..file.len(), file.len()..long.len(), 0..1].map(|range| container.add(range));
+    let spare = [file.len()..file.len(), file.len()..long.len()].map(|range| container.add(range));
     for name in &entries {
         let top = super::top::TOP.position(name);
         let mut all = Vec::new();
         places(container.state.at(top), &[top], &mut all);
         for path in all {
             let old = place(&mut container.state, &path).clone();
-            for value in extremes(&old, &container, &spare) {
+            for value in extremes(&old, spare) {
                 let what = format!("{value:?}");
                 *place(&mut container.state, &path) = value;
-                if let Err(error) = run(&container) {
+                // A disk of another size is nobody's here: the machine is another one.
+                if let Err(error) = run(&container)
+                    && !matches!(error, StateError::OtherMachine(_))
+                {
                     let text = error.to_string();
                     assert!(text.contains(name), "{what} at {path:?} of {name} is refused with: {text}");
                 }

@@ -126,8 +126,17 @@ mod suite {
     use super::*;
 
     impl Suite for Saved {
-        const NOT_IN_STATE: &'static [&'static str] =
-            &["receiver", "output", "modem", "interrupt_driven", "fifo_used", "errors"];
+        const NOT_IN_STATE: &'static [&'static str] = &[
+            "receiver",
+            "output",
+            "modem",
+            "interrupt_driven",
+            "fifo_used",
+            "looked",
+            "polled",
+            "quiet",
+            "errors",
+        ];
 
         fn fields() -> Vec<Field> {
             fields!(m: m.board.uarts[0].as_mut().unwrap().divisor => any,

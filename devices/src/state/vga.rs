@@ -86,6 +86,8 @@ const VGA: Layout = Layout {
 
 const PALETTE: usize = 256;
 const ATTRIBUTE_PALETTE: usize = 16;
+/// The bits of the attribute controller's index.
+const INDEX_BITS: u8 = attribute::INDEX_PALETTE_SOURCE | 0x1f;
 /// v86's index for "the next write is an index", and for registers that were never chosen.
 const NO_INDEX: u32 = u32::MAX;
 
@@ -145,6 +147,9 @@ impl Chip for Saved {
 }
 
 fn refine(vga: &mut Vga, saved: &Json) {
+    // v86 forgets it while the next write is an index.
+    take_u8(&saved["attribute_index"], &mut vga.attribute.index);
+    vga.attribute.index &= INDEX_BITS;
     take_u8(&saved["feature"], &mut vga.feature);
     take_u8(&saved["enable"], &mut vga.enable);
     take_u8(&saved["overscan"], &mut vga.attribute.registers[attribute::OVERSCAN]);
@@ -157,6 +162,7 @@ fn refine(vga: &mut Vga, saved: &Json) {
 
 fn write_ours(vga: &Vga) -> Json {
     json!({
+        "attribute_index": vga.attribute.index,
         "feature": vga.feature,
         "enable": vga.enable,
         "overscan": vga.attribute.registers[attribute::OVERSCAN],
