@@ -80,12 +80,14 @@ mod suite {
         const NOT_IN_STATE: &'static [&'static str] = &["timer_halves"];
 
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.acpi.as_mut().unwrap().pm1_status => any,
-m.board.acpi.as_mut().unwrap().pm1_enable => any,
-m.board.acpi.as_mut().unwrap().pm1_control => any,
-m.board.acpi.as_mut().unwrap().gpe0 => any,
-m.board.acpi.as_mut().unwrap().smi_command => any,
-m.board.acpi.as_mut().unwrap().smi_status => any)
+            fields!(m:
+                m.board.acpi.as_mut().unwrap().pm1_status => any,
+                m.board.acpi.as_mut().unwrap().pm1_enable => any,
+                m.board.acpi.as_mut().unwrap().pm1_control => any,
+                m.board.acpi.as_mut().unwrap().gpe0 => any,
+                m.board.acpi.as_mut().unwrap().smi_command => any,
+                m.board.acpi.as_mut().unwrap().smi_status => any,
+            )
         }
 
         fn show(m: &mut Pc) -> String {

@@ -237,27 +237,29 @@ mod suite {
         const NOT_IN_STATE: &'static [&'static str] = &["timer_deadline", "nmi", "lint0"];
 
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.interrupts.apics.as_mut().unwrap().local.base => any,
-m.board.interrupts.apics.as_mut().unwrap().local.id => any,
-m.board.interrupts.apics.as_mut().unwrap().local.logical_destination => any,
-m.board.interrupts.apics.as_mut().unwrap().local.destination_format => any,
-m.board.interrupts.apics.as_mut().unwrap().local.spurious => any,
-m.board.interrupts.apics.as_mut().unwrap().local.isr => any,
-m.board.interrupts.apics.as_mut().unwrap().local.tmr => any,
-m.board.interrupts.apics.as_mut().unwrap().local.irr => any,
-m.board.interrupts.apics.as_mut().unwrap().local.errors => any,
-m.board.interrupts.apics.as_mut().unwrap().local.error_status => any,
-m.board.interrupts.apics.as_mut().unwrap().local.icr_low => any,
-m.board.interrupts.apics.as_mut().unwrap().local.icr_high => any,
-m.board.interrupts.apics.as_mut().unwrap().local.lvt.timer => any,
-m.board.interrupts.apics.as_mut().unwrap().local.lvt.thermal => any,
-m.board.interrupts.apics.as_mut().unwrap().local.lvt.performance => any,
-m.board.interrupts.apics.as_mut().unwrap().local.lvt.lint0 => any,
-m.board.interrupts.apics.as_mut().unwrap().local.lvt.lint1 => any,
-m.board.interrupts.apics.as_mut().unwrap().local.lvt.error => any,
-m.board.interrupts.apics.as_mut().unwrap().local.timer_initial => any,
-m.board.interrupts.apics.as_mut().unwrap().local.task_priority => bits(0xff),
-m.board.interrupts.apics.as_mut().unwrap().local.timer_divide => bits(0b1011))
+            fields!(m:
+                m.board.interrupts.apics.as_mut().unwrap().local.base => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.id => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.logical_destination => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.destination_format => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.spurious => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.isr => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.tmr => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.irr => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.errors => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.error_status => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.icr_low => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.icr_high => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.timer => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.thermal => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.performance => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.lint0 => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.lint1 => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.error => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.timer_initial => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.task_priority => bits(0xff),
+                m.board.interrupts.apics.as_mut().unwrap().local.timer_divide => bits(0b1011),
+            )
         }
 
         fn show(m: &mut Pc) -> String {

@@ -333,7 +333,7 @@ fn write(s: &ArchState, writer: &mut Writer) {
 
 #[cfg(test)]
 mod suite {
-    use super::super::suite::{Field, Random, Suite, any, bits, one_of};
+    use super::super::suite::{Field, Random, Suite, any, bits, made, one_of};
     use super::*;
 
     /// Fields of the processor, which gives and takes its state as a whole.
@@ -345,8 +345,7 @@ mod suite {
                     get: |m| format!("{:?}", m.cpu.state().$($place).+ $([$at] $(. $of)?)?),
                     change: |m, random| {
                         let mut arch = m.cpu.state();
-                        let value = $value;
-                        arch.$($place).+ $([$at] $(. $of)?)? = value(random);
+                        arch.$($place).+ $([$at] $(. $of)?)? = made($value, random);
                         m.cpu.set_state(&arch);
                     },
                 }
@@ -359,59 +358,61 @@ mod suite {
         const NOT_IN_STATE: &'static [&'static str] = &["null", "big"];
 
         fn fields() -> Vec<Field> {
-            fields!(gpr => any,
-seg[0].selector => any,
-seg[0].base => any,
-seg[0].limit => any,
-seg[0].big => any,
-seg[1].selector => any,
-seg[1].base => any,
-seg[1].limit => any,
-seg[1].big => any,
-seg[2].selector => any,
-seg[2].base => any,
-seg[2].limit => any,
-seg[2].big => any,
-seg[3].access => |r: &mut Random| any::<u8>(r) | ACCESS_MEMORY,
-seg[4].null => any,
-tr.selector => any,
-tr.base => any,
-ldtr.limit => any,
-ldtr.base => any,
-ldtr.selector => any,
-tr.limit => any,
-tr.access => any,
-ldtr.access => any,
-eip => any,
-cr2 => any,
-cr3 => any,
-dr => any,
-cpl => bits(3),
-halted => any,
-interrupt_shadow => any,
-sysenter_cs => any,
-sysenter_esp => any,
-sysenter_eip => any,
-tsc_offset => any,
-xmm => any,
-gdtr.base => any,
-gdtr.limit => any,
-idtr.base => any,
-idtr.limit => any,
-mxcsr => bits(0xffbf),
-fpu.control => any,
-fpu.ip => any,
-fpu.cs => any,
-fpu.dp => any,
-fpu.ds => any,
-fpu.opcode => bits(0x7ff),
-fpu.status => any,
-fpu.empty => any,
-eflags => |r: &mut Random| any::<u32>(r) & 0x24_0dd5 | ALWAYS,
-fpu.regs => |r: &mut Random| core::array::from_fn(|_| (any(r), any(r))),
-cr0 => one_of([0x11, 0x10, 0x8000_0011, 0x31]),
-cr4 => one_of([0, 0x10, 0x20, 0x200]),
-pdpte => any)
+            fields!(
+                gpr => any,
+                seg[0].selector => any,
+                seg[0].base => any,
+                seg[0].limit => any,
+                seg[0].big => any,
+                seg[1].selector => any,
+                seg[1].base => any,
+                seg[1].limit => any,
+                seg[1].big => any,
+                seg[2].selector => any,
+                seg[2].base => any,
+                seg[2].limit => any,
+                seg[2].big => any,
+                seg[3].access => |r: &mut Random| any::<u8>(r) | ACCESS_MEMORY,
+                seg[4].null => any,
+                tr.selector => any,
+                tr.base => any,
+                ldtr.limit => any,
+                ldtr.base => any,
+                ldtr.selector => any,
+                tr.limit => any,
+                tr.access => any,
+                ldtr.access => any,
+                eip => any,
+                cr2 => any,
+                cr3 => any,
+                dr => any,
+                cpl => bits(3),
+                halted => any,
+                interrupt_shadow => any,
+                sysenter_cs => any,
+                sysenter_esp => any,
+                sysenter_eip => any,
+                tsc_offset => any,
+                xmm => any,
+                gdtr.base => any,
+                gdtr.limit => any,
+                idtr.base => any,
+                idtr.limit => any,
+                mxcsr => bits(0xffbf),
+                fpu.control => any,
+                fpu.ip => any,
+                fpu.cs => any,
+                fpu.dp => any,
+                fpu.ds => any,
+                fpu.opcode => bits(0x7ff),
+                fpu.status => any,
+                fpu.empty => any,
+                eflags => |r: &mut Random| any::<u32>(r) & 0x24_0dd5 | ALWAYS,
+                fpu.regs => |r: &mut Random| core::array::from_fn(|_| (any(r), any(r))),
+                cr0 => one_of([0x11, 0x10, 0x8000_0011, 0x31]),
+                cr4 => one_of([0, 0x10, 0x20, 0x200]),
+                pdpte => any,
+            )
         }
 
         fn show(m: &mut Pc) -> String {

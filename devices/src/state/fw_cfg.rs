@@ -60,15 +60,15 @@ mod suite {
 
     impl Suite for Saved {
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.fw_cfg.value => some,
-m.board.fw_cfg.position => |r: &mut Random| any::<u16>(r).into())
+            fields!(m:
+                m.board.fw_cfg.value => some,
+                m.board.fw_cfg.position => |r: &mut Random| any::<u16>(r).into(),
+            )
         }
 
         fn show(m: &mut Pc) -> String {
-            {
-                let f = &m.board.fw_cfg;
-                format!("value: {:?}\nposition: {}", f.value, f.position)
-            }
+            let fw_cfg = &m.board.fw_cfg;
+            format!("value: {:?}\nposition: {}", fw_cfg.value, fw_cfg.position)
         }
     }
 }

@@ -65,7 +65,11 @@ mod suite {
 
     impl Suite for Saved {
         fn fields() -> Vec<Field> {
-            fields!(m: m.passengers.image => |r: &mut Random| Some(ImageSource { path: any::<u32>(r).to_string(), index: any(r) }))
+            fields!(m:
+                m.passengers.image => |r: &mut Random| {
+                    Some(ImageSource { path: any::<u32>(r).to_string(), index: any(r) })
+                },
+            )
         }
 
         fn show(m: &mut Pc) -> String {

@@ -74,12 +74,14 @@ mod suite {
 
     impl Suite for Saved {
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.interrupts.apics.as_mut().unwrap().io.config => any,
-m.board.interrupts.apics.as_mut().unwrap().io.destination => any,
-m.board.interrupts.apics.as_mut().unwrap().io.select => bits(0xff),
-m.board.interrupts.apics.as_mut().unwrap().io.id => bits(0xf),
-m.board.interrupts.apics.as_mut().unwrap().io.irr => bits((1 << PINS) - 1),
-m.board.interrupts.apics.as_mut().unwrap().io.lines => bits((1 << PINS) - 1))
+            fields!(m:
+                m.board.interrupts.apics.as_mut().unwrap().io.config => any,
+                m.board.interrupts.apics.as_mut().unwrap().io.destination => any,
+                m.board.interrupts.apics.as_mut().unwrap().io.select => bits(0xff),
+                m.board.interrupts.apics.as_mut().unwrap().io.id => bits(0xf),
+                m.board.interrupts.apics.as_mut().unwrap().io.irr => bits((1 << PINS) - 1),
+                m.board.interrupts.apics.as_mut().unwrap().io.lines => bits((1 << PINS) - 1),
+            )
         }
 
         fn show(m: &mut Pc) -> String {

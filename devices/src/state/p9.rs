@@ -529,25 +529,27 @@ mod suite {
             &["size_supported", "notify_offset", "device_feature", "driver_feature"];
 
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.p9.as_mut().unwrap().transport.device_feature_select => any,
-m.board.p9.as_mut().unwrap().transport.driver_feature_select => any,
-m.board.p9.as_mut().unwrap().transport.features_ok => any,
-m.board.p9.as_mut().unwrap().transport.config_has_changed => any,
-m.board.p9.as_mut().unwrap().transport.config_generation => any,
-m.board.p9.as_mut().unwrap().transport.queue_select => any,
-m.board.p9.as_mut().unwrap().transport.isr_status => bits(3),
-m.board.p9.as_mut().unwrap().transport.device_status => any,
-m.board.p9.as_mut().unwrap().transport.queues[0].size => one_of([1, 2, 4, 8]),
-m.board.p9.as_mut().unwrap().transport.queues[0].enabled => any,
-m.board.p9.as_mut().unwrap().transport.queues[0].desc_addr => any,
-m.board.p9.as_mut().unwrap().transport.queues[0].avail_addr => any,
-m.board.p9.as_mut().unwrap().transport.queues[0].used_addr => any,
-m.board.p9.as_mut().unwrap().transport.queues[0].avail_last_idx => any,
-m.board.p9.as_mut().unwrap().transport.queues[0].num_staged_replies => any,
-m.board.p9.as_mut().unwrap().transport.queues[0].masked_idx => any,
-m.board.p9.as_mut().unwrap().server.fs.last_qid => bits(0xff_ffff_ffff),
-m.board.p9.as_mut().unwrap().server.fs.total_size => bits(0xff_ffff_ffff),
-m.board.p9.as_mut().unwrap().server.fs.used_size => bits(0xff_ffff_ffff))
+            fields!(m:
+                m.board.p9.as_mut().unwrap().transport.device_feature_select => any,
+                m.board.p9.as_mut().unwrap().transport.driver_feature_select => any,
+                m.board.p9.as_mut().unwrap().transport.features_ok => any,
+                m.board.p9.as_mut().unwrap().transport.config_has_changed => any,
+                m.board.p9.as_mut().unwrap().transport.config_generation => any,
+                m.board.p9.as_mut().unwrap().transport.queue_select => any,
+                m.board.p9.as_mut().unwrap().transport.isr_status => bits(3),
+                m.board.p9.as_mut().unwrap().transport.device_status => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].size => one_of([1, 2, 4, 8]),
+                m.board.p9.as_mut().unwrap().transport.queues[0].enabled => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].desc_addr => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].avail_addr => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].used_addr => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].avail_last_idx => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].num_staged_replies => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].masked_idx => any,
+                m.board.p9.as_mut().unwrap().server.fs.last_qid => bits(0xff_ffff_ffff),
+                m.board.p9.as_mut().unwrap().server.fs.total_size => bits(0xff_ffff_ffff),
+                m.board.p9.as_mut().unwrap().server.fs.used_size => bits(0xff_ffff_ffff),
+            )
         }
 
         fn show(m: &mut Pc) -> String {

@@ -118,7 +118,9 @@ mod suite {
 
     impl Suite for Saved {
         fn fields() -> Vec<Field> {
-            let mut fields = fields!(m: m.board.pci.address => any, m.board.pci.reset_control => any);
+            let mut fields = fields!(m:
+                m.board.pci.address => any, m.board.pci.reset_control => any,
+            );
             fields.push(Field {
                 name: "interrupt routing",
                 get: |m| format!("{:?}", m.board.pci.function(ISA_BRIDGE).unwrap().bytes()),

@@ -110,12 +110,14 @@ mod suite {
             &["time_ms", "updated_ms", "shown_second", "flagged_second", "flagged_tick"];
 
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.rtc.index => bits(0x7f),
-m.board.rtc.nmi_disabled => any,
-m.board.rtc.cmos => any,
-m.board.rtc.control_a => bits(0x7f),
-m.board.rtc.control_b => any,
-m.board.rtc.flags_c => bits(FLAGS))
+            fields!(m:
+                m.board.rtc.index => bits(0x7f),
+                m.board.rtc.nmi_disabled => any,
+                m.board.rtc.cmos => any,
+                m.board.rtc.control_a => bits(0x7f),
+                m.board.rtc.control_b => any,
+                m.board.rtc.flags_c => bits(FLAGS),
+            )
         }
 
         fn show(m: &mut Pc) -> String {

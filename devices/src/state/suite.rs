@@ -41,8 +41,7 @@ macro_rules! fields {
                 name: stringify!($place),
                 get: |$machine| format!("{:?}", $place),
                 change: |$machine, random| {
-                    let value = $value;
-                    $place = value(random);
+                    $place = crate::state::suite::made($value, random);
                 },
             }
         ),*]
@@ -96,6 +95,11 @@ impl<T: Any, const N: usize> Any for [T; N] {
 
 pub(super) fn any<T: Any>(random: &mut Random) -> T {
     T::any(random)
+}
+
+/// What a function makes.
+pub(super) fn made<T>(make: impl FnOnce(&mut Random) -> T, random: &mut Random) -> T {
+    make(random)
 }
 
 /// One of these.

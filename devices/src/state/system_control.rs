@@ -42,8 +42,10 @@ mod suite {
         const NOT_IN_STATE: &'static [&'static str] = &["reset"];
 
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.system_control.port_b => any,
-m.board.system_control.port_a => any)
+            fields!(m:
+                m.board.system_control.port_b => any,
+                m.board.system_control.port_a => any,
+            )
         }
 
         fn show(m: &mut Pc) -> String {

@@ -56,31 +56,37 @@ mod suite {
     use super::super::suite::{Field, Random, Suite, any, bits, fields, one_of};
     use super::*;
 
+    fn own_features(random: &mut Random) -> [u32; 4] {
+        VirtioConsole::default().transport.device_feature.map(|own| own & any::<u32>(random))
+    }
+
     impl Suite for Saved {
         const NOT_IN_STATE: &'static [&'static str] =
             &["size_supported", "notify_offset", "ports", "control"];
 
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.console.as_mut().unwrap().transport.device_feature_select => any,
-m.board.console.as_mut().unwrap().transport.driver_feature_select => any,
-m.board.console.as_mut().unwrap().transport.features_ok => any,
-m.board.console.as_mut().unwrap().transport.config_has_changed => any,
-m.board.console.as_mut().unwrap().transport.config_generation => any,
-m.board.console.as_mut().unwrap().transport.queue_select => any,
-m.board.console.as_mut().unwrap().transport.isr_status => bits(3),
-m.board.console.as_mut().unwrap().transport.device_status => any,
-m.board.console.as_mut().unwrap().transport.queues[0].size => one_of([1, 2, 4, 8]),
-m.board.console.as_mut().unwrap().transport.queues[1].enabled => any,
-m.board.console.as_mut().unwrap().transport.queues[1].desc_addr => any,
-m.board.console.as_mut().unwrap().transport.queues[1].avail_addr => any,
-m.board.console.as_mut().unwrap().transport.queues[1].used_addr => any,
-m.board.console.as_mut().unwrap().transport.queues[1].avail_last_idx => any,
-m.board.console.as_mut().unwrap().transport.queues[1].num_staged_replies => any,
-m.board.console.as_mut().unwrap().transport.queues[1].masked_idx => any,
-m.board.console.as_mut().unwrap().transport.driver_feature => |r: &mut Random| { let own = VirtioConsole::default().transport.device_feature; core::array::from_fn(|i| own[i] & any::<u32>(r)) },
-m.board.console.as_mut().unwrap().transport.device_feature => |r: &mut Random| { let own = VirtioConsole::default().transport.device_feature; core::array::from_fn(|i| own[i] & any::<u32>(r)) },
-m.board.console.as_mut().unwrap().rows => any,
-m.board.console.as_mut().unwrap().cols => any)
+            fields!(m:
+                m.board.console.as_mut().unwrap().transport.device_feature_select => any,
+                m.board.console.as_mut().unwrap().transport.driver_feature_select => any,
+                m.board.console.as_mut().unwrap().transport.features_ok => any,
+                m.board.console.as_mut().unwrap().transport.config_has_changed => any,
+                m.board.console.as_mut().unwrap().transport.config_generation => any,
+                m.board.console.as_mut().unwrap().transport.queue_select => any,
+                m.board.console.as_mut().unwrap().transport.isr_status => bits(3),
+                m.board.console.as_mut().unwrap().transport.device_status => any,
+                m.board.console.as_mut().unwrap().transport.queues[0].size => one_of([1, 2, 4, 8]),
+                m.board.console.as_mut().unwrap().transport.queues[1].enabled => any,
+                m.board.console.as_mut().unwrap().transport.queues[1].desc_addr => any,
+                m.board.console.as_mut().unwrap().transport.queues[1].avail_addr => any,
+                m.board.console.as_mut().unwrap().transport.queues[1].used_addr => any,
+                m.board.console.as_mut().unwrap().transport.queues[1].avail_last_idx => any,
+                m.board.console.as_mut().unwrap().transport.queues[1].num_staged_replies => any,
+                m.board.console.as_mut().unwrap().transport.queues[1].masked_idx => any,
+                m.board.console.as_mut().unwrap().transport.driver_feature => own_features,
+                m.board.console.as_mut().unwrap().transport.device_feature => own_features,
+                m.board.console.as_mut().unwrap().rows => any,
+                m.board.console.as_mut().unwrap().cols => any,
+            )
         }
 
         fn show(m: &mut Pc) -> String {

@@ -37,8 +37,10 @@ mod suite {
         const NOT_IN_STATE: &'static [&'static str] = &["words", "ends_in_motion", "buttons"];
 
         fn fields() -> Vec<Field> {
-            fields!(m: m.board.backdoor.enabled => any,
-m.board.backdoor.absolute => any)
+            fields!(m:
+                m.board.backdoor.enabled => any,
+                m.board.backdoor.absolute => any,
+            )
         }
 
         fn show(m: &mut Pc) -> String {
