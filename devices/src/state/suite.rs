@@ -413,3 +413,19 @@ fn every_entry_is_some_chips() {
     wanted.sort_unstable();
     assert_eq!(entries, wanted);
 }
+
+#[test]
+fn a_state_says_which_image_it_needs() {
+    let mut machine = machine();
+    let (digest, index) = (super::digest(&mut machine).unwrap(), INDEX.as_bytes());
+    machine.passengers.image = Some(super::ImageSource::new("/images/debian", index));
+    assert_eq!(super::digest(&mut machine).unwrap(), digest, "it is the same machine elsewhere");
+    let file = file_of(&mut machine);
+    let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
+    let image = plan.image().unwrap();
+    assert_eq!(
+        (&*image.path, image.has_index(index), image.has_index(b"{}")),
+        ("/images/debian", true, false)
+    );
+    assert!(plan.needs_image(), "the content of /a is there alone");
+}

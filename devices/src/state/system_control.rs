@@ -2,27 +2,26 @@
 
 use super::StateError;
 use super::chip::{Chip, Moment, State, Writer};
-use super::ours::take_u8;
 use crate::pc::Pc;
-use crate::system_control::SystemControl;
 use serde_json::json;
 
 /// What the ports hold, as far as the state tells.
 #[derive(Clone, Debug)]
 pub(super) struct Saved {
-    port_b: serde_json::Value,
-    port_a: serde_json::Value,
+    port_b: Option<u8>,
+    port_a: Option<u8>,
 }
 
 impl Chip for Saved {
     fn read(state: &State) -> Result<Self, StateError> {
-        Ok(Self { port_b: state.ours("port_61").clone(), port_a: state.ours("port_92").clone() })
+        let port = |key| state.ours(key).as_u64().and_then(|n| u8::try_from(n).ok());
+        Ok(Self { port_b: port("port_61"), port_a: port("port_92") })
     }
 
     fn apply(self, machine: &mut Pc, _: &Moment) {
-        let SystemControl { port_b, port_a, .. } = &mut machine.board.system_control;
-        take_u8(&self.port_b, port_b);
-        take_u8(&self.port_a, port_a);
+        let control = &mut machine.board.system_control;
+        control.port_b = self.port_b.unwrap_or(control.port_b);
+        control.port_a = self.port_a.unwrap_or(control.port_a);
     }
 
     fn write(machine: &Pc, writer: &mut Writer) -> Result<(), StateError> {
