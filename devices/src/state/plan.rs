@@ -196,7 +196,7 @@ impl Plan {
         let board = &machine.board;
         let checks: [(&str, u64, u64); 6] = [
             ("memory", u64::from(machine.cpu.mem.size()), self.pages.size.into()),
-            ("video memory", board.vga.framebuffer.len() as u64, self.vga_memory_size.into()),
+            ("video memory", board.vga.memory.framebuffer.size().into(), self.vga_memory_size.into()),
             ("ACPI", board.acpi.is_some().into(), self.acpi.is_some().into()),
             ("APICs", board.interrupts.apics.is_some().into(), self.acpi.is_some().into()),
             ("virtio-9p", board.p9.is_some().into(), self.files.is_some().into()),
@@ -253,7 +253,8 @@ impl Plan {
         board.ps2 = self.ps2;
         board.backdoor = self.backdoor;
         board.uarts = self.uarts;
-        vga::load(&mut board.vga, self.vga, &file[self.planes], &file[self.framebuffer]);
+        let mem = &mut machine.cpu.mem;
+        vga::load(&mut board.vga, mem, self.vga, &file[self.planes], &file[self.framebuffer]);
         if let (Some(acpi), Some(saved)) = (&mut board.acpi, self.acpi) {
             *acpi = saved;
             acpi.resume(now);
@@ -283,7 +284,7 @@ impl Plan {
         machine.passengers = passengers;
         self.ours.apply(board);
         _ = board.take_request();
-        board.synchronize();
+        board.synchronize(&mut machine.cpu.mem);
         Ok(())
     }
 }

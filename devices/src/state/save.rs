@@ -63,7 +63,7 @@ pub fn save<'m>(machine: &'m mut Pc, touched: &dyn Fn(usize) -> bool) -> Result<
         .set("pci", bus::write_pci(&board.pci, &passengers.spaces(), &mut buffers))
         .set("dma", bus::write_dma(&board.dma, &mut buffers))
         .set("acpi", board.acpi.as_ref().map(|acpi| bus::write_acpi(acpi, &mut buffers)).unwrap_or_default())
-        .set("vga", vga::write(&board.vga, &mut buffers))
+        .set("vga", vga::write(&board.vga, &cpu.mem, &mut buffers))
         .set("ps2", input::write_ps2(&board.ps2))
         .set("vmware", input::write_backdoor(&board.backdoor))
         .set("uart0", uarts.next().unwrap_or_default())

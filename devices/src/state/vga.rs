@@ -6,6 +6,7 @@ use super::record::{Entry, Layout, Record};
 use super::value::{Kind, Value};
 use crate::vga::registers::{Attribute, attribute, crtc, graphics, sequencer};
 use crate::vga::{MAX_MEMORY, MIN_MEMORY, PLANE_SIZE, Vga};
+use env86_emu::memory::{Memory, PAGE_SIZE, Region};
 
 pub(super) const VGA: Layout = Layout {
     name: "vga",
@@ -108,7 +109,7 @@ pub(super) fn memory_size(record: &Record) -> Result<u32, StateError> {
 
 /// Reads the card. The memory's contents stay in the file until [`load`].
 pub(super) fn read(record: &Record) -> Result<Vga, StateError> {
-    let mut vga = Vga::new(MIN_MEMORY);
+    let mut vga = Vga::default();
     record.bytes("vga_memory", 4 * PLANE_SIZE)?;
     let framebuffer = record.bytes("svga_memory", 0)?;
     if framebuffer.len() > memory_size(record)? as usize {
@@ -240,27 +241,24 @@ fn read_vbe(vga: &mut Vga, record: &Record) -> Result<(), StateError> {
 /// Puts a card with memory of the right size into the state that was read, and copies the memory's
 /// contents out of the file. What is the same already is not touched: memory that is zero on both
 /// sides takes none of the host's.
-pub(super) fn load(vga: &mut Vga, saved: Vga, planes: &[u8], framebuffer: &[u8]) {
-    const PIECE: usize = 4096;
-    let copy = |to: &mut [u8], from: &[u8]| {
-        for (i, to) in to.chunks_mut(PIECE).enumerate() {
-            let from = from.get(i * PIECE..).unwrap_or_default();
-            let n = to.len().min(from.len());
-            if to[..n] != from[..n] {
-                to[..n].copy_from_slice(&from[..n]);
-            }
-            if to[n..].iter().any(|byte| *byte != 0) {
-                to[n..].fill(0);
+pub(super) fn load(vga: &mut Vga, mem: &mut Memory, saved: Vga, planes: &[u8], framebuffer: &[u8]) {
+    let mut copy = |region: Region, from: &[u8]| {
+        for start in (0..region.size()).step_by(PAGE_SIZE as usize) {
+            let mut page = [0; PAGE_SIZE as usize];
+            let from = from.get(start as usize..).unwrap_or_default();
+            let n = from.len().min(page.len());
+            page[..n].copy_from_slice(&from[..n]);
+            if mem.region(region)[start as usize..][..page.len()] != page {
+                mem.region_mut(region, start..start + PAGE_SIZE).copy_from_slice(&page);
             }
         }
     };
-    copy(&mut vga.planes, planes);
-    copy(&mut vga.framebuffer, framebuffer);
-    let (planes, framebuffer) = (std::mem::take(&mut vga.planes), std::mem::take(&mut vga.framebuffer));
-    *vga = Vga { planes, framebuffer, changes: vga.changes.wrapping_add(1), ..saved };
+    copy(vga.memory.planes, planes);
+    copy(vga.memory.framebuffer, framebuffer);
+    *vga = Vga { memory: vga.memory, changed: mem.note_change(), ..saved };
 }
 
-pub(super) fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
+pub(super) fn write<'m>(vga: &'m Vga, mem: &'m Memory, buffers: &mut Buffers<'m>) -> Value {
     let c = &vga.crtc.registers;
     let (s, g, a) = (&vga.sequencer.registers, &vga.graphics.registers, &vga.attribute.registers);
     let vbe = &vga.vbe;
@@ -270,13 +268,13 @@ pub(super) fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
     let pan = u32::from(vbe.y_offset) * u32::from(vbe.virtual_width) + u32::from(vbe.x_offset);
     let next = if vga.attribute.data_next { Value::from(vga.attribute.index & 0x1f) } else { (-1).into() };
     Entry::new(&VGA)
-        .set("vga_memory_size", vga.framebuffer.len() as u32)
+        .set("vga_memory_size", vga.memory.framebuffer.size())
         .set("cursor_address", vga.crtc.cursor_location())
         .set("cursor_start", c[crtc::CURSOR_START])
         .set("cursor_end", c[crtc::CURSOR_END])
         .set("max_cols", columns)
         .set("max_rows", rows)
-        .set("vga_memory", buffers.add(Kind::U8, &vga.planes[..]))
+        .set("vga_memory", buffers.add(Kind::U8, mem.region(vga.memory.planes)))
         .set("dac_state", vga.dac.state)
         .set("start_address", vga.crtc.start_address())
         .set("graphical_mode", vga.graphics_shown())
@@ -309,7 +307,7 @@ pub(super) fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
         .set("port_3da", 0xff)
         .set("dispi_index", vbe.index)
         .set("dispi_enable", vbe.enable)
-        .set("svga_memory", buffers.add(Kind::U8, &vga.framebuffer[..]))
+        .set("svga_memory", buffers.add(Kind::U8, mem.region(vga.memory.framebuffer)))
         .set("attribute_index", next)
         .set("offset_register_old", c[crtc::OFFSET])
         .set("set_reset", g[graphics::SET_RESET])

@@ -1,7 +1,8 @@
 //! What the screen shows in text mode, as data.
 
-use super::Vga;
 use super::registers::{attribute, crtc};
+use super::{PLANE_SIZE, Vga};
+use env86_emu::Memory;
 
 /// A character and its attribute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,11 +75,12 @@ const CURSOR_OFF: u8 = 1 << 5;
 
 impl Vga {
     /// The text screen, or `None` while graphics are shown.
-    pub fn text(&self) -> Option<TextScreen> {
+    pub fn text(&self, mem: &Memory) -> Option<TextScreen> {
         if self.graphics_shown() {
             return None;
         }
         let (columns, rows) = self.text_size();
+        let planes = mem.region(self.memory.planes);
         let registers = &self.crtc.registers;
         let pitch = columns.max(usize::from(registers[crtc::OFFSET]) * 2);
         let split =
@@ -88,7 +90,7 @@ impl Vga {
         let mut cursor = None;
         for row in 0..rows {
             let first = if row >= split { (row - split) * pitch } else { start + row * pitch };
-            cells.extend((first..first + columns).map(|cell| self.cell(cell)));
+            cells.extend((first..first + columns).map(|cell| cell_at(planes, cell)));
             let column = (self.crtc.cursor_location() as usize).wrapping_sub(first);
             if column < columns {
                 cursor = Some((row, column));
@@ -115,11 +117,13 @@ impl Vga {
         let rows = lines / self.crtc.character_height();
         if columns == 0 || rows == 0 { POWER_ON_SIZE } else { (columns as usize, rows as usize) }
     }
+}
 
-    fn cell(&self, cell: usize) -> Cell {
-        let at = (cell * 2) & 0x1_ffff;
-        Cell { character: self.planes[at], attribute: self.planes[at + 1] }
-    }
+/// A cell by number; they lie side by side in the first two planes.
+fn cell_at(planes: &[u8], cell: usize) -> Cell {
+    let at = cell * 2 % (2 * PLANE_SIZE);
+    let byte = |at: usize| planes.get(at).copied().unwrap_or(0);
+    Cell { character: byte(at), attribute: byte(at + 1) }
 }
 
 /// The character that code page 437 has for a code, as screens show it.
