@@ -2,7 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
+use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
+use std::slice;
 
 use thiserror::Error;
 
@@ -41,38 +43,11 @@ pub fn rounded(size: u64) -> Result<u32, MemoryError> {
 ///
 /// # Safety
 ///
-/// Both functions give the same bytes at every call, at the same place, for as long as the backing
-/// lives and wherever it is moved: the processor keeps their addresses.
+/// The bytes stay where they are for as long as the backing lives and wherever it is moved, and nothing
+/// else reads or writes them: the processor keeps their addresses.
 pub unsafe trait Backing: Send {
-    /// The bytes.
-    fn bytes(&self) -> &[u8];
-    /// The bytes, to be written.
+    /// The bytes. This is called once, before the guest starts.
     fn bytes_mut(&mut self) -> &mut [u8];
-}
-
-enum Bytes {
-    Owned(Vec<u8>),
-    Backed(Box<dyn Backing>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Backed(backing) => backing.bytes(),
-        }
-    }
-}
-
-impl DerefMut for Bytes {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Backed(backing) => backing.bytes_mut(),
-        }
-    }
 }
 
 /// Memory beside RAM, such as a graphics card's: the name under which [`Memory`] keeps it.
@@ -136,25 +111,58 @@ impl Placement {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
-/// A region's bytes.
+/// Bytes that the guest has: RAM, or a region.
 struct Store {
-    bytes: Vec<u8>,
-    /// Host address of the first byte; it never moves.
+    /// What the bytes belong to. They are reached by their address alone.
+    _owner: Box<dyn Send>,
+    /// Host address of the first byte, with its provenance exposed; it never moves.
     base: usize,
-    first: u32,
-    /// The generation in which each page was written last.
+    len: usize,
+    /// Offset of the first byte among all that [`Memory`] keeps.
+    first: usize,
+    /// The generation in which each page was written last. RAM has none.
     written: Vec<u64>,
 }
 
 impl Store {
-    fn len(&self) -> usize {
-        self.bytes.len()
+    fn zeroed(len: usize, first: usize) -> Self {
+        let mut bytes = vec![0u8; len];
+        let base = bytes.as_mut_ptr().expose_provenance();
+        Self { _owner: Box::new(bytes), base, len, first, written: Vec::new() }
     }
 
-    /// Where an offset in memory is in this region, if it is.
-    fn position(&self, offset: usize) -> Option<usize> {
-        offset.checked_sub(self.first as usize).filter(|at| *at < self.len())
+    fn backed(mut backing: Box<dyn Backing>) -> Self {
+        let bytes = backing.bytes_mut();
+        let (base, len) = (bytes.as_mut_ptr().expose_provenance(), bytes.len());
+        Self { _owner: Box::new(backing), base, len, first: 0, written: Vec::new() }
     }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `base` is where `len` bytes are that `_owner` keeps and nothing else refers to.
+        // What the processor reaches through the TLB it reaches while it has the `Memory`,
+        // exclusively.
+        unsafe { slice::from_raw_parts(with_exposed_provenance(self.base), self.len) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; the borrow of `self` is exclusive.
+        unsafe { slice::from_raw_parts_mut(with_exposed_provenance_mut(self.base), self.len) }
+    }
+
+    /// Where an offset in memory is in this store, if it is.
+    #[inline]
+    fn position(&self, offset: usize) -> Option<usize> {
+        offset.checked_sub(self.first).filter(|at| *at < self.len)
+    }
+
+    fn host_range(&self) -> Range<usize> {
+        self.base..self.base + self.len
+    }
+}
+
+/// Words that hold a bit for each page of `bytes` bytes.
+fn marks(bytes: usize) -> usize {
+    (bytes / PAGE_SIZE as usize).div_ceil(64)
 }
 
 /// What the TLB has to do because windows moved or a generation ended, by host address.
@@ -184,12 +192,14 @@ pub(crate) enum Retag {
 ///
 /// The processor's stores cost what they cost in RAM: the TLB lets a page of a region be written
 /// only once it bears the present generation, and the end of a generation takes that leave away.
-pub struct Memory {
-    bytes: Bytes,
-    /// Host address of the first byte; RAM never moves.
-    base: usize,
-    /// Bytes of RAM.
-    len: usize,
+///
+/// # One memory, once
+///
+/// The processor keeps addresses of bytes, and devices get `&mut Memory`. So that safe code cannot put
+/// another memory in the place of the one it was given (by `mem::swap`, say), the type has no size
+/// known when compiling: its last field is a slice, an empty one. It is always in a [`Box`].
+pub struct Memory<Unsized: ?Sized = [()]> {
+    ram: Store,
     rom_alias: bool,
     /// What follows RAM in the order of offsets. Never taken away and never moved: the TLB has their
     /// addresses.
@@ -203,59 +213,53 @@ pub struct Memory {
     code: Vec<u64>,
     /// Ranges in code pages that were written: offset of the first byte, length.
     code_writes: Vec<(u32, u32)>,
+    _unsized: Unsized,
 }
 
 impl Memory {
     /// Zeroed RAM of `size` bytes, rounded up to [`GRANULARITY`].
-    pub fn new(size: u64) -> Result<Self, MemoryError> {
-        Ok(Self::over(Bytes::Owned(vec![0; rounded(size)? as usize])))
+    pub fn new(size: u64) -> Result<Box<Self>, MemoryError> {
+        Ok(Self::over(Store::zeroed(rounded(size)? as usize, 0)))
     }
 
-    fn over(mut bytes: Bytes) -> Self {
-        let (len, base) = (bytes.len(), bytes.as_mut_ptr().expose_provenance());
-        let mut memory = Self {
-            bytes,
-            base,
-            len,
+    fn over(ram: Store) -> Box<Self> {
+        let code = vec![0; marks(ram.len)];
+        Box::new(Memory {
+            ram,
             rom_alias: false,
             regions: Vec::new(),
             windows: Vec::new(),
             generation: 1,
             changed: false,
             retags: Vec::new(),
-            code: Vec::new(),
+            code,
             code_writes: Vec::new(),
-        };
-        memory.cover(len);
-        memory
-    }
-
-    /// Makes room in the marks for code in memory up to an offset.
-    fn cover(&mut self, end: usize) {
-        self.code.resize((end / PAGE_SIZE as usize).div_ceil(64), 0);
+            _unsized: [],
+        })
     }
 
     /// RAM in a backing of the host's: its length is the size.
-    pub fn with_backing(backing: Box<dyn Backing>) -> Result<Self, MemoryError> {
-        let size = backing.bytes().len() as u64;
+    pub fn with_backing(backing: Box<dyn Backing>) -> Result<Box<Self>, MemoryError> {
+        let ram = Store::backed(backing);
+        let size = ram.len as u64;
         if !size.is_multiple_of(GRANULARITY.into()) || !(MIN_SIZE.into()..=MAX_SIZE.into()).contains(&size) {
             return Err(MemoryError::Size(size));
         }
-        Ok(Self::over(Bytes::Backed(backing)))
+        Ok(Self::over(ram))
     }
 
     /// Adds a region of `size` zero bytes, rounded up to [`PAGE_SIZE`] and cut to what 32-bit offsets
     /// leave beside RAM and other regions. It stays as long as the memory does.
     pub fn add_region(&mut self, size: u32) -> Region {
-        let first = self.regions.last().map_or(self.len, |last| last.first as usize + last.len());
+        let last = self.regions.last().unwrap_or(&self.ram);
+        let first = last.first + last.len;
         let room = (u32::MAX - first as u32) & !(PAGE_SIZE - 1);
-        let len = size.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u32::MAX).min(room) as usize;
-        let mut bytes = vec![0; len];
-        let base = bytes.as_mut_ptr().expose_provenance();
-        let written = vec![0; len / PAGE_SIZE as usize];
-        self.regions.push(Store { bytes, base, first: first as u32, written });
-        self.cover(first + len);
-        Region { first: first as u32, len: len as u32 }
+        let len = size.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u32::MAX).min(room);
+        let mut store = Store::zeroed(len as usize, first);
+        store.written.resize((len / PAGE_SIZE) as usize, 0);
+        self.regions.push(store);
+        self.code.resize(marks(first + len as usize), 0);
+        Region { first: first as u32, len }
     }
 
     /// Adds a window, which is nowhere yet.
@@ -279,9 +283,13 @@ impl Memory {
         }
     }
 
+    fn store(&self, region: Region) -> Option<&Store> {
+        self.regions.iter().find(|store| store.first == region.first as usize)
+    }
+
     /// All of a region.
     pub fn region(&self, region: Region) -> &[u8] {
-        self.regions.iter().find(|store| store.first == region.first).map_or(&[], |store| &store.bytes)
+        self.store(region).map_or(&[], Store::bytes)
     }
 
     /// A part of a region, as far as there is one, to be written; it counts as written.
@@ -291,8 +299,8 @@ impl Memory {
         if start < end {
             self.note_write(region.first + start, end - start);
         }
-        let store = self.regions.iter_mut().find(|store| store.first == region.first);
-        store.map_or(&mut [], |store| &mut store.bytes[start as usize..end as usize])
+        let store = self.regions.iter_mut().find(|store| store.first == region.first as usize);
+        store.map_or(&mut [], |store| &mut store.bytes_mut()[start as usize..end as usize])
     }
 
     /// Says that something changes which viewers of regions see, too, such as a register. Gives the
@@ -306,7 +314,7 @@ impl Memory {
     pub fn end_generation(&mut self) -> Generation {
         if std::mem::take(&mut self.changed) {
             self.generation += 1;
-            let protect = self.regions.iter().map(|r| Retag::Protect(r.base..r.base + r.len()));
+            let protect = self.regions.iter().map(|store| Retag::Protect(store.host_range()));
             self.retags.extend(protect);
         }
         Generation(self.generation)
@@ -320,7 +328,7 @@ impl Memory {
         part: Range<u32>,
         since: Generation,
     ) -> impl Iterator<Item = Range<u32>> {
-        let written = self.regions.iter().find(|s| s.first == region.first).map_or(&[][..], |s| &s.written);
+        let written = self.store(region).map_or(&[][..], |store| &store.written);
         let end = (part.end.div_ceil(PAGE_SIZE) as usize).min(written.len());
         let start = ((part.start / PAGE_SIZE) as usize).min(end);
         let mut pages = (start..end).peekable();
@@ -336,21 +344,21 @@ impl Memory {
 
     /// All of RAM by physical address, for a state to be saved. In the VGA window are zeros.
     pub fn contents(&self) -> &[u8] {
-        &self.bytes
+        self.ram.bytes()
     }
 
     /// Puts bytes of a saved state into RAM; those outside it are dropped. The processor's state is
     /// to be set afterwards, which drops what was decoded from before.
     pub fn load(&mut self, addr: u32, data: &[u8]) {
         let start = addr as usize;
-        if let Some(to) = self.bytes.get_mut(start..start.saturating_add(data.len())) {
+        if let Some(to) = self.ram.bytes_mut().get_mut(start..start.saturating_add(data.len())) {
             to.copy_from_slice(data);
         }
     }
 
     /// Bytes of RAM.
     pub fn size(&self) -> u32 {
-        self.len as u32
+        self.ram.len as u32
     }
 
     /// Fits or removes the alias of the first MiB at [`ROM_ALIAS`].
@@ -374,9 +382,9 @@ impl Memory {
             let end = match ram {
                 _ if ram < VGA_WINDOW.start => VGA_WINDOW.start as usize,
                 _ if ram != addr => ROM_ALIAS.wrapping_neg() as usize,
-                _ => self.len,
+                _ => self.ram.len,
             };
-            return Some(ram as usize..end.min(self.len));
+            return Some(ram as usize..end.min(self.ram.len));
         }
         self.windows.iter().flatten().find_map(|window| {
             let at = addr.checked_sub(window.address).filter(|at| *at < window.len)?;
@@ -395,23 +403,19 @@ impl Memory {
         Some(self.bytes_at(extent.start, len as usize))
     }
 
-    /// The bytes at an offset.
+    /// The bytes at an offset, as many as follow there in RAM or in the region.
     pub(crate) fn bytes_at(&self, offset: usize, len: usize) -> &[u8] {
-        if offset < self.len {
-            return &self.bytes[offset..offset + len];
-        }
-        let found = self.regions.iter().find_map(|store| Some((store, store.position(offset)?)));
-        found.map_or(&[], |(store, at)| &store.bytes[at..at + len])
+        let mut stores = std::iter::once(&self.ram).chain(&self.regions);
+        let found = stores.find_map(|store| Some((store, store.position(offset)?)));
+        found.map_or(&[], |(store, at)| &store.bytes()[at..at + len])
     }
 
     /// The bytes at an offset, to be written; they count as written.
     fn bytes_at_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
         self.note_write(offset as u32, len as u32);
-        if offset < self.len {
-            return &mut self.bytes[offset..offset + len];
-        }
-        let found = self.regions.iter_mut().find_map(|store| Some((store.position(offset)?, store)));
-        found.map_or(&mut [], |(at, store)| &mut store.bytes[at..at + len])
+        let mut stores = std::iter::once(&mut self.ram).chain(&mut self.regions);
+        let found = stores.find_map(|store| Some((store.position(offset)?, store)));
+        found.map_or(&mut [], |(at, store)| &mut store.bytes_mut()[at..at + len])
     }
 
     /// Reads bytes; those that are neither RAM nor a region's are FFh.
@@ -457,7 +461,7 @@ impl Memory {
     /// Notes that the page at an offset is written in this generation, if it is a region's.
     #[inline]
     pub(crate) fn note_page(&mut self, offset: u32) {
-        if (offset as usize) < self.len {
+        if (offset as usize) < self.ram.len {
             return;
         }
         for store in &mut self.regions {
@@ -475,7 +479,7 @@ impl Memory {
             let at = store.position(offset as usize)?;
             Some(store.written[at / PAGE_SIZE as usize] == self.generation)
         };
-        (offset as usize) < self.len || self.regions.iter().find_map(bears) == Some(true)
+        (offset as usize) < self.ram.len || self.regions.iter().find_map(bears) == Some(true)
     }
 
     /// Whether [`Memory::take_retags`] has something.
@@ -514,12 +518,12 @@ impl Memory {
     /// The host address of `bytes` bytes at an offset.
     #[inline]
     pub(crate) fn host(&self, offset: usize, bytes: usize) -> usize {
-        if offset + bytes <= self.len {
-            return self.base + offset;
+        if offset + bytes <= self.ram.len {
+            return self.ram.base + offset;
         }
         let inside = |store: &Store| {
             let at = store.position(offset)?;
-            (at + bytes <= store.len()).then(|| store.base + at)
+            (at + bytes <= store.len).then(|| store.base + at)
         };
         let host = self.regions.iter().find_map(inside);
         host.unwrap_or_else(|| panic!("{bytes} bytes at {offset:x} are not memory"))
@@ -528,14 +532,11 @@ impl Memory {
     /// The number of the page that is at a host address.
     #[inline]
     pub(crate) fn page_at(&self, host: usize) -> Option<u32> {
-        let at = host.wrapping_sub(self.base);
-        if at < self.len {
-            return Some((at >> PAGE_SIZE.trailing_zeros()) as u32);
-        }
-        self.regions.iter().find_map(|store| {
+        let page = |store: &Store| {
             let at = host.wrapping_sub(store.base);
-            (at < store.len()).then(|| (store.first + at as u32) / PAGE_SIZE)
-        })
+            (at < store.len).then(|| ((store.first + at) >> PAGE_SIZE.trailing_zeros()) as u32)
+        };
+        page(&self.ram).or_else(|| self.regions.iter().find_map(page))
     }
 
     /// Reads 1, 2 or 4 bytes at an offset; they must not go over a page.
@@ -546,9 +547,9 @@ impl Memory {
         // moves.
         unsafe {
             match bytes {
-                1 => (host as *const u8).read().into(),
-                2 => u16::from_le((host as *const u16).read_unaligned()).into(),
-                _ => u32::from_le((host as *const u32).read_unaligned()),
+                1 => with_exposed_provenance::<u8>(host).read().into(),
+                2 => u16::from_le(with_exposed_provenance::<u16>(host).read_unaligned()).into(),
+                _ => u32::from_le(with_exposed_provenance::<u32>(host).read_unaligned()),
             }
         }
     }
@@ -561,9 +562,9 @@ impl Memory {
         // SAFETY: as in `peek`.
         unsafe {
             match bytes {
-                1 => (host as *mut u8).write(value as u8),
-                2 => (host as *mut u16).write_unaligned((value as u16).to_le()),
-                _ => (host as *mut u32).write_unaligned(value.to_le()),
+                1 => with_exposed_provenance_mut::<u8>(host).write(value as u8),
+                2 => with_exposed_provenance_mut::<u16>(host).write_unaligned((value as u16).to_le()),
+                _ => with_exposed_provenance_mut::<u32>(host).write_unaligned(value.to_le()),
             }
         }
         self.note_page(offset);
@@ -628,7 +629,7 @@ mod tests {
     const REGION: u32 = 0x2_0000;
     const BAR: u32 = 0xe000_0000;
 
-    fn with_window() -> (Memory, Region, Window) {
+    fn with_window() -> (Box<Memory>, Region, Window) {
         let mut mem = Memory::new(1 << 20).unwrap();
         let (region, window) = (mem.add_region(REGION), mem.add_window());
         mem.place(window, Some(Placement { address: BAR, len: REGION, region, offset: 0 }));

@@ -181,7 +181,9 @@ impl Board {
             Target::Uart(number) => {
                 if let Some(uart) = &mut self.uarts[usize::from(number)] {
                     uart.write(port - region.base, byte);
-                    self.yield_requested |= uart.output.len() > OUTPUT_LIMIT;
+                    if uart.output.len() > OUTPUT_LIMIT {
+                        self.serial_output_is_long(number.into());
+                    }
                 }
                 self.drive_uart_line(number.into());
             }
@@ -234,6 +236,19 @@ impl Board {
                 self.drive_console();
                 self.yield_requested |= self.output_waiting() > OUTPUT_LIMIT;
             }
+        }
+    }
+
+    /// Lets the processor return for the output of a serial port to be taken. Of what no host takes,
+    /// only the end is kept.
+    #[cold]
+    fn serial_output_is_long(&mut self, port: usize) {
+        if self.connected.serial[port] {
+            self.yield_requested = true;
+        } else if let Some(uart) = &mut self.uarts[port]
+            && uart.output.len() >= 2 * OUTPUT_LIMIT
+        {
+            uart.output.drain(..OUTPUT_LIMIT);
         }
     }
 

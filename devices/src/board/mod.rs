@@ -93,8 +93,27 @@ pub enum Request {
     DebugExit(u32),
 }
 
+/// The lines whose output a host takes. The machine stops when much of it waits there; on others it
+/// runs on. The debug console has its own switch, [`DebugConsole::connected`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// COM1 to COM4. Of what waits on one that is not connected, the oldest is lost.
+    pub serial: [bool; 4],
+    /// The ports of the virtio console. The guest waits when one that is not connected is full.
+    pub console: [bool; console::PORTS],
+}
+
+impl Default for Connected {
+    /// COM1 and the virtio console.
+    fn default() -> Self {
+        Self { serial: [true, false, false, false], console: [true; console::PORTS] }
+    }
+}
+
 /// The board.
 pub struct Board {
+    /// Where a host takes output.
+    pub connected: Connected,
     /// Interrupt controllers and the lines to them.
     pub interrupts: Interrupts,
     /// Interval timer.
@@ -149,6 +168,7 @@ impl Board {
         let (memory_size, disks) = (config.memory_size, config.ide.cmos());
         let cmos = CmosConfig { memory_size, disks, ..config.cmos };
         let mut board = Self {
+            connected: Connected::default(),
             interrupts: Interrupts::new(config.acpi),
             pit: Pit::default(),
             rtc: Rtc::new(&cmos),
@@ -287,11 +307,18 @@ impl Board {
             }
         }
         for port in 0..self.uarts.len() {
-            if self.uarts[port].as_ref().is_some_and(|uart| !uart.input.is_empty()) {
+            let Some(uart) = &mut self.uarts[port] else { continue };
+            uart.slice_over();
+            if !uart.input.is_empty() {
                 self.uart_changed(port);
             }
         }
         self.yield_requested = false;
+    }
+
+    /// The processor has halted.
+    pub(crate) fn halted(&mut self) {
+        self.uarts.iter_mut().flatten().for_each(Uart::halted);
     }
 
     /// Sets the time at which the slice that begins will be over.
@@ -466,10 +493,13 @@ impl Board {
         }
     }
 
-    /// Bytes that wait to be taken by the host, on the port that has most of them.
+    /// Bytes that wait to be taken by the host, on the connected port that has most of them.
     pub(crate) fn output_waiting(&self) -> usize {
-        let serial = self.uarts.iter().flatten().map(|uart| uart.output.len());
-        let console = self.console.iter().flat_map(|console| &console.ports).map(|port| port.output.len());
+        let serial = self.uarts.iter().zip(self.connected.serial).filter(|(_, connected)| *connected);
+        let serial = serial.filter_map(|(uart, _)| Some(uart.as_ref()?.output.len()));
+        let console =
+            self.console.iter().flat_map(|console| console.ports.iter().zip(self.connected.console));
+        let console = console.filter(|(_, connected)| *connected).map(|(port, _)| port.output.len());
         serial.chain(console).chain([self.debug.waiting()]).max().unwrap_or(0)
     }
 }

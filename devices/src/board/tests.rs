@@ -2,21 +2,21 @@ use super::*;
 use crate::pci::devfn;
 use env86_emu::{Bus, Width};
 
-fn memory() -> Memory {
+fn memory() -> Box<Memory> {
     Memory::new(1 << 20).unwrap()
 }
 
-fn board(config: BoardConfig) -> (Board, Memory, ManualClock) {
+fn board(config: BoardConfig) -> (Board, Box<Memory>, ManualClock) {
     let clock = ManualClock::default();
     let mut mem = memory();
     (Board::new(config, &mut mem, Box::new(clock.clone()), Box::new(Seeded(0))), mem, clock)
 }
 
-fn default_board() -> (Board, Memory, ManualClock) {
+fn default_board() -> (Board, Box<Memory>, ManualClock) {
     board(BoardConfig::default())
 }
 
-fn acpi_board() -> (Board, Memory, ManualClock) {
+fn acpi_board() -> (Board, Box<Memory>, ManualClock) {
     board(BoardConfig { acpi: true, ..BoardConfig::default() })
 }
 
@@ -259,6 +259,7 @@ fn the_io_apic_is_mapped() {
 #[test]
 fn debug_ports() {
     let (mut board, mut mem, _) = board(BoardConfig { debug_exit: Some(0xf4), ..BoardConfig::default() });
+    board.debug.connected = true;
     board.port_write(&mut mem, 0x402, Width::Byte, b'a'.into());
     board.port_write(&mut mem, 0xe9, Width::Byte, b'b'.into());
     assert_eq!(board.port_read(&mut mem, 0x402, Width::Byte), 0xe9);
@@ -291,7 +292,7 @@ fn the_framebuffer_and_the_window_are_mapped() {
     assert_eq!(board.mmio_read(&mut mem, 0xfeb0_0000, Width::Dword), 0xaa55);
 }
 
-fn files_board() -> (Board, Memory, ManualClock) {
+fn files_board() -> (Board, Box<Memory>, ManualClock) {
     let filesystem: Option<(Filesystem, Box<dyn BlobStore>)> =
         Some((Filesystem::default(), Box::new(crate::fs::NoBlobs)));
     board(BoardConfig { filesystem, virtio_console: true, ..BoardConfig::default() })

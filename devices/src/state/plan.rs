@@ -195,7 +195,7 @@ impl Plan {
     fn fits(&self, machine: &Pc) -> Result<(), StateError> {
         let board = &machine.board;
         let checks: [(&str, u64, u64); 6] = [
-            ("memory", u64::from(machine.cpu.mem.size()), self.pages.size.into()),
+            ("memory", u64::from(machine.cpu.mem().size()), self.pages.size.into()),
             ("video memory", board.vga.memory.framebuffer.size().into(), self.vga_memory_size.into()),
             ("ACPI", board.acpi.is_some().into(), self.acpi.is_some().into()),
             ("APICs", board.interrupts.apics.is_some().into(), self.acpi.is_some().into()),
@@ -226,7 +226,7 @@ impl Plan {
         if cpu::uses_pdpte(&state) && state.pdpte == [0; 4] {
             let table = state.cr3 & !0x1f;
             state.pdpte =
-                core::array::from_fn(|i| machine.cpu.mem.read_u64(table.wrapping_add(8 * i as u32)));
+                core::array::from_fn(|i| machine.cpu.mem().read_u64(table.wrapping_add(8 * i as u32)));
         }
         machine.cpu.set_state(&state);
         let board = &mut machine.board;
@@ -253,7 +253,7 @@ impl Plan {
         board.ps2 = self.ps2;
         board.backdoor = self.backdoor;
         board.uarts = self.uarts;
-        let mem = &mut machine.cpu.mem;
+        let mem = &mut machine.cpu.mem_mut();
         vga::load(&mut board.vga, mem, self.vga, &file[self.planes], &file[self.framebuffer]);
         if let (Some(acpi), Some(saved)) = (&mut board.acpi, self.acpi) {
             *acpi = saved;
@@ -284,7 +284,7 @@ impl Plan {
         machine.passengers = passengers;
         self.ours.apply(board);
         _ = board.take_request();
-        board.synchronize(&mut machine.cpu.mem);
+        board.synchronize(machine.cpu.mem_mut());
         Ok(())
     }
 }

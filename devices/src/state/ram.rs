@@ -74,7 +74,7 @@ impl Pages {
     }
 
     /// Memory with this content, copied out of the file.
-    pub fn copy(&self, file: &[u8]) -> Result<Memory, env86_emu::memory::MemoryError> {
+    pub fn copy(&self, file: &[u8]) -> Result<Box<Memory>, env86_emu::memory::MemoryError> {
         let mut memory = Memory::new(self.size.into())?;
         for run in &self.runs {
             if let Some(bytes) = file.get(run.offset..run.offset + run.len) {

@@ -37,7 +37,7 @@ pub fn save<'m>(machine: &'m mut Pc, touched: &dyn Fn(usize) -> bool) -> Result<
     let Pc { cpu, board, passengers, .. } = machine;
     let mut buffers = Buffers::default();
     // First, so that it can be mapped.
-    let (pages, bitmap) = ram::write(&cpu.mem, touched, &mut buffers);
+    let (pages, bitmap) = ram::write(cpu.mem(), touched, &mut buffers);
     let files = board.p9.as_mut().map(|p9| files::write(p9, &mut buffers)).transpose()?;
     let mut uarts = (0..)
         .zip(&board.uarts)
@@ -54,7 +54,7 @@ pub fn save<'m>(machine: &'m mut Pc, touched: &dyn Fn(usize) -> bool) -> Result<
         value => buffers.add(Kind::U8, value),
     };
     let mut top = cpu::write(Entry::new(&TOP), &arch, tsc, &mut buffers)
-        .set("memory_size", cpu.mem.size())
+        .set("memory_size", cpu.mem().size())
         .set("packed_memory", pages)
         .set("memory_bitmap", bitmap)
         .set("virtio_9p", files.unwrap_or_default())
@@ -63,7 +63,7 @@ pub fn save<'m>(machine: &'m mut Pc, touched: &dyn Fn(usize) -> bool) -> Result<
         .set("pci", bus::write_pci(&board.pci, &passengers.spaces(), &mut buffers))
         .set("dma", bus::write_dma(&board.dma, &mut buffers))
         .set("acpi", board.acpi.as_ref().map(|acpi| bus::write_acpi(acpi, &mut buffers)).unwrap_or_default())
-        .set("vga", vga::write(&board.vga, &cpu.mem, &mut buffers))
+        .set("vga", vga::write(&board.vga, cpu.mem(), &mut buffers))
         .set("ps2", input::write_ps2(&board.ps2))
         .set("vmware", input::write_backdoor(&board.backdoor))
         .set("uart0", uarts.next().unwrap_or_default())

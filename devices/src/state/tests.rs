@@ -76,7 +76,7 @@ fn write_sectors(board: &mut crate::Board, mem: &mut Memory, device: u32) {
 
 /// Something other than the power-on state in every device.
 fn disturb(machine: &mut Pc) {
-    let (board, mem) = (&mut machine.board, &mut machine.cpu.mem);
+    let (board, mem) = (&mut machine.board, machine.cpu.mem_mut());
     for (port, value) in [
         (0x20, 0x11),
         (0x21, 0x30),
@@ -163,16 +163,16 @@ fn a_machine_is_the_same_after_save_and_restore() {
             state
         };
         assert_eq!(cpu(&mut first), cpu(&mut second));
-        assert_eq!(first.cpu.mem.contents(), second.cpu.mem.contents());
+        assert_eq!(first.cpu.mem().contents(), second.cpu.mem().contents());
         assert_eq!(first.board.interrupts.pic, second.board.interrupts.pic);
         assert_eq!(first.board.dma, second.board.dma);
         assert_eq!(first.board.ps2.keyboard, second.board.ps2.keyboard);
         assert_eq!(first.board.backdoor, second.board.backdoor);
         assert_eq!(first.board.vga.crtc, second.board.vga.crtc);
         for region in [first.board.vga.memory.planes, first.board.vga.memory.framebuffer] {
-            assert_eq!(first.cpu.mem.region(region), second.cpu.mem.region(region));
+            assert_eq!(first.cpu.mem().region(region), second.cpu.mem().region(region));
         }
-        let seen = second.board.vga.changes(&mut second.cpu.mem, Generation::default()).unwrap();
+        let seen = second.board.vga.changes(second.cpu.mem_mut(), Generation::default()).unwrap();
         assert!(seen.registers && seen.memory[0].start == 0);
         assert_eq!(
             format!("{:?}", registers(&first.board.ide)),
@@ -203,7 +203,7 @@ fn disks_go_on_in_the_middle_of_a_command() {
     disturb(&mut first);
     let file = save(&mut first, &|_| true).unwrap().to_vec();
     let mut second = restored(&file);
-    let (board, mem) = (&mut second.board, &mut second.cpu.mem);
+    let (board, mem) = (&mut second.board, second.cpu.mem_mut());
     assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0x58);
     (0..128).for_each(|_| board.port_write(mem, 0x1f0, Width::Word, 0x1234));
     assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0x50);

@@ -7,7 +7,7 @@ const RAM: u32 = 8 << 20;
 /// A card and the memory that it has a part of.
 struct Card {
     vga: Vga,
-    mem: Memory,
+    mem: Box<Memory>,
 }
 
 impl Deref for Card {

@@ -162,9 +162,14 @@ pub(super) fn push_cs(b: &mut Builder, i: &Insn) {
     b.call(i, push_segment::<{ SegName::CS as u8 }>);
 }
 
+/// PUSHA. Where selectors are paragraphs, a stack pointer from which the eight values would wrap
+/// round within one of them is #GP (SDM volume 2, PUSHA, real-address mode exceptions).
 pub(super) fn pusha(b: &mut Builder, i: &Insn) {
     b.call(i, |cpu: &mut Cpu, u: &Uop| {
         let mut stack = cpu.stack();
+        if cpu.real_segments() && matches!(stack.offset(), 7 | 9 | 11 | 13 | 15) {
+            return Err(Exception::GP0);
+        }
         for v in cpu.regs.all() {
             stack.push_sized(cpu, v, !u.op16())?;
         }

@@ -111,7 +111,7 @@ impl Cpu {
     }
 
     /// Reads from linear memory with the current privilege.
-    pub fn read<T: Int>(&mut self, linear: u32) -> Result<T> {
+    pub(crate) fn read<T: Int>(&mut self, linear: u32) -> Result<T> {
         if let Some(host) = self.tlb.read(linear, T::BYTES) {
             // SAFETY: as in `load`.
             return Ok(unsafe { (host as *const T).read_unaligned() });
@@ -122,7 +122,7 @@ impl Cpu {
     }
 
     /// Writes to linear memory with the current privilege.
-    pub fn write<T: Int>(&mut self, linear: u32, value: T) -> Result<()> {
+    pub(crate) fn write<T: Int>(&mut self, linear: u32, value: T) -> Result<()> {
         if let Some(host) = self.tlb.write(linear, T::BYTES) {
             // SAFETY: as in `store`.
             unsafe { (host as *mut T).write_unaligned(value) };

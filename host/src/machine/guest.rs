@@ -135,7 +135,7 @@ impl PcGuest {
                 unknown.insert((parts.source, parts.name))
             }
         };
-        let mem = &mut self.machine.cpu.mem;
+        let mem = self.machine.cpu.mem_mut();
         let board = BoardInfo::probe(&mut self.machine.board, mem);
         let boot = env86_bios::load(source, &board, mem)
             .map_err(|source| MachineError::Boot { name: name.clone(), source })?;
@@ -191,7 +191,7 @@ impl Guest for PcGuest {
             Line::Com1 if !machine.board.uarts[COM1].as_ref().is_some_and(|uart| uart.listens()) => 0,
             Line::Com1 => machine.board.serial_input(COM1, bytes.make_contiguous()),
             Line::Console(port) => {
-                machine.board.console_input(&mut machine.cpu.mem, port.into(), bytes.make_contiguous())
+                machine.board.console_input(machine.cpu.mem_mut(), port.into(), bytes.make_contiguous())
             }
         };
         bytes.drain(..taken);
@@ -206,13 +206,13 @@ impl Guest for PcGuest {
             }),
             Line::Console(_) if machine.board.console.is_none() => {}
             Line::Console(port) => {
-                bytes.append(&mut machine.board.console_output(&mut machine.cpu.mem, port.into()));
+                bytes.append(&mut machine.board.console_output(machine.cpu.mem_mut(), port.into()));
             }
         }
     }
 
     fn console_size(&mut self, columns: u16, rows: u16) {
-        self.machine.board.set_console_size(&mut self.machine.cpu.mem, columns, rows);
+        self.machine.board.set_console_size(self.machine.cpu.mem_mut(), columns, rows);
     }
 
     fn keyboard(&mut self, scancodes: &[u8]) {
@@ -231,7 +231,7 @@ impl Guest for PcGuest {
     }
 
     fn save(&mut self, path: &Path) -> Result<u64, MachineError> {
-        let known = mapped::touched(self.machine.cpu.mem.contents());
+        let known = mapped::touched(self.machine.cpu.mem().contents());
         let in_file = |page: usize| {
             let at = page * PAGE_SIZE as usize;
             let next = self.restored.partition_point(|run| run.address + run.len <= at);

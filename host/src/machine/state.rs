@@ -105,7 +105,7 @@ impl StateFile {
     }
 
     /// RAM with the state's content: mapped where that can be, else copied.
-    pub fn memory(&self) -> Result<Memory, env86_emu::memory::MemoryError> {
+    pub fn memory(&self) -> Result<Box<Memory>, env86_emu::memory::MemoryError> {
         if let Bytes::Mapped(file, _) = &self.bytes {
             match MappedRam::new(file, &self.plan.pages) {
                 Ok(ram) => return Memory::with_backing(Box::new(ram)),
