@@ -274,10 +274,8 @@ impl Bench {
             Guest::Bare(cpu, pins) => cpu.run(pins, instructions) == Exit::Budget,
             Guest::Pc(machine) => {
                 let runs_on = machine.run(instructions) == Stop::Budget;
-                if self.kernel.shown
-                    && let Some(changes) = machine.board.vga.changes(machine.cpu.mem_mut(), self.seen)
-                {
-                    self.seen = changes.now;
+                if self.kernel.shown {
+                    machine.board.vga.changes(machine.cpu.mem_mut(), &mut self.seen);
                 }
                 runs_on
             }
@@ -318,7 +316,7 @@ fn tables(mem: &mut Memory) {
         mem.write_u32(PAGE_TABLES + page / 0x1000 * 4, page | PRESENT_WRITABLE);
     }
     for page in 0..1024 {
-        mem.write_u32(FRAMEBUFFER_TABLE + 4 * page, FRAMEBUFFER + page * 0x1000 | PRESENT_WRITABLE);
+        mem.write_u32(FRAMEBUFFER_TABLE + 4 * page, (FRAMEBUFFER + page * 0x1000) | PRESENT_WRITABLE);
     }
     mem.write_u32(PAGE_DIRECTORY + (FRAMEBUFFER >> 20), FRAMEBUFFER_TABLE | PRESENT_WRITABLE);
     for table in 0..MEMORY >> 22 {

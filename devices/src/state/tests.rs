@@ -172,7 +172,7 @@ fn a_machine_is_the_same_after_save_and_restore() {
         for region in [first.board.vga.memory.planes, first.board.vga.memory.framebuffer] {
             assert_eq!(first.cpu.mem().region(region), second.cpu.mem().region(region));
         }
-        let seen = second.board.vga.changes(second.cpu.mem_mut(), Generation::default()).unwrap();
+        let seen = second.board.vga.changes(second.cpu.mem_mut(), &mut Generation::default()).unwrap();
         assert!(seen.registers && seen.memory[0].start == 0);
         assert_eq!(
             format!("{:?}", registers(&first.board.ide)),

@@ -10,6 +10,7 @@
 
 mod memory;
 pub mod registers;
+pub mod render;
 mod text;
 mod vbe;
 
@@ -18,6 +19,7 @@ use core::ops::Range;
 use env86_emu::Width;
 use env86_emu::memory::{Generation, Memory, Placement, Region, Window};
 use registers::{Attribute, Crtc, Dac, GRAPHICS_MASKS, Indexed, SEQUENCER_MASKS, crtc, graphics, sequencer};
+pub use render::{Frame, Screen};
 pub use text::{Cell, Cursor, TextScreen, cp437};
 pub use vbe::Vbe;
 
@@ -142,8 +144,6 @@ impl VideoMemory {
 /// What a screen has to draw anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
-    /// What to ask with the next time.
-    pub now: Generation,
     /// A register changed that the picture depends on.
     pub registers: bool,
     /// Parts of the memory that is shown (the framebuffer in a VBE mode, else the planes) that were
@@ -178,11 +178,12 @@ impl Vga {
         mem.place(self.memory.window, self.linear_window());
     }
 
-    /// What changed of the picture since generation `since`, or `None` if nothing did. The card does
-    /// not remember who asks: any number of screens may, each with its own generation. The default
-    /// generation is before all changes.
-    pub fn changes(&self, mem: &mut Memory, since: Generation) -> Option<Changes> {
+    /// What changed of the picture since generation `seen`, which becomes the present one; `None` if
+    /// nothing did. The card does not remember who asks: any number of screens may, each with its own
+    /// generation. The default generation is before all changes.
+    pub fn changes(&self, mem: &mut Memory, seen: &mut Generation) -> Option<Changes> {
         let now = mem.end_generation();
+        let since = std::mem::replace(seen, now);
         if now == since {
             return None;
         }
@@ -191,11 +192,8 @@ impl Vga {
         } else {
             (self.memory.planes, 0..self.memory.planes.size())
         };
-        let changes = Changes {
-            now,
-            registers: self.changed >= since,
-            memory: mem.changes(region, part, since).collect(),
-        };
+        let memory = mem.changes(region, part, since).collect();
+        let changes = Changes { registers: self.changed >= since, memory };
         (changes.registers || !changes.memory.is_empty()).then_some(changes)
     }
 }
@@ -326,41 +324,77 @@ impl Vga {
         }
     }
 
-    /// Where the beam is, from the time and the CRT controller's timing.
-    fn input_status_1(&self, now: u64) -> u8 {
+    /// The CRT controller's timing.
+    fn timing(&self) -> Timing {
         let registers = &self.crtc.registers;
         let clocking = self.sequencer.registers[sequencer::CLOCKING_MODE];
         let dots = if clocking & sequencer::CLOCKING_8_DOTS != 0 { 8 } else { 9 };
         let dots = dots << u64::from(clocking & sequencer::CLOCKING_HALF != 0);
         let character_ps = dots * DOT_PS[usize::from(self.miscellaneous >> 2 & 1)];
         // Until a mode is set the beam moves as in text mode 3.
-        let set_up = self.crtc.vertical_total() >= LEAST_LINES;
-        let (columns, shown_columns, lines, shown_lines, retrace) = if set_up {
-            (
-                u64::from(registers[crtc::HORIZONTAL_TOTAL]) + 5,
-                u64::from(registers[crtc::HORIZONTAL_DISPLAY_END]) + 1,
-                self.crtc.vertical_total(),
-                self.crtc.vertical_display_end() + 1,
-                self.crtc.vertical_retrace_start(),
-            )
-        } else {
-            (100, 80, 449, 400, 412)
-        };
-        let line_ps = columns * character_ps;
-        let in_frame = (u128::from(now) * 1000 % u128::from(line_ps * u64::from(lines))) as u64;
-        let line = (in_frame / line_ps) as u32;
-        let column = in_frame % line_ps / character_ps;
+        if self.crtc.vertical_total() < LEAST_LINES {
+            let retrace = 412..414;
+            return Timing {
+                character_ps,
+                columns: 100,
+                shown_columns: 80,
+                lines: 449,
+                shown_lines: 400,
+                retrace,
+            };
+        }
+        let retrace = self.crtc.vertical_retrace_start();
         // The end has the low four bits of the line after the retrace.
         let end = u32::from(registers[crtc::VERTICAL_RETRACE_END]) & 0xf;
-        let length = if set_up { end.wrapping_sub(retrace) & 0xf } else { 2 };
+        let length = end.wrapping_sub(retrace) & 0xf;
+        Timing {
+            character_ps,
+            columns: u64::from(registers[crtc::HORIZONTAL_TOTAL]) + 5,
+            shown_columns: u64::from(registers[crtc::HORIZONTAL_DISPLAY_END]) + 1,
+            lines: self.crtc.vertical_total(),
+            shown_lines: self.crtc.vertical_display_end() + 1,
+            retrace: retrace..retrace + length.max(1),
+        }
+    }
+
+    /// Where the beam is.
+    fn input_status_1(&self, now: u64) -> u8 {
+        let timing = self.timing();
+        let in_frame = (u128::from(now) * 1000 % u128::from(timing.frame_ps())) as u64;
+        let line = (in_frame / timing.line_ps()) as u32;
+        let column = in_frame % timing.line_ps() / timing.character_ps;
         let mut status = 0;
-        if line >= shown_lines || column >= shown_columns {
+        if line >= timing.shown_lines || column >= timing.shown_columns {
             status |= DISPLAY_DISABLED;
         }
-        if (retrace..retrace + length.max(1)).contains(&line) {
+        if timing.retrace.contains(&line) {
             status |= DISPLAY_DISABLED | VERTICAL_RETRACE;
         }
         status
+    }
+}
+
+/// How the beam moves.
+struct Timing {
+    /// Duration of a character in picoseconds.
+    character_ps: u64,
+    /// Characters in a line, and those of them that are shown.
+    columns: u64,
+    shown_columns: u64,
+    /// Lines in a frame, and those of them that are shown.
+    lines: u32,
+    shown_lines: u32,
+    /// Lines of the vertical retrace.
+    retrace: Range<u32>,
+}
+
+impl Timing {
+    fn line_ps(&self) -> u64 {
+        self.columns * self.character_ps
+    }
+
+    fn frame_ps(&self) -> u64 {
+        self.line_ps() * u64::from(self.lines)
     }
 }
 

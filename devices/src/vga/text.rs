@@ -2,6 +2,7 @@
 
 use super::registers::{attribute, crtc};
 use super::{PLANE_SIZE, Vga};
+use core::ops::RangeInclusive;
 use env86_emu::Memory;
 
 /// A character and its attribute.
@@ -96,16 +97,22 @@ impl Vga {
                 cursor = Some((row, column));
             }
         }
-        let (first_line, last_line) = (registers[crtc::CURSOR_START], registers[crtc::CURSOR_END] & 0x1f);
-        let visible = first_line & CURSOR_OFF == 0 && first_line & 0x1f <= last_line;
-        let cursor = cursor.filter(|_| visible).map(|(row, column)| Cursor {
+        let cursor = cursor.zip(self.cursor_lines()).map(|((row, column), lines)| Cursor {
             row,
             column,
-            start: first_line & 0x1f,
-            end: last_line,
+            start: *lines.start() as u8,
+            end: *lines.end() as u8,
         });
         let blink = self.attribute.registers[attribute::MODE_CONTROL] & attribute::MODE_BLINK != 0;
         Some(TextScreen { columns, rows, cells, cursor, blink })
+    }
+
+    /// The lines of a character cell that the cursor covers, unless it is off.
+    pub(super) fn cursor_lines(&self) -> Option<RangeInclusive<u32>> {
+        let registers = &self.crtc.registers;
+        let (start, end) = (registers[crtc::CURSOR_START], registers[crtc::CURSOR_END] & 0x1f);
+        let lines = u32::from(start & 0x1f)..=u32::from(end);
+        (start & CURSOR_OFF == 0 && !lines.is_empty()).then_some(lines)
     }
 
     /// Columns and rows of the text screen.
@@ -120,7 +127,7 @@ impl Vga {
 }
 
 /// A cell by number; they lie side by side in the first two planes.
-fn cell_at(planes: &[u8], cell: usize) -> Cell {
+pub(super) fn cell_at(planes: &[u8], cell: usize) -> Cell {
     let at = cell * 2 % (2 * PLANE_SIZE);
     let byte = |at: usize| planes.get(at).copied().unwrap_or(0);
     Cell { character: byte(at), attribute: byte(at + 1) }
