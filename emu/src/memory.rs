@@ -624,6 +624,9 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    // A list of one range is meant.
+    #![allow(clippy::single_range_in_vec_init)]
+
     use super::*;
 
     const REGION: u32 = 0x2_0000;
