@@ -122,7 +122,7 @@ impl Plan {
         self.chips.apply(machine, &Moment { now, clock_ms, file });
         let board = &mut machine.board;
         _ = board.take_request();
-        board.synchronize();
+        board.synchronize(machine.cpu.mem_mut());
         Ok(())
     }
 }

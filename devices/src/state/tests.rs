@@ -5,6 +5,7 @@ use super::*;
 use crate::board::{BoardConfig, ManualClock, Seeded};
 use crate::ide::{Form, Ide, Medium, Unit, Units};
 use crate::{Pc, fs::Filesystem, fs::NoBlobs};
+use env86_emu::memory::Generation;
 use env86_emu::{Bus, Memory, Width};
 
 /// Sectors of the hard disks.
@@ -136,7 +137,8 @@ fn disturb(machine: &mut Pc) {
     board.keyboard_input(&[0x1e, 0x9e]);
     mem.write_u32(0x1234, 0xdead_beef);
     mem.write_u32(0x10_0000, 1);
-    board.vga.planes[7] = 0x1f;
+    mem.region_mut(board.vga.memory.planes, 7..8)[0] = 0x1f;
+    mem.write_u32(crate::vga::FRAMEBUFFER + 0x1_2344, 0x0403_0201);
     (board.backdoor.enabled, board.backdoor.absolute) = (true, true);
     let mut cpu = machine.cpu.state();
     cpu.gpr = [1, 2, 0x8000_0003, 4, 5, 6, 7, 8];
@@ -168,7 +170,11 @@ fn a_machine_is_the_same_after_save_and_restore() {
         assert_eq!(first.board.ps2.keyboard, second.board.ps2.keyboard);
         assert_eq!(first.board.backdoor, second.board.backdoor);
         assert_eq!(first.board.vga.crtc, second.board.vga.crtc);
-        assert_eq!(first.board.vga.planes, second.board.vga.planes);
+        for region in [first.board.vga.memory.planes, first.board.vga.memory.framebuffer] {
+            assert_eq!(first.cpu.mem().region(region), second.cpu.mem().region(region));
+        }
+        let seen = second.board.vga.changes(second.cpu.mem_mut(), &mut Generation::default()).unwrap();
+        assert!(seen.registers && seen.memory[0].start == 0);
         assert_eq!(
             format!("{:?}", registers(&first.board.ide)),
             format!("{:?}", registers(&second.board.ide))

@@ -10,6 +10,7 @@ use crate::board::BoardConfig;
 use crate::pc::Pc;
 use crate::vga::registers::{Attribute, attribute, crtc, graphics, sequencer};
 use crate::vga::{MAX_MEMORY, MIN_MEMORY, PLANE_SIZE, Vga};
+use env86_emu::memory::{Memory, PAGE_SIZE, Region};
 use serde_json::{Value as Json, json};
 use std::ops::Range;
 
@@ -129,17 +130,17 @@ impl Chip for Saved {
     }
 
     fn fits(&self, machine: &Pc) -> Result<(), StateError> {
-        same("video memory", machine.board.vga.framebuffer.len() as u64, self.memory_size.into())
+        same("video memory", machine.board.vga.memory.framebuffer.size().into(), self.memory_size.into())
     }
 
     fn apply(self, machine: &mut Pc, moment: &Moment) {
         let (planes, framebuffer) = (&moment.file[self.planes], &moment.file[self.framebuffer]);
-        load(&mut machine.board.vga, self.vga, planes, framebuffer);
+        load(&mut machine.board.vga, machine.cpu.mem_mut(), self.vga, planes, framebuffer);
     }
 
     fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
         let vga = &machine.board.vga;
-        let value = write(vga, &mut writer.buffers);
+        let value = write(vga, machine.cpu.mem(), &mut writer.buffers);
         writer.set("vga", value);
         writer.add("vga", write_ours(vga));
         Ok(())
@@ -187,7 +188,7 @@ fn memory_size(record: &Record) -> Result<u32, StateError> {
 
 /// Reads the card. The memory's contents stay in the file until [`load`].
 fn read(record: &Record) -> Result<Vga, StateError> {
-    let mut vga = Vga::new(MIN_MEMORY);
+    let mut vga = Vga::default();
     record.bytes("vga_memory", 4 * PLANE_SIZE)?;
     let framebuffer = record.bytes("svga_memory", 0)?;
     if framebuffer.len() > memory_size(record)? as usize {
@@ -319,27 +320,24 @@ fn read_vbe(vga: &mut Vga, record: &Record) -> Result<(), StateError> {
 /// Puts a card with memory of the right size into the state that was read, and copies the memory's
 /// contents out of the file. What is the same already is not touched: memory that is zero on both
 /// sides takes none of the host's.
-fn load(vga: &mut Vga, saved: Vga, planes: &[u8], framebuffer: &[u8]) {
-    const PIECE: usize = 4096;
-    let copy = |to: &mut [u8], from: &[u8]| {
-        for (i, to) in to.chunks_mut(PIECE).enumerate() {
-            let from = from.get(i * PIECE..).unwrap_or_default();
-            let n = to.len().min(from.len());
-            if to[..n] != from[..n] {
-                to[..n].copy_from_slice(&from[..n]);
-            }
-            if to[n..].iter().any(|byte| *byte != 0) {
-                to[n..].fill(0);
+fn load(vga: &mut Vga, mem: &mut Memory, saved: Vga, planes: &[u8], framebuffer: &[u8]) {
+    let mut copy = |region: Region, from: &[u8]| {
+        for start in (0..region.size()).step_by(PAGE_SIZE as usize) {
+            let mut page = [0; PAGE_SIZE as usize];
+            let from = from.get(start as usize..).unwrap_or_default();
+            let n = from.len().min(page.len());
+            page[..n].copy_from_slice(&from[..n]);
+            if mem.region(region)[start as usize..][..page.len()] != page {
+                mem.region_mut(region, start..start + PAGE_SIZE).copy_from_slice(&page);
             }
         }
     };
-    copy(&mut vga.planes, planes);
-    copy(&mut vga.framebuffer, framebuffer);
-    let (planes, framebuffer) = (std::mem::take(&mut vga.planes), std::mem::take(&mut vga.framebuffer));
-    *vga = Vga { planes, framebuffer, changes: vga.changes.wrapping_add(1), ..saved };
+    copy(vga.memory.planes, planes);
+    copy(vga.memory.framebuffer, framebuffer);
+    *vga = Vga { memory: vga.memory, changed: mem.note_change(), ..saved };
 }
 
-fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
+fn write<'m>(vga: &'m Vga, mem: &'m Memory, buffers: &mut Buffers<'m>) -> Value {
     let c = &vga.crtc.registers;
     let (s, g, a) = (&vga.sequencer.registers, &vga.graphics.registers, &vga.attribute.registers);
     let vbe = &vga.vbe;
@@ -349,13 +347,13 @@ fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
     let pan = u32::from(vbe.y_offset) * u32::from(vbe.virtual_width) + u32::from(vbe.x_offset);
     let next = if vga.attribute.data_next { Value::from(vga.attribute.index & 0x1f) } else { (-1).into() };
     Entry::new(&VGA)
-        .set("vga_memory_size", vga.framebuffer.len() as u32)
+        .set("vga_memory_size", vga.memory.framebuffer.size())
         .set("cursor_address", vga.crtc.cursor_location())
         .set("cursor_start", c[crtc::CURSOR_START])
         .set("cursor_end", c[crtc::CURSOR_END])
         .set("max_cols", columns)
         .set("max_rows", rows)
-        .set("vga_memory", buffers.add(Kind::U8, &vga.planes[..]))
+        .set("vga_memory", buffers.add(Kind::U8, mem.region(vga.memory.planes)))
         .set("dac_state", vga.dac.state)
         .set("start_address", vga.crtc.start_address())
         .set("graphical_mode", vga.graphics_shown())
@@ -388,7 +386,7 @@ fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
         .set("port_3da", 0xff)
         .set("dispi_index", vbe.index)
         .set("dispi_enable", vbe.enable)
-        .set("svga_memory", buffers.add(Kind::U8, &vga.framebuffer[..]))
+        .set("svga_memory", buffers.add(Kind::U8, mem.region(vga.memory.framebuffer)))
         .set("attribute_index", next)
         .set("offset_register_old", c[crtc::OFFSET])
         .set("set_reset", g[graphics::SET_RESET])
@@ -422,7 +420,7 @@ mod suite {
     use super::*;
 
     impl Suite for Saved {
-        const NOT_IN_STATE: &'static [&'static str] = &["planes", "framebuffer", "changes", "active"];
+        const NOT_IN_STATE: &'static [&'static str] = &["memory", "changed", "active"];
 
         fn fields() -> Vec<Field> {
             fields!(m:
@@ -456,14 +454,13 @@ mod suite {
                 m.board.vga.graphics.registers[graphics::BIT_MASK] => any,
                 m.board.vga.attribute.registers[attribute::OVERSCAN] => any,
                 m.board.vga.attribute.registers[3] => any,
-                m.board.vga.planes[5] => any,
-                m.board.vga.framebuffer[0] => any,
+                m.cpu.mem_mut().region_mut(m.board.vga.memory.planes, 5..6)[0] => any,
+                m.cpu.mem_mut().region_mut(m.board.vga.memory.framebuffer, 0..1)[0] => any,
             )
         }
 
         fn show(m: &mut Pc) -> String {
-            let vga = Vga { planes: Box::default(), framebuffer: Box::default(), ..m.board.vga.clone() };
-            format!("{vga:#?}")
+            format!("{:#?}", m.board.vga)
         }
     }
 }
