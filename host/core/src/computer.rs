@@ -7,7 +7,7 @@ use env86_devices::board::Connected;
 use env86_devices::ide::Units;
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::{self, Plan, Run, Saved, StateError};
-use env86_devices::vga::TextScreen;
+use env86_devices::vga::{TextScreen, Vga};
 use env86_devices::{BoardConfig, Pc, Stop};
 use env86_emu::Memory;
 use env86_emu::cpu::Stats;
@@ -132,6 +132,7 @@ impl Computer {
         let mut pc = Pc::new(mem, config, setup.clock, setup.entropy);
         pc.board.connected = setup.connected;
         pc.board.debug.connected = setup.debug_console;
+        pc.passengers.image = setup.image;
         let mut computer = Self::of(pc, firmware, setup.restart, setup.recording);
         computer.load()?;
         Ok(computer)
@@ -154,11 +155,14 @@ impl Computer {
             ide: setup.drives,
             ..BoardConfig::default()
         };
-        let restored = plan.pages.runs.clone();
+        let restored = plan.pages().runs.clone();
         let mut pc = Pc::new(mem, plan.configure(config), setup.clock, setup.entropy);
         pc.board.connected = setup.connected;
         pc.board.debug.connected = setup.debug_console;
         plan.apply(&mut pc, file)?;
+        if setup.image.is_some() {
+            pc.passengers.image = setup.image;
+        }
         Ok(Self { restored, ..Self::of(pc, firmware, setup.restart, setup.recording) })
     }
 
@@ -338,12 +342,13 @@ impl Computer {
 
     /// What the screen shows in text mode; `None` while it shows graphics.
     pub fn text_screen(&self) -> Option<TextScreen> {
-        self.pc.board.vga.text()
+        self.pc.board.vga.text(self.pc.cpu.mem())
     }
 
-    /// A number that changes with whatever may change the screen.
-    pub fn screen_changes(&self) -> u64 {
-        self.pc.board.vga.changes
+    /// The graphics card and the memory that it shows, for a desk that draws: [`Vga::changes`] says what
+    /// changed since the desk looked last.
+    pub fn screen(&mut self) -> (&Vga, &mut Memory) {
+        (&self.pc.board.vga, self.pc.cpu.mem_mut())
     }
 
     /// The serial port is on the board; 0 is COM1.

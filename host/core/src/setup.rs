@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use env86_devices::board::Connected;
 use env86_devices::fs::{BlobStore, Filesystem, NoBlobs};
 use env86_devices::ide::Units;
+use env86_devices::state::ImageSource;
 use env86_devices::{Clock, Entropy};
 
 use crate::image_config::ImageConfig;
@@ -37,6 +38,8 @@ pub struct Setup {
     pub filesystem: Filesystem,
     /// The contents of its files.
     pub blobs: Box<dyn BlobStore>,
+    /// Which image these are of, for saved states to tell.
+    pub image: Option<ImageSource>,
     /// The lines whose output the desk takes.
     pub connected: Connected,
     /// The desk takes the output of the debug ports (E9h, 402h).
@@ -64,6 +67,7 @@ impl Setup {
             drives: Units::default(),
             filesystem: Filesystem::default(),
             blobs: Box::new(NoBlobs),
+            image: None,
             connected: Connected::default(),
             debug_console: false,
             restart: true,

@@ -105,7 +105,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// An error with its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -207,6 +207,10 @@ fn listen(machine: &Machine, wishes: Sender<Wish>) -> Result<JoinHandle<io::Resu
                 Event::Over => _ = wishes.send(Wish::Pattern),
                 // The terminal may be raw.
                 Event::FileLost(error) => eprint!("env86: The guest got an I/O error: {error}\r\n"),
+                Event::NoImage => eprint!(
+                    "env86: The saved state does not say which image it is of; give the IMAGE, or the guest \
+                     gets I/O errors for its files\r\n"
+                ),
                 Event::Reset | Event::Paused | Event::Resumed => {}
             }
         }

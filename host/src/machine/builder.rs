@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use env86_bios::BootSource;
 use env86_core::{Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, Recording, Setup, choose};
 use env86_devices::fs::Filesystem;
+use env86_devices::state::ImageSource;
 use tracing::warn;
 
 use super::clock::{HostClock, OsEntropy};
 use super::disk;
 use super::files::{Blobs, LostFiles};
 use super::state::{StateFile, StateFileError};
-use super::{Machine, MachineError};
+use super::{Event, Machine, MachineError};
 use crate::image::{BlobDir, FileRef, Image};
 
 /// What a machine is to be. Where nothing is said here, the image decides, and else the defaults.
@@ -184,26 +185,51 @@ impl MachineBuilder {
 
     /// Builds the machine and starts it.
     pub fn start(&self) -> Result<Machine, MachineError> {
-        let (computer, lost_files) = match self.state_files()? {
-            Some(_) if self.memory.is_some() || self.acpi.is_some() => return Err(MachineError::StateDecides),
-            Some(paths) => self.resume(&paths)?,
-            None => self.power_on()?,
+        let Some(paths) = self.state_files()? else {
+            let (computer, lost_files) = self.power_on()?;
+            return Machine::spawn(computer, lost_files, None);
         };
-        Machine::spawn(computer, lost_files)
-    }
-
-    /// The machine that a saved state is of, in that state.
-    fn resume(&self, paths: &[PathBuf]) -> Result<(Computer, LostFiles), MachineError> {
-        let file = StateFile::open(paths)?;
+        if self.memory.is_some() || self.acpi.is_some() {
+            return Err(MachineError::StateDecides);
+        }
+        let file = StateFile::open(&paths)?;
         for note in &file.plan.notes {
             warn!(target: "state", "{note}");
         }
+        let builder = Self { image: self.image_of(&file)?, ..self.clone() };
+        let no_image = builder.image.is_none() && file.plan.needs_image();
+        let (computer, lost_files) = builder.resume(&file)?;
+        Machine::spawn(computer, lost_files, no_image.then_some(Event::NoImage))
+    }
+
+    /// The image that a state's files are in: the one at hand, else where the state says. `None` if
+    /// it does not say, or needs none.
+    fn image_of(&self, file: &StateFile) -> Result<Option<Image>, MachineError> {
+        let Some(source) = file.plan.image() else { return Ok(self.image.clone()) };
+        let wanted = source.path.clone();
+        let image = match &self.image {
+            Some(image) => image.clone(),
+            None if !file.plan.needs_image() => return Ok(None),
+            None => match Image::open(&wanted) {
+                Ok(image) => image,
+                Err(source) => return Err(MachineError::ImageGone { wanted, source }),
+            },
+        };
+        match source.has_index(&image.read_index()?) {
+            true => Ok(Some(image)),
+            false => Err(MachineError::OtherImage { wanted, path: image.path().into() }),
+        }
+    }
+
+    /// The machine that a saved state is of, in that state.
+    fn resume(&self, file: &StateFile) -> Result<(Computer, LostFiles), MachineError> {
         let blobs = self.blobs();
         let lost = blobs.lost();
         let (time, unix_millis) = (file.plan.time, file.plan.unix_millis());
         let setup = Setup {
-            drives: disk::saved_units(self, &file)?,
+            drives: disk::saved_units(self, file)?,
             blobs: Box::new(blobs),
+            image: self.image_source()?,
             ..self.setup(|recording| Setup::deterministic_from(recording, time, unix_millis), time)
         };
         let mem = file.memory()?;
@@ -241,6 +267,7 @@ impl MachineBuilder {
             drives: disk::units(self)?,
             filesystem,
             blobs: Box::new(blobs),
+            image: self.image_source()?,
             ..setup
         };
         Ok((Computer::power_on(setup, Firmware::new(name, source))?, lost))
@@ -262,6 +289,13 @@ impl MachineBuilder {
 
     fn config(&self) -> ImageConfig {
         self.image.as_ref().map(|image| image.config.clone()).unwrap_or_default()
+    }
+
+    /// Which image the files are of, for a saved state to tell.
+    fn image_source(&self) -> Result<Option<ImageSource>, MachineError> {
+        let Some(image) = &self.image else { return Ok(None) };
+        let path = std::path::absolute(image.path()).unwrap_or_else(|_| image.path().into());
+        Ok(Some(ImageSource::new(path.to_string_lossy(), &image.read_index()?)))
     }
 
     /// The image's file system.

@@ -71,6 +71,22 @@ pub enum MachineError {
     /// Memory or ACPI were chosen for a machine that a saved state describes.
     #[error("The saved state says what memory the machine has and whether it has ACPI")]
     StateDecides,
+    /// The image at hand is not the one that the saved state is of.
+    #[error("The saved state is of the image `{}`, and `{}` has other files", wanted, path.display())]
+    OtherImage {
+        /// Where the state's image was.
+        wanted: String,
+        /// The image at hand.
+        path: PathBuf,
+    },
+    /// The image that the saved state is of is not where it was.
+    #[error("The saved state needs the files of the image `{wanted}`, which is not there any more")]
+    ImageGone {
+        /// Where it was.
+        wanted: String,
+        /// Why it cannot be opened.
+        source: ImageError,
+    },
     /// The guest's memory cannot be made.
     #[error(transparent)]
     Memory(#[from] env86_emu::memory::MemoryError),
@@ -132,12 +148,17 @@ impl Machine {
     }
 
     /// Gives a machine its thread.
-    fn spawn(computer: Computer, lost_files: LostFiles) -> Result<Self, MachineError> {
+    fn spawn(
+        computer: Computer,
+        lost_files: LostFiles,
+        first: Option<Event>,
+    ) -> Result<Self, MachineError> {
         let desk = Arc::new(Desk::new(|line| match line {
             Line::Serial(port) => computer.has_serial(port),
             Line::Console(_) => computer.has_console(),
             Line::Debug => true,
         }));
+        first.into_iter().for_each(|event| desk.tell(event));
         let (commands, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("machine".into())

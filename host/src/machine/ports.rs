@@ -82,6 +82,9 @@ pub enum Event {
     Resumed,
     /// The text that ends the recording has come, and the machine has stopped executing.
     Over,
+    /// The saved state does not say which image has the contents of the guest's files, and none was given:
+    /// the guest gets I/O errors.
+    NoImage,
     /// A file of the image cannot be read: the guest has got an I/O error. Told once for each file.
     FileLost(Arc<BlobError>),
 }
