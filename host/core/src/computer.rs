@@ -400,3 +400,183 @@ impl Computer {
 fn boot_order(ide: &Units) -> u16 {
     if ide.0[0].is_some() { 0x312 } else { 0x123 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use env86_devices::board::{Board, ManualClock, Seeded};
+    use env86_devices::pci;
+    use env86_devices::state::Container;
+
+    /// A clock that a test moves; it keeps what it was told at the end of pauses.
+    fn setup(clock: &ManualClock) -> Setup {
+        Setup { memory: 2 << 20, ..Setup::new(Box::new(clock.clone()), Box::new(Seeded(1))) }
+    }
+
+    /// A ROM with this code at F000:0000, where it starts.
+    fn rom(code: &[u8]) -> Firmware {
+        let mut bios = vec![0; 64 << 10];
+        bios[..code.len()].copy_from_slice(code);
+        bios[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
+        Firmware::new("rom", BootSource::Rom { bios, vga_bios: None })
+    }
+
+    #[derive(Default)]
+    struct Taken {
+        serial: Vec<(u8, u8)>,
+        debug: Vec<u8>,
+        resets: u32,
+    }
+
+    impl Outside for Taken {
+        fn serial(&mut self, port: u8, bytes: &[u8]) {
+            self.serial.extend(bytes.iter().map(|byte| (port, *byte)));
+        }
+
+        fn debug(&mut self, bytes: &[u8]) {
+            self.debug.extend(bytes);
+        }
+
+        fn reset(&mut self) {
+            self.resets += 1;
+        }
+    }
+
+    #[test]
+    fn output_goes_to_the_desk_that_takes_it() {
+        // mov dx, 3F8h; mov al, 'a'; out dx, al; mov dx, 2F8h; out dx, al; out E9h, al; hlt
+        let code = [0xba, 0xf8, 3, 0xb0, b'a', 0xee, 0xba, 0xf8, 2, 0xee, 0xe6, 0xe9, 0xf4];
+        for all in [false, true] {
+            let clock = ManualClock::default();
+            let setup = Setup { debug_console: all, ..setup(&clock) };
+            let mut computer = Computer::power_on(setup, rom(&code)).unwrap();
+            if all {
+                computer.connect_serial(1);
+            }
+            let mut taken = Taken::default();
+            assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::Ended(Ending::Halted));
+            assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::Ended(Ending::Halted));
+            let serial: &[_] = if all { &[(0, b'a'), (1, b'a')] } else { &[(0, b'a')] };
+            assert_eq!((&taken.serial[..], taken.debug.len()), (serial, usize::from(all)));
+        }
+    }
+
+    #[test]
+    fn a_reset_starts_again_unless_the_machine_must_not() {
+        // out E9h, al; mov dx, CF9h; mov al, 6; out dx, al; jmp self
+        let resets = [0xe6, 0xe9, 0xba, 0xf9, 0x0c, 0xb0, 6, 0xee, 0xeb, 0xfe];
+        // lidt [cs:20h], where a limit of 0 lies; int3
+        let faults = [0xe6, 0xe9, 0x2e, 0x0f, 0x01, 0x1e, 0x20, 0x00, 0xcc];
+        for (code, ending) in [(&resets[..], Ending::Reset), (&faults[..], Ending::TripleFault)] {
+            let clock = ManualClock::default();
+            let setup = |restart| Setup { restart, debug_console: true, ..setup(&clock) };
+            let mut taken = Taken::default();
+            let mut computer = Computer::power_on(setup(true), rom(code)).unwrap();
+            for _ in 0..3 {
+                assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::More);
+            }
+            assert_eq!((taken.resets, computer.resets(), taken.debug.len()), (3, 3, 3));
+            let mut computer = Computer::power_on(setup(false), rom(code)).unwrap();
+            assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::Ended(ending));
+        }
+    }
+
+    #[test]
+    fn a_machine_that_is_paused_does_nothing() {
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        assert!(computer.pause() && !computer.pause());
+        assert_eq!(computer.run(1000, &mut ()).unwrap(), Progress::Sleep { until: None, slack: 0 });
+        assert_eq!(computer.stats().instructions, 0);
+        assert!(computer.go_on() && !computer.go_on());
+        assert_eq!(computer.run(1000, &mut ()).unwrap(), Progress::More);
+    }
+
+    #[test]
+    fn a_halted_machine_says_until_when() {
+        // The PIT ticks 18 times a second; STI before HLT.
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xfb, 0xf4, 0xeb, 0xfd])).unwrap();
+        let Progress::Sleep { .. } = computer.run(1000, &mut ()).unwrap() else { panic!("it does not sleep") };
+    }
+
+    #[test]
+    fn what_is_not_on_the_board_takes_nothing() {
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        let absent = [
+            Input::Serial { port: 3, bytes: b"x".to_vec() },
+            Input::Serial { port: 200, bytes: b"x".to_vec() },
+            Input::Console { port: 0, bytes: b"x".to_vec() },
+            Input::ConsoleSize { columns: 80, rows: 25 },
+            Input::PowerButton,
+        ];
+        for input in absent {
+            assert_eq!(computer.input(&input), Accepted::NoDevice, "{input:?}");
+        }
+        let present = [
+            Input::ScanCodes(vec![0x1e, 0x9e]),
+            Input::ReleaseKeys,
+            Input::PointerBy { dx: i32::MIN, dy: i32::MIN },
+            Input::PointerAt { x: 1, y: 2 },
+            Input::Wheel(1),
+            Input::Button { button: crate::Button::Left, down: true },
+        ];
+        for input in present {
+            assert_eq!(computer.input(&input), Accepted::All, "{input:?}");
+        }
+        // The first line takes a limited amount while the guest does not listen.
+        let much = Input::Serial { port: 0, bytes: vec![0; 1 << 20] };
+        assert!(matches!(computer.input(&much), Accepted::Some(1..)));
+        assert_eq!(computer.input(&much), Accepted::Some(0));
+    }
+
+    #[test]
+    fn a_saved_machine_goes_on_elsewhere() {
+        // inc byte [0]; out E9h, al; jmp back
+        let code = [0xfe, 0x06, 0, 0, 0xeb, 0xfa];
+        let clock = ManualClock::default();
+        let mut first = Computer::power_on(setup(&clock), rom(&code)).unwrap();
+        first.run(1000, &mut ()).unwrap();
+        let bytes = first.save(None).unwrap().to_vec();
+        let plan = Plan::read(&Container::parse(&bytes).unwrap()).unwrap();
+        let mem = plan.pages().copy(&bytes).unwrap();
+        let drives = plan.units::<std::convert::Infallible>(|_, _| unreachable!("no disk")).unwrap();
+        let setup = Setup { drives, ..setup(&clock) };
+        let later = Firmware::later(|| Err("there is none".into()));
+        let mut second = Computer::resume(setup, plan, mem, &bytes, later).unwrap();
+        assert_eq!(second.digest().unwrap(), first.digest().unwrap());
+        assert!(matches!(second.reset(), Err(ComputerError::Firmware(_))));
+    }
+
+    #[test]
+    fn video_memory_has_bounds() {
+        let clock = ManualClock::default();
+        let setup = Setup { video_memory: 1 << 40, ..setup(&clock) };
+        let error = Computer::power_on(setup, rom(&[0xf4])).err().unwrap();
+        assert!(matches!(error, ComputerError::VideoMemory(_)));
+    }
+
+    #[test]
+    fn firmware_finds_what_is_on_the_board() {
+        for acpi in [false, true] {
+            let board = BoardConfig { acpi, virtio_console: true, ..BoardConfig::default() };
+            let mut mem = Memory::new(1 << 20).unwrap();
+            let (clock, entropy) = (Box::new(ManualClock::default()), Box::new(Seeded(1)));
+            let mut board = Board::new(board, &mut mem, clock, entropy);
+            let found = BoardInfo::probe(&mut board, &mut mem);
+            assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
+            let ports = |space: &pci::ConfigSpace| {
+                (0..pci::BARS).map(|bar| space.io_ports(bar)).filter(|&ports| ports > 0).collect::<Vec<_>>()
+            };
+            let fitted: Vec<_> =
+                board.pci.functions().map(|(devfn, f)| (devfn, f.interrupt_pin(), ports(f))).collect();
+            let found: Vec<_> = found
+                .functions
+                .iter()
+                .map(|f| (f.devfn, f.interrupt_pin, f.io_bars.iter().map(|bar| bar.ports).collect()))
+                .collect();
+            assert_eq!(found, fitted);
+        }
+    }
+}

@@ -220,3 +220,98 @@ fn read_guest(
         source => PowerOnError::ReadInside { path: path.into(), source },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const MEMORY: u64 = 64 << 20;
+    const KERNEL_IN_BOOT: &str = r#"["boot",0,0,16877,0,0,[
+        ["initrd.img",2,0,33188,0,0,"i.bin"],["vmlinuz-6",4,0,33188,0,0,"k.bin"]]],
+        ["vmlinuz",9,0,41471,0,0,"boot/vmlinuz-6"]"#;
+
+    /// Chooses from an image with these entries in its index, and with these blobs.
+    fn choose_from(
+        index: &str,
+        json: &str,
+        blobs: &[(&str, &str)],
+        choice: Choice,
+    ) -> Result<(BootSource, String), PowerOnError> {
+        let index = format!(r#"{{"fsroot":[{index}],"size":0,"version":3}}"#);
+        let filesystem = Filesystem::from_json(index.as_bytes()).unwrap();
+        let mut blobs: BTreeMap<String, Vec<u8>> =
+            blobs.iter().map(|(name, data)| ((*name).into(), data.as_bytes().to_vec())).collect();
+        let config: ImageConfig = serde_json::from_str(json).unwrap();
+        let mut file = |key: &'static str, file: &FileRef| match file.url.as_deref() {
+            Some(url) if url.starts_with("./") => {
+                Ok(NamedFile { name: url.into(), data: key.as_bytes().to_vec() })
+            }
+            _ => Err("elsewhere".into()),
+        };
+        choose(choice, &config, (&filesystem, &mut blobs), &mut file, MEMORY)
+    }
+
+    fn linux(kernel: &str, initrd: Option<&str>, cmdline: &str) -> BootSource {
+        let (kernel, initrd) = (kernel.into(), initrd.map(Into::into));
+        BootSource::Linux { kernel, initrd, cmdline: cmdline.into(), unpack: true }
+    }
+
+    #[test]
+    fn the_kernel_comes_out_of_the_file_system() {
+        let choice = Choice { append: " quiet ".into(), ..Choice::default() };
+        let files = [("k.bin", "kern"), ("i.bin", "rd")];
+        let chosen = choose_from(KERNEL_IN_BOOT, r#"{"cmdline":"rw"}"#, &files, choice).unwrap();
+        assert_eq!(chosen, (linux("kern", Some("rd"), "rw quiet"), "/boot/vmlinuz-6".into()));
+    }
+
+    #[test]
+    fn a_link_leads_to_the_kernel() {
+        let index = r#"["k",0,0,16877,0,0,[["real",4,0,33188,0,0,"k.bin"]]],["vmlinuz",6,0,41471,0,0,"/k/real"],
+                       ["vmlinuz.dangling",6,0,41471,0,0,"/nowhere"],["vmlinuz.loop",6,0,41471,0,0,"vmlinuz.loop"]"#;
+        let chosen = choose_from(index, "{}", &[("k.bin", "kern")], Choice::default()).unwrap();
+        assert_eq!(chosen, (linux("kern", None, ""), "/vmlinuz".into()));
+    }
+
+    #[test]
+    fn named_files_come_before_those_in_the_file_system() {
+        let json = r#"{"bzimage":{"url":"./bz"},"initrd":{"url":"./rd"},"bios":{"url":"./rom"}}"#;
+        let chosen = choose_from("", json, &[], Choice::default()).unwrap();
+        assert_eq!(chosen, (linux("bzimage", Some("initrd"), ""), "./bz".into()));
+        let own = NamedFile { name: "mine".into(), data: b"disk".to_vec() };
+        let choice = Choice { initrd: Some(own.clone()), ..Choice::default() };
+        assert_eq!(choose_from("", json, &[], choice).unwrap().0, linux("bzimage", Some("disk"), ""));
+        let choice = Choice { bios: Some(own), ..Choice::default() };
+        let rom = BootSource::Rom { bios: b"disk".to_vec(), vga_bios: None };
+        assert_eq!(choose_from("", json, &[], choice).unwrap(), (rom, "mine".into()));
+        let rom = r#"{"bios":{"url":"./rom"},"vga_bios":{"url":"./vga"}}"#;
+        let vga_bios = Some(b"vga_bios".to_vec());
+        let rom = (choose_from("", rom, &[], Choice::default()).unwrap(), vga_bios);
+        assert!(matches!(rom, ((BootSource::Rom { vga_bios, .. }, _), wanted) if vga_bios == wanted));
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let nothing = choose_from("", "{}", &[], Choice::default());
+        assert!(matches!(nothing, Err(PowerOnError::NoKernel)));
+        let lost = choose_from(KERNEL_IN_BOOT, "{}", &[("i.bin", "rd")], Choice::default());
+        assert!(matches!(lost, Err(PowerOnError::ReadInside { path, .. }) if path == "/boot/vmlinuz-6"));
+        let large = r#"["vmlinuz",99999999,0,33188,0,0,"k.bin"]"#;
+        let large = choose_from(large, "{}", &[], Choice::default());
+        assert!(matches!(large, Err(PowerOnError::TooLarge { memory: MEMORY, .. })));
+        let outside = choose_from("", r#"{"bzimage":{"url":"http://x/"}}"#, &[], Choice::default());
+        assert!(matches!(outside, Err(PowerOnError::File(_))));
+    }
+
+    #[test]
+    fn kernels_are_told_apart() {
+        let mut linux = vec![0; 0x400];
+        linux[0x202..0x206].copy_from_slice(b"HdrS");
+        let kind =
+            |kernel: Vec<u8>| matches!(kernel_source(kernel, None, String::new()), BootSource::Linux { .. });
+        assert!(kind(linux));
+        assert!(kind(b"text".to_vec()));
+        let header = [0x1bad_b002_u32, 0, 0xe452_4ffe].map(u32::to_le_bytes).concat();
+        assert!(!kind([&[0; 64], &header[..]].concat()));
+    }
+}
