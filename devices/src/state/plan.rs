@@ -284,6 +284,8 @@ impl Plan {
         self.ours.apply(board);
         _ = board.take_request();
         board.synchronize();
+        // What drives were waiting for at the save may be there, and the bus masters were waiting with them.
+        board.media_arrived(machine.cpu.mem_mut());
         Ok(())
     }
 }
