@@ -5,7 +5,7 @@ use super::bus_master::{ACTIVE, INTERRUPT, START, TO_MEMORY};
 use super::drive::{ABRT, BSY, DRQ, ERR, IDNF, READY, UNC};
 use super::*;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
@@ -33,7 +33,7 @@ impl Lag {
         match self {
             Self::None => Medium::new(image, form),
             Self::Random(seed) => {
-                Medium::new(Late { image, asked: Mutex::new((seed, HashMap::new())) }, form)
+                Medium::new(Late { image, chance: AtomicU64::new(seed), asked: Mutex::default() }, form)
             }
         }
     }
@@ -43,8 +43,9 @@ impl Lag {
 #[derive(Debug)]
 struct Late {
     image: Vec<u8>,
-    /// Where chance is, and how often what has been asked for is still to be asked for in vain.
-    asked: Mutex<(u64, HashMap<(u64, usize), u64>)>,
+    chance: AtomicU64,
+    /// How often what has been asked for is still to be asked for in vain.
+    asked: Mutex<HashMap<(u64, usize), u64>>,
 }
 
 impl DiskImage for Late {
@@ -53,11 +54,13 @@ impl DiskImage for Late {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
-        let mut guard = self.asked.lock().unwrap();
-        let (chance, asked) = &mut *guard;
+        let mut asked = self.asked.lock().unwrap();
         let left = asked.entry((offset, buf.len())).or_insert_with(|| {
-            *chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            *chance >> 62
+            let chance = self.chance.load(Ordering::Relaxed);
+            let chance =
+                chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.chance.store(chance, Ordering::Relaxed);
+            chance >> 62
         });
         if *left > 0 {
             *left -= 1;
@@ -831,16 +834,10 @@ fn discs_may_come_late_and_fail_late() {
 
 #[test]
 fn resets_end_the_wait() {
-    let soft =
-        |host: &mut Host| [4, 0].into_iter().for_each(|value| host.ide.write_control(host.channel, value));
-    let hard = |host: &mut Host| {
-        host.ide.reset();
-        host.ide.write_control(host.channel, 0);
-    };
-    let device = |host: &mut Host| host.put(COMMAND, 0x08);
-    let resets: [(u8, &dyn Fn(&mut Host)); 5] =
-        [(0, &soft), (1, &soft), (0, &hard), (1, &hard), (1, &device)];
-    for (channel, reset) in resets {
+    const SOFT: usize = 0;
+    const HARD: usize = 1;
+    const DEVICE: usize = 2;
+    for (channel, reset) in [(0, SOFT), (1, SOFT), (0, HARD), (1, HARD), (1, DEVICE)] {
         let (mut host, gate) = Host::gated();
         host.channel = channel;
         if channel == 0 {
@@ -851,7 +848,14 @@ fn resets_end_the_wait() {
         host.table(&[2048]);
         host.start_dma(TO_MEMORY);
         assert_eq!(host.get(STATUS), READY | BSY);
-        reset(&mut host);
+        match reset {
+            SOFT => [4, 0].into_iter().for_each(|value| host.ide.write_control(channel, value)),
+            HARD => {
+                host.ide.reset();
+                host.ide.write_control(channel, 0);
+            }
+            _ => host.put(COMMAND, 0x08),
+        }
         let quiet = host.get(STATUS);
         assert_eq!(quiet & (BSY | DRQ | ERR), 0);
         gate.set(Gate::OPEN);

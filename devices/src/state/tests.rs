@@ -239,7 +239,8 @@ fn a_command_that_waits_for_its_image_starts_again() {
         let clock = Box::new(ManualClock::default());
         let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
         let (board, mem) = (&mut first.board, first.cpu.mem_mut());
-        (mem.write_u32(TABLE, BUFFER), mem.write_u32(TABLE + 4, 1 << 31 | 512));
+        mem.write_u32(TABLE, BUFFER);
+        mem.write_u32(TABLE + 4, 1 << 31 | 512);
         start(board, mem, command, 0xe0, 1);
         board.port_write(mem, 0xb404, Width::Dword, TABLE);
         board.port_write(mem, 0xb400, Width::Byte, 9);
