@@ -52,21 +52,26 @@ pub struct Pc {
 impl Pc {
     /// A machine after power-on, with `mem` as its RAM.
     pub fn new(
-        mem: Box<Memory>,
+        mut mem: Box<Memory>,
         config: BoardConfig,
         clock: Box<dyn Clock>,
         entropy: Box<dyn Entropy>,
     ) -> Self {
         let cpu_config = CpuConfig { apic: config.acpi, ..CpuConfig::default() };
         let config = BoardConfig { memory_size: mem.size(), ..config };
-        let (cpu, board) = (Cpu::new(mem, cpu_config), Board::new(config, clock, entropy));
-        Self { cpu, board, passengers: Passengers::default(), speed: INITIAL_SPEED }
+        let board = Board::new(config, &mut mem, clock, entropy);
+        Self {
+            cpu: Cpu::new(mem, cpu_config),
+            board,
+            passengers: Passengers::default(),
+            speed: INITIAL_SPEED,
+        }
     }
 
     /// What the reset button does. Memory keeps its contents.
     pub fn reset(&mut self) {
         self.cpu.reset();
-        self.board.reset();
+        self.board.reset(self.cpu.mem_mut());
     }
 
     /// Executes about `budget` instructions, or until something happens.

@@ -37,11 +37,11 @@ pub(crate) mod mode {
 pub(crate) struct Block {
     /// First uop (a guard, if the block has one).
     pub entry: *mut Uop,
-    /// Physical address of the first byte, and the mode above bit 32.
+    /// Offset of the first byte in memory, and the mode above bit 32.
     key: u64,
     /// Bytes of code.
     pub len: u32,
-    /// The RAM page after the first, if the code runs into one.
+    /// The page of memory after the first, if the code runs into one.
     pub page2: Option<u32>,
     valid: bool,
 }
@@ -165,7 +165,7 @@ impl Blocks {
         entry
     }
 
-    /// Drops the blocks that `len` bytes of RAM from `offset` on are part of. Gives how many those
+    /// Drops the blocks that `len` bytes of memory from `offset` on are part of. Gives how many those
     /// were, and whether the (first) page has no code left.
     pub fn invalidate(&mut self, offset: u32, len: u32) -> (u64, bool) {
         let page_number = offset >> 12;

@@ -396,7 +396,7 @@ impl Cpu {
         self.exit_link = std::ptr::null_mut();
     }
 
-    /// The processor itself wrote RAM that blocks were decoded from.
+    /// The processor itself wrote memory that blocks were decoded from.
     pub(crate) fn code_written(&mut self, offset: u32, bytes: u32) {
         let (dropped, empty) = self.blocks.invalidate(offset, bytes);
         self.stats.blocks_invalidated += dropped;
@@ -407,7 +407,7 @@ impl Cpu {
         }
     }
 
-    /// Devices wrote RAM that blocks were decoded from.
+    /// Devices wrote memory that blocks were decoded from.
     fn drain_code_writes(&mut self) {
         for (mut offset, mut len) in self.mem.take_code_writes() {
             while len > 0 {
@@ -432,6 +432,11 @@ impl Cpu {
             None => &mut nothing,
         };
         let r = f(bus, &mut self.mem);
+        if self.mem.has_retags() {
+            // The block that is running may be in a window that has moved.
+            self.attention = true;
+            self.retag();
+        }
         self.attention |= bus.yield_requested()
             || self.mem.has_code_writes()
             || !self.nmi_blocked && bus.nmi()

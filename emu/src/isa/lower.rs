@@ -638,14 +638,13 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     Ok(Built { keep, len: len.max(looked_at), page2, links })
 }
 
-/// Appends up to `count` bytes of a page (RAM by offset, or a device's address) from `offset` on.
+/// Appends up to `count` bytes of a page (memory by offset, or a device's address) from `offset` on.
 fn append(cpu: &mut Cpu, code: &mut Code, page: Result<u32, u32>, offset: u32, count: usize) {
     let count = count.min(code.bytes.len() - code.len);
     let out = &mut code.bytes[code.len..code.len + count];
     match page {
         Ok(page) => {
-            let at = (page + offset) as usize;
-            out.copy_from_slice(&cpu.mem.contents()[at..at + count]);
+            out.copy_from_slice(cpu.mem.bytes_at((page + offset) as usize, count));
         }
         Err(page) => {
             for (i, b) in out.iter_mut().enumerate().take(MAX_LEN) {

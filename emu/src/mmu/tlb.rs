@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// Entries for each of supervisor and user accesses.
@@ -16,8 +17,9 @@ const _: () = assert!(ENTRIES.is_multiple_of(PAGES_PER_REGION) && 2 * ENTRIES <=
 /// One page. An access of `n` bytes at `addr` may go ahead at `addr + addend` if the tag for its
 /// kind equals the page of its *last* byte: that one comparison catches a miss and a page crossing.
 ///
-/// The write tag stays invalid for clean pages and for pages that hold decoded code, so that dirty
-/// bits and self-modifying code cost the fast path nothing.
+/// The write tag stays invalid for clean pages, for pages that hold decoded code and for pages of
+/// regions that were not written since a viewer looked, so that dirty bits, self-modifying code and
+/// screens cost the fast path nothing.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 pub(crate) struct Entry {
@@ -272,12 +274,23 @@ impl Tlb {
         }
     }
 
-    /// Makes every mapping of a host page read-only: code was decoded from it.
-    pub fn protect(&mut self, host: usize) {
+    /// Makes every mapping of these host pages read-only: code was decoded from them, or the next
+    /// write to them is to be noted.
+    pub fn protect(&mut self, host: Range<usize>) {
         for &i in self.filled.iter().flat_map(|list| &list.numbers) {
             let e = self.entries.get(i.into());
-            if e.write != INVALID && e.addend.wrapping_add(e.write as usize) == host {
+            if e.write != INVALID && host.contains(&e.addend.wrapping_add(e.write as usize)) {
                 self.entries.set(i.into(), Entry { write: INVALID, ..e });
+            }
+        }
+    }
+
+    /// Forgets every mapping of these host pages: they are no longer where they were.
+    pub fn forget(&mut self, host: Range<usize>) {
+        for &i in self.filled.iter().flat_map(|list| &list.numbers) {
+            let e = self.entries.get(i.into());
+            if e.read != INVALID && host.contains(&e.addend.wrapping_add(e.read as usize)) {
+                self.entries.set(i.into(), EMPTY);
             }
         }
     }
@@ -338,7 +351,7 @@ mod tests {
     fn protected_and_watched_pages_miss() {
         let mut t = Tlb::new();
         t.fill(fill(0x5000));
-        t.protect(0x10_0000);
+        t.protect(0x10_0000..0x10_1000);
         assert!(t.write(0x5000, 1).is_none() && t.read(0x5000, 1).is_some());
         t.select(false, true);
         assert!(t.read(0x5000, 1).is_none());

@@ -79,7 +79,7 @@ impl PcGuest {
             path: paths.first().cloned().unwrap_or_default(),
             source,
         })?;
-        let restored = file.plan.pages.runs.clone();
+        let restored = file.plan.pages().runs.clone();
         Ok(Self::of(machine, None, config, restored, failure, host_clock))
     }
 
@@ -309,8 +309,10 @@ mod tests {
         for acpi in [false, true] {
             let board =
                 devices::BoardConfig { acpi, virtio_console: true, ..devices::BoardConfig::default() };
-            let mut pc = Board::new(board, Box::new(ManualClock::default()), Box::new(Seeded(1)));
-            let found = BoardInfo::probe(&mut pc, &mut Memory::new(1 << 20).unwrap());
+            let mut mem = Memory::new(1 << 20).unwrap();
+            let (clock, entropy) = (Box::new(ManualClock::default()), Box::new(Seeded(1)));
+            let mut pc = Board::new(board, &mut mem, clock, entropy);
+            let found = BoardInfo::probe(&mut pc, &mut mem);
             assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
             let ports = |space: &pci::ConfigSpace| {
                 (0..pci::BARS).map(|bar| space.io_ports(bar)).filter(|&ports| ports > 0).collect::<Vec<_>>()
