@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 use self::index::{Entry, FORMAT_VERSION, Index};
-use super::kernel::{self, is_initrd, is_kernel};
+use env86_core::kernel::{self, is_initrd, is_kernel};
 use super::{BLOB_DIR, CONFIG_FILE, DEFAULT_CMDLINE, INDEX_FILE, ImageConfig};
 
 /// Hexadecimal digits of a hash in a blob's name, as every tool of this format has it.
