@@ -693,3 +693,16 @@ pub(crate) unsafe extern "C-unwind" fn guard_limit(cpu: &mut Cpu, u: *const Uop,
         }
     }
 }
+
+/// First uop of a block that begins at a breakpoint of the host's, or where the same place of another page
+/// has one.
+pub(crate) unsafe extern "C-unwind" fn guard_breakpoint(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        if cpu.debugger.has_breakpoint(cpu.linear_eip()) {
+            leave(cpu, budget, Why::Lookup)
+        } else {
+            next(cpu, u, budget)
+        }
+    }
+}

@@ -134,7 +134,7 @@ pub extern "C" fn env86_run(runner: &mut Runner, budget: u32) -> f64 {
         return answer::ENDED;
     }
     match event {
-        Stop::Budget | Stop::Output => answer::BUSY,
+        Stop::Budget | Stop::Output | Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => answer::BUSY,
         Stop::Idle { until: Some(until) } => until.saturating_sub(machine.board.time()) as f64 / 1e6,
         Stop::Idle { until: None } | Stop::PowerOff | Stop::Reset => answer::ENDED,
         Stop::TripleFault | Stop::DebugExit(_) => answer::ENDED,

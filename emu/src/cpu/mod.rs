@@ -8,6 +8,7 @@ pub mod regs;
 
 pub(crate) mod control;
 pub(crate) mod debug;
+pub mod debugger;
 pub(crate) mod interrupt;
 mod run;
 pub(crate) mod segment;
@@ -81,6 +82,19 @@ pub enum Exit {
     Yield,
     /// A triple fault: the processor has shut down and a PC would reset it.
     Shutdown,
+    /// A breakpoint of the host's ([`Cpu::set_breakpoint`]) at EIP, before its instruction.
+    Breakpoint {
+        /// Its linear address.
+        linear: u32,
+    },
+    /// An instruction, which has completed, made an access that a watchpoint of the host's
+    /// ([`Cpu::set_watchpoint`]) is for.
+    Watchpoint {
+        /// Linear address of the first watched byte of the access.
+        linear: u32,
+        /// It was a write.
+        write: bool,
+    },
 }
 
 /// Counts since power-on, for `--stats`.
@@ -119,6 +133,8 @@ pub(crate) struct Watch {
     pub code: bool,
     /// DR7 has an I/O breakpoint and CR4.DE is set.
     pub io: bool,
+    /// A debugger on the host has set watchpoints.
+    pub host: bool,
 }
 
 /// One i386 processor with the memory it runs from.
@@ -188,6 +204,7 @@ pub struct Cpu {
     pub(crate) hot: crate::isa::hot::Numbers,
     pub(crate) config: CpuConfig,
     pub(crate) stats: Stats,
+    pub(crate) debugger: debugger::Debugger,
     /// The board, while [`Cpu::run`] has it.
     bus: Option<NonNull<dyn Bus>>,
 }
@@ -248,6 +265,7 @@ impl Cpu {
             hot: crate::isa::hot::Numbers::new(),
             config,
             stats: Stats::default(),
+            debugger: debugger::Debugger::default(),
             bus: None,
         };
         cpu.set_state(&ArchState::default());
@@ -334,6 +352,7 @@ impl Cpu {
         for (seg, arch) in self.seg.iter_mut().zip(s.seg) {
             seg.arch = arch;
         }
+        self.debugger.forget();
         self.refresh_segments();
         self.refresh_watch();
         self.flush_tlb(true);
@@ -377,6 +396,7 @@ impl Cpu {
     /// when CPL, CR0, CR4, DR7 or EFLAGS.AC have changed.
     pub(crate) fn refresh_watch(&mut self) {
         self.watch = debug::watch(self.dr[7], self.cr4);
+        self.watch.host = self.debugger.is_watching();
         self.watch.alignment = self.cpl == 3 && self.cr0 & CR0_AM != 0 && self.flags.system & flags::AC != 0;
         self.tlb.select(self.cpl == 3, self.watch.alignment || self.watch.data);
     }

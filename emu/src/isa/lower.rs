@@ -567,11 +567,17 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     if limited {
         b.push(Uop { run: Cell::new(dispatch::guard_limit), ..filler() });
     }
+    if !alone && cpu.debugger.ends_block(linear) {
+        b.push(Uop { run: Cell::new(dispatch::guard_breakpoint), ..filler() });
+    }
     let room = cpu.code_end() - u64::from(cpu.eip);
     let mut count = 0;
     let mut looked_at = 0;
     while !b.done && count < MAX_INSTRUCTIONS && b.page_offset + b.start < PAGE_SIZE {
         let at = b.start as usize;
+        if count > 0 && cpu.debugger.ends_block(linear.wrapping_add(b.start)) {
+            break;
+        }
         // What lies beyond the segment's limit is not even looked at.
         let end = room.min(code.len as u64) as usize;
         let mut decoded = decode::decode(&code.bytes[at..end], b.mode & mode::CODE32 != 0);

@@ -250,10 +250,18 @@ impl Cpu {
         if access.write {
             self.mem.note_page(offset);
         }
+        let (reads, writes) =
+            if self.watch.host { self.debugger.watches_page(linear) } else { (false, false) };
+        if reads {
+            return Ok(Place::Ram(offset));
+        }
         let fill = Fill {
             linear,
             host: self.mem.host(offset as usize, PAGE_SIZE as usize),
-            writable: page.writable && !self.mem.is_code(offset >> 12) && self.mem.is_noted(offset),
+            writable: !writes
+                && page.writable
+                && !self.mem.is_code(offset >> 12)
+                && self.mem.is_noted(offset),
             user: access.user,
             global: page.global,
             large: page.large,

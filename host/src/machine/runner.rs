@@ -100,7 +100,8 @@ pub fn run(guest: impl Guest, ends: &Ends, restart: bool) -> Result<Report, Mach
             runner.pause(Event::ScriptOver);
         }
         match stop {
-            Stop::Budget | Stop::Output => {}
+            // No debugger is attached here, so nothing sets breakpoints.
+            Stop::Budget | Stop::Output | Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => {}
             Stop::Idle { .. } if runner.guest.is_dead() => break Ending::Halted,
             Stop::Idle { until } => {
                 let late = runner.idleness.halted(&runner.guest.stats(), runner.guest.slack());
