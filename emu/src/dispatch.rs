@@ -450,33 +450,6 @@ unsafe extern "C-unwind" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
     }
 }
 
-impl Cpu {
-    /// Sets the flags that an instruction before `u`, or `u` itself if it is `done`, has left
-    /// alone because another would overwrite them.
-    ///
-    /// # Safety
-    /// `u` is in a live block.
-    unsafe fn recover_flags(&mut self, mut u: *const Uop, done: bool) {
-        // SAFETY: the uops of a block's instructions are in a row; the walk ends at the first.
-        unsafe {
-            let mut look = done;
-            loop {
-                if look && (*u).n & uop_mark::SETS_FLAGS != 0 {
-                    return;
-                }
-                if look && (*u).n & uop_mark::OWES_FLAGS != 0 {
-                    return crate::isa::alu::recover(self, &*u);
-                }
-                if (*u).count() == 0 {
-                    return;
-                }
-                look = true;
-                u = u.sub(1);
-            }
-        }
-    }
-}
-
 /// A conditional branch: `Op::exec` answers with `Link(1)` for not taken and `Link(2)` for taken,
 /// and leaves `eip` alone. `disp` and `imm` are the distances to the two targets.
 #[cfg_attr(target_family = "wasm", inline(always))]

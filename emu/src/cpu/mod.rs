@@ -10,6 +10,7 @@ pub(crate) mod control;
 pub(crate) mod debug;
 pub mod debugger;
 pub(crate) mod interrupt;
+pub(crate) mod mode;
 mod run;
 pub(crate) mod segment;
 mod stack;
@@ -145,7 +146,7 @@ pub struct Cpu {
     pub(crate) regs: RegFile,
     /// While a block runs: EIP of its first instruction.
     pub(crate) eip: u32,
-    /// See [`crate::blocks::mode`].
+    /// See [`mode`].
     pub(crate) mode: u32,
     pub(crate) tlb: Tlb,
     pub(crate) flags: Flags,

@@ -4,6 +4,7 @@
 
 use std::ptr::NonNull;
 
+use super::interrupt::TripleFault;
 use super::{Cpu, Exit, flags};
 use crate::bus::Bus;
 use crate::dispatch::{self, Link, Uop, Why, far_link};
@@ -15,9 +16,6 @@ const NMI: u8 = 2;
 
 /// Deliveries before the one instruction of a step, at most.
 const STEP_BUDGET: i32 = 64;
-
-/// Exceptions and interrupts end here when even the double fault cannot be delivered.
-pub(super) struct TripleFault;
 
 impl Cpu {
     /// Executes about `budget` instructions (never more than one block beyond), or fewer if

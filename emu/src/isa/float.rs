@@ -515,22 +515,10 @@ fn to_gpr(cpu: &mut Cpu, u: &Uop) {
 /// The quick handler for a row's shape, if it has one.
 fn whole(b: &Builder, i: &Insn, row: &simd::Row) -> Option<Handler> {
     use simd::{Class, Dest};
-    if !matches!(row.op, simd::Op::Wide(_)) {
+    let copies = matches!(row.op, simd::Op::Copy);
+    if !copies && !matches!(row.op, simd::Op::Wide(_)) {
         return None;
     }
-    let copies = matches!(
-        row.name,
-        "movups"
-            | "movupd"
-            | "movaps"
-            | "movapd"
-            | "movdqa"
-            | "movdqu"
-            | "lddqu"
-            | "movntps"
-            | "movntpd"
-            | "movntdq"
-    );
     let form = &row.form;
     if i.mem.is_none() && matches!((form.reg, form.rm, form.dest), (Class::Gpr, Class::Xmm, Dest::Reg)) {
         return Some(step::<ToGpr>);
