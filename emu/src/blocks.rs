@@ -100,8 +100,8 @@ impl Blocks {
         self.chunks.last().is_some_and(|c| c.capacity() - c.len() >= uops)
     }
 
-    /// Forgets everything. No uop may be executing, and whoever holds pointers to uops must drop
-    /// them. Gives the pages that had code.
+    /// Forgets everything. No uop may be executing, and the caller drops all pointers to uops that
+    /// it holds. Gives the pages that had code.
     pub fn clear(&mut self) -> Vec<u32> {
         let pages = self.pages.keys().copied().collect();
         *self = Self::default();

@@ -68,7 +68,7 @@ pub(crate) mod form {
 pub(crate) mod uop_mark {
     /// All arithmetic flags are this instruction's own afterwards.
     pub const SETS_FLAGS: u8 = 1 << 6;
-    /// They would be, but are left to [`crate::isa::alu::recover`].
+    /// They would be, but are left to [`Cpu::recover_flags`].
     pub const OWES_FLAGS: u8 = 1 << 7;
     /// The count.
     pub const COUNT: u8 = 0x3f;
@@ -538,8 +538,8 @@ unsafe extern "C-unwind" fn slow_branch<O: Op>(cpu: &mut Cpu, u: *const Uop, bud
     }
 }
 
-/// A zero-sized function, by its type alone.
-fn conjure<F: Copy>() -> F {
+/// The function item of a type: it has no bytes, so that its type says all.
+fn function_of<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "handlers are plain functions") }
     // SAFETY: reading zero bytes is sound at any aligned address, and a function item is inhabited.
     unsafe { std::ptr::NonNull::<F>::dangling().read() }
@@ -552,7 +552,7 @@ fn invoke<F>(cpu: &mut Cpu, u: &Uop) -> exception::Result<()>
 where
     F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
 {
-    conjure::<F>()(cpu, u)
+    function_of::<F>()(cpu, u)
 }
 
 /// The handler of an instruction written as a plain function: the many that are not hot.

@@ -81,7 +81,7 @@ impl Debugger {
     /// Whether a block must not run over an instruction at this address. The same code may be mapped
     /// elsewhere, too, so what counts is the place in the page.
     pub fn ends_block(&self, linear: u32) -> bool {
-        self.breakpoints.iter().any(|at| (at ^ linear) % PAGE_SIZE == 0)
+        self.breakpoints.iter().any(|at| (at ^ linear).is_multiple_of(PAGE_SIZE))
     }
 
     pub fn has_breakpoint(&self, linear: u32) -> bool {
@@ -174,7 +174,8 @@ impl Cpu {
         while left > 0 {
             let here = left.min((PAGE_SIZE - at % PAGE_SIZE) as usize);
             let page = paging.look(&self.mem, at).filter(|page| self.mem.offset(*page).is_some());
-            pieces.push((page.ok_or(NoMemory { linear: at })? | at % PAGE_SIZE, here));
+            let page = page.ok_or(NoMemory { linear: at })?;
+            pieces.push((page + at % PAGE_SIZE, here));
             at = at.wrapping_add(here as u32);
             left -= here;
         }

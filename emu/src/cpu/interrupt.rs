@@ -79,7 +79,7 @@ impl Cpu {
         }
     }
 
-    /// INT n and its kin; EIP is that of the next instruction.
+    /// INT n, INT3, INTO; EIP is that of the next instruction.
     pub(crate) fn software_interrupt(&mut self, vector: u8, source: Source) -> Result<()> {
         self.deliver(vector, None, source)
     }

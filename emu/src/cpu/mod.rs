@@ -38,7 +38,7 @@ pub const CR0_PE: u32 = 1 << 0;
 pub const CR0_MP: u32 = 1 << 1;
 /// CR0.EM: no x87.
 pub const CR0_EM: u32 = 1 << 2;
-/// CR0.TS: task switched; the x87 state may be another's.
+/// CR0.TS: task switched; the x87 registers may still hold those of another task.
 pub const CR0_TS: u32 = 1 << 3;
 /// CR0.ET: always one.
 pub const CR0_ET: u32 = 1 << 4;
@@ -50,7 +50,7 @@ pub const CR0_AM: u32 = 1 << 18;
 pub const CR4_TSD: u32 = 1 << 2;
 /// CR4.DE: debug extensions.
 pub const CR4_DE: u32 = 1 << 3;
-/// CR4.PCE: RDPMC for everybody.
+/// CR4.PCE: RDPMC at every privilege level.
 pub const CR4_PCE: u32 = 1 << 8;
 /// CR4.OSFXSR: SSE.
 pub const CR4_OSFXSR: u32 = 1 << 9;
@@ -186,7 +186,7 @@ pub struct Cpu {
     /// TF was set when the current instruction began, and it is no software interrupt.
     pub(crate) stepping: bool,
     /// Steps that the last repeated string instruction took: what it costs of the budget, so that
-    /// whoever runs the processor gets it back in time.
+    /// the caller of [`Cpu::run`] gets the processor back in time.
     pub(crate) rounds: u32,
     pub(crate) sysenter_cs: u32,
     pub(crate) sysenter_esp: u32,

@@ -35,7 +35,7 @@ fn counter(cpu: &Cpu, u: &Uop) -> u32 {
     if u.addr16() { ecx & 0xffff } else { ecx }
 }
 
-/// LOOP and kin: `ZF` is 0 for LOOPNE, 1 for LOOPE, anything else for LOOP.
+/// LOOP, LOOPE, LOOPNE: `ZF` is 0 for LOOPNE, 1 for LOOPE, anything else for LOOP.
 struct Loop<const ZF: u8>;
 
 impl<const ZF: u8> Decide for Loop<ZF> {

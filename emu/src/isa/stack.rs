@@ -1,4 +1,4 @@
-//! PUSH, POP and their kin.
+//! The stack: PUSH, POP, PUSHA, POPA, PUSHF, POPF, ENTER, LEAVE.
 
 use std::marker::PhantomData as P;
 

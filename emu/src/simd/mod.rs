@@ -115,7 +115,7 @@ pub enum Op {
     Mmx(MmxFn),
     /// Floating point.
     Float(FloatFn),
-    /// COMISS and kin: the result is in EFLAGS.
+    /// COMISS, COMISD, UCOMISS, UCOMISD: the result is in EFLAGS.
     Compare(CompareFn),
     /// MASKMOVQ, MASKMOVDQU: the bytes of `reg` whose byte of `rm` is negative go to DS:EDI.
     MaskedStore,

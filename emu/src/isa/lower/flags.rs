@@ -16,7 +16,7 @@ pub(super) struct Effect {
     pub(super) reads: bool,
     /// The block can be left here, by a fault or for the driver's attention.
     pub(super) leaves: bool,
-    /// The handler that leaves flags alone, for when nobody will look.
+    /// The handler that leaves flags alone, for when no instruction reads them.
     pub(super) without: Option<Handler>,
     /// How flags that were left alone can be had from the operands afterwards.
     pub(super) recovery: Option<Recovery>,
@@ -69,7 +69,7 @@ impl Builder<'_> {
         self.effect().writes |= 1 << n;
     }
 
-    /// Replaces handlers by those that leave flags alone where nobody will look at them.
+    /// Replaces handlers by those that leave flags alone where no instruction reads them.
     ///
     /// Where the block may be left between an instruction and the next that overwrites its flags,
     /// they are left alone only if they can be found again from registers that nothing in between
