@@ -65,7 +65,7 @@ pub struct PciFunction {
     pub io_bars: Vec<IoBar>,
 }
 
-/// What firmware finds out by probing, given by whoever built the board.
+/// What firmware finds on the board by probing its ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardInfo {
     /// The board has APICs and power management, and tables say so.

@@ -190,7 +190,7 @@ fn protected_mode(entry: u32, code: u16, mem: &mut Memory) -> ArchState {
         ..ArchState::default()
     };
     state.gpr = [0; 8];
-    state.gpr[4] = GDT_ADDR; // ESP: free memory below, for whoever pushes before setting a stack
+    state.gpr[4] = GDT_ADDR; // ESP: free memory below, for kernels that push before they set a stack
     state.seg[1] = Segment::flat(code, 0x9b);
     state
 }

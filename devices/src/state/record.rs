@@ -255,7 +255,7 @@ pub(super) fn signed(value: u32) -> Value {
     Value::from(value as i32)
 }
 
-/// A truth as v86's processor and interrupt controllers have it.
+/// A truth value as a number, which v86 writes for its processor and interrupt controllers.
 pub(super) fn flag(value: bool) -> Value {
     Value::from(u8::from(value))
 }

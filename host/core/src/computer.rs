@@ -215,7 +215,8 @@ impl Computer {
         let stop = self.pc.run(budget);
         self.carry_output(outside);
         Ok(match stop {
-            Stop::Budget | Stop::Output => Progress::More,
+            // No debugger is attached here, so nothing sets breakpoints.
+            Stop::Budget | Stop::Output | Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => Progress::More,
             Stop::Idle { .. } if self.is_dead() => self.end(Ending::Halted),
             Stop::Idle { until } => {
                 let slack = self.idleness.halted(&self.pc.cpu.stats(), self.pc.board.slack());
