@@ -51,17 +51,27 @@ pub struct Pc {
 
 impl Pc {
     /// A machine after power-on, with `mem` as its RAM.
-    pub fn new(mem: Memory, config: BoardConfig, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
+    pub fn new(
+        mut mem: Box<Memory>,
+        config: BoardConfig,
+        clock: Box<dyn Clock>,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
         let cpu_config = CpuConfig { apic: config.acpi, ..CpuConfig::default() };
         let config = BoardConfig { memory_size: mem.size(), ..config };
-        let (cpu, board) = (Cpu::new(mem, cpu_config), Board::new(config, clock, entropy));
-        Self { cpu, board, passengers: Passengers::default(), speed: INITIAL_SPEED }
+        let board = Board::new(config, &mut mem, clock, entropy);
+        Self {
+            cpu: Cpu::new(mem, cpu_config),
+            board,
+            passengers: Passengers::default(),
+            speed: INITIAL_SPEED,
+        }
     }
 
     /// What the reset button does. Memory keeps its contents.
     pub fn reset(&mut self) {
         self.cpu.reset();
-        self.board.reset();
+        self.board.reset(self.cpu.mem_mut());
     }
 
     /// Executes about `budget` instructions, or until something happens.
@@ -163,7 +173,7 @@ mod tests {
     }
 
     fn out(machine: &mut Pc, port: u16, value: u32) {
-        machine.board.port_write(&mut machine.cpu.mem, port, Width::Byte, value);
+        machine.board.port_write(machine.cpu.mem_mut(), port, Width::Byte, value);
     }
 
     #[test]
@@ -190,7 +200,7 @@ mod tests {
     fn memory_size_is_that_of_the_memory() {
         let mut machine = machine();
         out(&mut machine, 0x70, 0x17);
-        assert_eq!(machine.board.port_read(&mut machine.cpu.mem, 0x71, Width::Byte), 0);
+        assert_eq!(machine.board.port_read(machine.cpu.mem_mut(), 0x71, Width::Byte), 0);
     }
 
     /// A virtual clock that counts the slices.

@@ -158,8 +158,13 @@ pub struct Board {
 }
 
 impl Board {
-    /// A board after power-on.
-    pub fn new(config: BoardConfig, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
+    /// A board after power-on, whose video memory is part of `mem`.
+    pub fn new(
+        config: BoardConfig,
+        mem: &mut Memory,
+        clock: Box<dyn Clock>,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
         let (memory_size, disks) = (config.memory_size, config.ide.cmos());
         let cmos = CmosConfig { memory_size, disks, ..config.cmos };
         let mut board = Self {
@@ -172,7 +177,7 @@ impl Board {
             ps2: Ps2::default(),
             uarts: config.uarts.map(|fitted| fitted.then(Uart::default)),
             pci: Pci::default(),
-            vga: Vga::new(config.vga_memory_size),
+            vga: Vga::new(mem, config.vga_memory_size),
             ide: Ide::new(config.ide),
             acpi: config.acpi.then(Acpi::default),
             p9: config.filesystem.map(|(files, store)| Virtio9p::new(files, store)),
@@ -190,12 +195,12 @@ impl Board {
             yield_requested: false,
         };
         board.plug_functions();
-        board.synchronize();
+        board.synchronize(mem);
         board
     }
 
-    /// What a reset of the board does to its devices. Memory is not theirs.
-    pub fn reset(&mut self) {
+    /// What a reset of the board does to its devices. Memory keeps its contents.
+    pub fn reset(&mut self, mem: &mut Memory) {
         self.interrupts.reset();
         self.pit = Pit::default();
         self.rtc.reset();
@@ -205,7 +210,7 @@ impl Board {
         self.uarts.iter_mut().flatten().for_each(Uart::reset);
         self.p9.iter_mut().for_each(Virtio9p::reset);
         self.console.iter_mut().for_each(VirtioConsole::reset);
-        self.vga.reset();
+        self.vga.reset(mem);
         self.ide.reset();
         self.backdoor = Backdoor::default();
         self.fw_cfg.reset();
@@ -215,7 +220,7 @@ impl Board {
         self.pci = Pci::default();
         self.request = None;
         self.plug_functions();
-        self.synchronize();
+        self.synchronize(mem);
     }
 
     fn plug_functions(&mut self) {
@@ -228,8 +233,9 @@ impl Board {
 
     /// Derives everything that follows from the devices' state: to be called after that was
     /// changed from outside (a restored state).
-    pub fn synchronize(&mut self) {
+    pub fn synchronize(&mut self, mem: &mut Memory) {
         self.map_ports();
+        self.map_video(mem);
         self.interrupts.adopt_lines(1 << PIT_IRQ | 1 << FPU_IRQ);
         for port in 0..self.uarts.len() {
             self.uart_changed(port);

@@ -31,7 +31,7 @@ impl DiskImage for Broken {
 
 struct Host {
     ide: Ide,
-    mem: Memory,
+    mem: Box<Memory>,
     channel: u8,
 }
 

@@ -515,7 +515,7 @@ fn a_restored_session_goes_on() {
 
 /// A guest's driver: requests at 40000h, replies at 80000h, each descriptor pair its own 8 KiB.
 struct Guest {
-    mem: Memory,
+    mem: Box<Memory>,
     device: Virtio9p,
     driver: Driver,
 }
