@@ -27,7 +27,7 @@ pub mod vga;
 pub mod virtio;
 pub mod vmware;
 
-pub use board::{Board, BoardConfig, Clock, Entropy};
+pub use board::{Board, BoardConfig, BoardError, Clock, Entropy};
 pub use pattern::Pattern;
 pub use pc::{Pc, Stop};
 pub use script::Script;

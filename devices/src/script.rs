@@ -118,7 +118,7 @@ mod tests {
         let mut mem = Memory::new(2 << 20).unwrap();
         mem.load(0x1_0000, &CODE);
         let clock = Box::new(Script::clock(0, Script::POWER_ON_MILLIS));
-        let mut machine = Pc::new(mem, BoardConfig::default(), clock, Box::new(Script::entropy()));
+        let mut machine = Pc::new(mem, BoardConfig::default(), clock, Box::new(Script::entropy())).unwrap();
         let mut state = machine.cpu.state();
         state.seg[1].selector = 0x1000;
         state.seg[1].base = 0x1_0000;

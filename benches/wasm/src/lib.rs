@@ -10,7 +10,7 @@
 
 use env86_bios::{BoardInfo, BootSource};
 use env86_devices::fs::{Filesystem, NoBlobs};
-use env86_devices::{BoardConfig, Clock, Pc, Script, Stop, pc::Seeded, state};
+use env86_devices::{BoardConfig, Clock, Pc, Script, Stop, board::Seeded, state};
 use env86_emu::Memory;
 
 #[link(wasm_import_module = "host")]
@@ -106,8 +106,9 @@ fn boot(source: &BootSource, memory: u32, by_script: bool) -> Option<Pc> {
         let filesystem = Some((Filesystem::default(), Box::new(NoBlobs) as _));
         let clock = Box::new(Script::clock(0, Script::POWER_ON_MILLIS));
         Pc::new(mem, BoardConfig { filesystem, ..BoardConfig::default() }, clock, Box::new(Script::entropy()))
+            .ok()?
     } else {
-        Pc::new(mem, BoardConfig::default(), Box::new(HostClock), Box::new(Seeded(1)))
+        Pc::new(mem, BoardConfig::default(), Box::new(HostClock), Box::new(Seeded(1))).ok()?
     };
     let mem = machine.cpu.mem_mut();
     let board = BoardInfo::probe(&mut machine.board, mem);

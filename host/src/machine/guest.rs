@@ -73,7 +73,7 @@ impl PcGuest {
             ..devices::BoardConfig::default()
         };
         let board_config = file.plan.configure(board_config);
-        let mut machine = devices::Pc::new(mem, board_config, clock, entropy(config));
+        let mut machine = devices::Pc::new(mem, board_config, clock, entropy(config))?;
         let plan = file.plan.clone();
         plan.apply(&mut machine, file.bytes()).map_err(|source| StateFileError::Content {
             path: paths.first().cloned().unwrap_or_default(),
@@ -107,7 +107,7 @@ impl PcGuest {
             ..devices::BoardConfig::default()
         };
         let (clock, host_clock) = clock(config, 0, Script::POWER_ON_MILLIS);
-        let machine = devices::Pc::new(mem, board_config, clock, entropy(config));
+        let machine = devices::Pc::new(mem, board_config, clock, entropy(config))?;
         let source = Some((parts.source, parts.name));
         let mut guest = Self::of(machine, source, config, Vec::new(), failure, host_clock);
         guest.load()?;
@@ -311,7 +311,7 @@ mod tests {
                 devices::BoardConfig { acpi, virtio_console: true, ..devices::BoardConfig::default() };
             let mut mem = Memory::new(1 << 20).unwrap();
             let (clock, entropy) = (Box::new(ManualClock::default()), Box::new(Seeded(1)));
-            let mut pc = Board::new(board, &mut mem, clock, entropy);
+            let mut pc = Board::new(board, &mut mem, clock, entropy).unwrap();
             let found = BoardInfo::probe(&mut pc, &mut mem);
             assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
             let ports = |space: &pci::ConfigSpace| {

@@ -96,6 +96,9 @@ pub enum MachineError {
         /// Why not.
         source: env86_bios::BootError,
     },
+    /// The board cannot be built. Only the port of the debug exit is the user's choice.
+    #[error("The machine cannot be built; choose another port for --debug-exit")]
+    Board(#[from] env86_devices::BoardError),
     /// The guest's memory cannot be made.
     #[error(transparent)]
     Memory(#[from] env86_emu::memory::MemoryError),
