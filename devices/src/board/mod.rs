@@ -297,6 +297,12 @@ impl Board {
         }
     }
 
+    /// Data that drives wait for have come from their media.
+    pub fn media_arrived(&mut self, mem: &mut Memory) {
+        self.ide.media_arrived(mem);
+        self.changed(Row::ide);
+    }
+
     /// Presses and releases keys, as bytes of scan code set 1. Takes all or nothing: false says to
     /// try again later.
     pub fn keyboard_input(&mut self, set1: &[u8]) -> bool {
