@@ -45,7 +45,7 @@ wasm: deps
 	@std=$$(rustc --print sysroot)/lib/rustlib/$(WASM); \
 	[ -d $$std ] || timeout 300 rustup target add $(WASM) || true; \
 	if [ -d $$std ]; then \
-	    set -x; cargo build --target $(WASM) -p env86-emu -p env86-devices -p env86-bios; \
+	    set -x; cargo build --target $(WASM) -p env86-emu -p env86-devices -p env86-bios -p env86-core; \
 	    cargo build --release --target $(WASM) -p env86-bench-wasm; \
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \

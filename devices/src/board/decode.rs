@@ -26,8 +26,8 @@ impl<K: Kind> Visitor for Act<'_, K> {
 
     #[inline(always)]
     fn visit<D: Device>(self, device: &mut D, parts: Parts) -> Self::Output {
-        let Parts { dma, clock, requests } = parts;
-        let mut cx = Context { time: Time::new(self.now, clock), mem: self.mem, dma, requests };
+        let Parts { dma, clock, requests, connected } = parts;
+        let mut cx = Context { time: Time::new(self.now, clock), mem: self.mem, dma, requests, connected };
         let output = self.kind.act(device, &mut cx);
         (output, After::of(device, &mut cx.time))
     }

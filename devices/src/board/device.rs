@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::ports::{BoardError, MemoryMap, PortMap};
-use super::requests::Requests;
+use super::requests::{Connected, Requests};
 use super::rows::Row;
 use crate::dma::Dma;
 use crate::pci::{ConfigSpace, Function};
@@ -144,6 +144,8 @@ pub(crate) struct Context<'a> {
     pub dma: &'a mut Dma,
     /// What the guest asks of the host.
     pub requests: &'a mut Requests,
+    /// The lines whose output a host takes.
+    pub connected: Connected,
 }
 
 /// The parts of the board that a [`Context`] is made of.
@@ -151,6 +153,7 @@ pub(crate) struct Parts<'a> {
     pub dma: &'a mut Dma,
     pub clock: &'a mut dyn Clock,
     pub requests: &'a mut Requests,
+    pub connected: Connected,
 }
 
 /// Something to be done with a device, whichever it is.

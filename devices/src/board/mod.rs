@@ -191,11 +191,6 @@ impl Board {
         self.requests.request.take()
     }
 
-    /// The lines whose output a host takes.
-    pub fn connected(&mut self) -> &mut Connected {
-        &mut self.requests.connected
-    }
-
     /// Guest time in nanoseconds.
     pub fn time(&mut self) -> u64 {
         self.clock.now()
@@ -327,11 +322,10 @@ impl Board {
 
     /// Bytes that wait to be taken by the host, on the connected port that has most of them.
     pub(crate) fn output_waiting(&self) -> usize {
-        let serial =
-            self.uarts.iter().zip(self.requests.connected.serial).filter(|(_, connected)| *connected);
+        let serial = self.uarts.iter().zip(self.connected.serial).filter(|(_, connected)| *connected);
         let serial = serial.filter_map(|(uart, _)| Some(uart.as_ref()?.output.len()));
         let console =
-            self.console.iter().flat_map(|console| console.ports.iter().zip(self.requests.connected.console));
+            self.console.iter().flat_map(|console| console.ports.iter().zip(self.connected.console));
         let console = console.filter(|(_, connected)| *connected).map(|(port, _)| port.output.len());
         serial.chain(console).chain([self.debug.waiting()]).max().unwrap_or(0)
     }

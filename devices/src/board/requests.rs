@@ -41,7 +41,6 @@ pub(crate) struct Requests {
     pub(super) yield_requested: bool,
     /// Base addresses or the routing of interrupts may be others now.
     pub(super) rewired: bool,
-    pub(super) connected: Connected,
 }
 
 impl Requests {
@@ -61,10 +60,5 @@ impl Requests {
     /// PCI functions decode other ports, or their interrupts are routed elsewhere.
     pub fn rewire(&mut self) {
         self.rewired = true;
-    }
-
-    /// The lines whose output a host takes.
-    pub fn connected(&self) -> &Connected {
-        &self.connected
     }
 }

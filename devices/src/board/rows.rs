@@ -10,7 +10,7 @@ use super::device::{
 };
 use super::interrupts::Interrupts;
 use super::ports::{MemoryMap, PortMap};
-use super::requests::{OUTPUT_LIMIT, Request, Requests};
+use super::requests::{Connected, OUTPUT_LIMIT, Request, Requests};
 use super::timers::Timers;
 use super::{Clock, Entropy};
 use crate::acpi::{self, Acpi};
@@ -94,6 +94,8 @@ macro_rules! rows {
         /// The board.
         pub struct Board {
             $($(#[$doc])* pub $field: $type,)*
+            /// The lines whose output a host takes.
+            pub connected: Connected,
             pub(super) ports: PortMap,
             pub(super) memory: MemoryMap,
             pub(super) timers: Timers,
@@ -135,6 +137,7 @@ macro_rules! rows {
             ) -> Self {
                 Self {
                     $($field: $made,)*
+                    connected: Connected::default(),
                     ports: PortMap::default(),
                     memory: MemoryMap::default(),
                     timers: Timers::default(),
@@ -151,8 +154,12 @@ macro_rules! rows {
                 match row {
                     $(Row::$field => {
                         let device = rows!(@device $board $field $(, $device)?);
-                        let (clock, requests) = (&mut *$board.clock, &mut $board.requests);
-                        visitor.visit(device, Parts { dma: &mut $board.dma, clock, requests })
+                        visitor.visit(device, Parts {
+                            dma: &mut $board.dma,
+                            clock: &mut *$board.clock,
+                            requests: &mut $board.requests,
+                            connected: $board.connected,
+                        })
                     })*
                 }
             }
@@ -513,7 +520,7 @@ impl Device for [Option<Uart>; 4] {
         let Some(uart) = &mut self[number] else { return };
         uart.write(at.offset, value as u8);
         if uart.output.len() > OUTPUT_LIMIT {
-            if cx.requests.connected().serial[number] {
+            if cx.connected.serial[number] {
                 cx.requests.output();
             } else if uart.output.len() >= 2 * OUTPUT_LIMIT {
                 // Of what no host takes, only the end is kept.
@@ -693,7 +700,7 @@ impl Device for VirtioConsole {
 
     fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
         self.port_write(cx.mem, at.window.into(), at.offset, at.width, value);
-        let ports = self.ports.iter().zip(cx.requests.connected().console);
+        let ports = self.ports.iter().zip(cx.connected.console);
         if ports.into_iter().any(|(port, connected)| connected && port.output.len() > OUTPUT_LIMIT) {
             cx.requests.output();
         }

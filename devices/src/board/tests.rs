@@ -1,5 +1,6 @@
 use super::*;
 use crate::acpi::Acpi;
+use crate::fs::{BlobStore, Filesystem};
 use crate::pci::{Pci, devfn};
 use env86_emu::{Bus, Width};
 

@@ -245,7 +245,7 @@ fn a_command_that_waits_for_its_image_starts_again() {
         let ide = Units::new(Some(Medium::new(Never, Form::Written)), None, None);
         let config = BoardConfig { ide, ..BoardConfig::default() };
         let clock = Box::new(ManualClock::default());
-        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1))).unwrap();
         let (board, mem) = (&mut first.board, first.cpu.mem_mut());
         mem.write_u32(TABLE, BUFFER);
         mem.write_u32(TABLE + 4, 1 << 31 | 512);
