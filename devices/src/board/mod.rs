@@ -163,7 +163,7 @@ impl Board {
     }
 
     /// Takes over the lines and the deadline of a device after it was changed.
-    fn changed(&mut self, row: Row) {
+    pub(crate) fn changed(&mut self, row: Row) {
         let now = self.clock.now();
         let after = self.visit(row, Settle { now });
         self.carry(row, after);
