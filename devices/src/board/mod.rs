@@ -1,6 +1,6 @@
 //! The board: every device by value, wired as a PC is.
 //!
-//! [`rows`] lists the devices. What each of them claims goes into two tables ([`ports`]), by which an
+//! [`rows`] lists the devices. What each of them claims goes into two tables (`ports`), by which an
 //! access finds its device. After each access the board carries the device's interrupt lines to the
 //! controllers and keeps the time at which it must be looked at next, so that nothing is ever polled
 //! in between.
@@ -9,7 +9,7 @@ mod clock;
 mod decode;
 pub(crate) mod device;
 pub mod interrupts;
-pub mod ports;
+mod ports;
 pub(crate) mod requests;
 pub mod rows;
 mod timers;

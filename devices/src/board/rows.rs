@@ -1,7 +1,7 @@
 //! Every device on the board: a row each in the list, and under it how the board reaches it.
 //!
 //! A row is the device's field on the board, its type, and how it is made from the configuration. What
-//! the board needs to know besides is the device's [`Device`]: which ports and memory it claims, how an
+//! the board needs to know besides is the device's `Device`: which ports and memory it claims, how an
 //! access reaches it, what a reset does, its deadlines, its lines, its PCI function, its entries in a
 //! state. A chip whose registers need nothing but bytes keeps its plain `read` and `write`.
 

@@ -420,7 +420,7 @@ fn devices_that_overlap_are_an_error() {
         assert_eq!(build(Some(port)), Ok(()));
     }
     let overlap = |port, first| Err(BoardError::Port { port, first, second: "debug_exit" });
-    assert_eq!(build(Some(0x3f6)), overlap(0x3f6, "ide"), "there is a primary channel only with a disk");
+    assert_eq!(build(Some(0x376)), overlap(0x376, "ide"));
     assert_eq!(build(Some(0x40)), overlap(0x40, "pit"));
     assert_eq!(build(Some(0x2f5)), overlap(0x2f8, "uarts"));
     assert_eq!(build(Some(0xe8)), overlap(0xe9, "debug"));
