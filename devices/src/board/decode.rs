@@ -7,14 +7,14 @@ use super::rows::Row;
 use env86_emu::{Bus, HypervisorCall, Memory, Width};
 
 /// Something done with a device that may reach memory, at a time.
-struct Act<'m, K> {
-    now: u64,
-    mem: &'m mut Memory,
-    kind: K,
+pub(super) struct Act<'m, K> {
+    pub now: u64,
+    pub mem: &'m mut Memory,
+    pub kind: K,
 }
 
 /// What is done.
-trait Kind {
+pub(super) trait Kind {
     /// What comes of it.
     type Output;
 
@@ -88,13 +88,6 @@ impl Kind for Poll {
 }
 
 impl Board {
-    #[inline(always)]
-    fn act<K: Kind>(&mut self, mem: &mut Memory, row: Row, now: u64, kind: K) -> K::Output {
-        let (output, after) = self.visit(row, Act { now, mem, kind });
-        self.carry(row, after);
-        output
-    }
-
     /// Lets a device whose deadline has come act.
     pub(super) fn poll(&mut self, mem: &mut Memory, row: Row, now: u64) {
         self.act(mem, row, now, Poll);

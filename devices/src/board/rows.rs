@@ -5,6 +5,7 @@
 //! access reaches it, what a reset does, its deadlines, its lines, its PCI function, its entries in a
 //! state. A chip whose registers need nothing but bytes keeps its plain `read` and `write`.
 
+use super::decode::{Act, Kind};
 use super::device::{
     Access, Claims, Context, Device, Lines, MemoryAccess, Parts, Plug, Time, Visitor, Widths,
 };
@@ -164,6 +165,27 @@ macro_rules! rows {
                             requests: &mut $board.requests,
                             connected: $board.connected,
                         })
+                    })*
+                }
+            }
+
+            /// Does something with the device of a row, and takes over its lines and its deadline: in
+            /// each arm, so that a device that has none costs nothing.
+            #[inline(always)]
+            pub(super) fn act<K: Kind>(&mut self, mem: &mut Memory, row: Row, now: u64, kind: K) -> K::Output {
+                let $board = self;
+                match row {
+                    $(Row::$field => {
+                        let device = rows!(@device $board $field $(, $device)?);
+                        let parts = Parts {
+                            dma: &mut $board.dma,
+                            clock: &mut *$board.clock,
+                            requests: &mut $board.requests,
+                            connected: $board.connected,
+                        };
+                        let (output, after) = Act { now, mem, kind }.visit(device, parts);
+                        $board.carry(Row::$field, after);
+                        output
                     })*
                 }
             }
