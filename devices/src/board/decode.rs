@@ -76,7 +76,7 @@ impl Board {
     }
 
     /// Maps the video memory where the processor sees it.
-    pub(super) fn map_video(&self, mem: &mut Memory) {
+    pub(super) fn map_video(&mut self, mem: &mut Memory) {
         let address = self.pci.function(vga::DEVFN).and_then(|space| space.bar(vga::FRAMEBUFFER_BAR));
         self.vga.map_framebuffer(mem, address);
         self.vga.map_window(mem);

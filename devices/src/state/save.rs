@@ -34,6 +34,7 @@ pub fn save<'m>(machine: &'m mut Pc, touched: &dyn Fn(usize) -> bool) -> Result<
     let ours = extra::write(machine, now);
     let arch = machine.cpu.state();
     let tsc = now.wrapping_add(arch.tsc_offset);
+    machine.board.vga.settle(machine.cpu.mem_mut());
     let Pc { cpu, board, passengers, .. } = machine;
     let mut buffers = Buffers::default();
     // First, so that it can be mapped.

@@ -255,7 +255,8 @@ pub(super) fn load(vga: &mut Vga, mem: &mut Memory, saved: Vga, planes: &[u8], f
     };
     copy(vga.memory.planes, planes);
     copy(vga.memory.framebuffer, framebuffer);
-    *vga = Vga { memory: vga.memory, changed: mem.note_change(), ..saved };
+    let memory = vga.memory;
+    *vga = Vga { memory, changed: mem.note_change(), ..saved };
 }
 
 pub(super) fn write<'m>(vga: &'m Vga, mem: &'m Memory, buffers: &mut Buffers<'m>) -> Value {

@@ -8,6 +8,7 @@
 //! Sources: IBM VGA Technical Reference (1992), Bochs' dispi interface. The card answers at the
 //! monochrome and the colour addresses alike, as v86's does.
 
+mod chain;
 mod memory;
 pub mod registers;
 pub mod render;
@@ -113,6 +114,8 @@ pub struct Vga {
     pub vbe: Vbe,
     /// The card's memory.
     pub memory: VideoMemory,
+    /// Chained bytes are in their own region.
+    pub(crate) chained: bool,
     /// When a register that the picture depends on was changed last.
     pub changed: Generation,
 }
@@ -122,6 +125,8 @@ pub struct Vga {
 pub struct VideoMemory {
     /// The four planes, one after the other; see the storage notes in this folder.
     pub planes: Region,
+    /// Bytes of the planes, side by side.
+    chained: Region,
     /// The linear framebuffer.
     pub framebuffer: Region,
     /// Where the framebuffer is.
@@ -134,6 +139,7 @@ impl VideoMemory {
     fn new(mem: &mut Memory, size: u32) -> Self {
         Self {
             planes: mem.add_region(4 * PLANE_SIZE as u32),
+            chained: mem.add_region(PLANE_SIZE as u32),
             framebuffer: mem.add_region(size),
             bar: mem.add_window(),
             window: mem.add_window(),
@@ -161,7 +167,8 @@ impl Vga {
 
     /// What a reset does: registers as after power-on; the memory keeps its contents.
     pub fn reset(&mut self, mem: &mut Memory) {
-        *self = Self { memory: self.memory, changed: mem.note_change(), ..Self::default() };
+        let (memory, chained) = (self.memory, self.chained);
+        *self = Self { memory, chained, changed: mem.note_change(), ..Self::default() };
         self.map_window(mem);
     }
 
@@ -174,7 +181,8 @@ impl Vga {
 
     /// Maps the window to what it shows, or not at all if the registers have a say in its accesses. To
     /// be called when they were changed.
-    pub fn map_window(&self, mem: &mut Memory) {
+    pub fn map_window(&mut self, mem: &mut Memory) {
+        self.arrange(mem);
         mem.place(self.memory.window, self.linear_window());
     }
 
@@ -189,6 +197,8 @@ impl Vga {
         }
         let (region, part) = if self.vbe.active {
             (self.memory.framebuffer, self.vbe.shown())
+        } else if self.chained {
+            (self.memory.chained, 0..self.memory.chained.size())
         } else {
             (self.memory.planes, 0..self.memory.planes.size())
         };
@@ -220,6 +230,7 @@ impl Default for Vga {
             latch: 0,
             vbe: Vbe::default(),
             memory: VideoMemory::default(),
+            chained: false,
             changed: Generation::default(),
         }
     }

@@ -140,6 +140,8 @@ pub mod graphics {
     pub const BIT_MASK: usize = 8;
     /// How many there are.
     pub const COUNT: usize = 9;
+    /// Mode: the write mode.
+    pub const MODE_WRITE: u8 = 3;
     /// Mode: read mode 1.
     pub const MODE_READ_COMPARE: u8 = 1 << 3;
     /// Mode: even addresses read even planes, odd ones odd planes.

@@ -247,13 +247,11 @@ impl Cpu {
             return Ok(Place::Device(page.physical));
         };
         let offset = offset as u32;
-        if access.write {
-            self.mem.note_page(offset);
-        }
+        let (host, noted) = self.mem.access_page(offset, access.write);
         let fill = Fill {
             linear,
-            host: self.mem.host(offset as usize, PAGE_SIZE as usize),
-            writable: page.writable && !self.mem.is_code(offset >> 12) && self.mem.is_noted(offset),
+            host,
+            writable: page.writable && noted && !self.mem.is_code(offset >> 12),
             user: access.user,
             global: page.global,
             large: page.large,

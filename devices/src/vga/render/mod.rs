@@ -11,6 +11,7 @@ mod graphics;
 mod packed;
 mod text;
 
+use super::chain::Planes;
 use super::registers::{attribute, crtc, graphics as gc, sequencer};
 use super::{PLANE_SIZE, Vga};
 use core::ops::Range;
@@ -103,7 +104,7 @@ impl Screen {
             let draw = |line: usize, out: &mut Vec<Pixel>| packed::line(&vga.vbe, memory, &colors, line, out);
             self.draw(lines, draw)
         } else {
-            let planes = mem.region(vga.memory.planes);
+            let planes = vga.planes(mem);
             let mut beam = Beam::new(vga);
             self.draw(lines, |_, out| {
                 beam.draw(vga, planes, &colors, phase, out);
@@ -203,8 +204,8 @@ impl Beam {
         }
     }
 
-    fn draw(&self, vga: &Vga, planes: &[u8], colors: &Colors, phase: Phase, out: &mut Vec<Pixel>) {
-        if !vga.is_lit() || planes.len() < 4 * PLANE_SIZE {
+    fn draw(&self, vga: &Vga, planes: Planes, colors: &Colors, phase: Phase, out: &mut Vec<Pixel>) {
+        if !vga.is_lit() || planes.all().len() < 4 * PLANE_SIZE {
             return;
         }
         // One character more, for what panning moves in.
@@ -212,7 +213,7 @@ impl Beam {
         if vga.attribute.graphics() {
             graphics::line(vga, planes, colors, self.row, self.scan, columns, out);
         } else {
-            text::line(vga, planes, colors, phase, self.row, self.scan, columns, out);
+            text::line(vga, planes.all(), colors, phase, self.row, self.scan, columns, out);
         }
         if vga.sequencer.registers[sequencer::CLOCKING_MODE] & sequencer::CLOCKING_HALF != 0 {
             let dots = out.len();
