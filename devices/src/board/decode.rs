@@ -187,7 +187,7 @@ impl Board {
                 }
                 self.drive_uart_line(number.into());
             }
-            Target::Vga => self.vga.write(mem, port, byte),
+            Target::Vga => self.vga.write(mem, port, byte, now),
             Target::Vbe => self.vga.write_vbe_port(mem, port, value as u16),
             Target::FwCfg if port == fw_cfg::PORT_SELECT => self.fw_cfg.select(value as u16),
             Target::FwCfg => {}

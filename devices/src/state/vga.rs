@@ -255,8 +255,7 @@ pub(super) fn load(vga: &mut Vga, mem: &mut Memory, saved: Vga, planes: &[u8], f
     };
     copy(vga.memory.planes, planes);
     copy(vga.memory.framebuffer, framebuffer);
-    let memory = vga.memory;
-    *vga = Vga { memory, changed: mem.note_change(), ..saved };
+    vga.resume(mem, saved);
 }
 
 pub(super) fn write<'m>(vga: &'m Vga, mem: &'m Memory, buffers: &mut Buffers<'m>) -> Value {

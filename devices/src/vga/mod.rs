@@ -10,6 +10,7 @@
 
 mod chain;
 mod memory;
+mod raster;
 pub mod registers;
 pub mod render;
 mod text;
@@ -19,6 +20,7 @@ use crate::pci::{COMMAND_IO, COMMAND_MEMORY, ConfigSpace, Function, devfn};
 use core::ops::Range;
 use env86_emu::Width;
 use env86_emu::memory::{Generation, Memory, Placement, Region, Window};
+use raster::{Raster, Register};
 use registers::{Attribute, Crtc, Dac, GRAPHICS_MASKS, Indexed, SEQUENCER_MASKS, crtc, graphics, sequencer};
 pub use render::{Frame, Screen};
 pub use text::{Cell, Cursor, TextScreen, cp437};
@@ -115,9 +117,11 @@ pub struct Vga {
     /// The card's memory.
     pub memory: VideoMemory,
     /// Chained bytes are in their own region.
-    pub(crate) chained: bool,
+    chained: bool,
     /// When a register that the picture depends on was changed last.
     pub changed: Generation,
+    /// What was changed while the beam was in the picture.
+    raster: Raster,
 }
 
 /// What the card has of the machine's memory. The default is none: a card that is on no board.
@@ -170,6 +174,18 @@ impl Vga {
         let (memory, chained) = (self.memory, self.chained);
         *self = Self { memory, chained, changed: mem.note_change(), ..Self::default() };
         self.map_window(mem);
+    }
+
+    /// Takes over the registers of a saved state, whose memory is in the planes and the framebuffer
+    /// already. The windows are to be mapped anew.
+    pub(crate) fn resume(&mut self, mem: &mut Memory, saved: Self) {
+        *self = Self {
+            memory: self.memory,
+            chained: false,
+            changed: mem.note_change(),
+            raster: Raster::default(),
+            ..saved
+        };
     }
 
     /// Maps the framebuffer at the address in its base address register, if that decodes.
@@ -232,6 +248,7 @@ impl Default for Vga {
             memory: VideoMemory::default(),
             chained: false,
             changed: Generation::default(),
+            raster: Raster::default(),
         }
     }
 }
@@ -269,9 +286,10 @@ impl Vga {
         }
     }
 
-    /// Writes a port of [`PORTS`] or [`MONO_PORTS`].
-    pub fn write(&mut self, mem: &mut Memory, port: u16, value: u8) {
+    /// Writes a port of [`PORTS`] or [`MONO_PORTS`] at guest time `now` in nanoseconds.
+    pub fn write(&mut self, mem: &mut Memory, port: u16, value: u8, now: u64) {
         let before = self.shown_registers();
+        let register = Register::of(self, port).map(|register| (register, register.value(self)));
         match port {
             ATTRIBUTE_WRITE => self.attribute.write(value),
             MISCELLANEOUS_WRITE => self.miscellaneous = value,
@@ -289,8 +307,12 @@ impl Vga {
             INPUT_STATUS_1 | MONO_INPUT_STATUS_1 => self.feature = value,
             _ => {}
         }
-        if port == DAC_DATA || self.shown_registers() != before {
+        let register = register.filter(|(register, old)| register.value(self) != *old);
+        if register.is_some() || self.shown_registers() != before {
             self.changed = mem.note_change();
+        }
+        if let Some((register, old)) = register {
+            self.note_raster(register, old, now);
         }
         self.map_window(mem);
     }
@@ -371,9 +393,7 @@ impl Vga {
     /// Where the beam is.
     fn input_status_1(&self, now: u64) -> u8 {
         let timing = self.timing();
-        let in_frame = (u128::from(now) * 1000 % u128::from(timing.frame_ps())) as u64;
-        let line = (in_frame / timing.line_ps()) as u32;
-        let column = in_frame % timing.line_ps() / timing.character_ps;
+        let (line, column) = timing.beam(now);
         let mut status = 0;
         if line >= timing.shown_lines || column >= timing.shown_columns {
             status |= DISPLAY_DISABLED;
@@ -406,6 +426,13 @@ impl Timing {
 
     fn frame_ps(&self) -> u64 {
         self.line_ps() * u64::from(self.lines)
+    }
+
+    /// The line and the character in it that the beam is at.
+    fn beam(&self, now: u64) -> (u32, u64) {
+        let in_frame = (u128::from(now) * 1000 % u128::from(self.frame_ps())) as u64;
+        let line = (in_frame / self.line_ps()) as u32;
+        (line, in_frame % self.line_ps() / self.character_ps)
     }
 }
 

@@ -36,7 +36,11 @@ impl Card {
     }
 
     pub(super) fn write(&mut self, port: u16, value: u8) {
-        self.vga.write(&mut self.mem, port, value);
+        self.write_at(port, value, 0);
+    }
+
+    pub(super) fn write_at(&mut self, port: u16, value: u8, now: u64) {
+        self.vga.write(&mut self.mem, port, value, now);
     }
 
     pub(super) fn write_vbe_port(&mut self, port: u16, value: u16) {
