@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use env86_tests::media::{disc, hard_disk, noise};
-use env86_tests::{Guest, Result, binutil, built, image, md5_of, peers, program, skipped};
+use env86_tests::{Guest, Result, binutil, bound_to_us, built, image, md5_of, peers, program, skipped};
 
 /// Generous: CI machines are small and shared.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -108,7 +108,7 @@ fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
     }
     content.resize(4 << 20, 0);
     fs::write(&disk, content)?;
-    let mut command = Command::new(program()?);
+    let mut command = bound_to_us(program()?);
     command.args(["boot", "--hda", &disk, "--ttyS0", "--no-console", "--debug-exit", "0xf4", "--no-reboot"]);
     let output = command.arg("--bios").arg(bios).stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,5 +1,6 @@
 //! Whole states.
 
+use super::suite::Random;
 use super::*;
 use crate::board::{BoardConfig, ManualClock, Seeded};
 use crate::ide::{Form, Ide, Medium, Unit, Units};
@@ -23,7 +24,7 @@ fn units(disks: bool) -> Units {
 }
 
 /// The drives that a state asks for.
-fn saved_units(plan: &Plan, file: &[u8]) -> Units {
+pub(super) fn saved_units(plan: &Plan, file: &[u8]) -> Units {
     let medium = |_, source| match source {
         Source::State(range) => Ok::<_, ()>(Medium::new(file[range].to_vec(), Form::Whole)),
         Source::Base { sectors, sector_size } => {
@@ -52,7 +53,7 @@ fn restored(file: &[u8]) -> Pc {
     let plan = Plan::read(&container).unwrap();
     let clock = ManualClock::default();
     clock.advance(plan.time);
-    let memory = plan.pages.copy(file).unwrap();
+    let memory = plan.pages().copy(file).unwrap();
     let config = plan.configure(BoardConfig { ide: saved_units(&plan, file), ..BoardConfig::default() });
     let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
     plan.apply(&mut machine, file).unwrap();
@@ -269,7 +270,7 @@ fn disks_that_cannot_be_are_refused() {
     let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
     let config = plan.configure(BoardConfig { ide: units(false), ..BoardConfig::default() });
     let clock = Box::new(ManualClock::default());
-    let mut other = Pc::new(plan.pages.copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
+    let mut other = Pc::new(plan.pages().copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
     assert!(matches!(plan.apply(&mut other, &file), Err(StateError::OtherMachine(_))));
 }
 
@@ -298,18 +299,6 @@ fn without_ours(file: &[u8]) -> Vec<u8> {
     let mut bytes = file.to_vec();
     bytes[16 + 6] = b'7';
     bytes
-}
-
-/// Numbers that hostile files have (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % n.max(1) as u64) as usize
-    }
 }
 
 /// Changes a file in some place: a number in the list of registers, a piece of it, or a byte.
@@ -370,7 +359,7 @@ fn hostile_states_do_no_harm() {
         let Ok(container) = Container::parse(&file) else { continue };
         let Ok(plan) = Plan::read(&container) else { continue };
         // What was accepted has to run.
-        let memory = plan.pages.copy(&file).unwrap();
+        let memory = plan.pages().copy(&file).unwrap();
         let config = plan.configure(BoardConfig { ide: saved_units(&plan, &file), ..BoardConfig::default() });
         let clock = ManualClock::default();
         clock.advance(plan.time);

@@ -140,13 +140,10 @@ impl Cpu {
             return Err(idt_error(11));
         }
         let mut pushed_flags = self.flags.get();
+        // A trap saves RF as it is: set between two elements of a repeated instruction (SDM volume 3,
+        // 17.3.1.1), clear after any other.
         if source == Source::Fault {
             pushed_flags |= flags::RF;
-        }
-        if source == Source::Trap {
-            // Between two elements of a repeated instruction RF is on, and a single step there
-            // does not save it, as AMD's processors have it.
-            pushed_flags &= !flags::RF;
         }
         if gate.system() == Some(system::TASK_GATE) {
             return self.interrupt_task(gate.gate_selector(), error, pushed_flags, ext);

@@ -126,11 +126,14 @@ pub(super) fn pop(b: &mut Builder, i: &Insn) {
     }
 }
 
-/// PUSH of a segment register fills a 32-bit slot, as AMD's processors do (Intel's later ones leave
-/// its upper half as it was).
+/// PUSH of a segment register writes the selector alone into a slot of the operand's size: the upper half
+/// of a 32-bit slot stays as it was, on Intel's processors (SDM volume 2, PUSH).
 fn push_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let selector = cpu.seg[NUMBER as usize].arch.selector;
-    push_value(cpu, selector.into(), !u.op16())
+    let mut stack = cpu.stack();
+    stack.push_low(cpu, selector, if u.op16() { 2 } else { 4 })?;
+    cpu.commit(&stack);
+    Ok(())
 }
 
 fn pop_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {

@@ -79,7 +79,7 @@ impl PcGuest {
             path: paths.first().cloned().unwrap_or_default(),
             source,
         })?;
-        let restored = file.plan.pages.runs.clone();
+        let restored = file.plan.pages().runs.clone();
         Ok(Self::of(machine, None, config, restored, failure, host_clock))
     }
 
