@@ -9,6 +9,7 @@ mod disk;
 mod guest;
 mod idle;
 mod mapped;
+mod parts;
 mod state;
 
 mod runner;
