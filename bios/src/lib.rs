@@ -90,7 +90,7 @@ pub enum BootError {
         need: u64,
     },
     /// It does not fit into RAM.
-    #[error("the {what} needs {} MiB of memory and the machine has {} MiB; give it more with --memory", need.div_ceil(1 << 20), have >> 20)]
+    #[error("the {what} needs {} MiB of memory and the machine has {} MiB", need.div_ceil(1 << 20), have >> 20)]
     Memory {
         /// What does not fit.
         what: &'static str,

@@ -31,6 +31,18 @@ pub enum Stop {
     PowerOff,
     /// The guest asked for a reset, and the machine is reset; whoever loaded it must do so again.
     Reset,
+    /// A breakpoint of the host's: see [`Exit::Breakpoint`].
+    Breakpoint {
+        /// Its linear address.
+        linear: u32,
+    },
+    /// A watchpoint of the host's: see [`Exit::Watchpoint`].
+    Watchpoint {
+        /// Linear address of the first watched byte of the access.
+        linear: u32,
+        /// It was a write.
+        write: bool,
+    },
     /// The processor has shut down. [`Pc::reset`] would restart it.
     TripleFault,
     /// The guest wrote this value to the debug exit port.
@@ -91,6 +103,8 @@ impl Pc {
             match exit {
                 Exit::Budget | Exit::Yield => {}
                 Exit::Shutdown => return Stop::TripleFault,
+                Exit::Breakpoint { linear } => return Stop::Breakpoint { linear },
+                Exit::Watchpoint { linear, write } => return Stop::Watchpoint { linear, write },
                 Exit::Halted => match self.halted() {
                     Some(event) => return event,
                     None => left = left.saturating_sub(SKIP_COST),

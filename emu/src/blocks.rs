@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::ManuallyDrop;
 
+use crate::Cpu;
 use crate::dispatch::{Header, Link, Slot, Uop, forward, resolve, stale};
 
 /// Uops in an arena chunk.
@@ -20,18 +21,6 @@ const CHUNK: usize = 16 << 10;
 const MAX_CHUNKS: usize = 32;
 /// Bytes of code per bit in a page's map.
 const LINE: u32 = 64;
-
-/// What the meaning of a block depends on besides its bytes.
-pub(crate) mod mode {
-    /// CS.D: 32-bit operands and addresses.
-    pub const CODE32: u32 = 1 << 0;
-    /// SS.B: ESP rather than SP.
-    pub const STACK32: u32 = 1 << 1;
-    /// DS, ES and SS cover all of linear memory, readable and writable.
-    pub const FLAT_DATA: u32 = 1 << 2;
-    /// CS covers all of linear memory.
-    pub const FLAT_CODE: u32 = 1 << 3;
-}
 
 #[derive(Clone, Copy)]
 pub(crate) struct Block {
@@ -111,8 +100,8 @@ impl Blocks {
         self.chunks.last().is_some_and(|c| c.capacity() - c.len() >= uops)
     }
 
-    /// Forgets everything. No uop may be executing, and whoever holds pointers to uops must drop
-    /// them. Gives the pages that had code.
+    /// Forgets everything. No uop may be executing, and the caller drops all pointers to uops that
+    /// it holds. Gives the pages that had code.
     pub fn clear(&mut self) -> Vec<u32> {
         let pages = self.pages.keys().copied().collect();
         *self = Self::default();
@@ -324,5 +313,27 @@ impl Jumps {
 
     pub fn clear(&mut self) {
         self.entries.fill(Target { tag: NO_TAG, entry: std::ptr::null() });
+    }
+}
+
+impl Cpu {
+    /// Whether the block with this first uop is in the page that is mapped at the current EIP.
+    ///
+    /// # Safety
+    /// `entry` is the first uop of a block that the cache has not freed.
+    #[inline(always)]
+    pub(crate) unsafe fn is_mapped(&self, entry: *const Uop) -> bool {
+        // SAFETY: a header stands before every first uop.
+        let page = unsafe { (*entry.sub(1).cast::<Header>()).page };
+        self.tlb.read(self.linear_eip() & !0xfff, 1) == Some(page)
+    }
+
+    /// As [`Cpu::is_mapped`], with a walk through the page tables.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn is_there(&mut self, entry: *const Uop) -> bool {
+        // SAFETY: the caller's promise.
+        self.find_again(self.linear_eip()) && unsafe { self.is_mapped(entry) }
     }
 }

@@ -68,7 +68,7 @@ pub(crate) mod form {
 pub(crate) mod uop_mark {
     /// All arithmetic flags are this instruction's own afterwards.
     pub const SETS_FLAGS: u8 = 1 << 6;
-    /// They would be, but are left to [`crate::isa::alu::recover`].
+    /// They would be, but are left to [`Cpu::recover_flags`].
     pub const OWES_FLAGS: u8 = 1 << 7;
     /// The count.
     pub const COUNT: u8 = 0x3f;
@@ -450,33 +450,6 @@ unsafe extern "C-unwind" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
     }
 }
 
-impl Cpu {
-    /// Sets the flags that an instruction before `u`, or `u` itself if it is `done`, has left
-    /// alone because another would overwrite them.
-    ///
-    /// # Safety
-    /// `u` is in a live block.
-    unsafe fn recover_flags(&mut self, mut u: *const Uop, done: bool) {
-        // SAFETY: the uops of a block's instructions are in a row; the walk ends at the first.
-        unsafe {
-            let mut look = done;
-            loop {
-                if look && (*u).n & uop_mark::SETS_FLAGS != 0 {
-                    return;
-                }
-                if look && (*u).n & uop_mark::OWES_FLAGS != 0 {
-                    return crate::isa::alu::recover(self, &*u);
-                }
-                if (*u).count() == 0 {
-                    return;
-                }
-                look = true;
-                u = u.sub(1);
-            }
-        }
-    }
-}
-
 /// A conditional branch: `Op::exec` answers with `Link(1)` for not taken and `Link(2)` for taken,
 /// and leaves `eip` alone. `disp` and `imm` are the distances to the two targets.
 #[cfg_attr(target_family = "wasm", inline(always))]
@@ -565,8 +538,8 @@ unsafe extern "C-unwind" fn slow_branch<O: Op>(cpu: &mut Cpu, u: *const Uop, bud
     }
 }
 
-/// A zero-sized function, by its type alone.
-fn conjure<F: Copy>() -> F {
+/// The function item of a type: it has no bytes, so that its type says all.
+fn function_of<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "handlers are plain functions") }
     // SAFETY: reading zero bytes is sound at any aligned address, and a function item is inhabited.
     unsafe { std::ptr::NonNull::<F>::dangling().read() }
@@ -579,7 +552,7 @@ fn invoke<F>(cpu: &mut Cpu, u: &Uop) -> exception::Result<()>
 where
     F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
 {
-    conjure::<F>()(cpu, u)
+    function_of::<F>()(cpu, u)
 }
 
 /// The handler of an instruction written as a plain function: the many that are not hot.
@@ -690,6 +663,19 @@ pub(crate) unsafe extern "C-unwind" fn guard_limit(cpu: &mut Cpu, u: *const Uop,
             next(cpu, u, budget)
         } else {
             leave(cpu, budget, Why::Lookup)
+        }
+    }
+}
+
+/// First uop of a block that begins at a breakpoint of the host's, or where the same place of another page
+/// has one.
+pub(crate) unsafe extern "C-unwind" fn guard_breakpoint(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe {
+        if cpu.debugger.has_breakpoint(cpu.linear_eip()) {
+            leave(cpu, budget, Why::Lookup)
+        } else {
+            next(cpu, u, budget)
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod simd;
 pub mod state;
 
 pub use bus::{Bus, HypervisorCall, Unconnected, Width};
+pub use cpu::debugger::{NoMemory, WatchKind, Watchpoint};
 pub use cpu::{Cpu, CpuConfig, Exit};
 pub use exception::Exception;
 pub use memory::Memory;

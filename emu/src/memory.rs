@@ -14,7 +14,7 @@ pub const PAGE_SIZE: u32 = 4096;
 pub const VGA_WINDOW: core::ops::Range<u32> = 0xa_0000..0xc_0000;
 /// The alias of the first MiB below 4 GiB, present while a ROM image is fitted.
 pub const ROM_ALIAS: u32 = 0xfff0_0000;
-/// RAM comes in multiples of this many bytes, as v86 has it.
+/// RAM comes in multiples of this many bytes, as v86's does.
 pub const GRANULARITY: u32 = 128 << 10;
 /// The least RAM a PC can start with.
 pub const MIN_SIZE: u32 = 1 << 20;
@@ -185,7 +185,7 @@ pub(crate) enum Retag {
 ///
 /// # Changes of regions
 ///
-/// Whoever shows a region needs to know what of it changed. Each page bears the [`Generation`] in
+/// What shows a region on a screen needs to know what of it changed. Each page bears the [`Generation`] in
 /// which it was written last. [`Memory::end_generation`] gives the present one and begins another;
 /// [`Memory::changes`] tells what was written since such a generation. So any number of viewers
 /// can look, each when it likes, and each remembers nothing but a number.

@@ -4,18 +4,18 @@
 //! them, and the [console] at which a person meets it.
 //!
 //! ```no_run
-//! use env86::image::Image;
-//! use env86::machine::{Config, Event, Machine};
+//! use std::io::Write;
+//! use std::time::Duration;
+//!
+//! use env86::{Com, Image, Machine};
 //!
 //! let image = Image::open("debian")?;
-//! let machine = Machine::start(&Config { image: Some(image), ..Config::default() })?;
-//! machine.serial_input().send(b"poweroff\n");
-//! for event in machine.events() {
-//!     if let Event::Serial(bytes) = event {
-//!         print!("{}", String::from_utf8_lossy(&bytes));
-//!     }
-//! }
-//! println!("{:?}", machine.wait()?.ending);
+//! let machine = Machine::builder().image(&image).start()?; // resumes a saved state, unless .cold()
+//! let mut com1 = machine.serial(Com::One); // Read + Write
+//! com1.expect("# ", Duration::from_secs(60))?;
+//! com1.write_all(b"date\n")?;
+//! machine.save_to(&image)?;
+//! machine.stop()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -23,3 +23,9 @@ pub mod console;
 pub mod image;
 pub mod machine;
 mod replace;
+
+pub use image::Image;
+pub use machine::{
+    Com, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder, MachineError, Recording, Report,
+    SerialPort,
+};

@@ -13,8 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use env86::image::Image;
-use env86::machine::{Config, Event, Machine};
+use env86::{Com, Image, Machine};
 use env86_tests::{Failure, Guest, Result, image, peers, program, workspace};
 use serde_json::json;
 
@@ -207,19 +206,13 @@ fn memory() -> Result<()> {
 
     let before = private(std::process::id(), &bench.state)?.0;
     let image = Image::open(&bench.image).map_err(std::io::Error::other)?;
-    let config = Config { image: Some(image), state: Some(vec![bench.state.clone()]), ..Config::default() };
     let mut machines = Vec::new();
     for _ in 0..MACHINES {
-        let machine = Machine::start(&config).map_err(std::io::Error::other)?;
-        machine.serial_input().send(QUESTION.as_bytes());
-        let mut said = Vec::new();
-        while !said.ends_with(b"reply\r\n") {
-            match machine.events().recv() {
-                Ok(Event::Serial(bytes)) => said.extend(bytes),
-                Ok(_) => {}
-                Err(error) => return Err(std::io::Error::other(error).into()),
-            }
-        }
+        let builder = Machine::builder().image(&image).state(&bench.state);
+        let machine = builder.start().map_err(std::io::Error::other)?;
+        let mut com1 = machine.serial(Com::One);
+        com1.write_all(QUESTION.as_bytes())?;
+        com1.expect("reply\r\n", Duration::from_secs(60)).map_err(std::io::Error::other)?;
         machines.push(machine);
     }
     let (all, changed) = private(std::process::id(), &bench.state)?;

@@ -8,10 +8,10 @@
 // The names of exports are what `no_mangle` is for; no function here does anything unsafe.
 #![allow(unsafe_code)]
 
-use env86_bios::{BoardInfo, BootSource};
-use env86_devices::fs::{Filesystem, NoBlobs};
-use env86_devices::{BoardConfig, Clock, Pc, Script, Stop, pc::Seeded, state};
-use env86_emu::Memory;
+use env86_bios::BootSource;
+use env86_core::{Computer, Firmware, Outside, Progress, Recording, Setup};
+use env86_devices::Clock;
+use env86_devices::board::Seeded;
 
 #[link(wasm_import_module = "host")]
 unsafe extern "C" {
@@ -40,9 +40,9 @@ enum File {
     Kernel,
     Initrd,
     CommandLine,
-    /// What a script types.
+    /// What is typed.
     Input,
-    /// What it waits for.
+    /// What is waited for.
     Text,
 }
 
@@ -50,9 +50,20 @@ enum File {
 #[derive(Default)]
 pub struct Runner {
     files: [Vec<u8>; 5],
-    machine: Option<Pc>,
-    script: Option<Script>,
-    output: Vec<u8>,
+    computer: Option<Computer>,
+    output: Output,
+}
+
+/// What COM1 has sent.
+#[derive(Default)]
+struct Output(Vec<u8>);
+
+impl Outside for Output {
+    fn serial(&mut self, port: u8, bytes: &[u8]) {
+        if port == 0 {
+            self.0.extend(bytes);
+        }
+    }
 }
 
 /// What [`env86_run`] answers.
@@ -69,8 +80,8 @@ pub extern "C" fn env86_new() -> Box<Runner> {
     Box::default()
 }
 
-/// Makes room for file number `file` (kernel, initial RAM disk, command line; what a script
-/// types and waits for) and tells where.
+/// Makes room for file number `file` (kernel, initial RAM disk, command line; what is typed and waited
+/// for) and tells where.
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_file(runner: &mut Runner, file: usize, bytes: usize) -> *mut u8 {
     match runner.files.get_mut(file) {
@@ -83,9 +94,9 @@ pub extern "C" fn env86_file(runner: &mut Runner, file: usize, bytes: usize) -> 
 }
 
 /// Builds the machine with `memory` bytes and loads the kernel; tells whether that worked. A machine that
-/// runs by a script does the same as `env86 boot --deterministic`.
+/// repeats does the same as `env86 boot --deterministic`.
 #[unsafe(no_mangle)]
-pub extern "C" fn env86_boot(runner: &mut Runner, memory: u32, by_script: bool) -> bool {
+pub extern "C" fn env86_boot(runner: &mut Runner, memory: u32, repeats: bool) -> bool {
     let mut file = |file: File| std::mem::take(&mut runner.files[file as usize]);
     let initrd = file(File::Initrd);
     let source = BootSource::Linux {
@@ -94,73 +105,53 @@ pub extern "C" fn env86_boot(runner: &mut Runner, memory: u32, by_script: bool) 
         cmdline: String::from_utf8_lossy(&file(File::CommandLine)).into_owned(),
         unpack: true,
     };
-    let (input, text) = (file(File::Input), file(File::Text));
-    runner.script = by_script.then(|| Script::new(&input, Some(text)));
-    runner.machine = boot(&source, memory, by_script);
-    runner.machine.is_some()
-}
-
-fn boot(source: &BootSource, memory: u32, by_script: bool) -> Option<Pc> {
-    let mem = Memory::new(memory.into()).ok()?;
-    let mut machine = if by_script {
-        let filesystem = Some((Filesystem::default(), Box::new(NoBlobs) as _));
-        let clock = Box::new(Script::clock(0, Script::POWER_ON_MILLIS));
-        Pc::new(mem, BoardConfig { filesystem, ..BoardConfig::default() }, clock, Box::new(Script::entropy()))
-    } else {
-        Pc::new(mem, BoardConfig::default(), Box::new(HostClock), Box::new(Seeded(1)))
+    let world = match repeats {
+        true => Setup::deterministic(Recording::typed(file(File::Input), Some(file(File::Text)))),
+        false => Setup::new(Box::new(HostClock), Box::new(Seeded(1))),
     };
-    let mem = machine.cpu.mem_mut();
-    let board = BoardInfo::probe(&mut machine.board, mem);
-    let boot = env86_bios::load(source, &board, mem).ok()?;
-    env86_bios::apply(&boot.steps, &mut machine.board, mem);
-    machine.cpu.set_state(&boot.state);
-    Some(machine)
+    let setup = Setup { memory: memory.into(), ..world };
+    runner.computer = Computer::power_on(setup, Firmware::new("the kernel", source)).ok();
+    runner.computer.is_some()
 }
 
 /// Executes about `budget` instructions. Gives 0 if there is more to do, a number of milliseconds if
 /// the machine has nothing to do for so long, and a negative number if it has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_run(runner: &mut Runner, budget: u32) -> f64 {
-    let Some(machine) = &mut runner.machine else { return answer::ENDED };
-    let event = match &mut runner.script {
-        Some(script) => script.run(machine),
-        None => machine.run(budget.into()),
-    };
-    runner.output = match &mut runner.script {
-        Some(script) => script.output(),
-        None => machine.board.serial_output(0),
-    };
-    if runner.script.as_ref().is_some_and(Script::is_over) {
+    runner.output.0.clear();
+    let Some(computer) = &mut runner.computer else { return answer::ENDED };
+    let progress = computer.run(budget.into(), &mut runner.output);
+    if computer.is_over() {
         return answer::ENDED;
     }
-    match event {
-        Stop::Budget | Stop::Output => answer::BUSY,
-        Stop::Idle { until: Some(until) } => until.saturating_sub(machine.board.time()) as f64 / 1e6,
-        Stop::Idle { until: None } | Stop::PowerOff | Stop::Reset => answer::ENDED,
-        Stop::TripleFault | Stop::DebugExit(_) => answer::ENDED,
+    match progress {
+        Ok(Progress::More) => answer::BUSY,
+        Ok(Progress::Sleep { until: Some(until), .. }) => until.saturating_sub(computer.time()) as f64 / 1e6,
+        // Nothing is typed at a machine that does not repeat.
+        Ok(Progress::Sleep { until: None, .. } | Progress::Ended(_)) | Err(_) => answer::ENDED,
     }
 }
 
 /// Where the bytes are that COM1 has sent during the last [`env86_run`].
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_output(runner: &Runner) -> *const u8 {
-    runner.output.as_ptr()
+    runner.output.0.as_ptr()
 }
 
 /// How many they are.
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_output_len(runner: &Runner) -> usize {
-    runner.output.len()
+    runner.output.0.len()
 }
 
 /// Instructions executed so far.
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_instructions(runner: &Runner) -> f64 {
-    runner.machine.as_ref().map_or(0.0, |machine| machine.cpu.stats().instructions as f64)
+    runner.computer.as_ref().map_or(0.0, |computer| computer.stats().instructions as f64)
 }
 
 /// The hash of the machine's state; 0 if there is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_digest(runner: &mut Runner) -> u64 {
-    runner.machine.as_mut().and_then(|machine| state::digest(machine).ok()).unwrap_or_default()
+    runner.computer.as_mut().and_then(|computer| computer.digest().ok()).unwrap_or_default()
 }

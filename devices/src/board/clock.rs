@@ -19,6 +19,10 @@ pub trait Clock: Send {
     fn skip_to(&mut self, _until: u64) -> bool {
         false
     }
+
+    /// A pause is over that began at `now` (guest time): a clock that went on meanwhile goes on from
+    /// there.
+    fn continue_from(&mut self, _now: u64) {}
 }
 
 /// A clock that stands until it is moved. Copies are the same clock.

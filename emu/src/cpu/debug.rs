@@ -71,8 +71,22 @@ impl Cpu {
         hits != 0
     }
 
-    /// Notes data breakpoints that an access meets; the trap comes after the instruction.
+    /// Notes data breakpoints and watchpoints that an access meets; the trap comes after the
+    /// instruction.
+    #[inline(always)]
     pub(crate) fn watch_data(&mut self, linear: u32, bytes: u32, write: bool) {
+        if self.watch.data | self.watch.host {
+            self.note_access(linear, bytes, write);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_access(&mut self, linear: u32, bytes: u32, write: bool) {
+        if self.watch.host {
+            self.debugger.note(linear, bytes, write);
+            self.attention |= self.debugger.has_hit();
+        }
         if self.watch.data {
             let wanted: &[u32] = if write { &[kind::WRITE, kind::ACCESS] } else { &[kind::ACCESS] };
             self.dr6_pending |= self.hits(linear, bytes, wanted);

@@ -2,7 +2,7 @@
 //!
 //! Two words hold all six: `result`, the last result sign-extended to 32 bits, and `aux`, the
 //! carries of the operation that gave it. An arithmetic instruction then costs two stores and no
-//! flag is computed before somebody asks.
+//! flag is computed before an instruction reads it.
 //!
 //! | flag | from |
 //! |---|---|

@@ -1,13 +1,15 @@
 //! Delivery of exceptions and interrupts (Intel SDM volume 3, chapter 6).
 
 use super::debug::DR7_GD;
-use super::run::TripleFault;
 use super::segment::{PRESENT, is_null, system};
 use super::stack::Stack;
 use super::task::Reason;
 use super::{CR0_PE, Cpu, SegName, flags};
 use crate::Segment;
 use crate::exception::{Exception, Result};
+
+/// Exceptions and interrupts end here when even the double fault cannot be delivered.
+pub(super) struct TripleFault;
 
 /// What asks for a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +79,7 @@ impl Cpu {
         }
     }
 
-    /// INT n and its kin; EIP is that of the next instruction.
+    /// INT n, INT3, INTO; EIP is that of the next instruction.
     pub(crate) fn software_interrupt(&mut self, vector: u8, source: Source) -> Result<()> {
         self.deliver(vector, None, source)
     }

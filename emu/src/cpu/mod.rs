@@ -8,7 +8,9 @@ pub mod regs;
 
 pub(crate) mod control;
 pub(crate) mod debug;
+pub mod debugger;
 pub(crate) mod interrupt;
+pub(crate) mod mode;
 mod run;
 pub(crate) mod segment;
 mod stack;
@@ -36,7 +38,7 @@ pub const CR0_PE: u32 = 1 << 0;
 pub const CR0_MP: u32 = 1 << 1;
 /// CR0.EM: no x87.
 pub const CR0_EM: u32 = 1 << 2;
-/// CR0.TS: task switched; the x87 state may be another's.
+/// CR0.TS: task switched; the x87 registers may still hold those of another task.
 pub const CR0_TS: u32 = 1 << 3;
 /// CR0.ET: always one.
 pub const CR0_ET: u32 = 1 << 4;
@@ -48,7 +50,7 @@ pub const CR0_AM: u32 = 1 << 18;
 pub const CR4_TSD: u32 = 1 << 2;
 /// CR4.DE: debug extensions.
 pub const CR4_DE: u32 = 1 << 3;
-/// CR4.PCE: RDPMC for everybody.
+/// CR4.PCE: RDPMC at every privilege level.
 pub const CR4_PCE: u32 = 1 << 8;
 /// CR4.OSFXSR: SSE.
 pub const CR4_OSFXSR: u32 = 1 << 9;
@@ -81,6 +83,19 @@ pub enum Exit {
     Yield,
     /// A triple fault: the processor has shut down and a PC would reset it.
     Shutdown,
+    /// A breakpoint of the host's ([`Cpu::set_breakpoint`]) at EIP, before its instruction.
+    Breakpoint {
+        /// Its linear address.
+        linear: u32,
+    },
+    /// An instruction, which has completed, made an access that a watchpoint of the host's
+    /// ([`Cpu::set_watchpoint`]) is for.
+    Watchpoint {
+        /// Linear address of the first watched byte of the access.
+        linear: u32,
+        /// It was a write.
+        write: bool,
+    },
 }
 
 /// Counts since power-on, for `--stats`.
@@ -119,6 +134,8 @@ pub(crate) struct Watch {
     pub code: bool,
     /// DR7 has an I/O breakpoint and CR4.DE is set.
     pub io: bool,
+    /// A debugger on the host has set watchpoints.
+    pub host: bool,
 }
 
 /// One i386 processor with the memory it runs from.
@@ -129,7 +146,7 @@ pub struct Cpu {
     pub(crate) regs: RegFile,
     /// While a block runs: EIP of its first instruction.
     pub(crate) eip: u32,
-    /// See [`crate::blocks::mode`].
+    /// See [`mode`].
     pub(crate) mode: u32,
     pub(crate) tlb: Tlb,
     pub(crate) flags: Flags,
@@ -169,7 +186,7 @@ pub struct Cpu {
     /// TF was set when the current instruction began, and it is no software interrupt.
     pub(crate) stepping: bool,
     /// Steps that the last repeated string instruction took: what it costs of the budget, so that
-    /// whoever runs the processor gets it back in time.
+    /// the caller of [`Cpu::run`] gets the processor back in time.
     pub(crate) rounds: u32,
     pub(crate) sysenter_cs: u32,
     pub(crate) sysenter_esp: u32,
@@ -188,6 +205,7 @@ pub struct Cpu {
     pub(crate) hot: crate::isa::hot::Numbers,
     pub(crate) config: CpuConfig,
     pub(crate) stats: Stats,
+    pub(crate) debugger: debugger::Debugger,
     /// The board, while [`Cpu::run`] has it.
     bus: Option<NonNull<dyn Bus>>,
 }
@@ -248,6 +266,7 @@ impl Cpu {
             hot: crate::isa::hot::Numbers::new(),
             config,
             stats: Stats::default(),
+            debugger: debugger::Debugger::default(),
             bus: None,
         };
         cpu.set_state(&ArchState::default());
@@ -334,6 +353,7 @@ impl Cpu {
         for (seg, arch) in self.seg.iter_mut().zip(s.seg) {
             seg.arch = arch;
         }
+        self.debugger.forget();
         self.refresh_segments();
         self.refresh_watch();
         self.flush_tlb(true);
@@ -377,6 +397,7 @@ impl Cpu {
     /// when CPL, CR0, CR4, DR7 or EFLAGS.AC have changed.
     pub(crate) fn refresh_watch(&mut self) {
         self.watch = debug::watch(self.dr[7], self.cr4);
+        self.watch.host = self.debugger.is_watching();
         self.watch.alignment = self.cpl == 3 && self.cr0 & CR0_AM != 0 && self.flags.system & flags::AC != 0;
         self.tlb.select(self.cpl == 3, self.watch.alignment || self.watch.data);
     }

@@ -4,6 +4,7 @@
 
 use std::ptr::NonNull;
 
+use super::interrupt::TripleFault;
 use super::{Cpu, Exit, flags};
 use crate::bus::Bus;
 use crate::dispatch::{self, Link, Uop, Why, far_link};
@@ -13,8 +14,8 @@ use crate::isa::lower;
 /// The vector of the non-maskable interrupt.
 const NMI: u8 = 2;
 
-/// Exceptions and interrupts end here when even the double fault cannot be delivered.
-pub(super) struct TripleFault;
+/// Deliveries before the one instruction of a step, at most.
+const STEP_BUDGET: i32 = 64;
 
 impl Cpu {
     /// Executes about `budget` instructions (never more than one block beyond), or fewer if
@@ -22,6 +23,26 @@ impl Cpu {
     /// deliverable. The delivery of an exception or interrupt costs as much as an instruction, so that a
     /// guest that does nothing but fault uses its budget up, too.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
+        self.connected(bus, |cpu| cpu.drive(budget.min(i32::MAX as u64 / 2) as i32, false))
+    }
+
+    /// Executes exactly one instruction, wherever it is, after delivering what waits to be delivered
+    /// before it. A repeated string instruction makes one element at a time, as under EFLAGS.TF. An
+    /// instruction that raises an exception ends with EIP at the handler. Breakpoints are ignored.
+    ///
+    /// Gives [`Exit::Budget`] if that is what happened; [`Exit::Halted`] and [`Exit::Yield`] come instead of
+    /// an instruction, the others as from [`Cpu::run`].
+    pub fn step(&mut self, bus: &mut dyn Bus) -> Exit {
+        self.debugger.forget();
+        self.connected(bus, |cpu| cpu.drive(STEP_BUDGET, true))
+    }
+
+    /// Drives the processor with a board connected.
+    fn connected(
+        &mut self,
+        bus: &mut dyn Bus,
+        drive: impl FnOnce(&mut Self) -> core::result::Result<Exit, TripleFault>,
+    ) -> Exit {
         /// Disconnects the board when the run ends, by a panic of the board's, too.
         struct Connected<'a>(&'a mut Cpu);
 
@@ -36,14 +57,17 @@ impl Cpu {
         let bus = unsafe { std::mem::transmute::<NonNull<dyn Bus + '_>, NonNull<dyn Bus + 'static>>(bus) };
         self.bus = Some(bus);
         let connected = Connected(self);
-        match connected.0.drive(budget.min(i32::MAX as u64 / 2) as i32) {
+        match drive(connected.0) {
             Ok(exit) => exit,
             Err(TripleFault) => Exit::Shutdown,
         }
     }
 
-    fn drive(&mut self, budget: i32) -> core::result::Result<Exit, TripleFault> {
+    /// Runs until something ends the run: one instruction, if `single`.
+    fn drive(&mut self, budget: i32, single: bool) -> core::result::Result<Exit, TripleFault> {
         self.budget = budget;
+        // The one instruction was executed, or has faulted.
+        let mut done = false;
         let mut link: Option<(*mut Link, bool)> = None;
         loop {
             self.attention = false;
@@ -56,6 +80,12 @@ impl Cpu {
                 link = None;
                 self.raise_trap(Exception::DEBUG)?;
                 continue;
+            }
+            if let Some(hit) = self.debugger.take_hit() {
+                return Ok(Exit::Watchpoint { linear: hit.linear, write: hit.write });
+            }
+            if done {
+                return Ok(Exit::Budget);
             }
             // Looks at the pins, which sets `attention` again if there is work.
             self.with_bus(|_, _| ());
@@ -97,9 +127,20 @@ impl Cpu {
             if self.budget <= 0 {
                 return Ok(Exit::Budget);
             }
-            self.stepping = self.flags.system & flags::TF != 0;
+            let linear = self.linear_eip();
+            let mut passed = false;
+            if self.debugger.has_breakpoint(linear) && !single {
+                passed = self.debugger.passes(linear);
+                if !passed {
+                    self.debugger.report(linear);
+                    return Ok(Exit::Breakpoint { linear });
+                }
+            }
+            let trap_flag = self.flags.system & flags::TF != 0;
+            self.stepping = trap_flag || single;
             let resume = self.flags.system & flags::RF != 0;
-            let alone = self.shadow || self.stepping || resume || self.watch.code || self.watch.data;
+            let alone =
+                self.shadow || self.stepping || resume || self.watch.code || self.watch.data || passed;
             self.shadow = false;
             let held = std::mem::take(&mut self.hold_traps);
             if self.watch.code && !held && self.code_breakpoint() {
@@ -118,13 +159,14 @@ impl Cpu {
                     entry
                 }
                 Err(e) => {
-                    link = None;
+                    (link, done) = (None, single);
                     self.raise(e)?;
                     continue;
                 }
             };
             let before = self.budget;
             self.stats.exits += 1;
+            done = single;
             // SAFETY: `entry` is the first uop of a live block.
             unsafe { dispatch::run(self, entry) };
             self.budget -= std::mem::take(&mut self.rounds).min(self.budget.max(0) as u32) as i32;
@@ -133,13 +175,14 @@ impl Cpu {
                 Why::Fault => {
                     let e = self.fault;
                     self.dr6_pending = 0;
+                    self.debugger.take_hit();
                     self.raise(e)?;
                 }
                 why => {
                     if !alone && matches!(why, Why::Resolve | Why::ResolveFar) {
                         link = Some((self.exit_link, why == Why::ResolveFar));
                     }
-                    if self.stepping {
+                    if self.stepping && trap_flag {
                         self.dr6_pending |= super::debug::DR6_BS;
                     }
                 }
@@ -191,7 +234,9 @@ impl Cpu {
                 Some(second) => {
                     let next = (linear & !0xfff).wrapping_add(0x1000);
                     if self.fetch_page(next)? == Ok(second << 12) {
-                        return Ok((block.entry, true));
+                        // Its guard looks into the TLB, which has no page whose reads are watched.
+                        let seen = self.mapped_page(next) == Some(second);
+                        return if seen { Ok((block.entry, true)) } else { self.decode_alone() };
                     }
                     self.code_written(physical, 1);
                     self.attention = false;

@@ -3,7 +3,7 @@
 
 use super::{Cpu, flags};
 use crate::Segment;
-use crate::blocks::mode;
+use crate::cpu::mode;
 use crate::exception::{Exception, Result};
 
 /// Segment registers by number.

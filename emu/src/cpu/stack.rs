@@ -2,7 +2,7 @@
 
 use super::{Cpu, SegName};
 use crate::Segment;
-use crate::blocks::mode;
+use crate::cpu::mode;
 use crate::cpu::regs::{Int, gpr};
 use crate::exception::{Exception, Result};
 use crate::mmu::walk::Access;

@@ -423,7 +423,7 @@ fn a_device_that_panics_ends_the_run_and_is_disconnected() {
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cpu.run(&mut Broken, 1000)));
         assert!(ended.is_err());
         assert!(cpu.bus.is_none());
-        // What is not RAM is nobody's now.
+        // No device answers any more.
         assert_eq!(cpu.read::<u32>(0x8000_0000), Ok(u32::MAX));
         cpu.set_state(&flat(code).state());
         assert_eq!(run(&mut cpu), Exit::Halted);

@@ -517,7 +517,7 @@ impl Comparison {
     }
 }
 
-/// Compares. FCOM and its kin raise IE for any NaN, FUCOM and its kin (`quiet`) not for quiet ones.
+/// Compares. FCOM and its variants raise IE for any NaN, FUCOM and its variants (`quiet`) not for quiet ones.
 #[inline]
 pub fn compare(cx: &mut Context, a: F80, b: F80, quiet: bool) -> Comparison {
     if (!(a.is_normal() && b.is_normal()) || cx.denormal_source)

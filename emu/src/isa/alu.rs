@@ -265,11 +265,11 @@ fn pair<O: Alu, T: Int, D: Dest, S: Source>() -> (Handler, Handler) {
 fn common<O: Alu>(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
     let (with, without) = match (i.place(0), i.place(1)) {
-        _ if i.width(0) != 4 => return two::<O>(b, i),
+        _ if i.width(0) != 4 => return two_operands::<O>(b, i),
         (Place::Reg(d), Place::Reg(s)) => by_reg!(d, D => by_reg!(s, S => pair::<O, u32, D, S>())),
         (Place::Reg(d), Place::Imm) => by_reg!(d, D => pair::<O, u32, D, SrcImm>()),
         (Place::Reg(d), Place::Mem) => by_reg!(d, D => by_addr!(kind, A => pair::<O, u32, D, SrcMem<A>>())),
-        _ => return two::<O>(b, i),
+        _ => return two_operands::<O>(b, i),
     };
     b.emit(i, with);
     finish::<O>(b, i, without);
@@ -280,7 +280,7 @@ fn common<O: Alu>(b: &mut Builder, i: &Insn) {
     }
 }
 
-fn two_sized<O: Alu, T: Int>(b: &mut Builder, i: &Insn) {
+fn two_operands_sized<O: Alu, T: Int>(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
     let (with, without) = match (i.place(0), i.place(1)) {
         (Place::Mem, Place::Imm) => by_addr!(kind, A => pair::<O, T, DstMem<A>, SrcImm>()),
@@ -359,11 +359,11 @@ fn recover_sized<T: Int>(cpu: &mut Cpu, u: &Uop) {
     }
 }
 
-fn two<O: Alu>(b: &mut Builder, i: &Insn) {
+fn two_operands<O: Alu>(b: &mut Builder, i: &Insn) {
     match i.width(0) {
-        1 => two_sized::<O, u8>(b, i),
-        2 => two_sized::<O, u16>(b, i),
-        _ => two_sized::<O, u32>(b, i),
+        1 => two_operands_sized::<O, u8>(b, i),
+        2 => two_operands_sized::<O, u16>(b, i),
+        _ => two_operands_sized::<O, u32>(b, i),
     }
 }
 
@@ -374,10 +374,10 @@ pub(super) fn or(b: &mut Builder, i: &Insn) {
     common::<Or>(b, i);
 }
 pub(super) fn adc(b: &mut Builder, i: &Insn) {
-    two::<Adc>(b, i);
+    two_operands::<Adc>(b, i);
 }
 pub(super) fn sbb(b: &mut Builder, i: &Insn) {
-    two::<Sbb>(b, i);
+    two_operands::<Sbb>(b, i);
 }
 pub(super) fn and(b: &mut Builder, i: &Insn) {
     common::<And>(b, i);
@@ -390,12 +390,12 @@ pub(super) fn xor(b: &mut Builder, i: &Insn) {
 }
 pub(super) fn cmp(b: &mut Builder, i: &Insn) {
     let prior = b.prior();
-    two::<Cmp>(b, i);
+    two_operands::<Cmp>(b, i);
     fusable::<Cmp>(b, i, prior);
 }
 pub(super) fn test(b: &mut Builder, i: &Insn) {
     let prior = b.prior();
-    two::<Test>(b, i);
+    two_operands::<Test>(b, i);
     fusable::<Test>(b, i, prior);
 }
 
@@ -505,11 +505,11 @@ fn count<O: Unary>(b: &mut Builder, i: &Insn) {
             emit_one::<O>(b, i, by_reg!(d, D => one_pair::<O, u32, D>()));
             b.fusable(Some(by_reg!(d, D => fuse_op::<One<O, u32, D, true>>)));
         }
-        _ => one::<O>(b, i),
+        _ => one_operand::<O>(b, i),
     }
 }
 
-fn one<O: Unary>(b: &mut Builder, i: &Insn) {
+fn one_operand<O: Unary>(b: &mut Builder, i: &Insn) {
     match i.width(0) {
         1 => one_sized::<O, u8>(b, i),
         2 => one_sized::<O, u16>(b, i),
@@ -524,8 +524,8 @@ pub(super) fn dec(b: &mut Builder, i: &Insn) {
     count::<Dec>(b, i);
 }
 pub(super) fn neg(b: &mut Builder, i: &Insn) {
-    one::<Neg>(b, i);
+    one_operand::<Neg>(b, i);
 }
 pub(super) fn not(b: &mut Builder, i: &Insn) {
-    one::<Not>(b, i);
+    one_operand::<Not>(b, i);
 }

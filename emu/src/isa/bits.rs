@@ -20,7 +20,7 @@ const NONE: u8 = Change::None as u8;
 const SET: u8 = Change::Set as u8;
 const RESET: u8 = Change::Reset as u8;
 
-/// BT and kin. With a bit number from a register, memory is a bit string that reaches 2 GiB
+/// BT, BTS, BTR, BTC. With a bit number from a register, memory is a bit string that reaches 2 GiB
 /// either way; with an immediate the number is taken modulo the operand size.
 fn test<T: Int, const CHANGE: u8, const FROM_REG: bool>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let number = if FROM_REG { cpu.regs.get::<T>(u.src).sext() } else { u.imm };

@@ -3,7 +3,7 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place, Prior, by_addr, by_reg};
+use super::lower::{Builder, Place, Prior, by_addr, by_reg, raise_ud};
 use super::mov::by_condition;
 use super::operand::{DstReg, Segmented, Source, SrcMem, SrcReg};
 use super::stack::Pop;
@@ -35,7 +35,7 @@ fn counter(cpu: &Cpu, u: &Uop) -> u32 {
     if u.addr16() { ecx & 0xffff } else { ecx }
 }
 
-/// LOOP and kin: `ZF` is 0 for LOOPNE, 1 for LOOPE, anything else for LOOP.
+/// LOOP, LOOPE, LOOPNE: `ZF` is 0 for LOOPNE, 1 for LOOPE, anything else for LOOP.
 struct Loop<const ZF: u8>;
 
 impl<const ZF: u8> Decide for Loop<ZF> {
@@ -459,14 +459,6 @@ pub(super) fn sysenter(b: &mut Builder, i: &Insn) {
 
 pub(super) fn sysexit(b: &mut Builder, i: &Insn) {
     b.call_last(i, |cpu: &mut Cpu, _: &Uop| cpu.sysexit());
-}
-
-pub(super) fn raise_ud(_: &mut Cpu, _: &Uop) -> Result<()> {
-    Err(Exception::INVALID_OPCODE)
-}
-
-pub(super) fn raise_gp(_: &mut Cpu, _: &Uop) -> Result<()> {
-    Err(Exception::GP0)
 }
 
 pub(super) fn ud(b: &mut Builder, i: &Insn) {

@@ -1,6 +1,6 @@
 //! Bytes to instructions.
 
-use super::table::{self, Attr, Row, Spec};
+use super::table::{self, Attr, Map, Row, Spec};
 use crate::cpu::SegName;
 use crate::cpu::regs::gpr;
 use crate::fpu;
@@ -147,22 +147,26 @@ pub fn decode(bytes: &[u8], code32: bool) -> Result<Insn, DecodeError> {
             b => break b,
         }
     };
-    let two = opcode == 0x0f;
-    if two {
-        opcode = r.u8()?;
+    let mut map = Map::Base;
+    if opcode == 0x0f {
+        (map, opcode) = match r.u8()? {
+            0x38 => (Map::Of0F38, r.u8()?),
+            0x3a => (Map::Of0F3A, r.u8()?),
+            opcode => (Map::Of0F, opcode),
+        };
     }
     let mut modrm = 0;
     let mut mem = None;
-    if table::has_modrm(two, opcode) {
+    if table::has_modrm(map, opcode) {
         modrm = r.u8()?;
         // Moves to and from control and debug registers take any ModR/M as a register.
-        let always_register = two && (0x20..0x24).contains(&opcode);
+        let always_register = map == Map::Of0F && (0x20..0x24).contains(&opcode);
         if modrm < 0xc0 && !always_register {
             mem = Some(if addr16 { mem16(&mut r, modrm)? } else { mem32(&mut r, modrm)? });
         }
     }
     let (reg, is_mem) = (modrm >> 3 & 7, mem.is_some());
-    let simd = if two {
+    let simd = if map == Map::Of0F {
         let prefix = match (rep, prefix66) {
             (Some(Rep::Equal), _) => simd::Prefix::F3,
             (Some(Rep::NotEqual), _) => simd::Prefix::F2,
@@ -196,8 +200,8 @@ pub fn decode(bytes: &[u8], code32: bool) -> Result<Insn, DecodeError> {
             return Err(DecodeError::Invalid);
         }
     } else {
-        let row = table::find(two, opcode, reg, is_mem, rep).ok_or(DecodeError::Invalid)?;
-        if !two && matches!(opcode, 0xd8..=0xdf) && !fpu::is_valid(opcode, modrm) {
+        let row = table::find(map, opcode, reg, is_mem, rep).ok_or(DecodeError::Invalid)?;
+        if map == Map::Base && matches!(opcode, 0xd8..=0xdf) && !fpu::is_valid(opcode, modrm) {
             return Err(DecodeError::Invalid);
         }
         if row.attr & Attr::NO_66 != 0 && prefix66 || row.attr & Attr::NO_REP != 0 && rep.is_some() {

@@ -126,8 +126,9 @@ fn x87_insn(cpu: &Cpu, u: &Uop) -> fpu::Insn {
     }
 }
 
-/// What an x87 instruction touches, if the TLB has its operand: anything else is the slow path's.
-struct Near<'a> {
+/// The registers and the memory of an x87 instruction whose operand the TLB has. The slow path runs all
+/// others.
+struct Quick<'a> {
     tlb: &'a Tlb,
     regs: &'a mut RegFile,
     flags: &'a mut Flags,
@@ -137,7 +138,7 @@ struct Near<'a> {
 /// Stands for [`Stop::Slow`] where an exception is asked for; the unit is as it was then.
 const NOT_NEAR: Exception = Exception::DEVICE_NOT_AVAILABLE;
 
-impl fpu::Operands for Near<'_> {
+impl fpu::Operands for Quick<'_> {
     #[inline(always)]
     fn load<const N: usize>(&mut self) -> Result<[u8; N]> {
         self.tlb.load(self.linear).ok_or(NOT_NEAR)
@@ -188,7 +189,7 @@ impl Op for AnyX87 {
 impl<const OPCODE: u8, const REG: u8> Op for OnStack<OPCODE, REG> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
-        x87_step(cpu, u, 0, near::<OPCODE, REG, false>)
+        x87_step(cpu, u, 0, run_quick::<OPCODE, REG, false>)
     }
 }
 
@@ -196,25 +197,29 @@ impl<A: Addr, const OPCODE: u8, const REG: u8> Op for OnMemory<A, OPCODE, REG> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
         let linear = A::linear::<SLOW>(cpu, u, 1, false)?;
-        x87_step(cpu, u, linear, near::<OPCODE, REG, true>)
+        x87_step(cpu, u, linear, run_quick::<OPCODE, REG, true>)
     }
 }
 
 /// The unit is there, nothing is pending, and what will be needs no interrupt (CR0.NE).
 #[inline(always)]
-fn x87_step(cpu: &mut Cpu, u: &Uop, linear: u32, near: fn(&mut Cpu, &Uop, u32) -> bool) -> Step {
+fn x87_step(cpu: &mut Cpu, u: &Uop, linear: u32, run: fn(&mut Cpu, &Uop, u32) -> bool) -> Step {
     let ready = cpu.cr0 & (CR0_EM | CR0_TS | CR0_NE) == CR0_NE && !cpu.fpu.pending();
-    if ready && near(cpu, u, linear) { Ok(Flow::Next) } else { Err(Stop::Slow) }
+    if ready && run(cpu, u, linear) { Ok(Flow::Next) } else { Err(Stop::Slow) }
 }
 
-/// Executes the instruction if its operand is near. In a frame of its own, as its locals' addresses
-/// are passed on.
+/// Executes the instruction if the TLB has its operand, and says whether it did. It has a frame of its own,
+/// because it passes the addresses of its locals on.
 #[inline(never)]
-fn near<const OPCODE: u8, const REG: u8, const MEMORY: bool>(cpu: &mut Cpu, u: &Uop, linear: u32) -> bool {
+fn run_quick<const OPCODE: u8, const REG: u8, const MEMORY: bool>(
+    cpu: &mut Cpu,
+    u: &Uop,
+    linear: u32,
+) -> bool {
     let mut insn = x87_insn(cpu, u);
     insn.opcode = 0xd8 + OPCODE;
     insn.modrm = insn.modrm & !0x38 | REG << 3;
-    let mut m = Near { tlb: &cpu.tlb, regs: &mut cpu.regs, flags: &mut cpu.flags, linear };
+    let mut m = Quick { tlb: &cpu.tlb, regs: &mut cpu.regs, flags: &mut cpu.flags, linear };
     cpu.fpu.execute_form::<_, MEMORY>(&insn, &mut m).is_ok()
 }
 
@@ -515,22 +520,10 @@ fn to_gpr(cpu: &mut Cpu, u: &Uop) {
 /// The quick handler for a row's shape, if it has one.
 fn whole(b: &Builder, i: &Insn, row: &simd::Row) -> Option<Handler> {
     use simd::{Class, Dest};
-    if !matches!(row.op, simd::Op::Wide(_)) {
+    let copies = matches!(row.op, simd::Op::Copy);
+    if !copies && !matches!(row.op, simd::Op::Wide(_)) {
         return None;
     }
-    let copies = matches!(
-        row.name,
-        "movups"
-            | "movupd"
-            | "movaps"
-            | "movapd"
-            | "movdqa"
-            | "movdqu"
-            | "lddqu"
-            | "movntps"
-            | "movntpd"
-            | "movntdq"
-    );
     let form = &row.form;
     if i.mem.is_none() && matches!((form.reg, form.rm, form.dest), (Class::Gpr, Class::Xmm, Dest::Reg)) {
         return Some(step::<ToGpr>);

@@ -10,7 +10,7 @@ use crate::exception::Result;
 
 /// How a memory operand's address is made.
 pub(crate) trait Addr: 'static {
-    /// The same for any registers.
+    /// This way of addressing with the registers taken from the uop, for the slow path.
     type Plain: Addr;
     /// The linear address of `bytes` bytes; segment checks included.
     fn linear<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, bytes: u32, write: bool) -> Result<u32, Stop>;
@@ -29,8 +29,8 @@ pub(crate) struct BasedIndexed<const N: u8>;
 /// Any segment, any address size.
 pub(crate) struct Segmented;
 
-/// An address in a flat segment. One thing is left to be checked, and only an access that crosses
-/// pages can have it: that it does not go on at 0.
+/// An address in a flat segment. The segment's limit can be exceeded in one way alone: the access begins below
+/// 4 GiB and ends beyond. Such an access crosses pages, so the slow path checks it.
 #[inline(always)]
 fn flat<const SLOW: bool>(cpu: &mut Cpu, u: &Uop, at: u32, bytes: u32, write: bool) -> Result<u32, Stop> {
     if SLOW && at.checked_add(bytes - 1).is_none() {
@@ -94,14 +94,14 @@ impl Addr for Segmented {
 
 /// An operand that is read.
 pub(crate) trait Source: 'static {
-    /// The same for any registers.
+    /// This operand with its register taken from the uop, for the slow path.
     type Plain: Source;
     fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop>;
 }
 
 /// An operand that is written, or read and written.
 pub(crate) trait Dest: 'static {
-    /// The same for any registers.
+    /// This operand with its register taken from the uop, for the slow path.
     type Plain: Dest;
     fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop>;
     fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop, v: T) -> Result<(), Stop>;

@@ -1,4 +1,4 @@
-//! PUSH, POP and their kin.
+//! The stack: PUSH, POP, PUSHA, POPA, PUSHF, POPF, ENTER, LEAVE.
 
 use std::marker::PhantomData as P;
 
@@ -7,8 +7,8 @@ use super::lower::{Builder, Place, Prior, by_addr, by_reg};
 use super::mov::load_numbered;
 use super::operand::{Dest, DstReg, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
-use crate::blocks::mode;
 use crate::cpu::flags;
+use crate::cpu::mode;
 use crate::cpu::regs::{Reg, gpr};
 use crate::cpu::{CR0_PE, SegName};
 use crate::dispatch::{Flow, Op, Step, Uop, pair, quick, step};

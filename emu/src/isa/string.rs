@@ -86,7 +86,7 @@ fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
         if count == 0 {
             break true;
         }
-        if cpu.attention && cpu.dr6_pending == 0 {
+        if cpu.attention && cpu.dr6_pending == 0 && !cpu.debugger.has_hit() {
             // Writing over code, even its own, does not stop it; the board may.
             wrote_code = true;
             cpu.attention = false;

@@ -21,7 +21,7 @@ const CR4_MCE: u32 = 1 << 6;
 const CR4_VALID: u32 =
     CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
 
-/// Model-specific registers (state document 7.4).
+/// The model-specific registers that v86's processor has, and with it this one.
 mod msr {
     pub const TSC: u32 = 0x10;
     pub const APIC_BASE: u32 = 0x1b;
@@ -325,7 +325,7 @@ impl Cpu {
             msr::SYSENTER_ESP => self.sysenter_esp.into(),
             msr::SYSENTER_EIP => self.sysenter_eip.into(),
             msr::MISC_ENABLE => 1,
-            // As v86 has it, so that a guest that moves between the two sees no difference: no MSR
+            // v86 does the same, so that a guest that moves between the two sees no difference: no MSR
             // faults.
             _ => 0,
         }
@@ -489,7 +489,7 @@ pub(super) fn rdrand(b: &mut Builder, i: &Insn) {
     };
 }
 
-/// CPUID: the identity of the board's processor (state document 7.4), the same as v86's, so that
+/// CPUID: the identity of the board's processor, the same as v86's, so that
 /// a running guest can move both ways. EAX EBX ECX EDX by leaf and subleaf.
 fn cpuid_leaf(config: &CpuConfig, apic_enabled: bool, leaf: u32, sub: u32) -> [u32; 4] {
     let text = |s: &[u8; 4]| u32::from_le_bytes(*s);

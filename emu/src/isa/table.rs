@@ -1,10 +1,12 @@
-//! The instruction table: every integer, system and x87 instruction, one row each.
+//! The instruction table: every integer and system instruction, one row each, and one row for all of
+//! the x87.
 //!
 //! MMX and SSE have a table of their own in [`crate::simd`], which is looked up first.
 
 use super::decode::{Insn, Rep};
 use super::lower::Builder;
 use super::{alu, bits, branch, decimal, flag, float, mov, muldiv, port, shift, stack, string, system};
+use crate::simd;
 
 /// Operands in the notation of the SDM's opcode maps (volume 2, appendix A.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,39 @@ pub enum Spec {
     Rd,
 }
 
+/// An opcode map (SDM volume 2, appendix A.3): what comes before the opcode byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Map {
+    /// Nothing: one-byte opcodes.
+    Base,
+    /// 0F.
+    Of0F,
+    /// 0F 38.
+    Of0F38,
+    /// 0F 3A.
+    Of0F3A,
+}
+
+impl Map {
+    /// How many there are.
+    const COUNT: usize = 4;
+
+    /// The bytes before the opcode.
+    pub const fn escape(self) -> &'static [u8] {
+        match self {
+            Self::Base => &[],
+            Self::Of0F => &[0x0f],
+            Self::Of0F38 => &[0x0f, 0x38],
+            Self::Of0F3A => &[0x0f, 0x3a],
+        }
+    }
+
+    /// The place of an opcode among those of all maps.
+    const fn place(self, opcode: u8) -> usize {
+        self as usize * 256 + opcode as usize
+    }
+}
+
 /// Attributes of a row.
 pub struct Attr;
 
@@ -86,9 +121,9 @@ pub(crate) type Lower = fn(&mut Builder, &Insn);
 
 /// One instruction form.
 pub struct Row {
-    /// The opcode is in the 0F map.
-    pub two: bool,
-    /// The (first) opcode byte after 0F.
+    /// The opcode's map.
+    pub map: Map,
+    /// The (first) opcode byte, in its map.
     pub opcode: u8,
     /// The value that ModR/M's reg field must have.
     pub ext: Option<u8>,
@@ -103,17 +138,21 @@ pub struct Row {
 
 impl std::fmt::Debug for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}{:02x}", self.name, if self.two { "0f " } else { "" }, self.opcode)?;
+        write!(f, "{}", self.name)?;
+        for byte in self.map.escape() {
+            write!(f, " {byte:02x}")?;
+        }
+        write!(f, " {:02x}", self.opcode)?;
         self.ext.map_or(Ok(()), |e| write!(f, " /{e}"))
     }
 }
 
-const fn one(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
-    Row { two: false, opcode, ext: None, name, operands, attr, lower }
+const fn base(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
+    Row { map: Map::Base, opcode, ext: None, name, operands, attr, lower }
 }
 
-const fn two(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
-    Row { two: true, opcode, ext: None, name, operands, attr, lower }
+const fn of_0f(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
+    Row { map: Map::Of0F, opcode, ext: None, name, operands, attr, lower }
 }
 
 impl Row {
@@ -135,234 +174,274 @@ const SYS: u16 = A::SYSTEM;
 #[rustfmt::skip]
 pub static TABLE: &[Row] = &[
     // Arithmetic and logic, two operands.
-    one(0x00, "add", &[Eb, Gb], L, alu::add), one(0x01, "add", &[Ev, Gv], L, alu::add),
-    one(0x02, "add", &[Gb, Eb], 0, alu::add), one(0x03, "add", &[Gv, Ev], 0, alu::add),
-    one(0x04, "add", &[Al, Ib], 0, alu::add), one(0x05, "add", &[Ax, Iz], 0, alu::add),
-    one(0x08, "or",  &[Eb, Gb], L, alu::or),  one(0x09, "or",  &[Ev, Gv], L, alu::or),
-    one(0x0a, "or",  &[Gb, Eb], 0, alu::or),  one(0x0b, "or",  &[Gv, Ev], 0, alu::or),
-    one(0x0c, "or",  &[Al, Ib], 0, alu::or),  one(0x0d, "or",  &[Ax, Iz], 0, alu::or),
-    one(0x10, "adc", &[Eb, Gb], L, alu::adc), one(0x11, "adc", &[Ev, Gv], L, alu::adc),
-    one(0x12, "adc", &[Gb, Eb], 0, alu::adc), one(0x13, "adc", &[Gv, Ev], 0, alu::adc),
-    one(0x14, "adc", &[Al, Ib], 0, alu::adc), one(0x15, "adc", &[Ax, Iz], 0, alu::adc),
-    one(0x18, "sbb", &[Eb, Gb], L, alu::sbb), one(0x19, "sbb", &[Ev, Gv], L, alu::sbb),
-    one(0x1a, "sbb", &[Gb, Eb], 0, alu::sbb), one(0x1b, "sbb", &[Gv, Ev], 0, alu::sbb),
-    one(0x1c, "sbb", &[Al, Ib], 0, alu::sbb), one(0x1d, "sbb", &[Ax, Iz], 0, alu::sbb),
-    one(0x20, "and", &[Eb, Gb], L, alu::and), one(0x21, "and", &[Ev, Gv], L, alu::and),
-    one(0x22, "and", &[Gb, Eb], 0, alu::and), one(0x23, "and", &[Gv, Ev], 0, alu::and),
-    one(0x24, "and", &[Al, Ib], 0, alu::and), one(0x25, "and", &[Ax, Iz], 0, alu::and),
-    one(0x28, "sub", &[Eb, Gb], L, alu::sub), one(0x29, "sub", &[Ev, Gv], L, alu::sub),
-    one(0x2a, "sub", &[Gb, Eb], 0, alu::sub), one(0x2b, "sub", &[Gv, Ev], 0, alu::sub),
-    one(0x2c, "sub", &[Al, Ib], 0, alu::sub), one(0x2d, "sub", &[Ax, Iz], 0, alu::sub),
-    one(0x30, "xor", &[Eb, Gb], L, alu::xor), one(0x31, "xor", &[Ev, Gv], L, alu::xor),
-    one(0x32, "xor", &[Gb, Eb], 0, alu::xor), one(0x33, "xor", &[Gv, Ev], 0, alu::xor),
-    one(0x34, "xor", &[Al, Ib], 0, alu::xor), one(0x35, "xor", &[Ax, Iz], 0, alu::xor),
-    one(0x38, "cmp", &[Eb, Gb], 0, alu::cmp), one(0x39, "cmp", &[Ev, Gv], 0, alu::cmp),
-    one(0x3a, "cmp", &[Gb, Eb], 0, alu::cmp), one(0x3b, "cmp", &[Gv, Ev], 0, alu::cmp),
-    one(0x3c, "cmp", &[Al, Ib], 0, alu::cmp), one(0x3d, "cmp", &[Ax, Iz], 0, alu::cmp),
-    one(0x80, "add", &[Eb, Ib], L, alu::add).reg(0), one(0x81, "add", &[Ev, Iz], L, alu::add).reg(0),
-    one(0x80, "or",  &[Eb, Ib], L, alu::or ).reg(1), one(0x81, "or",  &[Ev, Iz], L, alu::or ).reg(1),
-    one(0x80, "adc", &[Eb, Ib], L, alu::adc).reg(2), one(0x81, "adc", &[Ev, Iz], L, alu::adc).reg(2),
-    one(0x80, "sbb", &[Eb, Ib], L, alu::sbb).reg(3), one(0x81, "sbb", &[Ev, Iz], L, alu::sbb).reg(3),
-    one(0x80, "and", &[Eb, Ib], L, alu::and).reg(4), one(0x81, "and", &[Ev, Iz], L, alu::and).reg(4),
-    one(0x80, "sub", &[Eb, Ib], L, alu::sub).reg(5), one(0x81, "sub", &[Ev, Iz], L, alu::sub).reg(5),
-    one(0x80, "xor", &[Eb, Ib], L, alu::xor).reg(6), one(0x81, "xor", &[Ev, Iz], L, alu::xor).reg(6),
-    one(0x80, "cmp", &[Eb, Ib], 0, alu::cmp).reg(7), one(0x81, "cmp", &[Ev, Iz], 0, alu::cmp).reg(7),
-    one(0x82, "add", &[Eb, Ib], L, alu::add).reg(0), one(0x83, "add", &[Ev, Ibs], L, alu::add).reg(0),
-    one(0x82, "or",  &[Eb, Ib], L, alu::or ).reg(1), one(0x83, "or",  &[Ev, Ibs], L, alu::or ).reg(1),
-    one(0x82, "adc", &[Eb, Ib], L, alu::adc).reg(2), one(0x83, "adc", &[Ev, Ibs], L, alu::adc).reg(2),
-    one(0x82, "sbb", &[Eb, Ib], L, alu::sbb).reg(3), one(0x83, "sbb", &[Ev, Ibs], L, alu::sbb).reg(3),
-    one(0x82, "and", &[Eb, Ib], L, alu::and).reg(4), one(0x83, "and", &[Ev, Ibs], L, alu::and).reg(4),
-    one(0x82, "sub", &[Eb, Ib], L, alu::sub).reg(5), one(0x83, "sub", &[Ev, Ibs], L, alu::sub).reg(5),
-    one(0x82, "xor", &[Eb, Ib], L, alu::xor).reg(6), one(0x83, "xor", &[Ev, Ibs], L, alu::xor).reg(6),
-    one(0x82, "cmp", &[Eb, Ib], 0, alu::cmp).reg(7), one(0x83, "cmp", &[Ev, Ibs], 0, alu::cmp).reg(7),
-    one(0x84, "test", &[Eb, Gb], 0, alu::test), one(0x85, "test", &[Ev, Gv], 0, alu::test),
-    one(0xa8, "test", &[Al, Ib], 0, alu::test), one(0xa9, "test", &[Ax, Iz], 0, alu::test),
-    one(0xf6, "test", &[Eb, Ib], 0, alu::test).reg(0), one(0xf7, "test", &[Ev, Iz], 0, alu::test).reg(0),
-    one(0xf6, "test", &[Eb, Ib], 0, alu::test).reg(1), one(0xf7, "test", &[Ev, Iz], 0, alu::test).reg(1),
+    base(0x00, "add", &[Eb, Gb], L, alu::add), base(0x01, "add", &[Ev, Gv], L, alu::add),
+    base(0x02, "add", &[Gb, Eb], 0, alu::add), base(0x03, "add", &[Gv, Ev], 0, alu::add),
+    base(0x04, "add", &[Al, Ib], 0, alu::add), base(0x05, "add", &[Ax, Iz], 0, alu::add),
+    base(0x08, "or",  &[Eb, Gb], L, alu::or),  base(0x09, "or",  &[Ev, Gv], L, alu::or),
+    base(0x0a, "or",  &[Gb, Eb], 0, alu::or),  base(0x0b, "or",  &[Gv, Ev], 0, alu::or),
+    base(0x0c, "or",  &[Al, Ib], 0, alu::or),  base(0x0d, "or",  &[Ax, Iz], 0, alu::or),
+    base(0x10, "adc", &[Eb, Gb], L, alu::adc), base(0x11, "adc", &[Ev, Gv], L, alu::adc),
+    base(0x12, "adc", &[Gb, Eb], 0, alu::adc), base(0x13, "adc", &[Gv, Ev], 0, alu::adc),
+    base(0x14, "adc", &[Al, Ib], 0, alu::adc), base(0x15, "adc", &[Ax, Iz], 0, alu::adc),
+    base(0x18, "sbb", &[Eb, Gb], L, alu::sbb), base(0x19, "sbb", &[Ev, Gv], L, alu::sbb),
+    base(0x1a, "sbb", &[Gb, Eb], 0, alu::sbb), base(0x1b, "sbb", &[Gv, Ev], 0, alu::sbb),
+    base(0x1c, "sbb", &[Al, Ib], 0, alu::sbb), base(0x1d, "sbb", &[Ax, Iz], 0, alu::sbb),
+    base(0x20, "and", &[Eb, Gb], L, alu::and), base(0x21, "and", &[Ev, Gv], L, alu::and),
+    base(0x22, "and", &[Gb, Eb], 0, alu::and), base(0x23, "and", &[Gv, Ev], 0, alu::and),
+    base(0x24, "and", &[Al, Ib], 0, alu::and), base(0x25, "and", &[Ax, Iz], 0, alu::and),
+    base(0x28, "sub", &[Eb, Gb], L, alu::sub), base(0x29, "sub", &[Ev, Gv], L, alu::sub),
+    base(0x2a, "sub", &[Gb, Eb], 0, alu::sub), base(0x2b, "sub", &[Gv, Ev], 0, alu::sub),
+    base(0x2c, "sub", &[Al, Ib], 0, alu::sub), base(0x2d, "sub", &[Ax, Iz], 0, alu::sub),
+    base(0x30, "xor", &[Eb, Gb], L, alu::xor), base(0x31, "xor", &[Ev, Gv], L, alu::xor),
+    base(0x32, "xor", &[Gb, Eb], 0, alu::xor), base(0x33, "xor", &[Gv, Ev], 0, alu::xor),
+    base(0x34, "xor", &[Al, Ib], 0, alu::xor), base(0x35, "xor", &[Ax, Iz], 0, alu::xor),
+    base(0x38, "cmp", &[Eb, Gb], 0, alu::cmp), base(0x39, "cmp", &[Ev, Gv], 0, alu::cmp),
+    base(0x3a, "cmp", &[Gb, Eb], 0, alu::cmp), base(0x3b, "cmp", &[Gv, Ev], 0, alu::cmp),
+    base(0x3c, "cmp", &[Al, Ib], 0, alu::cmp), base(0x3d, "cmp", &[Ax, Iz], 0, alu::cmp),
+    base(0x80, "add", &[Eb, Ib], L, alu::add).reg(0), base(0x81, "add", &[Ev, Iz], L, alu::add).reg(0),
+    base(0x80, "or",  &[Eb, Ib], L, alu::or ).reg(1), base(0x81, "or",  &[Ev, Iz], L, alu::or ).reg(1),
+    base(0x80, "adc", &[Eb, Ib], L, alu::adc).reg(2), base(0x81, "adc", &[Ev, Iz], L, alu::adc).reg(2),
+    base(0x80, "sbb", &[Eb, Ib], L, alu::sbb).reg(3), base(0x81, "sbb", &[Ev, Iz], L, alu::sbb).reg(3),
+    base(0x80, "and", &[Eb, Ib], L, alu::and).reg(4), base(0x81, "and", &[Ev, Iz], L, alu::and).reg(4),
+    base(0x80, "sub", &[Eb, Ib], L, alu::sub).reg(5), base(0x81, "sub", &[Ev, Iz], L, alu::sub).reg(5),
+    base(0x80, "xor", &[Eb, Ib], L, alu::xor).reg(6), base(0x81, "xor", &[Ev, Iz], L, alu::xor).reg(6),
+    base(0x80, "cmp", &[Eb, Ib], 0, alu::cmp).reg(7), base(0x81, "cmp", &[Ev, Iz], 0, alu::cmp).reg(7),
+    base(0x82, "add", &[Eb, Ib], L, alu::add).reg(0), base(0x83, "add", &[Ev, Ibs], L, alu::add).reg(0),
+    base(0x82, "or",  &[Eb, Ib], L, alu::or ).reg(1), base(0x83, "or",  &[Ev, Ibs], L, alu::or ).reg(1),
+    base(0x82, "adc", &[Eb, Ib], L, alu::adc).reg(2), base(0x83, "adc", &[Ev, Ibs], L, alu::adc).reg(2),
+    base(0x82, "sbb", &[Eb, Ib], L, alu::sbb).reg(3), base(0x83, "sbb", &[Ev, Ibs], L, alu::sbb).reg(3),
+    base(0x82, "and", &[Eb, Ib], L, alu::and).reg(4), base(0x83, "and", &[Ev, Ibs], L, alu::and).reg(4),
+    base(0x82, "sub", &[Eb, Ib], L, alu::sub).reg(5), base(0x83, "sub", &[Ev, Ibs], L, alu::sub).reg(5),
+    base(0x82, "xor", &[Eb, Ib], L, alu::xor).reg(6), base(0x83, "xor", &[Ev, Ibs], L, alu::xor).reg(6),
+    base(0x82, "cmp", &[Eb, Ib], 0, alu::cmp).reg(7), base(0x83, "cmp", &[Ev, Ibs], 0, alu::cmp).reg(7),
+    base(0x84, "test", &[Eb, Gb], 0, alu::test), base(0x85, "test", &[Ev, Gv], 0, alu::test),
+    base(0xa8, "test", &[Al, Ib], 0, alu::test), base(0xa9, "test", &[Ax, Iz], 0, alu::test),
+    base(0xf6, "test", &[Eb, Ib], 0, alu::test).reg(0), base(0xf7, "test", &[Ev, Iz], 0, alu::test).reg(0),
+    base(0xf6, "test", &[Eb, Ib], 0, alu::test).reg(1), base(0xf7, "test", &[Ev, Iz], 0, alu::test).reg(1),
     // Arithmetic and logic, one operand.
-    one(0x40, "inc", &[Zv], E, alu::inc), one(0x48, "dec", &[Zv], E, alu::dec),
-    one(0xfe, "inc", &[Eb], L, alu::inc).reg(0), one(0xff, "inc", &[Ev], L, alu::inc).reg(0),
-    one(0xfe, "dec", &[Eb], L, alu::dec).reg(1), one(0xff, "dec", &[Ev], L, alu::dec).reg(1),
-    one(0xf6, "not", &[Eb], L, alu::not).reg(2), one(0xf7, "not", &[Ev], L, alu::not).reg(2),
-    one(0xf6, "neg", &[Eb], L, alu::neg).reg(3), one(0xf7, "neg", &[Ev], L, alu::neg).reg(3),
+    base(0x40, "inc", &[Zv], E, alu::inc), base(0x48, "dec", &[Zv], E, alu::dec),
+    base(0xfe, "inc", &[Eb], L, alu::inc).reg(0), base(0xff, "inc", &[Ev], L, alu::inc).reg(0),
+    base(0xfe, "dec", &[Eb], L, alu::dec).reg(1), base(0xff, "dec", &[Ev], L, alu::dec).reg(1),
+    base(0xf6, "not", &[Eb], L, alu::not).reg(2), base(0xf7, "not", &[Ev], L, alu::not).reg(2),
+    base(0xf6, "neg", &[Eb], L, alu::neg).reg(3), base(0xf7, "neg", &[Ev], L, alu::neg).reg(3),
     // Multiplication and division.
-    one(0xf6, "mul",  &[Eb], 0, muldiv::mul).reg(4),  one(0xf7, "mul",  &[Ev], 0, muldiv::mul).reg(4),
-    one(0xf6, "imul", &[Eb], 0, muldiv::imul).reg(5), one(0xf7, "imul", &[Ev], 0, muldiv::imul).reg(5),
-    one(0xf6, "div",  &[Eb], 0, muldiv::div).reg(6),  one(0xf7, "div",  &[Ev], 0, muldiv::div).reg(6),
-    one(0xf6, "idiv", &[Eb], 0, muldiv::idiv).reg(7), one(0xf7, "idiv", &[Ev], 0, muldiv::idiv).reg(7),
-    one(0x69, "imul", &[Gv, Ev, Iz], 0, muldiv::imul3), one(0x6b, "imul", &[Gv, Ev, Ibs], 0, muldiv::imul3),
-    two(0xaf, "imul", &[Gv, Ev], 0, muldiv::imul2),
+    base(0xf6, "mul",  &[Eb], 0, muldiv::mul).reg(4),  base(0xf7, "mul",  &[Ev], 0, muldiv::mul).reg(4),
+    base(0xf6, "imul", &[Eb], 0, muldiv::imul).reg(5), base(0xf7, "imul", &[Ev], 0, muldiv::imul).reg(5),
+    base(0xf6, "div",  &[Eb], 0, muldiv::div).reg(6),  base(0xf7, "div",  &[Ev], 0, muldiv::div).reg(6),
+    base(0xf6, "idiv", &[Eb], 0, muldiv::idiv).reg(7), base(0xf7, "idiv", &[Ev], 0, muldiv::idiv).reg(7),
+    base(0x69, "imul", &[Gv, Ev, Iz], 0, muldiv::imul3), base(0x6b, "imul", &[Gv, Ev, Ibs], 0, muldiv::imul3),
+    of_0f(0xaf, "imul", &[Gv, Ev], 0, muldiv::imul2),
     // Decimal adjustment.
-    one(0x27, "daa", &[], 0, decimal::daa), one(0x2f, "das", &[], 0, decimal::das),
-    one(0x37, "aaa", &[], 0, decimal::aaa), one(0x3f, "aas", &[], 0, decimal::aas),
-    one(0xd4, "aam", &[Ib], 0, decimal::aam), one(0xd5, "aad", &[Ib], 0, decimal::aad),
+    base(0x27, "daa", &[], 0, decimal::daa), base(0x2f, "das", &[], 0, decimal::das),
+    base(0x37, "aaa", &[], 0, decimal::aaa), base(0x3f, "aas", &[], 0, decimal::aas),
+    base(0xd4, "aam", &[Ib], 0, decimal::aam), base(0xd5, "aad", &[Ib], 0, decimal::aad),
     // Shifts and rotates.
-    one(0xc0, "rol", &[Eb, Ib], 0, shift::rol).reg(0), one(0xc1, "rol", &[Ev, Ib], 0, shift::rol).reg(0),
-    one(0xc0, "ror", &[Eb, Ib], 0, shift::ror).reg(1), one(0xc1, "ror", &[Ev, Ib], 0, shift::ror).reg(1),
-    one(0xc0, "rcl", &[Eb, Ib], 0, shift::rcl).reg(2), one(0xc1, "rcl", &[Ev, Ib], 0, shift::rcl).reg(2),
-    one(0xc0, "rcr", &[Eb, Ib], 0, shift::rcr).reg(3), one(0xc1, "rcr", &[Ev, Ib], 0, shift::rcr).reg(3),
-    one(0xc0, "shl", &[Eb, Ib], 0, shift::shl).reg(4), one(0xc1, "shl", &[Ev, Ib], 0, shift::shl).reg(4),
-    one(0xc0, "shr", &[Eb, Ib], 0, shift::shr).reg(5), one(0xc1, "shr", &[Ev, Ib], 0, shift::shr).reg(5),
-    one(0xc0, "shl", &[Eb, Ib], 0, shift::shl).reg(6), one(0xc1, "shl", &[Ev, Ib], 0, shift::shl).reg(6),
-    one(0xc0, "sar", &[Eb, Ib], 0, shift::sar).reg(7), one(0xc1, "sar", &[Ev, Ib], 0, shift::sar).reg(7),
-    one(0xd0, "rol", &[Eb, One], 0, shift::rol).reg(0), one(0xd1, "rol", &[Ev, One], 0, shift::rol).reg(0),
-    one(0xd0, "ror", &[Eb, One], 0, shift::ror).reg(1), one(0xd1, "ror", &[Ev, One], 0, shift::ror).reg(1),
-    one(0xd0, "rcl", &[Eb, One], 0, shift::rcl).reg(2), one(0xd1, "rcl", &[Ev, One], 0, shift::rcl).reg(2),
-    one(0xd0, "rcr", &[Eb, One], 0, shift::rcr).reg(3), one(0xd1, "rcr", &[Ev, One], 0, shift::rcr).reg(3),
-    one(0xd0, "shl", &[Eb, One], 0, shift::shl).reg(4), one(0xd1, "shl", &[Ev, One], 0, shift::shl).reg(4),
-    one(0xd0, "shr", &[Eb, One], 0, shift::shr).reg(5), one(0xd1, "shr", &[Ev, One], 0, shift::shr).reg(5),
-    one(0xd0, "shl", &[Eb, One], 0, shift::shl).reg(6), one(0xd1, "shl", &[Ev, One], 0, shift::shl).reg(6),
-    one(0xd0, "sar", &[Eb, One], 0, shift::sar).reg(7), one(0xd1, "sar", &[Ev, One], 0, shift::sar).reg(7),
-    one(0xd2, "rol", &[Eb, Cl], 0, shift::rol).reg(0), one(0xd3, "rol", &[Ev, Cl], 0, shift::rol).reg(0),
-    one(0xd2, "ror", &[Eb, Cl], 0, shift::ror).reg(1), one(0xd3, "ror", &[Ev, Cl], 0, shift::ror).reg(1),
-    one(0xd2, "rcl", &[Eb, Cl], 0, shift::rcl).reg(2), one(0xd3, "rcl", &[Ev, Cl], 0, shift::rcl).reg(2),
-    one(0xd2, "rcr", &[Eb, Cl], 0, shift::rcr).reg(3), one(0xd3, "rcr", &[Ev, Cl], 0, shift::rcr).reg(3),
-    one(0xd2, "shl", &[Eb, Cl], 0, shift::shl).reg(4), one(0xd3, "shl", &[Ev, Cl], 0, shift::shl).reg(4),
-    one(0xd2, "shr", &[Eb, Cl], 0, shift::shr).reg(5), one(0xd3, "shr", &[Ev, Cl], 0, shift::shr).reg(5),
-    one(0xd2, "shl", &[Eb, Cl], 0, shift::shl).reg(6), one(0xd3, "shl", &[Ev, Cl], 0, shift::shl).reg(6),
-    one(0xd2, "sar", &[Eb, Cl], 0, shift::sar).reg(7), one(0xd3, "sar", &[Ev, Cl], 0, shift::sar).reg(7),
-    two(0xa4, "shld", &[Ev, Gv, Ib], 0, shift::shld), two(0xa5, "shld", &[Ev, Gv, Cl], 0, shift::shld),
-    two(0xac, "shrd", &[Ev, Gv, Ib], 0, shift::shrd), two(0xad, "shrd", &[Ev, Gv, Cl], 0, shift::shrd),
+    base(0xc0, "rol", &[Eb, Ib], 0, shift::rol).reg(0), base(0xc1, "rol", &[Ev, Ib], 0, shift::rol).reg(0),
+    base(0xc0, "ror", &[Eb, Ib], 0, shift::ror).reg(1), base(0xc1, "ror", &[Ev, Ib], 0, shift::ror).reg(1),
+    base(0xc0, "rcl", &[Eb, Ib], 0, shift::rcl).reg(2), base(0xc1, "rcl", &[Ev, Ib], 0, shift::rcl).reg(2),
+    base(0xc0, "rcr", &[Eb, Ib], 0, shift::rcr).reg(3), base(0xc1, "rcr", &[Ev, Ib], 0, shift::rcr).reg(3),
+    base(0xc0, "shl", &[Eb, Ib], 0, shift::shl).reg(4), base(0xc1, "shl", &[Ev, Ib], 0, shift::shl).reg(4),
+    base(0xc0, "shr", &[Eb, Ib], 0, shift::shr).reg(5), base(0xc1, "shr", &[Ev, Ib], 0, shift::shr).reg(5),
+    base(0xc0, "shl", &[Eb, Ib], 0, shift::shl).reg(6), base(0xc1, "shl", &[Ev, Ib], 0, shift::shl).reg(6),
+    base(0xc0, "sar", &[Eb, Ib], 0, shift::sar).reg(7), base(0xc1, "sar", &[Ev, Ib], 0, shift::sar).reg(7),
+    base(0xd0, "rol", &[Eb, One], 0, shift::rol).reg(0), base(0xd1, "rol", &[Ev, One], 0, shift::rol).reg(0),
+    base(0xd0, "ror", &[Eb, One], 0, shift::ror).reg(1), base(0xd1, "ror", &[Ev, One], 0, shift::ror).reg(1),
+    base(0xd0, "rcl", &[Eb, One], 0, shift::rcl).reg(2), base(0xd1, "rcl", &[Ev, One], 0, shift::rcl).reg(2),
+    base(0xd0, "rcr", &[Eb, One], 0, shift::rcr).reg(3), base(0xd1, "rcr", &[Ev, One], 0, shift::rcr).reg(3),
+    base(0xd0, "shl", &[Eb, One], 0, shift::shl).reg(4), base(0xd1, "shl", &[Ev, One], 0, shift::shl).reg(4),
+    base(0xd0, "shr", &[Eb, One], 0, shift::shr).reg(5), base(0xd1, "shr", &[Ev, One], 0, shift::shr).reg(5),
+    base(0xd0, "shl", &[Eb, One], 0, shift::shl).reg(6), base(0xd1, "shl", &[Ev, One], 0, shift::shl).reg(6),
+    base(0xd0, "sar", &[Eb, One], 0, shift::sar).reg(7), base(0xd1, "sar", &[Ev, One], 0, shift::sar).reg(7),
+    base(0xd2, "rol", &[Eb, Cl], 0, shift::rol).reg(0), base(0xd3, "rol", &[Ev, Cl], 0, shift::rol).reg(0),
+    base(0xd2, "ror", &[Eb, Cl], 0, shift::ror).reg(1), base(0xd3, "ror", &[Ev, Cl], 0, shift::ror).reg(1),
+    base(0xd2, "rcl", &[Eb, Cl], 0, shift::rcl).reg(2), base(0xd3, "rcl", &[Ev, Cl], 0, shift::rcl).reg(2),
+    base(0xd2, "rcr", &[Eb, Cl], 0, shift::rcr).reg(3), base(0xd3, "rcr", &[Ev, Cl], 0, shift::rcr).reg(3),
+    base(0xd2, "shl", &[Eb, Cl], 0, shift::shl).reg(4), base(0xd3, "shl", &[Ev, Cl], 0, shift::shl).reg(4),
+    base(0xd2, "shr", &[Eb, Cl], 0, shift::shr).reg(5), base(0xd3, "shr", &[Ev, Cl], 0, shift::shr).reg(5),
+    base(0xd2, "shl", &[Eb, Cl], 0, shift::shl).reg(6), base(0xd3, "shl", &[Ev, Cl], 0, shift::shl).reg(6),
+    base(0xd2, "sar", &[Eb, Cl], 0, shift::sar).reg(7), base(0xd3, "sar", &[Ev, Cl], 0, shift::sar).reg(7),
+    of_0f(0xa4, "shld", &[Ev, Gv, Ib], 0, shift::shld), of_0f(0xa5, "shld", &[Ev, Gv, Cl], 0, shift::shld),
+    of_0f(0xac, "shrd", &[Ev, Gv, Ib], 0, shift::shrd), of_0f(0xad, "shrd", &[Ev, Gv, Cl], 0, shift::shrd),
     // Bits.
-    two(0xa3, "bt",  &[Ev, Gv], 0, bits::bt),  two(0xba, "bt",  &[Ev, Ib], 0, bits::bt).reg(4),
-    two(0xab, "bts", &[Ev, Gv], L, bits::bts), two(0xba, "bts", &[Ev, Ib], L, bits::bts).reg(5),
-    two(0xb3, "btr", &[Ev, Gv], L, bits::btr), two(0xba, "btr", &[Ev, Ib], L, bits::btr).reg(6),
-    two(0xbb, "btc", &[Ev, Gv], L, bits::btc), two(0xba, "btc", &[Ev, Ib], L, bits::btc).reg(7),
-    two(0xbc, "bsf", &[Gv, Ev], 0, bits::bsf), two(0xbd, "bsr", &[Gv, Ev], 0, bits::bsr),
-    two(0xb8, "popcnt", &[Gv, Ev], A::F3, bits::popcnt),
-    two(0xc8, "bswap", &[Zv], E, bits::bswap),
+    of_0f(0xa3, "bt",  &[Ev, Gv], 0, bits::bt),  of_0f(0xba, "bt",  &[Ev, Ib], 0, bits::bt).reg(4),
+    of_0f(0xab, "bts", &[Ev, Gv], L, bits::bts), of_0f(0xba, "bts", &[Ev, Ib], L, bits::bts).reg(5),
+    of_0f(0xb3, "btr", &[Ev, Gv], L, bits::btr), of_0f(0xba, "btr", &[Ev, Ib], L, bits::btr).reg(6),
+    of_0f(0xbb, "btc", &[Ev, Gv], L, bits::btc), of_0f(0xba, "btc", &[Ev, Ib], L, bits::btc).reg(7),
+    of_0f(0xbc, "bsf", &[Gv, Ev], 0, bits::bsf), of_0f(0xbd, "bsr", &[Gv, Ev], 0, bits::bsr),
+    of_0f(0xb8, "popcnt", &[Gv, Ev], A::F3, bits::popcnt),
+    of_0f(0xc8, "bswap", &[Zv], E, bits::bswap),
     // Moves.
-    one(0x88, "mov", &[Eb, Gb], 0, mov::mov), one(0x89, "mov", &[Ev, Gv], 0, mov::mov),
-    one(0x8a, "mov", &[Gb, Eb], 0, mov::mov), one(0x8b, "mov", &[Gv, Ev], 0, mov::mov),
-    one(0xa0, "mov", &[Al, Ob], 0, mov::mov), one(0xa1, "mov", &[Ax, Ov], 0, mov::mov),
-    one(0xa2, "mov", &[Ob, Al], 0, mov::mov), one(0xa3, "mov", &[Ov, Ax], 0, mov::mov),
-    one(0xb0, "mov", &[Zb, Ib], E, mov::mov), one(0xb8, "mov", &[Zv, Iz], E, mov::mov),
-    one(0xc6, "mov", &[Eb, Ib], 0, mov::mov).reg(0), one(0xc7, "mov", &[Ev, Iz], 0, mov::mov).reg(0),
-    one(0x8c, "mov", &[Ev, Sw], 0, mov::mov_from_segment), one(0x8e, "mov", &[Sw, Ew], 0, mov::mov_to_segment),
-    one(0x8d, "lea", &[Gv, M], A::MEM, mov::lea),
-    one(0x86, "xchg", &[Eb, Gb], L, mov::xchg), one(0x87, "xchg", &[Ev, Gv], L, mov::xchg),
-    one(0x90, "xchg", &[Ax, Zv], E, mov::xchg_accumulator),
-    two(0xb6, "movzx", &[Gv, Eb], 0, mov::movzx8), two(0xb7, "movzx", &[Gv, Ew], 0, mov::movzx16),
-    two(0xbe, "movsx", &[Gv, Eb], 0, mov::movsx8), two(0xbf, "movsx", &[Gv, Ew], 0, mov::movsx16),
-    two(0x40, "cmov", &[Gv, Ev], C, mov::cmov), two(0x90, "set", &[Eb], C, mov::set),
-    one(0x98, "cbw", &[], 0, mov::cbw), one(0x99, "cwd", &[], 0, mov::cwd),
-    two(0xb0, "cmpxchg", &[Eb, Gb], L, mov::cmpxchg), two(0xb1, "cmpxchg", &[Ev, Gv], L, mov::cmpxchg),
-    two(0xc0, "xadd", &[Eb, Gb], L, mov::xadd), two(0xc1, "xadd", &[Ev, Gv], L, mov::xadd),
-    two(0xc7, "cmpxchg8b", &[M], L | A::MEM, mov::cmpxchg8b).reg(1),
-    one(0xd7, "xlat", &[], 0, mov::xlat),
-    one(0xc4, "les", &[Gv, Mp], A::MEM, mov::les), one(0xc5, "lds", &[Gv, Mp], A::MEM, mov::lds),
-    two(0xb2, "lss", &[Gv, Mp], A::MEM, mov::lss), two(0xb4, "lfs", &[Gv, Mp], A::MEM, mov::lfs),
-    two(0xb5, "lgs", &[Gv, Mp], A::MEM, mov::lgs),
+    base(0x88, "mov", &[Eb, Gb], 0, mov::mov), base(0x89, "mov", &[Ev, Gv], 0, mov::mov),
+    base(0x8a, "mov", &[Gb, Eb], 0, mov::mov), base(0x8b, "mov", &[Gv, Ev], 0, mov::mov),
+    base(0xa0, "mov", &[Al, Ob], 0, mov::mov), base(0xa1, "mov", &[Ax, Ov], 0, mov::mov),
+    base(0xa2, "mov", &[Ob, Al], 0, mov::mov), base(0xa3, "mov", &[Ov, Ax], 0, mov::mov),
+    base(0xb0, "mov", &[Zb, Ib], E, mov::mov), base(0xb8, "mov", &[Zv, Iz], E, mov::mov),
+    base(0xc6, "mov", &[Eb, Ib], 0, mov::mov).reg(0), base(0xc7, "mov", &[Ev, Iz], 0, mov::mov).reg(0),
+    base(0x8c, "mov", &[Ev, Sw], 0, mov::mov_from_segment), base(0x8e, "mov", &[Sw, Ew], 0, mov::mov_to_segment),
+    base(0x8d, "lea", &[Gv, M], A::MEM, mov::lea),
+    base(0x86, "xchg", &[Eb, Gb], L, mov::xchg), base(0x87, "xchg", &[Ev, Gv], L, mov::xchg),
+    base(0x90, "xchg", &[Ax, Zv], E, mov::xchg_accumulator),
+    of_0f(0xb6, "movzx", &[Gv, Eb], 0, mov::movzx8), of_0f(0xb7, "movzx", &[Gv, Ew], 0, mov::movzx16),
+    of_0f(0xbe, "movsx", &[Gv, Eb], 0, mov::movsx8), of_0f(0xbf, "movsx", &[Gv, Ew], 0, mov::movsx16),
+    of_0f(0x40, "cmov", &[Gv, Ev], C, mov::cmov), of_0f(0x90, "set", &[Eb], C, mov::set),
+    base(0x98, "cbw", &[], 0, mov::cbw), base(0x99, "cwd", &[], 0, mov::cwd),
+    of_0f(0xb0, "cmpxchg", &[Eb, Gb], L, mov::cmpxchg), of_0f(0xb1, "cmpxchg", &[Ev, Gv], L, mov::cmpxchg),
+    of_0f(0xc0, "xadd", &[Eb, Gb], L, mov::xadd), of_0f(0xc1, "xadd", &[Ev, Gv], L, mov::xadd),
+    of_0f(0xc7, "cmpxchg8b", &[M], L | A::MEM, mov::cmpxchg8b).reg(1),
+    base(0xd7, "xlat", &[], 0, mov::xlat),
+    base(0xc4, "les", &[Gv, Mp], A::MEM, mov::les), base(0xc5, "lds", &[Gv, Mp], A::MEM, mov::lds),
+    of_0f(0xb2, "lss", &[Gv, Mp], A::MEM, mov::lss), of_0f(0xb4, "lfs", &[Gv, Mp], A::MEM, mov::lfs),
+    of_0f(0xb5, "lgs", &[Gv, Mp], A::MEM, mov::lgs),
     // The stack.
-    one(0x50, "push", &[Zv], E, stack::push), one(0x58, "pop", &[Zv], E, stack::pop),
-    one(0x68, "push", &[Iz], 0, stack::push), one(0x6a, "push", &[Ibs], 0, stack::push),
-    one(0xff, "push", &[Ev], 0, stack::push).reg(6), one(0x8f, "pop", &[Ev], 0, stack::pop).reg(0),
-    one(0x06, "push es", &[], 0, stack::push_es), one(0x07, "pop es", &[], 0, stack::pop_es),
-    one(0x0e, "push cs", &[], 0, stack::push_cs),
-    one(0x16, "push ss", &[], 0, stack::push_ss), one(0x17, "pop ss", &[], 0, stack::pop_ss),
-    one(0x1e, "push ds", &[], 0, stack::push_ds), one(0x1f, "pop ds", &[], 0, stack::pop_ds),
-    two(0xa0, "push fs", &[], 0, stack::push_fs), two(0xa1, "pop fs", &[], 0, stack::pop_fs),
-    two(0xa8, "push gs", &[], 0, stack::push_gs), two(0xa9, "pop gs", &[], 0, stack::pop_gs),
-    one(0x60, "pusha", &[], 0, stack::pusha), one(0x61, "popa", &[], 0, stack::popa),
-    one(0x9c, "pushf", &[], 0, stack::pushf), one(0x9d, "popf", &[], 0, stack::popf),
-    one(0xc8, "enter", &[Iw, Ib2], 0, stack::enter), one(0xc9, "leave", &[], 0, stack::leave),
+    base(0x50, "push", &[Zv], E, stack::push), base(0x58, "pop", &[Zv], E, stack::pop),
+    base(0x68, "push", &[Iz], 0, stack::push), base(0x6a, "push", &[Ibs], 0, stack::push),
+    base(0xff, "push", &[Ev], 0, stack::push).reg(6), base(0x8f, "pop", &[Ev], 0, stack::pop).reg(0),
+    base(0x06, "push es", &[], 0, stack::push_es), base(0x07, "pop es", &[], 0, stack::pop_es),
+    base(0x0e, "push cs", &[], 0, stack::push_cs),
+    base(0x16, "push ss", &[], 0, stack::push_ss), base(0x17, "pop ss", &[], 0, stack::pop_ss),
+    base(0x1e, "push ds", &[], 0, stack::push_ds), base(0x1f, "pop ds", &[], 0, stack::pop_ds),
+    of_0f(0xa0, "push fs", &[], 0, stack::push_fs), of_0f(0xa1, "pop fs", &[], 0, stack::pop_fs),
+    of_0f(0xa8, "push gs", &[], 0, stack::push_gs), of_0f(0xa9, "pop gs", &[], 0, stack::pop_gs),
+    base(0x60, "pusha", &[], 0, stack::pusha), base(0x61, "popa", &[], 0, stack::popa),
+    base(0x9c, "pushf", &[], 0, stack::pushf), base(0x9d, "popf", &[], 0, stack::popf),
+    base(0xc8, "enter", &[Iw, Ib2], 0, stack::enter), base(0xc9, "leave", &[], 0, stack::leave),
     // Flags.
-    one(0x9e, "sahf", &[], 0, flag::sahf), one(0x9f, "lahf", &[], 0, flag::lahf),
-    one(0xf5, "cmc", &[], 0, flag::cmc), one(0xf8, "clc", &[], 0, flag::clc), one(0xf9, "stc", &[], 0, flag::stc),
-    one(0xfa, "cli", &[], SYS, flag::cli), one(0xfb, "sti", &[], SYS, flag::sti),
-    one(0xfc, "cld", &[], 0, flag::cld), one(0xfd, "std", &[], 0, flag::std),
-    one(0xd6, "salc", &[], 0, flag::salc),
+    base(0x9e, "sahf", &[], 0, flag::sahf), base(0x9f, "lahf", &[], 0, flag::lahf),
+    base(0xf5, "cmc", &[], 0, flag::cmc), base(0xf8, "clc", &[], 0, flag::clc), base(0xf9, "stc", &[], 0, flag::stc),
+    base(0xfa, "cli", &[], SYS, flag::cli), base(0xfb, "sti", &[], SYS, flag::sti),
+    base(0xfc, "cld", &[], 0, flag::cld), base(0xfd, "std", &[], 0, flag::std),
+    base(0xd6, "salc", &[], 0, flag::salc),
     // Control flow.
-    one(0x70, "j", &[Jb], C, branch::jcc), two(0x80, "j", &[Jz], C, branch::jcc),
-    one(0xe0, "loopne", &[Jb], 0, branch::loopne), one(0xe1, "loope", &[Jb], 0, branch::loope),
-    one(0xe2, "loop", &[Jb], 0, branch::loop_), one(0xe3, "jcxz", &[Jb], 0, branch::jcxz),
-    one(0xe9, "jmp", &[Jz], 0, branch::jmp), one(0xeb, "jmp", &[Jb], 0, branch::jmp),
-    one(0xff, "jmp", &[Ev], 0, branch::jmp_indirect).reg(4), one(0xe8, "call", &[Jz], 0, branch::call),
-    one(0xff, "call", &[Ev], 0, branch::call_indirect).reg(2),
-    one(0xc3, "ret", &[], 0, branch::ret), one(0xc2, "ret", &[Iw], 0, branch::ret),
-    one(0xea, "jmp far", &[Ap], 0, branch::jmp_far), one(0x9a, "call far", &[Ap], 0, branch::call_far),
-    one(0xff, "jmp far", &[Mp], A::MEM, branch::jmp_far_indirect).reg(5),
-    one(0xff, "call far", &[Mp], A::MEM, branch::call_far_indirect).reg(3),
-    one(0xcb, "retf", &[], 0, branch::retf), one(0xca, "retf", &[Iw], 0, branch::retf),
-    one(0xcf, "iret", &[], 0, branch::iret),
-    one(0xcc, "int3", &[], 0, branch::int3), one(0xcd, "int", &[Ib], 0, branch::int),
-    one(0xce, "into", &[], 0, branch::into), one(0xf1, "int1", &[], 0, branch::int1),
-    one(0x62, "bound", &[Gv, M], A::MEM, branch::bound),
-    two(0x34, "sysenter", &[], SYS, branch::sysenter), two(0x35, "sysexit", &[], SYS, branch::sysexit),
-    two(0x0b, "ud2", &[], 0, branch::ud), two(0xb9, "ud1", &[Gv, Ev], 0, branch::ud),
-    two(0xff, "ud0", &[Gv, Ev], 0, branch::ud),
+    base(0x70, "j", &[Jb], C, branch::jcc), of_0f(0x80, "j", &[Jz], C, branch::jcc),
+    base(0xe0, "loopne", &[Jb], 0, branch::loopne), base(0xe1, "loope", &[Jb], 0, branch::loope),
+    base(0xe2, "loop", &[Jb], 0, branch::loop_), base(0xe3, "jcxz", &[Jb], 0, branch::jcxz),
+    base(0xe9, "jmp", &[Jz], 0, branch::jmp), base(0xeb, "jmp", &[Jb], 0, branch::jmp),
+    base(0xff, "jmp", &[Ev], 0, branch::jmp_indirect).reg(4), base(0xe8, "call", &[Jz], 0, branch::call),
+    base(0xff, "call", &[Ev], 0, branch::call_indirect).reg(2),
+    base(0xc3, "ret", &[], 0, branch::ret), base(0xc2, "ret", &[Iw], 0, branch::ret),
+    base(0xea, "jmp far", &[Ap], 0, branch::jmp_far), base(0x9a, "call far", &[Ap], 0, branch::call_far),
+    base(0xff, "jmp far", &[Mp], A::MEM, branch::jmp_far_indirect).reg(5),
+    base(0xff, "call far", &[Mp], A::MEM, branch::call_far_indirect).reg(3),
+    base(0xcb, "retf", &[], 0, branch::retf), base(0xca, "retf", &[Iw], 0, branch::retf),
+    base(0xcf, "iret", &[], 0, branch::iret),
+    base(0xcc, "int3", &[], 0, branch::int3), base(0xcd, "int", &[Ib], 0, branch::int),
+    base(0xce, "into", &[], 0, branch::into), base(0xf1, "int1", &[], 0, branch::int1),
+    base(0x62, "bound", &[Gv, M], A::MEM, branch::bound),
+    of_0f(0x34, "sysenter", &[], SYS, branch::sysenter), of_0f(0x35, "sysexit", &[], SYS, branch::sysexit),
+    of_0f(0x0b, "ud2", &[], 0, branch::ud), of_0f(0xb9, "ud1", &[Gv, Ev], 0, branch::ud),
+    of_0f(0xff, "ud0", &[Gv, Ev], 0, branch::ud),
     // Strings.
-    one(0xa4, "movsb", &[], 0, string::movs), one(0xa5, "movs", &[], 0, string::movs),
-    one(0xa6, "cmpsb", &[], 0, string::cmps), one(0xa7, "cmps", &[], 0, string::cmps),
-    one(0xaa, "stosb", &[], 0, string::stos), one(0xab, "stos", &[], 0, string::stos),
-    one(0xac, "lodsb", &[], 0, string::lods), one(0xad, "lods", &[], 0, string::lods),
-    one(0xae, "scasb", &[], 0, string::scas), one(0xaf, "scas", &[], 0, string::scas),
-    one(0x6c, "insb", &[], SYS, string::ins), one(0x6d, "ins", &[], SYS, string::ins),
-    one(0x6e, "outsb", &[], SYS, string::outs), one(0x6f, "outs", &[], SYS, string::outs),
+    base(0xa4, "movsb", &[], 0, string::movs), base(0xa5, "movs", &[], 0, string::movs),
+    base(0xa6, "cmpsb", &[], 0, string::cmps), base(0xa7, "cmps", &[], 0, string::cmps),
+    base(0xaa, "stosb", &[], 0, string::stos), base(0xab, "stos", &[], 0, string::stos),
+    base(0xac, "lodsb", &[], 0, string::lods), base(0xad, "lods", &[], 0, string::lods),
+    base(0xae, "scasb", &[], 0, string::scas), base(0xaf, "scas", &[], 0, string::scas),
+    base(0x6c, "insb", &[], SYS, string::ins), base(0x6d, "ins", &[], SYS, string::ins),
+    base(0x6e, "outsb", &[], SYS, string::outs), base(0x6f, "outs", &[], SYS, string::outs),
     // Ports.
-    one(0xe4, "in", &[Al, Ib], SYS, port::input), one(0xe5, "in", &[Ax, Ib], SYS, port::input),
-    one(0xec, "in", &[Al, Dx], SYS, port::input), one(0xed, "in", &[Ax, Dx], SYS, port::input),
-    one(0xe6, "out", &[Ib, Al], SYS, port::output), one(0xe7, "out", &[Ib, Ax], SYS, port::output),
-    one(0xee, "out", &[Dx, Al], SYS, port::output), one(0xef, "out", &[Dx, Ax], SYS, port::output),
+    base(0xe4, "in", &[Al, Ib], SYS, port::input), base(0xe5, "in", &[Ax, Ib], SYS, port::input),
+    base(0xec, "in", &[Al, Dx], SYS, port::input), base(0xed, "in", &[Ax, Dx], SYS, port::input),
+    base(0xe6, "out", &[Ib, Al], SYS, port::output), base(0xe7, "out", &[Ib, Ax], SYS, port::output),
+    base(0xee, "out", &[Dx, Al], SYS, port::output), base(0xef, "out", &[Dx, Ax], SYS, port::output),
     // System.
-    one(0xf4, "hlt", &[], SYS, system::hlt), one(0x63, "arpl", &[Ew, Gw], SYS, system::arpl),
-    two(0x00, "sldt", &[Ev], SYS, system::sldt).reg(0), two(0x00, "str", &[Ev], SYS, system::str).reg(1),
-    two(0x00, "lldt", &[Ew], SYS, system::lldt).reg(2), two(0x00, "ltr", &[Ew], SYS, system::ltr).reg(3),
-    two(0x00, "verr", &[Ew], SYS, system::verr).reg(4), two(0x00, "verw", &[Ew], SYS, system::verw).reg(5),
-    two(0x01, "sgdt", &[M], SYS | A::MEM, system::sgdt).reg(0), two(0x01, "sidt", &[M], SYS | A::MEM, system::sidt).reg(1),
-    two(0x01, "lgdt", &[M], SYS | A::MEM, system::lgdt).reg(2), two(0x01, "lidt", &[M], SYS | A::MEM, system::lidt).reg(3),
-    two(0x01, "smsw", &[Ev], SYS, system::smsw).reg(4), two(0x01, "lmsw", &[Ew], SYS, system::lmsw).reg(6),
-    two(0x01, "invlpg", &[M], SYS | A::MEM, system::invlpg).reg(7),
-    two(0x02, "lar", &[Gv, Ew], SYS, system::lar), two(0x03, "lsl", &[Gv, Ew], SYS, system::lsl),
-    two(0x06, "clts", &[], SYS, system::clts), two(0x08, "invd", &[], SYS, system::invd),
-    two(0x09, "wbinvd", &[], SYS, system::invd),
-    two(0x20, "mov", &[Rd, Cd], SYS, system::mov_from_cr), two(0x22, "mov", &[Cd, Rd], SYS, system::mov_to_cr),
-    two(0x21, "mov", &[Rd, Dd], SYS, system::mov_from_dr), two(0x23, "mov", &[Dd, Rd], SYS, system::mov_to_dr),
-    two(0x30, "wrmsr", &[], SYS, system::wrmsr), two(0x32, "rdmsr", &[], SYS, system::rdmsr),
-    two(0x31, "rdtsc", &[], SYS, system::rdtsc), two(0x33, "rdpmc", &[], SYS, system::rdpmc),
-    two(0xa2, "cpuid", &[], SYS, system::cpuid),
-    two(0xc7, "rdrand", &[Ev], SYS | A::REG | A::NO_REP, system::rdrand).reg(6),
-    two(0x0d, "prefetchw", &[M], A::MEM, mov::nop),
-    two(0x19, "nop", &[Ev], 0, mov::nop), two(0x1a, "nop", &[Ev], 0, mov::nop), two(0x1b, "nop", &[Ev], 0, mov::nop),
-    two(0x1c, "nop", &[Ev], 0, mov::nop), two(0x1d, "nop", &[Ev], 0, mov::nop), two(0x1e, "nop", &[Ev], 0, mov::nop),
-    two(0x1f, "nop", &[Ev], 0, mov::nop),
+    base(0xf4, "hlt", &[], SYS, system::hlt), base(0x63, "arpl", &[Ew, Gw], SYS, system::arpl),
+    of_0f(0x00, "sldt", &[Ev], SYS, system::sldt).reg(0), of_0f(0x00, "str", &[Ev], SYS, system::str).reg(1),
+    of_0f(0x00, "lldt", &[Ew], SYS, system::lldt).reg(2), of_0f(0x00, "ltr", &[Ew], SYS, system::ltr).reg(3),
+    of_0f(0x00, "verr", &[Ew], SYS, system::verr).reg(4), of_0f(0x00, "verw", &[Ew], SYS, system::verw).reg(5),
+    of_0f(0x01, "sgdt", &[M], SYS | A::MEM, system::sgdt).reg(0), of_0f(0x01, "sidt", &[M], SYS | A::MEM, system::sidt).reg(1),
+    of_0f(0x01, "lgdt", &[M], SYS | A::MEM, system::lgdt).reg(2), of_0f(0x01, "lidt", &[M], SYS | A::MEM, system::lidt).reg(3),
+    of_0f(0x01, "smsw", &[Ev], SYS, system::smsw).reg(4), of_0f(0x01, "lmsw", &[Ew], SYS, system::lmsw).reg(6),
+    of_0f(0x01, "invlpg", &[M], SYS | A::MEM, system::invlpg).reg(7),
+    of_0f(0x02, "lar", &[Gv, Ew], SYS, system::lar), of_0f(0x03, "lsl", &[Gv, Ew], SYS, system::lsl),
+    of_0f(0x06, "clts", &[], SYS, system::clts), of_0f(0x08, "invd", &[], SYS, system::invd),
+    of_0f(0x09, "wbinvd", &[], SYS, system::invd),
+    of_0f(0x20, "mov", &[Rd, Cd], SYS, system::mov_from_cr), of_0f(0x22, "mov", &[Cd, Rd], SYS, system::mov_to_cr),
+    of_0f(0x21, "mov", &[Rd, Dd], SYS, system::mov_from_dr), of_0f(0x23, "mov", &[Dd, Rd], SYS, system::mov_to_dr),
+    of_0f(0x30, "wrmsr", &[], SYS, system::wrmsr), of_0f(0x32, "rdmsr", &[], SYS, system::rdmsr),
+    of_0f(0x31, "rdtsc", &[], SYS, system::rdtsc), of_0f(0x33, "rdpmc", &[], SYS, system::rdpmc),
+    of_0f(0xa2, "cpuid", &[], SYS, system::cpuid),
+    of_0f(0xc7, "rdrand", &[Ev], SYS | A::REG | A::NO_REP, system::rdrand).reg(6),
+    of_0f(0x0d, "prefetchw", &[M], A::MEM, mov::nop),
+    of_0f(0x19, "nop", &[Ev], 0, mov::nop), of_0f(0x1a, "nop", &[Ev], 0, mov::nop), of_0f(0x1b, "nop", &[Ev], 0, mov::nop),
+    of_0f(0x1c, "nop", &[Ev], 0, mov::nop), of_0f(0x1d, "nop", &[Ev], 0, mov::nop), of_0f(0x1e, "nop", &[Ev], 0, mov::nop),
+    of_0f(0x1f, "nop", &[Ev], 0, mov::nop),
     // Floating point.
-    one(0x9b, "wait", &[], 0, float::wait),
-    one(0xd8, "x87", &[M], E, float::x87),
-    two(0xae, "fxsave", &[M], A::MEM | A::PLAIN, float::fxsave).reg(0),
-    two(0xae, "fxrstor", &[M], A::MEM | A::PLAIN, float::fxrstor).reg(1),
+    base(0x9b, "wait", &[], 0, float::wait),
+    base(0xd8, "x87", &[M], E, float::x87),
+    of_0f(0xae, "fxsave", &[M], A::MEM | A::PLAIN, float::fxsave).reg(0),
+    of_0f(0xae, "fxrstor", &[M], A::MEM | A::PLAIN, float::fxrstor).reg(1),
 ];
 
-/// Whether a ModR/M byte follows the opcode (SDM volume 2, tables ).
-pub fn has_modrm(two: bool, opcode: u8) -> bool {
-    if two {
-        !matches!(opcode,
-            0x05..=0x0c | 0x0e | 0x30..=0x37 | 0x77 | 0x80..=0x8f | 0xa0..=0xa2 | 0xa8..=0xaa | 0xc8..=0xcf)
-    } else {
-        matches!(opcode, 0x00..=0x3f if opcode & 7 < 4)
-            || matches!(opcode, 0x62 | 0x63 | 0x69 | 0x6b | 0x80..=0x8f | 0xc0 | 0xc1 | 0xc4..=0xc7)
-            || matches!(opcode, 0xd0..=0xd3 | 0xd8..=0xdf | 0xf6 | 0xf7 | 0xfe | 0xff)
+impl Spec {
+    /// Whether the operand is in a ModR/M byte.
+    const fn needs_modrm(self) -> bool {
+        matches!(self, Eb | Ew | Ev | Ed | Gb | Gw | Gv | Gd | M | Mp | Sw | Cd | Dd | Rd)
     }
+}
+
+impl Row {
+    /// How many opcodes in a row it has.
+    const fn opcodes(&self) -> usize {
+        match self.attr & (Attr::EIGHT | Attr::CONDITION) {
+            0 => 1,
+            Attr::EIGHT => 8,
+            _ => 16,
+        }
+    }
+
+    const fn needs_modrm(&self) -> bool {
+        let mut needs = self.ext.is_some();
+        let mut i = 0;
+        while i < self.operands.len() {
+            needs |= self.operands[i].needs_modrm();
+            i += 1;
+        }
+        needs
+    }
+}
+
+/// A bit for each opcode of each map: a ModR/M byte follows.
+static MODRM: [u64; Map::COUNT * 4] = {
+    let mut bits = [0; Map::COUNT * 4];
+    let mut i = 0;
+    while i < TABLE.len() {
+        let row = &TABLE[i];
+        let mut k = 0;
+        while k < row.opcodes() && row.needs_modrm() {
+            let at = row.map.place(row.opcode) + k;
+            bits[at / 64] |= 1 << (at % 64);
+            k += 1;
+        }
+        i += 1;
+    }
+    let mut i = 0;
+    while i < simd::TABLE.len() {
+        if simd::TABLE[i].has_modrm() {
+            let at = Map::Of0F.place(simd::TABLE[i].opcode);
+            bits[at / 64] |= 1 << (at % 64);
+        }
+        i += 1;
+    }
+    bits
+};
+
+/// Whether a ModR/M byte follows the opcode. Where there is no row, none is looked for.
+pub fn has_modrm(map: Map, opcode: u8) -> bool {
+    let at = map.place(opcode);
+    MODRM[at / 64] >> (at % 64) & 1 != 0
 }
 
 const NONE: u16 = u16::MAX;
 
 /// Row numbers by map and opcode, reg field, and whether r/m is memory.
-static INDEX: [[[u16; 2]; 8]; 512] = {
-    let mut index = [[[NONE; 2]; 8]; 512];
+static INDEX: [[[u16; 2]; 8]; Map::COUNT * 256] = {
+    let mut index = [[[NONE; 2]; 8]; Map::COUNT * 256];
     let mut i = 0;
     while i < TABLE.len() {
         let row = &TABLE[i];
-        let count = if row.attr & Attr::EIGHT != 0 {
-            8
-        } else if row.attr & Attr::CONDITION != 0 {
-            16
-        } else {
-            1
-        };
         let mut k = 0;
-        while k < count {
-            let opcode = row.opcode as usize + k + if row.two { 256 } else { 0 };
+        while k < row.opcodes() {
+            let opcode = row.map.place(row.opcode) + k;
             let mut reg = 0;
             while reg < 8 {
                 let wanted = match row.ext {
@@ -389,8 +468,8 @@ static INDEX: [[[u16; 2]; 8]; 512] = {
 };
 
 /// The row of an encoding.
-pub fn find(two: bool, opcode: u8, reg: u8, mem: bool, rep: Option<Rep>) -> Option<&'static Row> {
-    let i = INDEX[usize::from(opcode) + if two { 256 } else { 0 }][usize::from(reg & 7)][usize::from(mem)];
+pub fn find(map: Map, opcode: u8, reg: u8, mem: bool, rep: Option<Rep>) -> Option<&'static Row> {
+    let i = INDEX[map.place(opcode)][usize::from(reg & 7)][usize::from(mem)];
     let row = TABLE.get(usize::from(i))?;
     (row.attr & Attr::F3 == 0 || rep == Some(Rep::Equal)).then_some(row)
 }

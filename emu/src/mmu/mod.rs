@@ -12,7 +12,7 @@ pub mod walk;
 use crate::Cpu;
 use crate::bus::Width;
 use crate::cpu::regs::Int;
-use crate::dispatch::{Header, Stop, Uop};
+use crate::dispatch::Stop;
 use crate::exception::{Exception, Result};
 use crate::memory::{PAGE_SIZE, Retag};
 use tlb::Fill;
@@ -250,10 +250,18 @@ impl Cpu {
         if access.write {
             self.mem.note_page(offset);
         }
+        let (reads, writes) =
+            if self.watch.host { self.debugger.watches_page(linear) } else { (false, false) };
+        if reads {
+            return Ok(Place::Ram(offset));
+        }
         let fill = Fill {
             linear,
             host: self.mem.host(offset as usize, PAGE_SIZE as usize),
-            writable: page.writable && !self.mem.is_code(offset >> 12) && self.mem.is_noted(offset),
+            writable: !writes
+                && page.writable
+                && !self.mem.is_code(offset >> 12)
+                && self.mem.is_noted(offset),
             user: access.user,
             global: page.global,
             large: page.large,
@@ -346,29 +354,13 @@ impl Cpu {
         }
     }
 
-    /// Whether the block with this first uop is in the page that is mapped at the current EIP.
-    ///
-    /// # Safety
-    /// `entry` is the first uop of a block that the cache has not freed.
-    #[inline(always)]
-    pub(crate) unsafe fn is_mapped(&self, entry: *const Uop) -> bool {
-        // SAFETY: a header stands before every first uop.
-        let page = unsafe { (*entry.sub(1).cast::<Header>()).page };
-        let linear = self.linear_eip() & !PAGE;
-        self.tlb.read(linear, 1) == Some(page)
-    }
-
-    /// As [`Cpu::is_mapped`], with a walk through the page tables. What that would raise, it raises
-    /// when the driver fetches.
-    ///
-    /// # Safety
-    /// As there.
-    pub(crate) unsafe fn is_there(&mut self, entry: *const Uop) -> bool {
+    /// Walks the page tables for an instruction fetch, so that the TLB has the page, if it is there. What the
+    /// walk would raise, it raises when the driver fetches.
+    pub(crate) fn find_again(&mut self, linear: u32) -> bool {
         let cr2 = self.cr2;
-        let found = self.translate(self.linear_eip(), Access { write: false, user: self.cpl == 3 }).is_ok();
+        let found = self.translate(linear, Access { write: false, user: self.cpl == 3 }).is_ok();
         self.cr2 = cr2;
-        // SAFETY: the caller's promise.
-        found && unsafe { self.is_mapped(entry) }
+        found
     }
 
     /// The page of memory, by number, that the TLB has for a linear address.

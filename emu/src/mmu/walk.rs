@@ -73,10 +73,54 @@ pub struct Page {
     pub large: bool,
 }
 
+/// Memory that has page tables.
+trait Tables {
+    /// The 32 bits at a physical address.
+    fn entry(&self, at: u32) -> u32;
+    /// Sets bits (A, D) in an entry that was just read.
+    fn mark(&mut self, at: u32, entry: u32, bits: u32);
+}
+
+impl Tables for Memory {
+    #[inline(always)]
+    fn entry(&self, at: u32) -> u32 {
+        self.read_u32(at)
+    }
+
+    #[inline(always)]
+    fn mark(&mut self, at: u32, entry: u32, bits: u32) {
+        if entry & bits != bits {
+            self.write_u32(at, entry | bits);
+        }
+    }
+}
+
+/// Page tables that are only looked at.
+struct Unmarked<'m>(&'m Memory);
+
+impl Tables for Unmarked<'_> {
+    fn entry(&self, at: u32) -> u32 {
+        self.0.read_u32(at)
+    }
+
+    fn mark(&mut self, _: u32, _: u32, _: u32) {}
+}
+
 impl Paging {
     /// Translates the page that `linear` is in and sets accessed and dirty bits.
     #[inline]
     pub fn walk(&self, mem: &mut Memory, linear: u32, access: Access) -> Result<Page> {
+        self.translate(mem, linear, access)
+    }
+
+    /// The physical address of the page that `linear` is in, if one is mapped. Sets no bits.
+    pub fn look(&self, mem: &Memory, linear: u32) -> Option<u32> {
+        let access = Access { write: false, user: false };
+        self.translate(&mut Unmarked(mem), linear, access).ok().map(|page| page.physical)
+    }
+
+    #[inline(always)]
+    fn translate(&self, mem: &mut (impl Tables + ?Sized), linear: u32, access: Access) -> Result<Page> {
         if self.cr0 & CR0_PG == 0 {
             return Ok(Page { physical: linear & !0xfff, writable: true, global: false, large: false });
         }
@@ -88,9 +132,9 @@ impl Paging {
     }
 
     #[inline]
-    fn walk_32(&self, mem: &mut Memory, linear: u32, access: Access) -> Result<Page> {
+    fn walk_32(&self, mem: &mut (impl Tables + ?Sized), linear: u32, access: Access) -> Result<Page> {
         let pde_at = (self.cr3 & !0xfff) | (linear >> 20 & 0xffc);
-        let pde = mem.read_u32(pde_at);
+        let pde = mem.entry(pde_at);
         if pde & P == 0 {
             return Err(fault(access, 0));
         }
@@ -99,29 +143,29 @@ impl Paging {
                 return Err(fault(access, error::PRESENT | error::RESERVED));
             }
             let dirty = self.check(pde, access)?;
-            set_bits(mem, pde_at, pde, A | dirty);
+            mem.mark(pde_at, pde, A | dirty);
             let physical = (pde & 0xffc0_0000) | (linear & 0x003f_f000);
             return Ok(self.page(physical, pde, pde | dirty, access, true));
         }
         let pte_at = (pde & !0xfff) | (linear >> 10 & 0xffc);
-        let pte = mem.read_u32(pte_at);
+        let pte = mem.entry(pte_at);
         if pte & P == 0 {
             return Err(fault(access, 0));
         }
         let both = pde & pte & (RW | US);
         let dirty = self.check(both, access)?;
-        set_bits(mem, pde_at, pde, A);
-        set_bits(mem, pte_at, pte, A | dirty);
+        mem.mark(pde_at, pde, A);
+        mem.mark(pte_at, pte, A | dirty);
         Ok(self.page(pte & !0xfff, both, pte | dirty, access, false))
     }
 
-    fn walk_pae(&self, mem: &mut Memory, linear: u32, access: Access) -> Result<Page> {
+    fn walk_pae(&self, mem: &mut (impl Tables + ?Sized), linear: u32, access: Access) -> Result<Page> {
         let pdpte = self.pdpte[(linear >> 30) as usize];
         if pdpte as u32 & P == 0 {
             return Err(fault(access, 0));
         }
         let pde_at = (pdpte as u32 & !0xfff) | (linear >> 18 & 0xff8);
-        let (pde, pde_high) = (mem.read_u32(pde_at), mem.read_u32(pde_at | 4));
+        let (pde, pde_high) = (mem.entry(pde_at), mem.entry(pde_at | 4));
         if pde & P == 0 {
             return Err(fault(access, 0));
         }
@@ -130,12 +174,12 @@ impl Paging {
         }
         if pde & PS != 0 {
             let dirty = self.check(pde, access)?;
-            set_bits(mem, pde_at, pde, A | dirty);
+            mem.mark(pde_at, pde, A | dirty);
             let physical = (pde & 0xffe0_0000) | (linear & 0x001f_f000);
             return Ok(self.page(physical, pde, pde | dirty, access, true));
         }
         let pte_at = (pde & !0xfff) | (linear >> 9 & 0xff8);
-        let (pte, pte_high) = (mem.read_u32(pte_at), mem.read_u32(pte_at | 4));
+        let (pte, pte_high) = (mem.entry(pte_at), mem.entry(pte_at | 4));
         if pte & P == 0 {
             return Err(fault(access, 0));
         }
@@ -144,8 +188,8 @@ impl Paging {
         }
         let both = pde & pte & (RW | US);
         let dirty = self.check(both, access)?;
-        set_bits(mem, pde_at, pde, A);
-        set_bits(mem, pte_at, pte, A | dirty);
+        mem.mark(pde_at, pde, A);
+        mem.mark(pte_at, pte, A | dirty);
         Ok(self.page(pte & !0xfff, both, pte | dirty, access, false))
     }
 
@@ -190,12 +234,6 @@ fn fault(access: Access, why: u16) -> Exception {
     let write = if access.write { error::WRITE } else { 0 };
     let user = if access.user { error::USER } else { 0 };
     Exception::page_fault(why | write | user)
-}
-
-fn set_bits(mem: &mut Memory, at: u32, entry: u32, bits: u32) {
-    if entry & bits != bits {
-        mem.write_u32(at, entry | bits);
-    }
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ fn max<F: Float>(env: &mut Env, a: F, b: F) -> F {
     select(env, a, b, Ordering::Greater)
 }
 
-/// CMPccPS and kin: all ones where predicate `imm` holds (SDM volume 2, CMPPS, table 3-1).
+/// CMPPS, CMPPD, CMPSS, CMPSD: all ones where predicate `imm` holds (SDM volume 2, CMPPS, table 3-1).
 fn compare<F: Float>(env: &mut Env, a: F, b: F, imm: u8) -> F {
     let signal_quiet = matches!(imm & 3, 1 | 2);
     let order = softfloat::compare(env, a, b, signal_quiet);

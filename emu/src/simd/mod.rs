@@ -107,13 +107,15 @@ pub type CompareFn = fn(&mut Env, &u128, &u128) -> Result<u32>;
 /// What an instruction does.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
+    /// A move: the destination becomes the source, zero-extended.
+    Copy,
     /// Any operand classes.
     Wide(WideFn),
     /// MMX registers and memory only.
     Mmx(MmxFn),
     /// Floating point.
     Float(FloatFn),
-    /// COMISS and kin: the result is in EFLAGS.
+    /// COMISS, COMISD, UCOMISS, UCOMISD: the result is in EFLAGS.
     Compare(CompareFn),
     /// MASKMOVQ, MASKMOVDQU: the bytes of `reg` whose byte of `rm` is negative go to DS:EDI.
     MaskedStore,
@@ -284,6 +286,7 @@ pub trait Operands {
 pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
     let form = &row.form;
     let value = match row.op {
+        Op::Copy => fetch(form, insn, m)?.1,
         Op::Wide(f) => {
             let (mut dst, src) = fetch(form, insn, m)?;
             f(&mut dst, &src, insn.imm);

@@ -1,13 +1,14 @@
 //! `env86 boot`: a machine in the foreground.
 
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use env86::console::session::{self, Cause, Ended, Options};
+use env86::console::session::{self, Cause, DebugTo, Ended, Options, SaveTo};
 use env86::console::terminal;
 use env86::image::Image;
-use env86::machine::{Config, Ending, Machine, Report, Script};
+use env86::machine::{Com, Ending, Machine, MachineBuilder, Recording, Report};
 
 use super::size::{parse_port, parse_size};
 use super::{CliError, Outcome};
@@ -88,6 +89,10 @@ pub struct Boot {
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     debug_exit: Option<u16>,
 
+    /// Write what the guest sends to the debug ports E9h and 402h to this file; `-` is stdout
+    #[arg(long, value_name = "FILE")]
+    debug_console: Option<PathBuf>,
+
     /// End, instead of starting again, at a reset; a triple fault is an error then
     #[arg(long)]
     no_reboot: bool,
@@ -106,41 +111,13 @@ impl Boot {
     /// Runs the machine to its end.
     pub fn run(self) -> Result<Outcome, CliError> {
         let image = self.image.as_deref().map(Image::open_arg).transpose()?;
-        let chosen = self.kernel.is_some() || self.bios.is_some();
-        let state = match (self.state, &image) {
-            (Some(path), _) => Some(vec![path]),
-            (None, Some(image)) if !self.cold && !chosen => image.state_files()?,
-            _ => None,
-        };
-        if let (Some(_), Some(_)) = (&state, self.memory.or(self.acpi.map(u64::from))) {
-            return Err("The saved state says what memory the machine has and whether it has ACPI; \
-                        boot with --cold to choose anew"
-                .into());
-        }
-        let save =
-            self.save_state.or_else(|| image.as_ref().filter(|_| self.save).map(Image::state_to_write));
-        let resumed = state.is_some();
-        let saved_image = image.clone().filter(|_| self.save);
-        let exit_on = self.exit_on.filter(|text| !text.is_empty()).map(String::into_bytes);
+        let exit_on = self.exit_on.clone().filter(|text| !text.is_empty()).map(String::into_bytes);
         let input = if self.deterministic && self.serial { typed()? } else { Vec::new() };
-        let script = self.deterministic.then(|| Script::new(&input, exit_on.clone()));
-        let machine = Machine::start(&Config {
-            image,
-            kernel: self.kernel,
-            initrd: self.initrd,
-            append: append(self.append, self.serial && !self.deterministic),
-            bios: self.bios,
-            memory: self.memory,
-            acpi: self.acpi,
-            hda: self.hda,
-            hdb: self.hdb,
-            cdrom: self.cdrom,
-            debug_exit: self.debug_exit,
-            restart: !self.no_reboot,
-            state,
-            script,
-            ..Config::default()
-        })?;
+        let recording = self.deterministic.then(|| Recording::typed(input, exit_on.clone()));
+        let builder = self.builder(image.as_ref(), recording);
+        let resumed = builder.state_files()?.is_some();
+        let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
+        let machine = builder.start()?;
         if !self.serial && !self.no_console {
             eprintln!(
                 "env86: this build has no window; the machine runs without one, Ctrl-D or Ctrl-C ends it \
@@ -149,14 +126,23 @@ impl Boot {
         }
         if resumed && self.serial && !self.deterministic && terminal::stdin_is_terminal() {
             // The shell shows its prompt again.
-            machine.serial_input().offer(b"\n");
+            machine.serial(Com::One).try_write(b"\n")?;
         }
+        let save = match (self.save_state, image.filter(|_| self.save)) {
+            (Some(path), _) => Some(SaveTo::File(path)),
+            (None, image) => image.map(SaveTo::Image),
+        };
+        let place = save.as_ref().map(|save| match save {
+            SaveTo::File(path) => path.clone(),
+            SaveTo::Image(image) => image.path().into(),
+        });
         let options = Options {
             serial: self.serial,
             input: !self.deterministic,
-            // A script knows it by itself.
+            // A recording's end is known to the machine.
             exit_on: exit_on.filter(|_| !self.deterministic),
-            save: save.clone(),
+            save,
+            debug,
         };
         let Ended { cause, report, saved } = session::run(machine, options)?;
         match cause {
@@ -164,11 +150,7 @@ impl Boot {
             Cause::Pattern => eprint!("\r\nExit pattern detected. Exiting...\r\n"),
             Cause::Machine(_) | Cause::Signal(_) => {}
         }
-        if let (Some(path), Some(size)) = (save, saved) {
-            if let Some(image) = &saved_image {
-                image.keep_state()?;
-            }
-            let place = saved_image.map_or(path, |image| image.path().into());
+        if let (Some(place), Some(size)) = (place, saved) {
             eprintln!("env86: the machine is saved in {} ({size} bytes)", place.display());
         }
         if let Some(digest) = report.digest {
@@ -183,6 +165,58 @@ impl Boot {
             Cause::Machine(_) | Cause::CtrlD | Cause::Pattern => 0,
         }))
     }
+
+    /// The machine that was asked for.
+    fn builder(&self, image: Option<&Image>, recording: Option<Recording>) -> MachineBuilder {
+        let mut builder =
+            Machine::builder().append(append(self.append.clone(), self.serial && !self.deterministic));
+        if let Some(image) = image {
+            builder = builder.image(image);
+        }
+        if self.cold {
+            builder = builder.cold();
+        }
+        let files: [(&Option<PathBuf>, fn(MachineBuilder, PathBuf) -> MachineBuilder); 7] = [
+            (&self.state, MachineBuilder::state),
+            (&self.kernel, MachineBuilder::kernel),
+            (&self.initrd, MachineBuilder::initrd),
+            (&self.bios, MachineBuilder::bios),
+            (&self.hda, MachineBuilder::hda),
+            (&self.hdb, MachineBuilder::hdb),
+            (&self.cdrom, MachineBuilder::cdrom),
+        ];
+        for (path, set) in files {
+            if let Some(path) = path {
+                builder = set(builder, path.clone());
+            }
+        }
+        if let Some(bytes) = self.memory {
+            builder = builder.memory(bytes);
+        }
+        if let Some(fitted) = self.acpi {
+            builder = builder.acpi(fitted);
+        }
+        if let Some(port) = self.debug_exit {
+            builder = builder.debug_exit(port);
+        }
+        if self.debug_console.is_some() {
+            builder = builder.debug_console();
+        }
+        if let Some(recording) = recording {
+            builder = builder.recording(recording);
+        }
+        if self.no_reboot { builder.no_restart() } else { builder }
+    }
+}
+
+/// Where the debug ports go.
+fn debug_to(path: &Path) -> Result<DebugTo, CliError> {
+    if path == Path::new("-") {
+        return Ok(DebugTo::Stdout);
+    }
+    let file = File::create(path)
+        .map_err(|error| format!("Cannot write the debug console to `{}`: {error}", path.display()))?;
+    Ok(DebugTo::File(file))
 }
 
 /// All of standard input, unless a person is there.

@@ -1,14 +1,14 @@
 //! A machine running in the foreground: its serial line at standard input and output, and the ways
 //! in which a person ends it.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
-use env86_devices::Pattern;
+use env86_core::Pattern;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
@@ -16,28 +16,47 @@ use tracing::debug;
 
 use super::stdin::StdinThread;
 use super::terminal::{self, RawMode, Saved};
-use crate::machine::{Ending, Event, LineInput, Machine, MachineError, Report};
+use crate::image::Image;
+use crate::machine::{Com, Ending, Event, Machine, MachineError, Report, SerialPort};
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
 const CTRL_D: u8 = 4;
-/// How long the guest goes on after the text that was waited for, so that the line can be finished.
-const AFTER_PATTERN: Duration = Duration::from_millis(200);
 /// How long an orderly way out may take after a signal.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
 /// The same where a state has to be saved on the way.
 const SAVING_PATIENCE: Duration = Duration::from_secs(120);
 
+/// Where a machine is saved.
+#[derive(Clone, Debug)]
+pub enum SaveTo {
+    /// A file.
+    File(PathBuf),
+    /// Its image, to be resumed by the next start.
+    Image(Image),
+}
+
 /// What a session shows and waits for.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// COM1 is at standard output, ...
     pub serial: bool,
-    /// ... and at standard input: not for a machine that runs by a script.
+    /// ... and at standard input: not for a machine that runs by a recording.
     pub input: bool,
     /// The session ends when COM1 has sent this.
     pub exit_on: Option<Vec<u8>>,
     /// Where the machine is saved when a person or a signal ends the session, or that text does.
-    pub save: Option<PathBuf>,
+    pub save: Option<SaveTo>,
+    /// Where the guest's debug ports go.
+    pub debug: Option<DebugTo>,
+}
+
+/// Where the guest's debug ports go.
+#[derive(Debug)]
+pub enum DebugTo {
+    /// A file.
+    File(File),
+    /// Standard output.
+    Stdout,
 }
 
 /// A session that is over.
@@ -73,7 +92,7 @@ pub enum SessionError {
     /// Signals or threads could not be set up.
     #[error("Cannot listen to signals and standard input")]
     Setup(#[source] io::Error),
-    /// Nobody reads the guest's output.
+    /// The guest's output cannot be shown.
     #[error("Cannot write the guest's output")]
     Output(#[source] io::Error),
     /// The machine failed.
@@ -81,10 +100,15 @@ pub enum SessionError {
     Machine(#[from] MachineError),
 }
 
-/// Something that a person did.
+/// Something that ends the session.
 enum Wish {
     CtrlD,
     Signal(i32),
+    Pattern,
+    /// There is no one to show the output to.
+    OutputFailed,
+    /// The machine has ended by itself.
+    Ended,
 }
 
 /// Runs the machine in the foreground to its end.
@@ -94,103 +118,113 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
         true => Some(RawMode::enter().map_err(SessionError::Terminal)?),
         false => None,
     };
-    let (wishes, wished) = bounded(4);
+    let (wishes, wished) = mpsc::channel();
     let saved = raw.as_ref().map(RawMode::saved).unwrap_or_default();
     let patience = if options.save.is_some() { SAVING_PATIENCE } else { SIGNAL_PATIENCE };
     let _signals = SignalThread::spawn(wishes.clone(), saved, patience).map_err(SessionError::Setup)?;
-    let input = if options.serial && options.input { Some(machine.serial_input()) } else { None };
+    let mut threads = Vec::new();
+    let pattern = options.exit_on.map(Pattern::new);
+    if options.serial || pattern.is_some() {
+        let to: Box<dyn Write + Send> =
+            if options.serial { Box::new(io::stdout()) } else { Box::new(io::sink()) };
+        threads.push(copy("output", machine.serial(Com::One), to, pattern, wishes.clone())?);
+    }
+    if let Some(debug) = options.debug {
+        let to: Box<dyn Write + Send> = match debug {
+            DebugTo::File(file) => Box::new(file),
+            DebugTo::Stdout => Box::new(io::stdout()),
+        };
+        threads.push(copy("debug console", machine.debug_console(), to, None, wishes.clone())?);
+    }
+    let events = listen(&machine, wishes.clone())?;
+    let input = (options.serial && options.input).then(|| machine.serial(Com::One));
     let stdin = StdinThread::spawn(on_stdin(input, is_terminal, wishes)).map_err(SessionError::Setup)?;
 
-    let mut output = Output { show: options.serial, pattern: options.exit_on.map(Pattern::new) };
-    let forwarded = output.forward(&machine, &wished);
-    let saved = match (&options.save, &forwarded) {
-        // A machine that has ended by itself has nothing to resume.
-        (Some(path), Ok(Some(_))) => Some(output.save(&machine, path)),
-        _ => None,
+    let cause = match wished.recv() {
+        Ok(Wish::CtrlD) => Some(Cause::CtrlD),
+        Ok(Wish::Signal(number)) => Some(Cause::Signal(number)),
+        Ok(Wish::Pattern) => Some(Cause::Pattern),
+        Ok(Wish::OutputFailed | Wish::Ended) | Err(_) => None,
     };
-    machine.stop();
-    // Nobody reads what is left if nobody read what was before it.
-    let forwarded = forwarded.and_then(|cause| output.drain(&machine).map(|()| cause));
-    // The machine's end also frees the thread that feeds it.
-    let ended = machine.wait();
+    let saved = match (options.save, cause) {
+        (Some(SaveTo::File(path)), Some(_)) => Some(machine.save(path)),
+        (Some(SaveTo::Image(image)), Some(_)) => Some(machine.save_to(&image)),
+        // A machine that has ended by itself has nothing to resume.
+        (None, _) | (_, None) => None,
+    };
+    // The machine's end also frees the threads that read and feed it, once they have passed on what it
+    // has said.
+    let ended = machine.stop();
+    let copied: Result<(), io::Error> = threads.into_iter().try_for_each(join);
+    join(events).map_err(SessionError::Setup)?;
     drop(stdin);
     drop(raw);
-    let cause = forwarded?;
+    copied.map_err(SessionError::Output)?;
     let saved = saved.transpose()?;
     let report = ended?;
     Ok(Ended { cause: cause.unwrap_or(Cause::Machine(report.ending)), report, saved })
 }
 
-/// Where the guest's output goes.
-struct Output {
-    show: bool,
-    pattern: Option<Pattern>,
+/// Waits for a thread's result.
+fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
 }
 
-impl Output {
-    /// Passes output on until the machine ends, which gives `None`, or something else wants it to.
-    fn forward(&mut self, machine: &Machine, wished: &Receiver<Wish>) -> Result<Option<Cause>, SessionError> {
-        let mut deadline = never();
+/// Copies what a port sends, in a thread, until the machine has ended, and looks for a text in it.
+fn copy(
+    name: &str,
+    mut from: SerialPort,
+    mut to: Box<dyn Write + Send>,
+    mut pattern: Option<Pattern>,
+    wishes: Sender<Wish>,
+) -> Result<JoinHandle<io::Result<()>>, SessionError> {
+    let mut pass = move || -> io::Result<()> {
+        let mut piece = [0; 4096];
         loop {
-            select! {
-                recv(machine.events()) -> event => match event {
-                    Ok(Event::ScriptOver) => return Ok(Some(Cause::Pattern)),
-                    Ok(event) => {
-                        if self.take(&event)? {
-                            self.pattern = None;
-                            deadline = after(AFTER_PATTERN);
-                        }
-                    }
-                    Err(_) => return Ok(None),
-                },
-                recv(wished) -> wish => match wish {
-                    Ok(Wish::CtrlD) => return Ok(Some(Cause::CtrlD)),
-                    Ok(Wish::Signal(number)) => return Ok(Some(Cause::Signal(number))),
-                    Err(_) => return Ok(None),
-                },
-                recv(deadline) -> _ => return Ok(Some(Cause::Pattern)),
+            let bytes = match from.read(&mut piece)? {
+                0 => return Ok(()),
+                len => &piece[..len],
+            };
+            to.write_all(bytes).and_then(|()| to.flush()).inspect_err(|_| {
+                let _ = wishes.send(Wish::OutputFailed);
+            })?;
+            if pattern.as_mut().is_some_and(|pattern| pattern.found_in(bytes)) {
+                pattern = None;
+                let _ = wishes.send(Wish::Pattern);
             }
         }
-    }
+    };
+    thread::Builder::new().name(name.into()).spawn(move || pass()).map_err(SessionError::Setup)
+}
 
-    /// Saves the machine, and passes on what it says until that is done.
-    fn save(&mut self, machine: &Machine, path: &Path) -> Result<u64, SessionError> {
-        let saved = machine.save(path);
-        loop {
-            select! {
-                recv(machine.events()) -> event => match event {
-                    Ok(event) => _ = self.take(&event)?,
-                    Err(_) => return Err(MachineError::Gone.into()),
-                },
-                recv(saved) -> result => return Ok(result.unwrap_or(Err(MachineError::Gone))?),
-            }
-        }
-    }
-
-    /// Passes on what a machine that is about to end still has to say.
-    fn drain(&mut self, machine: &Machine) -> Result<(), SessionError> {
-        machine.events().iter().try_for_each(|event| self.take(&event).map(drop))
-    }
-
-    /// Passes an event on; says whether it completes the text that is waited for.
-    fn take(&mut self, event: &Event) -> Result<bool, SessionError> {
-        let Event::Serial(bytes) = event else {
+/// Hears what the machine tells, in a thread, until its end.
+fn listen(machine: &Machine, wishes: Sender<Wish>) -> Result<JoinHandle<io::Result<()>>, SessionError> {
+    let events = machine.events();
+    let hear = move || {
+        for event in events {
             debug!(target: "session", ?event);
-            return Ok(false);
-        };
-        if self.show {
-            let mut out = io::stdout().lock();
-            out.write_all(bytes).and_then(|()| out.flush()).map_err(SessionError::Output)?;
+            match event {
+                Event::Over => _ = wishes.send(Wish::Pattern),
+                // The terminal may be raw.
+                Event::FileLost(error) => eprint!("env86: The guest got an I/O error: {error}\r\n"),
+                Event::NoImage => eprint!(
+                    "env86: The saved state does not say which image it is of; give the IMAGE, or the guest \
+                     gets I/O errors for its files\r\n"
+                ),
+                Event::Reset | Event::Paused | Event::Resumed => {}
+            }
         }
-        Ok(self.pattern.as_mut().is_some_and(|p| p.found_in(bytes)))
-    }
+        let _ = wishes.send(Wish::Ended);
+        Ok(())
+    };
+    thread::Builder::new().name("events".into()).spawn(hear).map_err(SessionError::Setup)
 }
 
 /// What is done with standard input: it goes to COM1, and Ctrl-D ends the machine. The end of a
 /// terminal's input is a Ctrl-D too; that of a pipe or a file is only the end of what there is to
 /// type.
 fn on_stdin(
-    input: Option<LineInput>,
+    mut input: Option<SerialPort>,
     is_terminal: bool,
     wishes: Sender<Wish>,
 ) -> impl FnMut(&[u8]) -> bool + Send + 'static {
@@ -200,11 +234,11 @@ fn on_stdin(
             let _ = wishes.send(Wish::CtrlD);
             return false;
         }
-        match &input {
+        match &mut input {
             _ if bytes.is_empty() => false,
-            // Nobody may be kept from typing Ctrl-D by a guest that does not read.
-            Some(input) if is_terminal => input.offer(bytes),
-            Some(input) => input.send(bytes),
+            // A guest that does not read must not keep a person from typing Ctrl-D.
+            Some(input) if is_terminal => input.try_write(bytes).is_ok(),
+            Some(input) => input.write_all(bytes).is_ok(),
             None => true,
         }
     }
@@ -224,7 +258,7 @@ impl SignalThread {
         let (done, is_done) = mpsc::channel();
         let thread = thread::Builder::new().name("signals".into()).spawn(move || {
             let Some(number) = signals.forever().next() else { return };
-            let _ = wishes.try_send(Wish::Signal(number));
+            let _ = wishes.send(Wish::Signal(number));
             if is_done.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
                 saved.restore();
                 std::process::exit(exit_status(number).into());

@@ -11,14 +11,11 @@
 
 mod archive;
 mod blobs;
-mod config;
 pub mod create;
-mod kernel;
 mod locate;
 
 pub use blobs::{BlobDir, BlobError};
-pub use config::{DEFAULT_CMDLINE, FileRef, ImageConfig};
-pub use kernel::{KernelPaths, find_kernel};
+pub use env86_core::{DEFAULT_CMDLINE, FileRef, ImageConfig};
 pub use locate::{find, global_root};
 
 use std::fs;

@@ -11,7 +11,7 @@ use env86_devices::state::{Slot, Source};
 use thiserror::Error;
 use tracing::warn;
 
-use super::boot::Config;
+use super::builder::MachineBuilder;
 use super::parts::Parts;
 use super::state::StateFile;
 use crate::image::{self, FileRef};
@@ -93,10 +93,7 @@ pub enum DiskError {
     #[error("A second hard disk (hdb) needs a first one (hda)")]
     Slave,
     /// The state has only the changes.
-    #[error(
-        "The saved state has only what was written to {slot}, not the disk image that it was written to; name that \
-         with --{slot} FILE, or as {slot} in image.json"
-    )]
+    #[error("The saved state has only what was written to {slot}, not the disk image that it was written to")]
     Missing {
         /// The drive.
         slot: &'static str,
@@ -152,7 +149,7 @@ impl FileImage {
 }
 
 /// The user's image for a drive.
-fn given(config: &Config, slot: Slot) -> Option<&Path> {
+fn given(config: &MachineBuilder, slot: Slot) -> Option<&Path> {
     match slot {
         Slot::Hda => config.hda.as_deref(),
         Slot::Hdb => config.hdb.as_deref(),
@@ -170,7 +167,7 @@ fn named(image: &image::Image, slot: Slot) -> Option<&FileRef> {
 }
 
 /// What is to be in a drive, and where that is: what the user says, else what the image says.
-fn medium(config: &Config, slot: Slot) -> Result<Option<(Medium, PathBuf)>, super::MachineError> {
+fn medium(config: &MachineBuilder, slot: Slot) -> Result<Option<(Medium, PathBuf)>, super::MachineError> {
     if let Some(path) = given(config, slot) {
         let file = FileImage::open(path)?;
         let form = if file.size >= LAZY_FROM { Form::Written } else { Form::Whole };
@@ -205,7 +202,7 @@ fn medium(config: &Config, slot: Slot) -> Result<Option<(Medium, PathBuf)>, supe
 }
 
 /// The drives of a machine that is switched on.
-pub(super) fn units(config: &Config) -> Result<Units, super::MachineError> {
+pub(super) fn units(config: &MachineBuilder) -> Result<Units, super::MachineError> {
     let open = |slot| medium(config, slot).map(|found| found.map(|(medium, _)| medium));
     let (hda, hdb, cdrom) = (open(Slot::Hda)?, open(Slot::Hdb)?, open(Slot::Cdrom)?);
     if hda.is_none() && hdb.is_some() {
@@ -216,7 +213,7 @@ pub(super) fn units(config: &Config) -> Result<Units, super::MachineError> {
 
 /// The drives of a machine that is resumed: of those that the state does not hold as a whole, the images
 /// that it was saved with.
-pub(super) fn saved_units(config: &Config, state: &StateFile) -> Result<Units, super::MachineError> {
+pub(super) fn saved_units(config: &MachineBuilder, state: &StateFile) -> Result<Units, super::MachineError> {
     let mut used = Vec::new();
     let units = state.plan.units(|slot, source| match source {
         Source::State(range) => Ok(match state.file() {

@@ -24,7 +24,7 @@ const COMPRESSED: &str = "zst";
 #[derive(Debug, Error)]
 pub enum StateFileError {
     /// It cannot be read.
-    #[error("Cannot read the saved state `{}`; check the path, or boot with --cold", path.display())]
+    #[error("Cannot read the saved state `{}`", path.display())]
     Read {
         /// The file.
         path: PathBuf,

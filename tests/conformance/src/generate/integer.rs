@@ -1,6 +1,6 @@
 //! Cases for the integer table.
 
-use env86_emu::isa::table::{Attr, Row, Spec, has_modrm};
+use env86_emu::isa::table::{Attr, Map, Row, Spec, has_modrm};
 
 use super::{Builder, EBP, ESP, Flavour, Patterns, stack_address};
 use crate::layout::{CODE, DATA, PAGE, STACK};
@@ -26,7 +26,7 @@ const LOOKS: [&str; 4] = ["lar", "lsl", "verr", "verw"];
 const LINUX_GATE: u8 = 0x80;
 
 fn is_string(row: &Row) -> bool {
-    !row.two && matches!(row.opcode, 0xa4..=0xa7 | 0xaa..=0xaf | 0x6c..=0x6f)
+    row.map == Map::Base && matches!(row.opcode, 0xa4..=0xa7 | 0xaa..=0xaf | 0x6c..=0x6f)
 }
 
 fn is_branch(row: &Row) -> bool {
@@ -49,7 +49,7 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
     let mut p = b.prefixes();
     // Some processors let LOCK VERW pass, and take LOCK MOV CR0 for MOV CR8.
     p.lock = row.name != "verw"
-        && !(row.two && matches!(row.opcode, 0x20 | 0x22))
+        && !(row.map == Map::Of0F && matches!(row.opcode, 0x20 | 0x22))
         && b.rng.one_in(if row.attr & Attr::LOCK != 0 { 4 } else { 24 });
     if row.attr & Attr::F3 != 0 {
         p.rep = Some(0xf3);
@@ -61,9 +61,7 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
         p.op16 = false;
     }
     b.emit_prefixes(p);
-    if row.two {
-        b.bytes.push(0x0f);
-    }
+    b.bytes.extend_from_slice(row.map.escape());
     let opcode = if row.attr & Attr::EIGHT != 0 {
         row.opcode + b.rng.below(8) as u8
     } else if row.attr & Attr::CONDITION != 0 {
@@ -78,7 +76,7 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
         strings(b, p.addr16, p.rep.is_some());
     }
     let mut operand = None;
-    if has_modrm(row.two, row.opcode) {
+    if has_modrm(row.map, row.opcode) {
         let reg = row.ext.unwrap_or_else(|| b.rng.below(8) as u8);
         let is_mem = row.attr & Attr::MEM != 0 || row.attr & Attr::REG == 0 && !b.rng.one_in(2);
         prepare_operands(b, row, reg);
@@ -103,7 +101,7 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
     }
     stack(b, row, p.op16);
     let code = opcode & 0x0f;
-    let bits = if row.opcode & 1 == 0 && !row.two {
+    let bits = if row.opcode & 1 == 0 && row.map == Map::Base {
         8
     } else if p.op16 {
         16
@@ -134,7 +132,8 @@ fn rep_is_ignored(row: &Row) -> bool {
         return false;
     }
     // With F3, later processors' TZCNT, LZCNT, RDRAND's kin, RDFSBASE's kin.
-    !row.two || !matches!(row.opcode, 0x0d | 0x19..=0x1f | 0xae | 0xb8 | 0xbc | 0xbd | 0xc7 | 0x01 | 0x09)
+    row.map == Map::Base
+        || !matches!(row.opcode, 0x0d | 0x19..=0x1f | 0xae | 0xb8 | 0xbc | 0xbd | 0xc7 | 0x01 | 0x09)
 }
 
 fn selector(rng: &mut Rng) -> u16 {

@@ -146,9 +146,7 @@ fn instruction(b: &mut Builder, row: &'static Row) -> Usage {
     if row.attr & Attr::F3 != 0 {
         b.bytes.push(0xf3);
     }
-    if row.two {
-        b.bytes.push(0x0f);
-    }
+    b.bytes.extend_from_slice(row.map.escape());
     let spread = if row.attr & Attr::EIGHT != 0 {
         8
     } else if row.attr & Attr::CONDITION != 0 {
@@ -158,7 +156,7 @@ fn instruction(b: &mut Builder, row: &'static Row) -> Usage {
     };
     let opcode = row.opcode + b.rng.below(spread) as u8;
     b.bytes.push(opcode);
-    if has_modrm(row.two, row.opcode) {
+    if has_modrm(row.map, row.opcode) {
         let reg = row.ext.unwrap_or_else(|| b.rng.below(8) as u8);
         let wild = row.name.starts_with('b') && row.opcode != 0xba;
         let memory = row.attr & Attr::MEM != 0 || !wild && b.rng.one_in(3);

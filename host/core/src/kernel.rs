@@ -5,7 +5,7 @@
 //! if there is no other.
 
 /// The folder below the root that is searched too.
-pub(super) const BOOT_DIR: &str = "boot";
+pub const BOOT_DIR: &str = "boot";
 
 /// The paths of what a Linux guest is started with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,12 +36,12 @@ pub fn find_kernel<'a>(
 }
 
 /// The name of a Linux kernel.
-pub(super) fn is_kernel(name: &str) -> bool {
+pub fn is_kernel(name: &str) -> bool {
     contains_any(name, &["vmlinuz", "bzimage"])
 }
 
 /// The name of an initial RAM disk.
-pub(super) fn is_initrd(name: &str) -> bool {
+pub fn is_initrd(name: &str) -> bool {
     contains_any(name, &["initrd", "initramfs"])
 }
 

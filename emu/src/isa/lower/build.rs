@@ -1,0 +1,191 @@
+//! Fetches and decodes the code of a block.
+
+use std::cell::Cell;
+
+use super::{Builder, PAGE_SIZE, Prior};
+use crate::Cpu;
+use crate::blocks::filler;
+use crate::cpu::mode;
+use crate::dispatch::{self, Flow, Op, Step, Uop, step};
+use crate::exception::{self, Exception};
+use crate::isa::decode::{self, DecodeError, MAX_LEN};
+
+/// Most instructions in a block.
+const MAX_INSTRUCTIONS: u8 = 64;
+
+/// A block's properties, its uops aside.
+pub(crate) struct Built {
+    /// It may go into the cache.
+    pub keep: bool,
+    /// Bytes of code.
+    pub len: u32,
+    /// RAM page of the code that is not in the first page.
+    pub page2: Option<u32>,
+    /// Link slots at the end.
+    pub links: usize,
+}
+
+impl Builder<'_> {
+    /// Emits a uop that raises an exception at the current instruction.
+    fn raise(&mut self, e: Exception) {
+        let run = match e {
+            Exception::INVALID_OPCODE => dispatch::last_handler_of(raise_ud),
+            _ => dispatch::last_handler_of(raise_gp),
+        };
+        let u = Uop { run: run.into(), n: self.n, eip: self.start as u16, ..filler() };
+        self.push(u);
+        self.opaque();
+        self.end();
+    }
+}
+
+/// #UD, for what is no instruction, and for UD2.
+pub(in crate::isa) fn raise_ud(_: &mut Cpu, _: &Uop) -> exception::Result<()> {
+    Err(Exception::INVALID_OPCODE)
+}
+
+/// #GP, for an instruction that is too long.
+fn raise_gp(_: &mut Cpu, _: &Uop) -> exception::Result<()> {
+    Err(Exception::GP0)
+}
+
+/// Execution runs on into the next block.
+pub(crate) struct FallThrough;
+
+impl Op for FallThrough {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        cpu.eip = cpu.eip.wrapping_add(u.imm);
+        Ok(Flow::Link(1))
+    }
+}
+
+/// The code to decode, as far as it is in reach.
+struct Code {
+    bytes: [u8; PAGE_SIZE as usize + MAX_LEN],
+    len: usize,
+}
+
+/// Builds the block at EIP into `uops`: one instruction if `alone`.
+pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exception::Result<Built> {
+    let linear = cpu.linear_eip();
+    let page_offset = linear & (PAGE_SIZE - 1);
+    let first = cpu.fetch_page(linear)?;
+    let mut code = Code { bytes: [0; _], len: 0 };
+    let want = if alone { MAX_LEN } else { PAGE_SIZE as usize };
+    append(cpu, &mut code, first, page_offset, want.min((PAGE_SIZE - page_offset) as usize));
+    let mut keep = first.is_ok() && !alone;
+    let mut page2 = None;
+
+    uops.clear();
+    let limited = !alone && cpu.mode & mode::FLAT_CODE == 0;
+    let mut b = Builder {
+        uops,
+        effects: Vec::new(),
+        mode: cpu.mode,
+        n: 0,
+        start: 0,
+        next: 0,
+        page_offset,
+        links: 0,
+        done: false,
+        prior: Prior::Nothing,
+        alone,
+    };
+    if limited {
+        b.push(Uop { run: Cell::new(dispatch::guard_limit), ..filler() });
+    }
+    if !alone && cpu.debugger.ends_block(linear) {
+        b.push(Uop { run: Cell::new(dispatch::guard_breakpoint), ..filler() });
+    }
+    let room = cpu.code_end() - u64::from(cpu.eip);
+    let mut count = 0;
+    let mut looked_at = 0;
+    while !b.done && count < MAX_INSTRUCTIONS && b.page_offset + b.start < PAGE_SIZE {
+        let at = b.start as usize;
+        if count > 0 && cpu.debugger.ends_block(linear.wrapping_add(b.start)) {
+            break;
+        }
+        // What lies beyond the segment's limit is not even looked at.
+        let end = room.min(code.len as u64) as usize;
+        let mut decoded = decode::decode(&code.bytes[at..end], b.mode & mode::CODE32 != 0);
+        if decoded.as_ref().err() == Some(&DecodeError::Short) {
+            if at != 0 {
+                break;
+            }
+            if end < code.len || room == code.len as u64 {
+                return Err(Exception::GP0);
+            }
+            // The first instruction runs into the next page and becomes a block of its own.
+            let boundary = PAGE_SIZE - page_offset;
+            let second = cpu.fetch_page(linear.wrapping_add(boundary))?;
+            append(cpu, &mut code, second, 0, MAX_LEN);
+            let end = room.min(code.len as u64) as usize;
+            decoded = decode::decode(&code.bytes[..end], b.mode & mode::CODE32 != 0);
+            match second {
+                Ok(page) => {
+                    page2 = Some(page >> 12);
+                    if !alone {
+                        let disp = page >> 12;
+                        b.push(Uop { run: Cell::new(dispatch::guard_page), imm: boundary, disp, ..filler() });
+                    }
+                }
+                Err(_) => keep = false,
+            }
+        }
+        let len = decoded.as_ref().map_or(1, |i| i.len.into());
+        if u64::from(b.start) + u64::from(len) > room {
+            if at == 0 {
+                return Err(Exception::GP0);
+            }
+            break;
+        }
+        b.next = b.start + len;
+        if decoded.is_err() {
+            // Any byte that was looked at could make an instruction of it.
+            let end = if page2.is_some() { MAX_LEN as u32 } else { PAGE_SIZE - page_offset };
+            looked_at = (b.start + MAX_LEN as u32).min(end);
+        }
+        match &decoded {
+            Ok(i) => b.lower(i),
+            Err(DecodeError::Long | DecodeError::Short) => b.raise(Exception::GP0),
+            Err(DecodeError::Invalid) => b.raise(Exception::INVALID_OPCODE),
+        }
+        count += 1;
+        (b.n, b.start) = (count, b.next);
+        if alone || page2.is_some() {
+            break;
+        }
+    }
+    if !b.done {
+        let len = b.next;
+        let end =
+            Uop { run: Cell::new(step::<FallThrough>), imm: len, n: count - 1, eip: len as u16, ..filler() };
+        b.push(end);
+        b.link(len);
+    }
+    b.drop_dead_flags();
+    let (len, links) = (b.next, b.links);
+    if limited {
+        b.uops[0].imm = len;
+    }
+    Ok(Built { keep, len: len.max(looked_at), page2, links })
+}
+
+/// Appends up to `count` bytes of a page (memory by offset, or a device's address) from `offset` on.
+fn append(cpu: &mut Cpu, code: &mut Code, page: Result<u32, u32>, offset: u32, count: usize) {
+    let count = count.min(code.bytes.len() - code.len);
+    let out = &mut code.bytes[code.len..code.len + count];
+    match page {
+        Ok(page) => {
+            out.copy_from_slice(cpu.mem.bytes_at((page + offset) as usize, count));
+        }
+        Err(page) => {
+            for (i, b) in out.iter_mut().enumerate().take(MAX_LEN) {
+                let addr = page + offset + i as u32;
+                *b = cpu.with_bus(|bus, mem| bus.mmio_read(mem, addr, crate::Width::Byte)) as u8;
+            }
+        }
+    }
+    code.len += count;
+}

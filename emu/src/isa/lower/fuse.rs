@@ -1,0 +1,61 @@
+//! Neighbouring instructions that one handler executes.
+
+use super::Builder;
+use crate::dispatch::{Handler, Uop};
+use crate::isa::decode::Insn;
+
+/// Gives the handler that fuses an instruction with a branch on a condition.
+pub(crate) type Fuse = fn(condition: u8) -> Handler;
+
+/// What the last uop offers to the next to be one handler with it.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Prior {
+    #[default]
+    Nothing,
+    /// It sets flags for a conditional branch; so does, with the uop before it, `loaded`.
+    Compare { fuse: Fuse, loaded: Option<Fuse> },
+    /// PUSH of a 32-bit register, on a flat stack.
+    Push(u8),
+    /// POP of a 32-bit register, from a flat stack.
+    Pop(u8),
+    /// MOV from flat memory without an index to a 32-bit register.
+    Load(u8),
+}
+
+impl Builder<'_> {
+    /// What the last uop offered.
+    pub fn prior(&self) -> Prior {
+        self.prior
+    }
+
+    /// What the last uop offers the next.
+    pub fn offer(&mut self, prior: Prior) {
+        self.prior = prior;
+    }
+
+    /// The last uop can be fused with a conditional branch, if one comes next.
+    pub fn fusable(&mut self, fuse: Option<Fuse>) {
+        if let Some(fuse) = fuse {
+            self.prior = Prior::Compare { fuse, loaded: None };
+        }
+    }
+
+    /// Runs the last uop, and the one about to be emitted, by one handler.
+    pub fn pair(&mut self, run: Handler) {
+        self.last().run = run.into();
+    }
+
+    /// Emits a conditional branch, fused with the uop before it if that can be.
+    pub fn emit_branch(&mut self, i: &Insn, run: Handler) -> &mut Uop {
+        let prior = self.prior;
+        let at = self.uops.len();
+        self.emit(i, run);
+        if let Prior::Compare { fuse, loaded } = prior {
+            self.uops[at - 1].run = fuse(i.condition()).into();
+            if let Some(loaded) = loaded {
+                self.uops[at - 2].run = loaded(i.condition()).into();
+            }
+        }
+        self.last()
+    }
+}

@@ -1,0 +1,245 @@
+//! From decoded instructions to the uops of a block.
+//!
+//! A family of instructions emits its uops through a [`Builder`]. [`select`] picks the instance of a handler
+//! for an instruction's operands, [`fuse`] puts neighbours together, [`flags`] drops flags that nothing reads,
+//! and [`build`] fetches and decodes the code and puts it all in a row.
+
+mod build;
+mod flags;
+mod fuse;
+mod select;
+
+#[cfg(target_family = "wasm")]
+pub(super) use build::FallThrough;
+pub(crate) use build::build;
+pub(super) use build::raise_ud;
+use flags::Effect;
+pub(crate) use flags::Recovery;
+pub(crate) use fuse::{Fuse, Prior};
+pub(crate) use select::{AddrKind, by_addr, by_base, by_octal, by_reg};
+
+use super::decode::{Insn, What};
+use super::float;
+use super::table::Spec;
+use crate::Cpu;
+use crate::blocks::{filler, link_slot};
+use crate::cpu::regs::{Reg, gpr};
+use crate::cpu::{SegName, mode};
+use crate::dispatch::{self, Handler, Uop, form};
+use crate::exception;
+
+const PAGE_SIZE: u32 = 0x1000;
+
+/// Where an operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A general register, by number.
+    Reg(u8),
+    Mem,
+    Imm,
+}
+
+/// A block under construction.
+pub(crate) struct Builder<'a> {
+    uops: &'a mut Vec<Uop>,
+    effects: Vec<Effect>,
+    /// See [`mode`].
+    mode: u32,
+    /// Number of the current instruction.
+    n: u8,
+    /// Offsets of the current instruction and of the next from the block's start.
+    start: u32,
+    next: u32,
+    /// Offset of the block's start in its page.
+    page_offset: u32,
+    links: usize,
+    done: bool,
+    prior: Prior,
+    /// The block is for one execution, outside the cache.
+    alone: bool,
+}
+
+impl Insn {
+    fn spec(&self, i: usize) -> Option<Spec> {
+        match self.what {
+            What::Row(row) => row.operands.get(i).copied(),
+            What::Simd(_) => None,
+        }
+    }
+
+    /// Where operand `i` is.
+    pub(crate) fn place(&self, i: usize) -> Place {
+        use Spec::*;
+        match self.spec(i) {
+            Some(Eb | Ew | Ev | Ed | M | Mp | Rd) if self.mem.is_none() => Place::Reg(self.rm()),
+            Some(Eb | Ew | Ev | Ed | M | Mp | Ob | Ov) => Place::Mem,
+            Some(Gb | Gw | Gv | Gd | Cd | Dd | Sw) => Place::Reg(self.reg()),
+            Some(Zb | Zv) => Place::Reg(self.opcode & 7),
+            Some(Al | Ax) => Place::Reg(gpr::EAX),
+            Some(Cl) => Place::Reg(gpr::ECX),
+            Some(Dx) => Place::Reg(gpr::EDX),
+            _ => Place::Imm,
+        }
+    }
+
+    /// Bytes of operand `i`.
+    pub(crate) fn width(&self, i: usize) -> u32 {
+        use Spec::*;
+        match self.spec(i) {
+            Some(Eb | Gb | Zb | Al | Cl | Ib | Ob) => 1,
+            Some(Ew | Gw | Iw | Sw | Dx) => 2,
+            Some(Ed | Gd | Rd | Cd | Dd) => 4,
+            _ if self.op16 => 2,
+            _ => 4,
+        }
+    }
+
+    /// The condition of Jcc, SETcc, CMOVcc.
+    pub(crate) fn condition(&self) -> u8 {
+        self.opcode & 15
+    }
+}
+
+impl Builder<'_> {
+    /// Emits the uop of an instruction: operand 0 is `dst`, operand 1 is `src`.
+    pub fn emit(&mut self, i: &Insn, run: Handler) -> &mut Uop {
+        let mut u = self.uop(i, run);
+        if let Place::Reg(n) = i.place(0) {
+            u.dst = Reg::of_size(n, i.width(0));
+        }
+        if let Place::Reg(n) = i.place(1) {
+            u.src = Reg::of_size(n, i.width(1));
+        }
+        self.push(u);
+        if let Place::Reg(n) = i.place(0) {
+            let n = if i.width(0) == 1 { n & 3 } else { n };
+            self.writes(n);
+        }
+        self.last()
+    }
+
+    /// Emits the uop of an instruction whose r/m operand is to be `dst` and whose reg operand
+    /// `src`, in whatever order it has them.
+    pub fn emit_rm(&mut self, i: &Insn, run: Handler) -> &mut Uop {
+        let mut u = self.uop(i, run);
+        for (n, spec) in (0..).zip([i.spec(0), i.spec(1)]) {
+            use Spec::*;
+            match (spec, i.place(n)) {
+                (Some(Eb | Ew | Ev | Ed | Rd), Place::Reg(r)) => u.dst = Reg::of_size(r, i.width(n)),
+                (Some(Gb | Gw | Gv | Gd), Place::Reg(r)) => u.src = Reg::of_size(r, i.width(n)),
+                _ => {}
+            }
+        }
+        self.push(u)
+    }
+
+    /// Emits an instruction written as a plain function, r/m as `dst` and reg as `src`.
+    pub fn call<F>(&mut self, i: &Insn, f: F) -> &mut Uop
+    where
+        F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+    {
+        self.emit_rm(i, dispatch::handler_of(f));
+        self.opaque();
+        self.last()
+    }
+
+    /// As `call`, for one that sets EIP and ends the block.
+    pub fn call_last<F>(&mut self, i: &Insn, f: F) -> &mut Uop
+    where
+        F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+    {
+        self.emit_rm(i, dispatch::last_handler_of(f));
+        self.opaque();
+        let at = self.uops.len() - 1;
+        self.push(Uop { eip: self.next as u16, ..filler() });
+        self.done = true;
+        &mut self.uops[at]
+    }
+
+    fn uop(&self, i: &Insn, run: Handler) -> Uop {
+        let mut u = Uop { run: run.into(), imm: i.imm, n: self.n, eip: self.start as u16, ..filler() };
+        if i.op16 {
+            u.form |= form::OP16;
+        }
+        if i.addr16 {
+            u.form |= form::ADDR16;
+        }
+        if let Some(m) = i.mem {
+            u.disp = m.disp;
+            u.base = m.base.map_or(Reg::ZERO, Reg::dword);
+            u.index = m.index.map_or(Reg::ZERO, Reg::dword);
+            u.form |= form::MEM | m.segment as u8 | m.scale << 3;
+        } else {
+            u.form |= i.segment.unwrap_or(SegName::DS) as u8;
+        }
+        u
+    }
+
+    fn push(&mut self, u: Uop) -> &mut Uop {
+        self.prior = Prior::Nothing;
+        self.uops.push(u);
+        self.effects.push(Effect::default());
+        self.last()
+    }
+
+    /// The uop emitted last.
+    pub fn last(&mut self) -> &mut Uop {
+        let at = self.uops.len() - 1;
+        &mut self.uops[at]
+    }
+
+    fn effect(&mut self) -> &mut Effect {
+        let at = self.effects.len() - 1;
+        &mut self.effects[at]
+    }
+
+    /// Whether branch targets need neither limit check nor wrapping, so that they can be linked.
+    pub fn links_allowed(&self, i: &Insn) -> bool {
+        self.mode & mode::FLAT_CODE != 0 && !i.op16
+    }
+
+    /// PUSH and POP at ESP in a flat stack segment.
+    pub fn flat_stack(&self) -> bool {
+        self.mode & (mode::FLAT_DATA | mode::STACK32) == mode::FLAT_DATA | mode::STACK32
+    }
+
+    /// Distance from the block's start to the next instruction.
+    pub fn next_distance(&self) -> u32 {
+        self.next
+    }
+
+    /// Adds a link slot for a target at a distance from the block's start, and ends the block.
+    pub fn link(&mut self, distance: u32) {
+        let near = self.page_offset.wrapping_add(distance) < PAGE_SIZE;
+        self.slot(!near);
+    }
+
+    /// Adds a link slot for where a call returns to. Whatever happens in between, it must be checked.
+    pub fn link_return(&mut self) {
+        self.slot(true);
+    }
+
+    fn slot(&mut self, far: bool) {
+        self.push(link_slot(far));
+        self.links += 1;
+        self.done = true;
+    }
+
+    /// The block stays in the cache, so that pointers into it can be kept.
+    pub fn kept(&self) -> bool {
+        !self.alone
+    }
+
+    /// Ends the block after an instruction that finds its target itself.
+    pub fn end(&mut self) {
+        self.push(Uop { eip: self.next as u16, ..filler() });
+        self.done = true;
+    }
+
+    fn lower(&mut self, i: &Insn) {
+        match i.what {
+            What::Row(row) => (row.lower)(self, i),
+            What::Simd(row) => float::simd(self, i, row),
+        }
+    }
+}

@@ -1,0 +1,585 @@
+//! The machine: a [`Pc`] with what it was loaded with, what waits for it, and what it waits for.
+
+use std::error::Error;
+
+use env86_bios::{BoardInfo, BootError, BootSource};
+use env86_devices::board::Connected;
+use env86_devices::ide::Units;
+use env86_devices::rtc::CmosConfig;
+use env86_devices::state::{self, Plan, Run, Saved, StateError};
+use env86_devices::vga::{TextScreen, Vga};
+use env86_devices::{BoardConfig, Pc, Stop};
+use env86_emu::Memory;
+use env86_emu::cpu::Stats;
+use env86_emu::memory::{MemoryError, PAGE_SIZE};
+use thiserror::Error;
+use tracing::info;
+
+use crate::idle::Idleness;
+use crate::input::{Accepted, Inlet, Input, SERIAL_PORTS};
+use crate::outside::Outside;
+use crate::power_on::Firmware;
+use crate::recording::{Playback, Recording};
+use crate::setup::{Setup, VIDEO_MEMORY};
+
+/// The processor takes interrupts (SDM volume 1, 3.4.3.3).
+const EFLAGS_IF: u32 = 1 << 9;
+/// Instructions of a run while input waits, so that it gets through fast.
+const SHORT_RUN: u64 = 10_000;
+/// Instructions of a run of a machine that must do the same each time: deadlines are looked at between
+/// runs, so that their lengths must not depend on the desk.
+const REPEATABLE_RUN: u64 = 200_000;
+
+/// Why a machine cannot be built, or cannot go on.
+#[derive(Debug, Error)]
+pub enum ComputerError {
+    /// The guest's memory cannot be made.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The video card cannot have that much or that little.
+    #[error("Video memory of {0} bytes is not possible; a card has 256 KiB to 256 MiB")]
+    VideoMemory(u64),
+    /// The kernel or ROM cannot be read again for a reset.
+    #[error(transparent)]
+    Firmware(Box<dyn Error + Send + Sync>),
+    /// The kernel or ROM cannot be started.
+    #[error("Cannot start `{name}`")]
+    Boot {
+        /// The file.
+        name: String,
+        /// Why not.
+        source: BootError,
+    },
+    /// The saved state cannot be resumed, or the machine cannot be saved.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// What [`Computer::run`] wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// To run again.
+    More,
+    /// Nothing, until a time or until something is given to the machine.
+    Sleep {
+        /// Guest time in ns; `None` is for ever.
+        until: Option<u64>,
+        /// How many ns later it may be woken, because the guest would only look at the time.
+        slack: u64,
+    },
+    /// Nothing any more.
+    Ended(Ending),
+}
+
+/// How a machine came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The guest switched the power off.
+    PowerOff,
+    /// The guest halted the processor with interrupts disabled, for good: what a system does that
+    /// has shut down on a board without power management.
+    Halted,
+    /// The guest wrote this value to the debug exit port.
+    DebugExit(u32),
+    /// The guest reset the machine, which was not to restart.
+    Reset,
+    /// The guest's processor shut down after a triple fault, and the machine was not to restart.
+    TripleFault,
+    /// The desk pulled the plug. [`Computer::run`] never gives this.
+    Stopped,
+}
+
+/// A machine.
+pub struct Computer {
+    pc: Pc,
+    firmware: Firmware,
+    restart: bool,
+    inlet: Inlet,
+    playback: Option<Playback>,
+    idleness: Idleness,
+    /// Guest time at the pause that is on.
+    paused_at: Option<u64>,
+    ending: Option<Ending>,
+    resets: u32,
+    /// The pages of memory that may come from the state that the machine was resumed from.
+    restored: Vec<Run>,
+}
+
+impl Computer {
+    /// Builds a machine and does what firmware does before the first instruction.
+    pub fn power_on(setup: Setup, mut firmware: Firmware) -> Result<Self, ComputerError> {
+        let vga_rom = match firmware.get()? {
+            (BootSource::Rom { vga_bios, .. }, _) => vga_bios.clone().unwrap_or_default(),
+            (BootSource::Linux { .. } | BootSource::Multiboot { .. }, _) => Vec::new(),
+        };
+        if !VIDEO_MEMORY.contains(&setup.video_memory) {
+            return Err(ComputerError::VideoMemory(setup.video_memory));
+        }
+        let mem = Memory::new(setup.memory)?;
+        let cmos = CmosConfig { boot_order: boot_order(&setup.drives), ..CmosConfig::default() };
+        let config = BoardConfig {
+            memory_size: mem.size(),
+            vga_memory_size: setup.video_memory as u32,
+            acpi: setup.acpi,
+            vga_rom,
+            debug_exit: setup.debug_exit,
+            filesystem: Some((setup.filesystem, setup.blobs)),
+            virtio_console: setup.virtio_console,
+            cmos,
+            ide: setup.drives,
+            ..BoardConfig::default()
+        };
+        let mut pc = Pc::new(mem, config, setup.clock, setup.entropy);
+        pc.board.connected = setup.connected;
+        pc.board.debug.connected = setup.debug_console;
+        pc.passengers.image = setup.image;
+        let mut computer = Self::of(pc, firmware, setup.restart, setup.recording);
+        computer.load()?;
+        Ok(computer)
+    }
+
+    /// Builds the machine that a saved state is of and puts it into that. `mem` holds the state's pages
+    /// already ([`Plan::pages`]), `file` is the whole state. The clock of `setup` has to be at the
+    /// state's time ([`Plan::time`]), its drives have to be the state's ([`Plan::units`]), and the
+    /// firmware is read at the first reset.
+    pub fn resume(
+        setup: Setup,
+        plan: Plan,
+        mem: Box<Memory>,
+        file: &[u8],
+        firmware: Firmware,
+    ) -> Result<Self, ComputerError> {
+        let config = BoardConfig {
+            debug_exit: setup.debug_exit,
+            filesystem: Some((setup.filesystem, setup.blobs)),
+            ide: setup.drives,
+            ..BoardConfig::default()
+        };
+        let restored = plan.pages().runs.clone();
+        let mut pc = Pc::new(mem, plan.configure(config), setup.clock, setup.entropy);
+        pc.board.connected = setup.connected;
+        pc.board.debug.connected = setup.debug_console;
+        plan.apply(&mut pc, file)?;
+        if setup.image.is_some() {
+            pc.passengers.image = setup.image;
+        }
+        Ok(Self { restored, ..Self::of(pc, firmware, setup.restart, setup.recording) })
+    }
+
+    fn of(pc: Pc, firmware: Firmware, restart: bool, recording: Option<Recording>) -> Self {
+        Self {
+            pc,
+            firmware,
+            restart,
+            inlet: Inlet::default(),
+            playback: recording.map(Playback::new),
+            idleness: Idleness::default(),
+            paused_at: None,
+            ending: None,
+            resets: 0,
+            restored: Vec::new(),
+        }
+    }
+
+    /// Does what firmware does after a reset.
+    fn load(&mut self) -> Result<(), ComputerError> {
+        let (source, name) = self.firmware.get()?;
+        let mem = self.pc.cpu.mem_mut();
+        let board = BoardInfo::probe(&mut self.pc.board, mem);
+        let boot = env86_bios::load(source, &board, mem)
+            .map_err(|source| ComputerError::Boot { name: name.clone(), source })?;
+        env86_bios::apply(&boot.steps, &mut self.pc.board, mem);
+        self.pc.cpu.set_state(&boot.state);
+        Ok(())
+    }
+
+    /// Executes about `budget` instructions, or until something happens. A machine with a recording
+    /// chooses its own number.
+    pub fn run(&mut self, budget: u64, outside: &mut dyn Outside) -> Result<Progress, ComputerError> {
+        if let Some(ending) = self.ending {
+            return Ok(Progress::Ended(ending));
+        }
+        if self.paused_at.is_some() {
+            return Ok(Progress::Sleep { until: None, slack: 0 });
+        }
+        if let Some(playback) = &mut self.playback {
+            playback.play(&mut self.inlet, &mut self.pc);
+        }
+        self.inlet.feed(&mut self.pc);
+        let budget = match (self.inlet.waiting() > 0, &self.playback) {
+            (true, Some(_)) => SHORT_RUN,
+            (true, None) => budget.min(SHORT_RUN),
+            (false, Some(_)) => REPEATABLE_RUN,
+            (false, None) => budget,
+        };
+        let stop = self.pc.run(budget);
+        self.carry_output(outside);
+        Ok(match stop {
+            // No debugger is attached here, so nothing sets breakpoints.
+            Stop::Budget | Stop::Output | Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => Progress::More,
+            Stop::Idle { .. } if self.is_dead() => self.end(Ending::Halted),
+            Stop::Idle { until } => {
+                let slack = self.idleness.halted(&self.pc.cpu.stats(), self.pc.board.slack());
+                Progress::Sleep { until, slack }
+            }
+            Stop::PowerOff => self.end(Ending::PowerOff),
+            Stop::DebugExit(value) => self.end(Ending::DebugExit(value)),
+            Stop::TripleFault if !self.restart => self.end(Ending::TripleFault),
+            Stop::Reset if !self.restart => self.end(Ending::Reset),
+            Stop::Reset | Stop::TripleFault => {
+                info!(target: "machine", ?stop, "The machine starts again");
+                self.reset()?;
+                outside.reset();
+                Progress::More
+            }
+        })
+    }
+
+    fn end(&mut self, ending: Ending) -> Progress {
+        self.ending = Some(ending);
+        Progress::Ended(ending)
+    }
+
+    /// Nothing will ever get this processor on.
+    fn is_dead(&self) -> bool {
+        if let Some(playback) = &self.playback {
+            // Its clock goes on over a halt: there is no deadline, and nothing comes from outside.
+            return playback.is_played();
+        }
+        // The board has nothing that raises an NMI.
+        let state = self.pc.cpu.state();
+        state.halted && state.eflags & EFLAGS_IF == 0
+    }
+
+    /// Gives the desk what the guest has sent.
+    fn carry_output(&mut self, outside: &mut dyn Outside) {
+        let Pc { board, cpu, .. } = &mut self.pc;
+        let Connected { serial, console } = board.connected;
+        for port in (0..SERIAL_PORTS).filter(|port| serial[*port]) {
+            let bytes = board.serial_output(port);
+            if !bytes.is_empty() {
+                if let Some(playback) = &mut self.playback {
+                    playback.sent(port as u8, &bytes);
+                }
+                outside.serial(port as u8, &bytes);
+            }
+        }
+        if board.console.is_some() {
+            for port in (0..console.len()).filter(|port| console[*port]) {
+                let bytes = board.console_output(cpu.mem_mut(), port);
+                if !bytes.is_empty() {
+                    outside.console(port as u8, &bytes);
+                }
+            }
+        }
+        if board.debug.connected && board.debug.waiting() > 0 {
+            outside.debug(&board.debug.take_output());
+        }
+    }
+
+    /// Gives the machine something from outside. What has not been taken is to be given again.
+    pub fn input(&mut self, input: &Input) -> Accepted {
+        let accepted = self.inlet.take(input, &mut self.pc);
+        if let Some(playback) = &mut self.playback {
+            playback.note(self.pc.cpu.stats().instructions, input, accepted);
+        }
+        accepted
+    }
+
+    /// Presses the reset button, and does what firmware does afterwards.
+    pub fn reset(&mut self) -> Result<(), ComputerError> {
+        self.resets += 1;
+        self.pc.reset();
+        self.load()
+    }
+
+    /// Restarts since the beginning.
+    pub fn resets(&self) -> u32 {
+        self.resets
+    }
+
+    /// Stops executing: guest time stands still until [`Computer::go_on`]. Says whether it ran before.
+    pub fn pause(&mut self) -> bool {
+        let runs = self.paused_at.is_none();
+        if runs {
+            self.paused_at = Some(self.pc.board.time());
+        }
+        runs
+    }
+
+    /// Ends a pause. Says whether there was one.
+    pub fn go_on(&mut self) -> bool {
+        let paused = self.paused_at.take();
+        if let Some(at) = paused {
+            self.pc.board.clock().continue_from(at);
+        }
+        paused.is_some()
+    }
+
+    /// A pause is on.
+    pub fn is_paused(&self) -> bool {
+        self.paused_at.is_some()
+    }
+
+    /// Guest time in nanoseconds.
+    pub fn time(&mut self) -> u64 {
+        self.pc.board.time()
+    }
+
+    /// The recording's text has come ([`Recording::until`]).
+    pub fn is_over(&self) -> bool {
+        self.playback.as_ref().is_some_and(Playback::is_over)
+    }
+
+    /// What has come from outside until now, if this machine repeats.
+    pub fn recording(&self) -> Option<Recording> {
+        self.playback.as_ref().map(Playback::recording)
+    }
+
+    /// The processor's counts.
+    pub fn stats(&self) -> Stats {
+        self.pc.cpu.stats()
+    }
+
+    /// What the screen shows in text mode; `None` while it shows graphics.
+    pub fn text_screen(&self) -> Option<TextScreen> {
+        self.pc.board.vga.text(self.pc.cpu.mem())
+    }
+
+    /// The graphics card and the memory that it shows, for a desk that draws: [`Vga::changes`] says what
+    /// changed since the desk looked last.
+    pub fn screen(&mut self) -> (&Vga, &mut Memory) {
+        (&self.pc.board.vga, self.pc.cpu.mem_mut())
+    }
+
+    /// The serial port is on the board; 0 is COM1.
+    pub fn has_serial(&self, port: u8) -> bool {
+        self.pc.board.uarts.get(usize::from(port)).is_some_and(Option::is_some)
+    }
+
+    /// A virtio console is on the board.
+    pub fn has_console(&self) -> bool {
+        self.pc.board.console.is_some()
+    }
+
+    /// Takes a serial port's output from now on; 0 is COM1.
+    pub fn connect_serial(&mut self, port: u8) {
+        if let Some(connected) = self.pc.board.connected.serial.get_mut(usize::from(port)) {
+            *connected = true;
+        }
+    }
+
+    /// The guest's memory.
+    pub fn memory(&self) -> &Memory {
+        self.pc.cpu.mem()
+    }
+
+    /// The machine's state, to be written while the machine stands still. `used` says of each page of
+    /// memory whether it was ever touched, where a host knows that: it saves the time to look at the rest.
+    ///
+    /// What waits in the machine's input queues is not in the state, as what is still in a cable is not.
+    pub fn save(&mut self, used: Option<&[bool]>) -> Result<Saved<'_>, StateError> {
+        let restored = &self.restored;
+        let in_file = |page: usize| {
+            let at = page * PAGE_SIZE as usize;
+            let next = restored.partition_point(|run| run.address + run.len <= at);
+            restored.get(next).is_some_and(|run| run.address <= at)
+        };
+        let touched =
+            |page: usize| used.is_none_or(|used| used.get(page).is_none_or(|used| *used)) || in_file(page);
+        state::save(&mut self.pc, &touched)
+    }
+
+    /// A number that two machines share only if all of their states are alike.
+    pub fn digest(&mut self) -> Result<u64, StateError> {
+        state::digest(&mut self.pc)
+    }
+}
+
+/// The order in which a BIOS looks for something to start, in the digits of [`CmosConfig`]: v86 has the
+/// hard disk first where there is one, else the CD-ROM.
+fn boot_order(ide: &Units) -> u16 {
+    if ide.0[0].is_some() { 0x312 } else { 0x123 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use env86_devices::board::{Board, ManualClock, Seeded};
+    use env86_devices::pci;
+    use env86_devices::state::Container;
+
+    /// A clock that a test moves; it keeps what it was told at the end of pauses.
+    fn setup(clock: &ManualClock) -> Setup {
+        Setup { memory: 2 << 20, ..Setup::new(Box::new(clock.clone()), Box::new(Seeded(1))) }
+    }
+
+    /// A ROM with this code at F000:0000, where it starts.
+    fn rom(code: &[u8]) -> Firmware {
+        let mut bios = vec![0; 64 << 10];
+        bios[..code.len()].copy_from_slice(code);
+        bios[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
+        Firmware::new("rom", BootSource::Rom { bios, vga_bios: None })
+    }
+
+    #[derive(Default)]
+    struct Taken {
+        serial: Vec<(u8, u8)>,
+        debug: Vec<u8>,
+        resets: u32,
+    }
+
+    impl Outside for Taken {
+        fn serial(&mut self, port: u8, bytes: &[u8]) {
+            self.serial.extend(bytes.iter().map(|byte| (port, *byte)));
+        }
+
+        fn debug(&mut self, bytes: &[u8]) {
+            self.debug.extend(bytes);
+        }
+
+        fn reset(&mut self) {
+            self.resets += 1;
+        }
+    }
+
+    #[test]
+    fn output_goes_to_the_desk_that_takes_it() {
+        // mov dx, 3F8h; mov al, 'a'; out dx, al; mov dx, 2F8h; out dx, al; out E9h, al; hlt
+        let code = [0xba, 0xf8, 3, 0xb0, b'a', 0xee, 0xba, 0xf8, 2, 0xee, 0xe6, 0xe9, 0xf4];
+        for all in [false, true] {
+            let clock = ManualClock::default();
+            let setup = Setup { debug_console: all, ..setup(&clock) };
+            let mut computer = Computer::power_on(setup, rom(&code)).unwrap();
+            if all {
+                computer.connect_serial(1);
+            }
+            let mut taken = Taken::default();
+            assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::Ended(Ending::Halted));
+            assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::Ended(Ending::Halted));
+            let serial: &[_] = if all { &[(0, b'a'), (1, b'a')] } else { &[(0, b'a')] };
+            assert_eq!((&taken.serial[..], taken.debug.len()), (serial, usize::from(all)));
+        }
+    }
+
+    #[test]
+    fn a_reset_starts_again_unless_the_machine_must_not() {
+        // out E9h, al; mov dx, CF9h; mov al, 6; out dx, al; jmp self
+        let resets = [0xe6, 0xe9, 0xba, 0xf9, 0x0c, 0xb0, 6, 0xee, 0xeb, 0xfe];
+        // lidt [cs:20h], where a limit of 0 lies; int3
+        let faults = [0xe6, 0xe9, 0x2e, 0x0f, 0x01, 0x1e, 0x20, 0x00, 0xcc];
+        for (code, ending) in [(&resets[..], Ending::Reset), (&faults[..], Ending::TripleFault)] {
+            let clock = ManualClock::default();
+            let setup = |restart| Setup { restart, debug_console: true, ..setup(&clock) };
+            let mut taken = Taken::default();
+            let mut computer = Computer::power_on(setup(true), rom(code)).unwrap();
+            for _ in 0..3 {
+                assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::More);
+            }
+            assert_eq!((taken.resets, computer.resets(), taken.debug.len()), (3, 3, 3));
+            let mut computer = Computer::power_on(setup(false), rom(code)).unwrap();
+            assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::Ended(ending));
+        }
+    }
+
+    #[test]
+    fn a_machine_that_is_paused_does_nothing() {
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        assert!(computer.pause() && !computer.pause());
+        assert_eq!(computer.run(1000, &mut ()).unwrap(), Progress::Sleep { until: None, slack: 0 });
+        assert_eq!(computer.stats().instructions, 0);
+        assert!(computer.go_on() && !computer.go_on());
+        assert_eq!(computer.run(1000, &mut ()).unwrap(), Progress::More);
+    }
+
+    #[test]
+    fn a_halted_machine_says_until_when() {
+        // The PIT ticks 18 times a second; STI before HLT.
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xfb, 0xf4, 0xeb, 0xfd])).unwrap();
+        let Progress::Sleep { .. } = computer.run(1000, &mut ()).unwrap() else {
+            panic!("it does not sleep")
+        };
+    }
+
+    #[test]
+    fn what_is_not_on_the_board_takes_nothing() {
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        let absent = [
+            Input::Serial { port: 3, bytes: b"x".to_vec() },
+            Input::Serial { port: 200, bytes: b"x".to_vec() },
+            Input::Console { port: 0, bytes: b"x".to_vec() },
+            Input::ConsoleSize { columns: 80, rows: 25 },
+            Input::PowerButton,
+        ];
+        for input in absent {
+            assert_eq!(computer.input(&input), Accepted::NoDevice, "{input:?}");
+        }
+        let present = [
+            Input::ScanCodes(vec![0x1e, 0x9e]),
+            Input::ReleaseKeys,
+            Input::PointerBy { dx: i32::MIN, dy: i32::MIN },
+            Input::PointerAt { x: 1, y: 2 },
+            Input::Wheel(1),
+            Input::Button { button: crate::Button::Left, down: true },
+        ];
+        for input in present {
+            assert_eq!(computer.input(&input), Accepted::All, "{input:?}");
+        }
+        // The first line takes a limited amount while the guest does not listen.
+        let much = Input::Serial { port: 0, bytes: vec![0; 1 << 20] };
+        assert!(matches!(computer.input(&much), Accepted::Some(1..)));
+        assert_eq!(computer.input(&much), Accepted::Some(0));
+    }
+
+    #[test]
+    fn a_saved_machine_goes_on_elsewhere() {
+        // inc byte [0]; out E9h, al; jmp back
+        let code = [0xfe, 0x06, 0, 0, 0xeb, 0xfa];
+        let clock = ManualClock::default();
+        let mut first = Computer::power_on(setup(&clock), rom(&code)).unwrap();
+        first.run(1000, &mut ()).unwrap();
+        let bytes = first.save(None).unwrap().to_vec();
+        let plan = Plan::read(&Container::parse(&bytes).unwrap()).unwrap();
+        let mem = plan.pages().copy(&bytes).unwrap();
+        let drives = plan.units::<std::convert::Infallible>(|_, _| unreachable!("no disk")).unwrap();
+        let setup = Setup { drives, ..setup(&clock) };
+        let later = Firmware::later(|| Err("there is none".into()));
+        let mut second = Computer::resume(setup, plan, mem, &bytes, later).unwrap();
+        assert_eq!(second.digest().unwrap(), first.digest().unwrap());
+        assert!(matches!(second.reset(), Err(ComputerError::Firmware(_))));
+    }
+
+    #[test]
+    fn video_memory_has_bounds() {
+        let clock = ManualClock::default();
+        let setup = Setup { video_memory: 1 << 40, ..setup(&clock) };
+        let error = Computer::power_on(setup, rom(&[0xf4])).err().unwrap();
+        assert!(matches!(error, ComputerError::VideoMemory(_)));
+    }
+
+    #[test]
+    fn firmware_finds_what_is_on_the_board() {
+        for acpi in [false, true] {
+            let board = BoardConfig { acpi, virtio_console: true, ..BoardConfig::default() };
+            let mut mem = Memory::new(1 << 20).unwrap();
+            let (clock, entropy) = (Box::new(ManualClock::default()), Box::new(Seeded(1)));
+            let mut board = Board::new(board, &mut mem, clock, entropy);
+            let found = BoardInfo::probe(&mut board, &mut mem);
+            assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
+            let ports = |space: &pci::ConfigSpace| {
+                (0..pci::BARS).map(|bar| space.io_ports(bar)).filter(|&ports| ports > 0).collect::<Vec<_>>()
+            };
+            let fitted: Vec<_> =
+                board.pci.functions().map(|(devfn, f)| (devfn, f.interrupt_pin(), ports(f))).collect();
+            let found: Vec<_> = found
+                .functions
+                .iter()
+                .map(|f| (f.devfn, f.interrupt_pin, f.io_bars.iter().map(|bar| bar.ports).collect()))
+                .collect();
+            assert_eq!(found, fitted);
+        }
+    }
+}

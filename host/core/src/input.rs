@@ -1,0 +1,224 @@
+//! What goes into a machine, as plain data.
+//!
+//! The same values come through a channel from another thread, from JavaScript, and out of a
+//! [`Recording`](crate::Recording). A new kind of input is a variant here and an arm in
+//! [`Inlet::take`].
+
+use std::collections::VecDeque;
+
+use env86_devices::vmware::{self, Motion};
+use env86_devices::{Pc, virtio::console};
+use serde::{Deserialize, Serialize};
+
+/// Serial ports of a board.
+pub(crate) const SERIAL_PORTS: usize = 4;
+/// Bytes that wait for each serial line or console port, beyond those in the device.
+const TYPE_AHEAD: usize = 4096;
+/// Key strokes that wait for the keyboard controller.
+const KEY_QUEUE: usize = 256;
+
+/// Something that a machine is given from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// Bytes for a serial port; 0 is COM1. They wait until the guest listens.
+    Serial {
+        /// The port.
+        port: u8,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Bytes for a port of the virtio console; 0 is Linux's `hvc0`.
+    Console {
+        /// The port.
+        port: u8,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// The virtio console's screen has this size.
+    ConsoleSize {
+        /// Characters in a line.
+        columns: u16,
+        /// Lines.
+        rows: u16,
+    },
+    /// Keys go down or up: scan codes of set 1, prefixes included. Taken all, or not at all.
+    ScanCodes(Vec<u8>),
+    /// All keys go up, as when the desk loses the keyboard.
+    ReleaseKeys,
+    /// The mouse moves by counts to the right and down.
+    PointerBy {
+        /// To the right.
+        dx: i32,
+        /// Down.
+        dy: i32,
+    },
+    /// The pointer is at this place, from 0 to FFFFh over the whole screen, for a guest that asked for
+    /// positions.
+    PointerAt {
+        /// From the left.
+        x: u16,
+        /// From the top.
+        y: u16,
+    },
+    /// The wheel turns by steps towards the user.
+    Wheel(i32),
+    /// A button of the mouse goes down or up.
+    Button {
+        /// Which.
+        button: Button,
+        /// It is down now.
+        down: bool,
+    },
+    /// The power button is pressed, which asks a guest with ACPI to shut down.
+    PowerButton,
+}
+
+/// A button of the mouse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Button {
+    /// The left one.
+    Left,
+    /// The wheel, pressed.
+    Middle,
+    /// The right one.
+    Right,
+    /// The fourth, at the side.
+    Back,
+    /// The fifth, at the side.
+    Forward,
+}
+
+/// What became of an [`Input`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "what was not taken has to be given again"]
+pub enum Accepted {
+    /// It was taken.
+    All,
+    /// Of its bytes, so many were taken; the rest can be given again once the guest has read some.
+    Some(usize),
+    /// The machine has no such device, and never will take it.
+    NoDevice,
+}
+
+impl Accepted {
+    fn part(taken: usize, given: usize) -> Self {
+        if taken == given { Self::All } else { Self::Some(taken) }
+    }
+}
+
+/// What waits for the guest, and what a mouse's events lack of its state.
+#[derive(Debug, Default)]
+pub(crate) struct Inlet {
+    serial: [VecDeque<u8>; SERIAL_PORTS],
+    console: [VecDeque<u8>; console::PORTS],
+    keys: VecDeque<Vec<u8>>,
+    /// Buttons that are down, in the order of [`Button`].
+    buttons: [bool; 5],
+}
+
+impl Inlet {
+    /// Takes an input, or as much of it as there is room for.
+    pub fn take(&mut self, input: &Input, pc: &mut Pc) -> Accepted {
+        let board = &mut pc.board;
+        match input {
+            Input::Serial { port, bytes } => {
+                let fitted = board.uarts.get(usize::from(*port)).is_some_and(Option::is_some);
+                match self.serial.get_mut(usize::from(*port)) {
+                    Some(queue) if fitted => return enqueue(queue, bytes),
+                    _ => return Accepted::NoDevice,
+                }
+            }
+            Input::Console { port, bytes } => match self.console.get_mut(usize::from(*port)) {
+                Some(queue) if board.console.is_some() => return enqueue(queue, bytes),
+                _ => return Accepted::NoDevice,
+            },
+            Input::ConsoleSize { columns, rows } => {
+                if board.console.is_none() {
+                    return Accepted::NoDevice;
+                }
+                board.set_console_size(pc.cpu.mem_mut(), *columns, *rows);
+            }
+            Input::ScanCodes(_) | Input::ReleaseKeys if !board.ps2.has_keyboard => {
+                return Accepted::NoDevice;
+            }
+            Input::ScanCodes(stroke) => {
+                if self.keys.len() == KEY_QUEUE {
+                    return Accepted::Some(0);
+                }
+                self.keys.push_back(stroke.clone());
+            }
+            Input::ReleaseKeys => {
+                self.keys.clear();
+                board.with_ps2(|ps2, now| ps2.release_keys(now));
+            }
+            Input::PowerButton if board.acpi.is_none() => return Accepted::NoDevice,
+            Input::PowerButton => board.press_power_button(),
+            _ if !board.ps2.has_mouse => return Accepted::NoDevice,
+            // Counts of the mouse go up, those of a screen down.
+            Input::PointerBy { dx, dy } => self.pointer(pc, Some(Motion::By(*dx, dy.saturating_neg())), 0),
+            Input::PointerAt { x, y } => self.pointer(pc, Some(Motion::To(*x, *y)), 0),
+            Input::Wheel(steps) => self.pointer(pc, None, *steps),
+            Input::Button { button, down } => {
+                self.buttons[*button as usize] = *down;
+                self.pointer(pc, None, 0);
+            }
+        }
+        Accepted::All
+    }
+
+    /// Moves the PS/2 mouse, whose interrupt also tells a driver of the absolute pointer to look at that.
+    fn pointer(&self, pc: &mut Pc, motion: Option<Motion>, wheel: i32) {
+        let [left, middle, right, back, forward] = self.buttons;
+        let backdoor = &mut pc.board.backdoor;
+        let bits =
+            [(left, vmware::BUTTON_LEFT), (middle, vmware::BUTTON_MIDDLE), (right, vmware::BUTTON_RIGHT)];
+        let down = bits.iter().filter(|(down, _)| *down).fold(0, |all, (_, bit)| all | bit);
+        backdoor.pointer(motion.unwrap_or(Motion::By(0, 0)), wheel, down);
+        let (dx, dy) = match motion {
+            Some(Motion::By(dx, dy)) => (dx, dy),
+            // A driver that wants positions needs the interrupt alone; another must not see a jump.
+            Some(Motion::To(..)) | None => (0, 0),
+        };
+        pc.board.with_ps2(|ps2, now| {
+            ps2.mouse_buttons(left, middle, right, now);
+            ps2.mouse_side_buttons(back, forward, now);
+            ps2.mouse_move(dx, dy, wheel, now);
+        });
+    }
+
+    /// Gives the devices what they have room for.
+    pub fn feed(&mut self, pc: &mut Pc) {
+        for (port, queue) in self.serial.iter_mut().enumerate().filter(|(_, queue)| !queue.is_empty()) {
+            // As a terminal with hardware flow control, wait until the guest says that it listens: what
+            // comes before that is lost when its driver clears the FIFO.
+            if pc.board.uarts[port].as_ref().is_some_and(|uart| uart.listens()) {
+                let taken = pc.board.serial_input(port, queue.make_contiguous());
+                queue.drain(..taken);
+            }
+        }
+        for (port, queue) in self.console.iter_mut().enumerate().filter(|(_, queue)| !queue.is_empty()) {
+            let taken = pc.board.console_input(pc.cpu.mem_mut(), port, queue.make_contiguous());
+            queue.drain(..taken);
+        }
+        while let Some(stroke) = self.keys.front() {
+            if !pc.board.keyboard_input(stroke) {
+                return;
+            }
+            self.keys.pop_front();
+        }
+    }
+
+    /// Bytes and key strokes that wait for the guest.
+    pub fn waiting(&self) -> usize {
+        self.serial.iter().chain(&self.console).map(VecDeque::len).sum::<usize>() + self.keys.len()
+    }
+}
+
+/// Puts bytes at the end of a queue, as many as it has room for.
+fn enqueue(queue: &mut VecDeque<u8>, bytes: &[u8]) -> Accepted {
+    let room = TYPE_AHEAD.saturating_sub(queue.len()).min(bytes.len());
+    queue.extend(&bytes[..room]);
+    Accepted::part(room, bytes.len())
+}

@@ -1,0 +1,26 @@
+//! What comes out of a machine.
+
+/// Takes what a machine sends while it runs. Each method's default throws it away, so that a desk names
+/// only what it shows.
+///
+/// The screen does not come this way: a desk looks at it when it wants to draw
+/// ([`Computer::text_screen`](crate::Computer::text_screen)), so that a slow desk costs the guest nothing.
+///
+/// A new kind of output becomes a method here with an empty body, and a line in `Computer::carry_output`
+/// that calls it with what the device has sent.
+pub trait Outside {
+    /// A serial port has sent these bytes; 0 is COM1.
+    fn serial(&mut self, _port: u8, _bytes: &[u8]) {}
+
+    /// A port of the virtio console has sent these bytes: 0 is Linux's `hvc0`.
+    fn console(&mut self, _port: u8, _bytes: &[u8]) {}
+
+    /// The guest wrote these bytes to a debug port (E9h, 402h).
+    fn debug(&mut self, _bytes: &[u8]) {}
+
+    /// The machine has been reset and starts again.
+    fn reset(&mut self) {}
+}
+
+/// Nothing is listened to.
+impl Outside for () {}

@@ -1,0 +1,69 @@
+//! What a user of the command can do about an error: libraries say what is wrong, and know no flags.
+
+use std::error::Error;
+
+use env86::console::session::SessionError;
+use env86::machine::{DiskError, MachineError, StateFileError};
+use env86_bios::BootError;
+use env86_core::PowerOnError;
+use env86_devices::state::StateError;
+
+/// The first remedy that is known for an error, or for one of its sources.
+pub fn of(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(remedy) = remedy(error) {
+            return Some(remedy);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<MachineError>() {
+        return match error {
+            MachineError::NothingToStart => Some("give an image, or --kernel FILE, or --bios FILE"),
+            MachineError::StateDecides => Some("boot with --cold to choose anew"),
+            MachineError::OtherImage { .. } => Some("give that image, or boot with --cold"),
+            MachineError::ImageGone { .. } => Some("give the IMAGE, wherever it is now"),
+            MachineError::Index { .. } => Some("make the image again with `env86 create`"),
+            // These stand for the error inside.
+            MachineError::State(error) => of(error),
+            MachineError::Disk(error) => of(error),
+            _ => None,
+        };
+    }
+    if let Some(SessionError::Machine(error)) = error.downcast_ref() {
+        return of(error);
+    }
+    if let Some(error) = error.downcast_ref::<PowerOnError>() {
+        return match error {
+            PowerOnError::TooLarge { .. } => Some("check the file, or give the machine more with --memory"),
+            PowerOnError::NoKernel => Some("give --kernel FILE"),
+            PowerOnError::ReadInside { .. } => Some("make the image again with `env86 create`"),
+            PowerOnError::Pending | PowerOnError::File(_) => None,
+        };
+    }
+    if let Some(BootError::Memory { .. }) = error.downcast_ref::<BootError>() {
+        return Some("give it more with --memory");
+    }
+    if let Some(error) = error.downcast_ref::<StateError>() {
+        return match error {
+            StateError::NoState => Some("check the file"),
+            StateError::Compressed => Some("decompress it first"),
+            StateError::Version(_) => Some("save it again with a current v86"),
+            StateError::TooManyPieces(_) => Some("boot without `async` to have the disks saved as a whole"),
+            StateError::TooLarge(_) => Some("give the machine less memory, or larger disks as `async`"),
+            StateError::OtherMachine(_) | StateError::File { .. } | StateError::Image(_) => None,
+            _ => Some("use a copy, save it again with v86, or boot with --cold"),
+        };
+    }
+    if let Some(StateFileError::Read { .. }) = error.downcast_ref::<StateFileError>() {
+        return Some("check the path, or boot with --cold");
+    }
+    if let Some(DiskError::Missing { .. }) = error.downcast_ref::<DiskError>() {
+        return Some("name it with --hda, --hdb or --cdrom FILE, or in image.json");
+    }
+    None
+}

@@ -1,0 +1,386 @@
+//! From what a user asked for to a machine: which image, kernel or saved state, and the files of the host
+//! that they lie in.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use env86_bios::BootSource;
+use env86_core::{Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, Recording, Setup, choose};
+use env86_devices::fs::Filesystem;
+use env86_devices::state::ImageSource;
+use tracing::warn;
+
+use super::clock::{HostClock, OsEntropy};
+use super::disk;
+use super::files::{Blobs, LostFiles};
+use super::state::{StateFile, StateFileError};
+use super::{Event, Machine, MachineError};
+use crate::image::{BlobDir, FileRef, Image};
+
+/// What a machine is to be. Where nothing is said here, the image decides, and else the defaults.
+///
+/// An image that holds a saved state is resumed, unless [`cold`](Self::cold) or another kernel is asked
+/// for.
+#[derive(Clone, Debug)]
+pub struct MachineBuilder {
+    pub(super) image: Option<Image>,
+    cold: bool,
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    append: String,
+    bios: Option<PathBuf>,
+    memory: Option<u64>,
+    acpi: Option<bool>,
+    virtio_console: Option<bool>,
+    pub(super) hda: Option<PathBuf>,
+    pub(super) hdb: Option<PathBuf>,
+    pub(super) cdrom: Option<PathBuf>,
+    debug_exit: Option<u16>,
+    debug_console: bool,
+    state: Option<PathBuf>,
+    recording: Option<Recording>,
+    restart: bool,
+}
+
+impl Default for MachineBuilder {
+    /// A machine that has nothing to start.
+    fn default() -> Self {
+        Self {
+            image: None,
+            cold: false,
+            kernel: None,
+            initrd: None,
+            append: String::new(),
+            bios: None,
+            memory: None,
+            acpi: None,
+            virtio_console: None,
+            hda: None,
+            hdb: None,
+            cdrom: None,
+            debug_exit: None,
+            debug_console: false,
+            state: None,
+            recording: None,
+            restart: true,
+        }
+    }
+}
+
+impl MachineBuilder {
+    /// The image: its file system, what its `image.json` says, and its saved state.
+    #[must_use]
+    pub fn image(self, image: &Image) -> Self {
+        Self { image: Some(image.clone()), ..self }
+    }
+
+    /// Starts anew, even if the image holds a saved state.
+    #[must_use]
+    pub fn cold(self) -> Self {
+        Self { cold: true, ..self }
+    }
+
+    /// A saved state to resume. Memory and board are the state's; the image gives the contents of files.
+    #[must_use]
+    pub fn state(self, path: impl Into<PathBuf>) -> Self {
+        Self { state: Some(path.into()), ..self }
+    }
+
+    /// A Linux or Multiboot kernel on the host, instead of the image's.
+    #[must_use]
+    pub fn kernel(self, path: impl Into<PathBuf>) -> Self {
+        Self { kernel: Some(path.into()), ..self }
+    }
+
+    /// The initial RAM disk on the host.
+    #[must_use]
+    pub fn initrd(self, path: impl Into<PathBuf>) -> Self {
+        Self { initrd: Some(path.into()), ..self }
+    }
+
+    /// Added to the kernel's command line.
+    #[must_use]
+    pub fn append(self, text: impl Into<String>) -> Self {
+        Self { append: text.into(), ..self }
+    }
+
+    /// A BIOS ROM on the host, instead of a kernel.
+    #[must_use]
+    pub fn bios(self, path: impl Into<PathBuf>) -> Self {
+        Self { bios: Some(path.into()), ..self }
+    }
+
+    /// Memory in bytes.
+    #[must_use]
+    pub fn memory(self, bytes: u64) -> Self {
+        Self { memory: Some(bytes), ..self }
+    }
+
+    /// I/O APIC, local APIC and ACPI power management are on the board, or not.
+    #[must_use]
+    pub fn acpi(self, fitted: bool) -> Self {
+        Self { acpi: Some(fitted), ..self }
+    }
+
+    /// A virtio console is on the board, or not.
+    #[must_use]
+    pub fn virtio_console(self, fitted: bool) -> Self {
+        Self { virtio_console: Some(fitted), ..self }
+    }
+
+    /// The image of the first hard disk. It is never written to.
+    #[must_use]
+    pub fn hda(self, path: impl Into<PathBuf>) -> Self {
+        Self { hda: Some(path.into()), ..self }
+    }
+
+    /// The image of the second hard disk. It is never written to.
+    #[must_use]
+    pub fn hdb(self, path: impl Into<PathBuf>) -> Self {
+        Self { hdb: Some(path.into()), ..self }
+    }
+
+    /// What is in the CD-ROM drive.
+    #[must_use]
+    pub fn cdrom(self, path: impl Into<PathBuf>) -> Self {
+        Self { cdrom: Some(path.into()), ..self }
+    }
+
+    /// A port where a guest's write ends the machine with the value written.
+    #[must_use]
+    pub fn debug_exit(self, port: u16) -> Self {
+        Self { debug_exit: Some(port), ..self }
+    }
+
+    /// What the guest writes to the debug ports E9h and 402h goes to
+    /// [`Machine::debug_console`]; else nowhere.
+    #[must_use]
+    pub fn debug_console(self) -> Self {
+        Self { debug_console: true, ..self }
+    }
+
+    /// Everything that comes from outside: time is the count of instructions, and two runs are the same.
+    /// Else the machine runs by the host's clocks.
+    #[must_use]
+    pub fn recording(self, recording: Recording) -> Self {
+        Self { recording: Some(recording), ..self }
+    }
+
+    /// The machine ends, instead of starting again, after a reset; a triple fault is an error then.
+    #[must_use]
+    pub fn no_restart(self) -> Self {
+        Self { restart: false, ..self }
+    }
+
+    /// The files of the saved state that [`start`](Self::start) resumes, if it does.
+    pub fn state_files(&self) -> Result<Option<Vec<PathBuf>>, MachineError> {
+        let chosen = self.cold || self.kernel.is_some() || self.bios.is_some();
+        Ok(match (&self.state, &self.image) {
+            (Some(path), _) => Some(vec![path.clone()]),
+            (None, Some(image)) if !chosen => image.state_files()?,
+            (None, _) => None,
+        })
+    }
+
+    /// Builds the machine and starts it.
+    pub fn start(&self) -> Result<Machine, MachineError> {
+        let Some(paths) = self.state_files()? else {
+            let (computer, lost_files) = self.power_on()?;
+            return Machine::spawn(computer, lost_files, None);
+        };
+        if self.memory.is_some() || self.acpi.is_some() {
+            return Err(MachineError::StateDecides);
+        }
+        let file = StateFile::open(&paths)?;
+        for note in &file.plan.notes {
+            warn!(target: "state", "{note}");
+        }
+        let builder = Self { image: self.image_of(&file)?, ..self.clone() };
+        let no_image = builder.image.is_none() && file.plan.needs_image();
+        let (computer, lost_files) = builder.resume(&file)?;
+        Machine::spawn(computer, lost_files, no_image.then_some(Event::NoImage))
+    }
+
+    /// The image that a state's files are in: the one at hand, else where the state says. `None` if
+    /// it does not say, or needs none.
+    fn image_of(&self, file: &StateFile) -> Result<Option<Image>, MachineError> {
+        let Some(source) = file.plan.image() else { return Ok(self.image.clone()) };
+        let wanted = source.path.clone();
+        let image = match &self.image {
+            Some(image) => image.clone(),
+            None if !file.plan.needs_image() => return Ok(None),
+            None => match Image::open(&wanted) {
+                Ok(image) => image,
+                Err(source) => return Err(MachineError::ImageGone { wanted, source }),
+            },
+        };
+        match source.has_index(&image.read_index()?) {
+            true => Ok(Some(image)),
+            false => Err(MachineError::OtherImage { wanted, path: image.path().into() }),
+        }
+    }
+
+    /// The machine that a saved state is of, in that state.
+    fn resume(&self, file: &StateFile) -> Result<(Computer, LostFiles), MachineError> {
+        let blobs = self.blobs();
+        let lost = blobs.lost();
+        let (time, unix_millis) = (file.plan.time, file.plan.unix_millis());
+        let setup = Setup {
+            drives: disk::saved_units(self, file)?,
+            blobs: Box::new(blobs),
+            image: self.image_source()?,
+            ..self.setup(|recording| Setup::deterministic_from(recording, time, unix_millis), time)
+        };
+        let mem = file.memory()?;
+        let later = self.clone();
+        // A machine that is reset after that starts as the image does.
+        let firmware = Firmware::later(move || {
+            let (filesystem, mut blobs) = (later.filesystem()?, later.blobs());
+            let memory = later.config().memory_size.unwrap_or(env86_core::DEFAULT_MEMORY);
+            later.firmware(&filesystem, &mut blobs, memory).map_err(LoadError::from)
+        });
+        let computer = Computer::resume(setup, file.plan.clone(), mem, file.bytes(), firmware);
+        let computer = computer.map_err(|error| match error {
+            env86_core::ComputerError::State(source) => {
+                StateFileError::Content { path: file.path().into(), source }.into()
+            }
+            other => MachineError::from(other),
+        })?;
+        Ok((computer, lost))
+    }
+
+    /// A machine after power-on.
+    fn power_on(&self) -> Result<(Computer, LostFiles), MachineError> {
+        let (filesystem, mut blobs) = (self.filesystem()?, self.blobs());
+        let lost = blobs.lost();
+        let config = self.config();
+        let setup = self.setup(Setup::deterministic, 0).with_image(&config);
+        let memory = self.memory.unwrap_or(setup.memory);
+        // Before anything is found too large for what no machine can have.
+        env86_emu::memory::rounded(memory)?;
+        let (source, name) = self.firmware(&filesystem, &mut blobs, memory)?;
+        let setup = Setup {
+            memory,
+            acpi: self.acpi.unwrap_or(setup.acpi),
+            virtio_console: self.virtio_console.unwrap_or(setup.virtio_console),
+            drives: disk::units(self)?,
+            filesystem,
+            blobs: Box::new(blobs),
+            image: self.image_source()?,
+            ..setup
+        };
+        Ok((Computer::power_on(setup, Firmware::new(name, source))?, lost))
+    }
+
+    /// The world that the machine stands in, from this guest time on.
+    fn setup(&self, repeatable: impl FnOnce(Recording) -> Setup, time: u64) -> Setup {
+        let world = match &self.recording {
+            Some(recording) => repeatable(recording.clone()),
+            None => Setup::new(Box::new(HostClock::start_at(time)), Box::new(OsEntropy)),
+        };
+        Setup {
+            debug_exit: self.debug_exit,
+            debug_console: self.debug_console,
+            restart: self.restart,
+            ..world
+        }
+    }
+
+    fn config(&self) -> ImageConfig {
+        self.image.as_ref().map(|image| image.config.clone()).unwrap_or_default()
+    }
+
+    /// Which image the files are of, for a saved state to tell.
+    fn image_source(&self) -> Result<Option<ImageSource>, MachineError> {
+        let Some(image) = &self.image else { return Ok(None) };
+        let path = std::path::absolute(image.path()).unwrap_or_else(|_| image.path().into());
+        Ok(Some(ImageSource::new(path.to_string_lossy(), &image.read_index()?)))
+    }
+
+    /// The image's file system.
+    fn filesystem(&self) -> Result<Filesystem, MachineError> {
+        let Some(image) = &self.image else { return Ok(Filesystem::default()) };
+        Filesystem::from_json(&image.read_index()?)
+            .map_err(|source| MachineError::Index { path: image.index_path(), source })
+    }
+
+    /// The contents of the image's files.
+    fn blobs(&self) -> Blobs {
+        Blobs::new(self.image.as_ref().map_or_else(|| BlobDir::new("fs"), Image::blobs))
+    }
+
+    /// What is started, and its name. Nothing larger than the `memory` of the machine is read.
+    fn firmware(
+        &self,
+        filesystem: &Filesystem,
+        blobs: &mut Blobs,
+        memory: u64,
+    ) -> Result<(BootSource, String), MachineError> {
+        let host = |what, path: &Option<PathBuf>| {
+            path.as_deref().map(|path| read_host(what, path, memory)).transpose()
+        };
+        let initrd = host("initial RAM disk", &self.initrd)?;
+        // A module's name is that of its file alone.
+        let bare = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let initrd =
+            initrd.zip(self.initrd.as_ref()).map(|(data, path)| NamedFile { name: bare(path), data });
+        let full = |path: &PathBuf| path.display().to_string();
+        let named = |data: Option<Vec<u8>>, path: &Option<PathBuf>| {
+            data.zip(path.as_ref()).map(|(data, path)| NamedFile { name: full(path), data })
+        };
+        let choice = Choice {
+            bios: named(host("BIOS", &self.bios)?, &self.bios),
+            kernel: named(host("kernel", &self.kernel)?, &self.kernel),
+            initrd,
+            append: self.append.clone(),
+        };
+        let own = choice.bios.is_some() || choice.kernel.is_some();
+        let Some(image) = &self.image else {
+            if !own {
+                return Err(MachineError::NothingToStart);
+            }
+            let mut none = |_: &'static str, _: &FileRef| Err("there is no image".into());
+            let files = (filesystem, blobs as &mut _);
+            return choose(choice, &ImageConfig::default(), files, &mut none, memory)
+                .map_err(|source| MachineError::PowerOn { path: PathBuf::new(), source });
+        };
+        let path = image.path();
+        let mut read = |key, file: &FileRef| {
+            let name = format!("{} of {}", file.url.as_deref().unwrap_or("?"), path.display());
+            Ok(NamedFile { name, data: image.read_ref(key, file)? })
+        };
+        let lost = blobs.lost();
+        let chosen = choose(choice, &image.config, (filesystem, blobs as &mut _), &mut read, memory);
+        let (source, name) = chosen.map_err(|source| match (lost.take().pop(), source) {
+            (Some(lost), _) => MachineError::Blob(lost),
+            (None, env86_core::PowerOnError::File(error)) => match error.downcast() {
+                Ok(error) => MachineError::Image(*error),
+                Err(error) => {
+                    let source = env86_core::PowerOnError::File(error);
+                    MachineError::PowerOn { path: path.into(), source }
+                }
+            },
+            (None, source) => MachineError::PowerOn { path: path.into(), source },
+        })?;
+        // A path in the guest does not say whose it is.
+        let inside = name.starts_with('/') && !own;
+        Ok((source, if inside { format!("{name} of {}", path.display()) } else { name }))
+    }
+}
+
+/// Reads a file of the user's, which may be a pipe, or without end.
+fn read_host(what: &'static str, path: &Path, memory: u64) -> Result<Vec<u8>, MachineError> {
+    let failed = |source| MachineError::Read { what, path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mut content = Vec::new();
+    let known = file.metadata().map_err(failed)?.len();
+    if known <= memory {
+        file.take(memory + 1).read_to_end(&mut content).map_err(failed)?;
+    }
+    if known.max(content.len() as u64) > memory {
+        let source = env86_core::PowerOnError::TooLarge { what, name: path.display().to_string(), memory };
+        return Err(MachineError::PowerOn { path: path.into(), source });
+    }
+    Ok(content)
+}
