@@ -22,4 +22,6 @@
 pub mod console;
 pub mod image;
 pub mod machine;
+#[cfg(feature = "net")]
+pub mod net;
 mod replace;
