@@ -20,8 +20,9 @@ pub const IPV4: usize = 20;
 pub const UDP: usize = 8;
 /// The longest IP packet of the medium, in bytes.
 pub const MTU: usize = 1500;
-/// Of an offending packet an ICMP error quotes so many bytes behind its header.
-const QUOTED: usize = 8;
+/// Of an offending packet an ICMP error quotes so many bytes behind its header: the error has 576 bytes
+/// then (RFC 1812, 4.3.2.3).
+const QUOTED: usize = 576 - IPV4 - 8 - IPV4;
 
 /// How long a packet of the gateway's may travel, in hops.
 const HOP_LIMIT: u8 = 64;
