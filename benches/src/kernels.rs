@@ -4,11 +4,13 @@
 //! names are paths and do not change, so that figures of years can be compared.
 
 use env86_devices::board::{ManualClock, Seeded};
+use env86_devices::vga::FRAMEBUFFER;
 use env86_devices::{BoardConfig, Pc, Stop};
+use env86_emu::memory::Generation;
 use env86_emu::state::{FpuState, TableRegister};
 use env86_emu::{ArchState, Bus, Cpu, CpuConfig, Exit, Memory, Segment};
 
-/// Bytes of RAM, all of it mapped where it is but for the last page.
+/// Bytes of RAM, all of it mapped where it is but for the last page. So are 4 MiB of the framebuffer.
 const MEMORY: u32 = 32 << 20;
 /// Where things are.
 const IDT: u32 = 0;
@@ -18,6 +20,7 @@ const PAGE_FAULT_HANDLER: u32 = 0x3100;
 const FUNCTION: u32 = 0x3200;
 const PAGE_DIRECTORY: u32 = 0x4000;
 const PAGE_TABLES: u32 = 0x5000;
+const FRAMEBUFFER_TABLE: u32 = 0xd000;
 const CODE: u32 = 0x10_0000;
 const DATA: u32 = 0x20_0000;
 const STACK: u32 = 0x30_0000;
@@ -47,6 +50,8 @@ pub struct Kernel {
     board: Wired,
     /// What is decoded is dropped before each pass.
     fresh: bool,
+    /// A screen takes what has changed after each pass.
+    shown: bool,
     setup: &'static [u8],
     body: &'static [u8],
     /// How many copies of the body are in the loop.
@@ -54,12 +59,16 @@ pub struct Kernel {
 }
 
 const fn kernel(name: &'static str, setup: &'static [u8], body: &'static [u8]) -> Kernel {
-    Kernel { name, board: Wired::Bare, fresh: false, setup, body, copies: 8 }
+    Kernel { name, board: Wired::Bare, fresh: false, shown: false, setup, body, copies: 8 }
 }
 
 impl Kernel {
     const fn on(self, board: Wired) -> Self {
         Self { board, ..self }
+    }
+
+    const fn shown(self) -> Self {
+        Self { shown: true, ..self }
     }
 
     const fn fresh(self, copies: usize) -> Self {
@@ -149,6 +158,17 @@ pub const KERNELS: &[Kernel] = &[
     // mov al, [b8000h]
     kernel("device/video-memory", &[], &[0xa0, 0, 0x80, 0x0b, 0]).on(Wired::Pc),
 
+    // mov [edi], eax; mov [edi+4], ebx; mov [edi+9], al: where RAM is, in a framebuffer, and in the
+    // window of a mode of 256 colours
+    kernel("video/store/ram", &[], &[0x89, 0x07, 0x89, 0x5f, 4, 0x88, 0x47, 9]).on(Wired::Pc),
+    kernel("video/store/framebuffer", &[0xbf, 0, 0, 0, 0xe0], &[0x89, 0x07, 0x89, 0x5f, 4, 0x88, 0x47, 9])
+        .on(Wired::Pc),
+    kernel("video/store/window", &WINDOW_SETUP, &[0x89, 0x07, 0x89, 0x5f, 4, 0x88, 0x47, 9]).on(Wired::Pc),
+    // mov edi, FRAMEBUFFER / mov [edi], eax; add edi, 1000h; and edi, e01fffffh: 512 pages, once when
+    // nobody looks and once when a screen takes the changes after each pass
+    kernel("video/pages/unseen", &[0xbf, 0, 0, 0, 0xe0], &PAGE_AFTER_PAGE).on(Wired::Pc),
+    kernel("video/pages/shown", &[0xbf, 0, 0, 0, 0xe0], &PAGE_AFTER_PAGE).on(Wired::Pc).shown(),
+
     // mov ecx, 1024; mov esi, DATA; mov edi, DATA+4000h; rep movsd
     kernel("string/movs", &[],
         &[0xb9, 0, 4, 0, 0, 0xbe, 0, 0, 0x20, 0, 0xbf, 0, 0x40, 0x20, 0, 0xf3, 0xa5]),
@@ -182,11 +202,25 @@ pub const KERNELS: &[Kernel] = &[
     kernel("sse/move", &[], &[0x66, 0x0f, 0x6f, 0x06, 0x66, 0x0f, 0x7f, 0x07, 0x0f, 0x10, 0x4e, 1]),
 ];
 
+const PAGE_AFTER_PAGE: [u8; 14] = [0x89, 0x07, 0x81, 0xc7, 0, 0x10, 0, 0, 0x81, 0xe7, 0xff, 0xff, 0x1f, 0xe0];
+
+/// Sets 640x480 in 256 colours by the dispi registers XRES, YRES, BPP and ENABLE; EDI points to the
+/// window: for each register, mov edx, 1ceh; mov ax, INDEX; out dx, ax; inc edx; mov ax, VALUE; out dx, ax.
+#[rustfmt::skip]
+const WINDOW_SETUP: [u8; 77] = [
+    0xba, 0xce, 1, 0, 0, 0x66, 0xb8, 1, 0, 0x66, 0xef, 0x42, 0x66, 0xb8, 0x80, 2, 0x66, 0xef,
+    0xba, 0xce, 1, 0, 0, 0x66, 0xb8, 2, 0, 0x66, 0xef, 0x42, 0x66, 0xb8, 0xe0, 1, 0x66, 0xef,
+    0xba, 0xce, 1, 0, 0, 0x66, 0xb8, 3, 0, 0x66, 0xef, 0x42, 0x66, 0xb8, 8, 0, 0x66, 0xef,
+    0xba, 0xce, 1, 0, 0, 0x66, 0xb8, 4, 0, 0x66, 0xef, 0x42, 0x66, 0xb8, 1, 0, 0x66, 0xef,
+    0xbf, 0, 0, 0x0a, 0,
+];
+
 /// A machine that has been given a kernel.
 pub struct Bench {
     kernel: &'static Kernel,
     guest: Guest,
     start: ArchState,
+    seen: Generation,
 }
 
 enum Guest {
@@ -224,7 +258,7 @@ impl Bench {
         };
         let start = start();
         guest.cpu().set_state(&start);
-        Self { kernel, guest, start }
+        Self { kernel, guest, start, seen: Generation::default() }
     }
 
     /// Executes about so many instructions, and gives how many they were.
@@ -238,7 +272,13 @@ impl Bench {
         let before = self.guest.cpu().stats().instructions;
         let runs_on = match &mut self.guest {
             Guest::Bare(cpu, pins) => cpu.run(pins, instructions) == Exit::Budget,
-            Guest::Pc(machine) => machine.run(instructions) == Stop::Budget,
+            Guest::Pc(machine) => {
+                let runs_on = machine.run(instructions) == Stop::Budget;
+                if self.kernel.shown {
+                    machine.board.vga.changes(machine.cpu.mem_mut(), &mut self.seen);
+                }
+                runs_on
+            }
         };
         let cpu = self.guest.cpu();
         assert!(runs_on, "{}: {:x?}", self.kernel.name, cpu.state());
@@ -275,6 +315,10 @@ fn tables(mem: &mut Memory) {
     for page in (0..ABSENT_PAGE).step_by(0x1000) {
         mem.write_u32(PAGE_TABLES + page / 0x1000 * 4, page | PRESENT_WRITABLE);
     }
+    for page in 0..1024 {
+        mem.write_u32(FRAMEBUFFER_TABLE + 4 * page, (FRAMEBUFFER + page * 0x1000) | PRESENT_WRITABLE);
+    }
+    mem.write_u32(PAGE_DIRECTORY + (FRAMEBUFFER >> 20), FRAMEBUFFER_TABLE | PRESENT_WRITABLE);
     for table in 0..MEMORY >> 22 {
         mem.write_u32(PAGE_DIRECTORY + 4 * table, (PAGE_TABLES + 0x1000 * table) | PRESENT_WRITABLE);
     }
@@ -350,6 +394,9 @@ mod tests {
         assert!(stats("memory/load/aligned").tlb_misses < 20);
         assert!(stats("block/invalidate").blocks_invalidated > 3_000);
         assert!(stats("block/miss").blocks_decoded > 900);
+        for name in ["video/store/framebuffer", "video/store/window", "video/pages/unseen"] {
+            assert!(stats(name).tlb_misses < 1100, "{name}: {}", stats(name).tlb_misses);
+        }
         assert!(stats("interrupt/page-fault").interrupts > 2_000);
         assert!(stats("interrupt/external").interrupts > 9_000);
         assert!(stats("interrupt/software").interrupts > 4_000);

@@ -397,7 +397,7 @@ mod tests {
     use super::*;
     use crate::board::tests::sample;
 
-    fn installed(acpi: bool) -> Memory {
+    fn installed(acpi: bool) -> Box<Memory> {
         let mut mem = Memory::new(16 << 20).unwrap();
         mem.write(0, &vec![0xee; 0xa_0000]);
         install(&sample(acpi), &mut mem).unwrap();

@@ -361,7 +361,7 @@ mod tests {
         elf::tests::build(PREFERRED, 0xc000_0000 + PREFERRED, PREFERRED + 0x10, b"the kernel proper", 0x8000)
     }
 
-    fn boot(kernel: &[u8], unpack: bool, size: u64) -> Result<(ArchState, Memory), BootError> {
+    fn boot(kernel: &[u8], unpack: bool, size: u64) -> Result<(ArchState, Box<Memory>), BootError> {
         let mut mem = Memory::new(size).unwrap();
         let source = BootSource::Linux {
             kernel: kernel.to_vec(),

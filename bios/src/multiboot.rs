@@ -242,7 +242,7 @@ mod tests {
         [&[HEADER_MAGIC, flags, checksum], addresses].concat().iter().flat_map(|v| v.to_le_bytes()).collect()
     }
 
-    fn boot(kernel: Vec<u8>, size: u64) -> Result<(ArchState, Memory), BootError> {
+    fn boot(kernel: Vec<u8>, size: u64) -> Result<(ArchState, Box<Memory>), BootError> {
         let module = |data: &[u8], cmdline: &str| Module { data: data.to_vec(), cmdline: cmdline.into() };
         let modules = vec![module(&[1; 5000], "first"), module(b"two", "second x")];
         let mut mem = Memory::new(size).unwrap();

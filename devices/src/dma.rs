@@ -350,7 +350,7 @@ fn page_channel(offset: u16) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn memory() -> Memory {
+    fn memory() -> Box<Memory> {
         Memory::new(4 << 20).unwrap()
     }
 

@@ -51,17 +51,27 @@ pub struct Pc {
 
 impl Pc {
     /// A machine after power-on, with `mem` as its RAM.
-    pub fn new(mem: Memory, config: BoardConfig, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
+    pub fn new(
+        mut mem: Box<Memory>,
+        config: BoardConfig,
+        clock: Box<dyn Clock>,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
         let cpu_config = CpuConfig { apic: config.acpi, ..CpuConfig::default() };
         let config = BoardConfig { memory_size: mem.size(), ..config };
-        let (cpu, board) = (Cpu::new(mem, cpu_config), Board::new(config, clock, entropy));
-        Self { cpu, board, passengers: Passengers::default(), speed: INITIAL_SPEED }
+        let board = Board::new(config, &mut mem, clock, entropy);
+        Self {
+            cpu: Cpu::new(mem, cpu_config),
+            board,
+            passengers: Passengers::default(),
+            speed: INITIAL_SPEED,
+        }
     }
 
     /// What the reset button does. Memory keeps its contents.
     pub fn reset(&mut self) {
         self.cpu.reset();
-        self.board.reset();
+        self.board.reset(self.cpu.mem_mut());
     }
 
     /// Executes about `budget` instructions, or until something happens.
@@ -117,6 +127,7 @@ impl Pc {
 
     /// What to do about HLT: `None` is to go on.
     fn halted(&mut self) -> Option<Stop> {
+        self.board.halted();
         if self.board.interrupt() {
             // It was there when the processor halted, so interrupts are disabled.
             return self.requested().or(Some(Stop::Idle { until: None }));
@@ -152,6 +163,8 @@ mod tests {
     use super::*;
     use crate::board::{Seeded, VirtualClock};
     use env86_emu::Width;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     fn machine() -> Pc {
         let config = BoardConfig { debug_exit: Some(0xf4), ..BoardConfig::default() };
@@ -160,7 +173,7 @@ mod tests {
     }
 
     fn out(machine: &mut Pc, port: u16, value: u32) {
-        machine.board.port_write(&mut machine.cpu.mem, port, Width::Byte, value);
+        machine.board.port_write(machine.cpu.mem_mut(), port, Width::Byte, value);
     }
 
     #[test]
@@ -187,6 +200,135 @@ mod tests {
     fn memory_size_is_that_of_the_memory() {
         let mut machine = machine();
         out(&mut machine, 0x70, 0x17);
-        assert_eq!(machine.board.port_read(&mut machine.cpu.mem, 0x71, Width::Byte), 0);
+        assert_eq!(machine.board.port_read(machine.cpu.mem_mut(), 0x71, Width::Byte), 0);
+    }
+
+    /// A virtual clock that counts the slices.
+    struct SliceCounter(VirtualClock, Arc<AtomicU64>);
+
+    impl Clock for SliceCounter {
+        fn now(&mut self) -> u64 {
+            self.0.now()
+        }
+
+        fn unix_millis(&mut self) -> i64 {
+            self.0.unix_millis()
+        }
+
+        fn executed(&mut self, instructions: u64) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.executed(instructions);
+        }
+    }
+
+    /// A machine that runs `code` at 1000:0000, and the count of its slices.
+    fn running(code: &[u8]) -> (Pc, Arc<AtomicU64>) {
+        let slices = Arc::new(AtomicU64::new(0));
+        let clock = Box::new(SliceCounter(VirtualClock::new(1, 0), slices.clone()));
+        let mut memory = Memory::new(1 << 20).unwrap();
+        memory.load(0x1_0000, code);
+        let config = BoardConfig { uarts: [true; 4], ..BoardConfig::default() };
+        let mut machine = Pc::new(memory, config, clock, Box::new(Seeded(1)));
+        let mut state = machine.cpu.state();
+        (state.seg[1].selector, state.seg[1].base, state.eip) = (0x1000, 0x1_0000, 0);
+        machine.cpu.set_state(&state);
+        (machine, slices)
+    }
+
+    #[test]
+    fn output_that_no_host_takes_cuts_no_slice() {
+        const BUDGET: u64 = 3_000_000;
+        // mov dx, PORT / out dx, al; jmp back: over a megabyte. The debug ports and COM2 to COM4.
+        for port in [0xe9u16, 0x402, 0x2f8, 0x3e8, 0x2e8] {
+            let [low, high] = port.to_le_bytes();
+            let (mut machine, slices) = running(&[0xba, low, high, 0xee, 0xeb, 0xfd]);
+            assert_eq!(machine.run(BUDGET), Stop::Budget, "{port:x}");
+            let slices = slices.load(Ordering::Relaxed);
+            assert!(slices <= BUDGET / MAX_SLICE + 10, "{port:x}: {slices}");
+            let waiting = machine.board.uarts.iter().flatten().map(|uart| uart.output.len()).max();
+            assert!(waiting.is_some_and(|waiting| waiting <= 2 * OUTPUT_LIMIT), "{port:x}");
+        }
+    }
+
+    #[test]
+    fn output_that_a_host_takes_is_all_there() {
+        const BYTES: usize = 100_000;
+        for (port, com2) in [(0xe9u16, false), (0x2f8, true)] {
+            let [low, high] = port.to_le_bytes();
+            // mov dx, PORT / out dx, al; inc ax; jmp back
+            let (mut machine, _) = running(&[0xba, low, high, 0xee, 0x40, 0xeb, 0xfc]);
+            (machine.board.debug.connected, machine.board.connected.serial[1]) = (true, true);
+            let mut output = Vec::new();
+            while output.len() < BYTES {
+                assert_eq!(machine.run(1_000_000), Stop::Output);
+                let more =
+                    if com2 { machine.board.serial_output(1) } else { machine.board.debug.take_output() };
+                assert!(more.len() < 2 * OUTPUT_LIMIT);
+                output.extend(more);
+            }
+            assert!(output.iter().zip(0..).all(|(byte, n): (_, usize)| *byte == n as u8));
+        }
+    }
+
+    /// The bytes that a guest gets to see of what is typed while it runs.
+    fn typed_at(code: &[u8], text: &[u8]) -> Vec<u8> {
+        let (mut machine, _) = running(code);
+        let (mut left, mut seen) = (text.to_vec(), Vec::new());
+        for _ in 0..200 {
+            if machine.board.uarts[0].as_ref().is_some_and(|uart| uart.listens()) {
+                let taken = machine.board.serial_input(0, &left);
+                left.drain(..taken);
+            }
+            machine.run(10_000);
+            seen.extend(machine.board.serial_output(0));
+        }
+        seen
+    }
+
+    #[test]
+    fn a_guest_that_polls_with_mcr_at_0_gets_its_input() {
+        #[rustfmt::skip]
+        let code = [
+            0xba, 0xfd, 0x03, // 00 mov dx, 3FDh
+            0xec,             // 03 in al, dx
+            0xa8, 0x01,       // 04 test al, 1
+            0x74, 0xfb,       // 06 jz 03h
+            0xb2, 0xf8,       // 08 mov dl, F8h
+            0xec,             // 0A in al, dx
+            0xee,             // 0B out dx, al
+            0xeb, 0xf2,       // 0C jmp 00h
+        ];
+        assert_eq!(typed_at(&code, b"hello"), b"hello");
+    }
+
+    #[test]
+    fn a_guest_with_interrupts_and_mcr_at_0_gets_its_input() {
+        #[rustfmt::skip]
+        let code = [
+            0x31, 0xc0,       // 00 xor ax, ax
+            0x8e, 0xd8,       // 02 mov ds, ax
+            0x8e, 0xd0,       // 04 mov ss, ax
+            0xbc, 0x00, 0x70, // 06 mov sp, 7000h
+            0xc7, 0x06, 0x30, 0x00, 0x33, 0x00, // 09 mov word [4*0Ch], 33h: IRQ 4
+            0x8c, 0x0e, 0x32, 0x00, // 0F mov [4*0Ch+2], cs
+            0xb0, 0x11, 0xe6, 0x20, // 13 the 8259: ICW1
+            0xb0, 0x08, 0xe6, 0x21, // 17 vectors from 8
+            0xb0, 0x04, 0xe6, 0x21, // 1B
+            0xb0, 0x01, 0xe6, 0x21, // 1F
+            0xb0, 0xef, 0xe6, 0x21, // 23 all but IRQ 4 masked
+            0xba, 0xf9, 0x03, // 27 mov dx, 3F9h
+            0xb0, 0x01,       // 2A mov al, 1
+            0xee,             // 2C out dx, al
+            0xfb,             // 2D sti
+            0xf4,             // 2E hlt
+            0xeb, 0xfd,       // 2F jmp 2Eh
+            0x90, 0x90,       // 31
+            0xba, 0xf8, 0x03, // 33 mov dx, 3F8h
+            0xec,             // 36 in al, dx
+            0xee,             // 37 out dx, al
+            0xb0, 0x20, 0xe6, 0x20, // 38 end of interrupt
+            0xcf,             // 3C iret
+        ];
+        assert_eq!(typed_at(&code, b"hello"), b"hello");
     }
 }

@@ -79,6 +79,10 @@ const MSR_LINES: u8 = 0xf0;
 pub const FIFO_SIZE: usize = 16;
 /// Bytes of host input that wait for the FIFO at most.
 pub const INPUT_SIZE: usize = 4096;
+/// Time slices without a write to a register after which no driver is still opening the port: 16,000
+/// instructions at least. Linux writes the FIFO control register 2,000 to 5,000 instructions after it
+/// has enabled interrupts.
+const SETTLED: u8 = 16;
 
 /// A character in the receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +127,12 @@ pub struct Uart {
     pub interrupt_driven: bool,
     /// The driver has used the FIFO since the reset; as above.
     pub fifo_used: bool,
+    /// The driver reads the port without interrupts; see [`Uart::listens`].
+    pub polled: bool,
+    /// The register that was read last, if no character was there.
+    pub(crate) looked: Option<u16>,
+    /// Time slices since a register was written, [`SETTLED`] at most.
+    pub(crate) quiet: u8,
 }
 
 impl Default for Uart {
@@ -144,6 +154,9 @@ impl Default for Uart {
             modem: 0,
             interrupt_driven: false,
             fifo_used: false,
+            polled: false,
+            looked: None,
+            quiet: 0,
         }
     }
 }
@@ -165,6 +178,7 @@ impl Uart {
     /// Writes register 0 to 7.
     pub fn write(&mut self, register: u16, value: u8) {
         self.poll();
+        (self.looked, self.quiet) = (None, 0);
         match register {
             RBR_THR_DLL if self.dlab() => self.divisor = (self.divisor & 0xff00) | u16::from(value),
             RBR_THR_DLL => self.transmit(value),
@@ -185,15 +199,19 @@ impl Uart {
             SCR => self.scratch = value,
             _ => {}
         }
-        self.interrupt_driven |= self.takes_interrupts();
+        self.interrupt_driven |= self.takes_interrupts() && self.mcr & MCR_OUT2 != 0;
         self.fifo_used |= self.fifo_enabled();
     }
 
     /// Reads register 0 to 7.
     pub fn read(&mut self, register: u16) -> u8 {
+        let looked = self.looked.take() == Some(register);
         match register {
             RBR_THR_DLL if self.dlab() => self.divisor as u8,
-            RBR_THR_DLL => self.receive(),
+            RBR_THR_DLL => {
+                self.look(register, looked);
+                self.receive()
+            }
             IER_DLM if self.dlab() => (self.divisor >> 8) as u8,
             IER_DLM => self.ier,
             IIR_FCR => {
@@ -208,6 +226,7 @@ impl Uart {
             MCR => self.mcr,
             LSR => {
                 self.poll();
+                self.look(register, looked);
                 let status = self.line_status();
                 self.lsr &= !LSR_ERRORS;
                 status
@@ -222,10 +241,18 @@ impl Uart {
         }
     }
 
-    /// The level of the interrupt line as the board sees it: OUT2 opens its gate, and loopback
-    /// holds OUT2 inactive.
+    /// The level of the interrupt line as the board sees it. On a PC's card OUT2 opens a gate in it.
+    /// QEMU, Bochs and v86 have no such gate, and drivers that were written on them leave OUT2 low.
     pub fn irq(&self) -> bool {
-        self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2 && self.interrupt_id() != IIR_NONE
+        self.interrupt_id() != IIR_NONE
+    }
+
+    /// The driver looks for a character in a register; `again` says that it did so last, too, and in
+    /// vain. A driver that only sends reads the line status once for each character.
+    fn look(&mut self, register: u16, again: bool) {
+        let nothing = self.receiver.is_empty();
+        self.looked = nothing.then_some(register);
+        self.polled |= again && nothing;
     }
 
     /// Moves input into the receiver. The machine calls this once per time slice: a read of a
@@ -287,20 +314,35 @@ impl Uart {
         self.mcr & (MCR_RTS | MCR_LOOP) == MCR_RTS
     }
 
-    /// Interrupts for input are enabled, and OUT2 lets them through.
+    /// Interrupts for input are enabled.
     fn takes_interrupts(&self) -> bool {
-        self.ier & IER_RDA != 0 && self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2
+        self.ier & IER_RDA != 0 && self.mcr & MCR_LOOP == 0
     }
 
     /// The guest is ready for input, and will not throw it away.
     ///
-    /// A driver that takes interrupts is ready while they are enabled and let through: when it looks
-    /// for the chip, and each time it opens the port, Linux's clears the FIFO and reads the receiver
-    /// for luck, with RTS perhaps still raised from the last time. One that polls says it by RTS.
-    /// Switching the FIFO on comes after all that, and loses what is in the receiver, too.
+    /// When it looks for the chip, and each time it opens the port, Linux's driver enables all
+    /// interrupts for a moment, clears the FIFO and reads the receiver without looking, with RTS
+    /// perhaps still raised from the last time. It is ready when interrupts are enabled, OUT2 is
+    /// raised and the FIFO is switched on, which comes last and loses what is in the receiver. Any
+    /// other driver that enables interrupts is ready when it has left the registers alone for a while.
+    ///
+    /// A driver that polls says it by RTS, or by looking for a character again where there was none.
     pub fn listens(&self) -> bool {
-        let ready = if self.interrupt_driven { self.takes_interrupts() } else { self.rts() };
-        ready && (self.fifo_enabled() || !self.fifo_used)
+        let opened = self.mcr & MCR_OUT2 != 0 && (self.fifo_enabled() || !self.fifo_used);
+        let interrupts = self.takes_interrupts() && (opened || self.quiet >= SETTLED);
+        let polls = !self.interrupt_driven && self.rts() && (self.fifo_enabled() || !self.fifo_used);
+        interrupts || polls || self.polled
+    }
+
+    /// A time slice is over.
+    pub fn slice_over(&mut self) {
+        self.quiet = self.quiet.saturating_add(1).min(SETTLED);
+    }
+
+    /// The processor has halted: no driver is in the middle of opening the port.
+    pub fn halted(&mut self) {
+        self.quiet = SETTLED;
     }
 
     /// The guest holds its output in the break state.
@@ -393,6 +435,8 @@ impl Uart {
     }
 
     fn write_fcr(&mut self, value: u8) {
+        // The port is opened again, perhaps by another driver.
+        self.polled = false;
         let toggled = (value ^ self.fcr) & FCR_ENABLE != 0;
         if toggled || value & FCR_CLEAR_RX != 0 {
             self.receiver.clear();
@@ -690,15 +734,15 @@ mod tests {
     }
 
     #[test]
-    fn out2_gates_the_interrupt() {
-        let mut uart = open();
-        uart.write(IER_DLM, IER_THRE);
-        uart.write(MCR, MCR_DTR);
+    fn interrupts_need_no_out2() {
+        let mut uart = Uart::default();
+        uart.write(IER_DLM, IER_RDA);
         assert!(!uart.irq());
-        uart.write(MCR, MCR_OUT2 | MCR_LOOP);
-        assert!(!uart.irq());
-        uart.write(MCR, MCR_OUT2);
+        uart.push_input(b"x");
         assert!(uart.irq());
+        assert_eq!(iir(&mut uart), IIR_RDA);
+        assert_eq!(uart.read(RBR_THR_DLL), b'x');
+        assert!(!uart.irq());
     }
 
     #[test]
@@ -768,5 +812,80 @@ mod tests {
         uart.reset();
         uart.write(MCR, MCR_RTS);
         assert!(uart.listens());
+    }
+
+    #[test]
+    fn a_driver_that_polls_listens_whatever_mcr_and_the_fifo_are() {
+        let mut uart = Uart::default();
+        for (register, value) in [(IIR_FCR, FCR_ENABLE), (IIR_FCR, 0), (MCR, 0)] {
+            uart.write(register, value);
+        }
+        for _ in 0..100 {
+            assert_eq!(uart.read(LSR) & LSR_THRE, LSR_THRE);
+            uart.write(RBR_THR_DLL, b'x');
+            assert!(!uart.listens(), "it only sends");
+        }
+        let mut typed = b"polled".to_vec();
+        let mut seen = Vec::new();
+        for _ in 0..20 {
+            if uart.read(LSR) & LSR_DR != 0 {
+                seen.push(uart.read(RBR_THR_DLL));
+                uart.write(RBR_THR_DLL, b'.');
+            }
+            if uart.listens() {
+                let taken = uart.push_input(&typed);
+                typed.drain(..taken);
+            }
+        }
+        assert_eq!(seen, b"polled");
+        uart.write(IIR_FCR, FCR_ENABLE);
+        assert!(!uart.listens(), "another driver opens the port");
+        uart.read(RBR_THR_DLL);
+        assert!(!uart.listens());
+        uart.read(RBR_THR_DLL);
+        assert!(uart.listens(), "it reads without looking");
+    }
+
+    #[test]
+    fn a_driver_with_interrupts_listens_once_it_leaves_the_registers_alone() {
+        for fifo in [&[][..], &[FCR_ENABLE], &[FCR_ENABLE, 0]] {
+            for mcr in [0, MCR_OUT2] {
+                let mut uart = Uart::default();
+                fifo.iter().for_each(|value| uart.write(IIR_FCR, *value));
+                uart.write(MCR, mcr);
+                uart.write(IER_DLM, IER_RDA);
+                let mut halted = uart.clone();
+                halted.halted();
+                assert!(halted.listens());
+                (0..SETTLED).for_each(|_| uart.slice_over());
+                assert!(uart.listens());
+                uart.write(IER_DLM, 0);
+                assert!(!uart.listens());
+            }
+        }
+    }
+
+    #[test]
+    fn linux_looking_for_the_chip_is_no_listener() {
+        let mut uart = Uart::default();
+        // Its console sends meanwhile, and nothing that is typed may be taken (8250_port.c, autoconfig
+        // and serial8250_console_write).
+        for _ in 0..50 {
+            for (register, value) in [(IER_DLM, 0), (IER_DLM, 0x0f), (IER_DLM, 0), (MCR, MCR_LOOP | 0x0a)] {
+                uart.write(register, value);
+                uart.slice_over();
+                assert!(!uart.listens(), "{register} {value:x}");
+            }
+            uart.write(MCR, 0);
+            for _ in 0..10 {
+                uart.read(LSR);
+                uart.write(RBR_THR_DLL, b'k');
+                assert!(!uart.listens());
+            }
+            for register in [LSR, IER_DLM, LSR, RBR_THR_DLL, IIR_FCR, MSR] {
+                uart.read(register);
+                assert!(!uart.listens());
+            }
+        }
     }
 }

@@ -4,11 +4,13 @@
 //! `ENV86_FUZZ_SECONDS=600` lets it try for longer; `ENV86_FUZZ_SEED` begins elsewhere.
 
 use std::env;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use env86_devices::board::{ManualClock, Seeded};
 use env86_devices::fs::{BlobError, BlobStore, Fetched, Filesystem};
-use env86_devices::ide::{self, Form, Medium, Units};
+use env86_devices::ide::{self, DiskImage, DiskImageError, Form, Medium, Units};
 use env86_devices::{BoardConfig, Entropy, Pc, pci, virtio};
 use env86_emu::{ArchState, Bus, HypervisorCall, Memory, Segment, Width};
 
@@ -78,6 +80,21 @@ impl BlobStore for Zeros {
     }
 }
 
+/// Images that are late at times.
+#[derive(Debug)]
+struct Late(Vec<u8>, AtomicU64);
+
+impl DiskImage for Late {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        let late = self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(8);
+        if late { Poll::Pending } else { self.0.read(offset, buf) }
+    }
+}
+
 struct Guest {
     machine: Pc,
     clock: ManualClock,
@@ -95,9 +112,9 @@ impl Guest {
             virtio_console: true,
             debug_exit: Some(0xf4),
             ide: Units::new(
-                Some(Medium::new(vec![1; SECTORS * 512], Form::Written)),
+                Some(Medium::new(Late(vec![1; SECTORS * 512], AtomicU64::new(seed)), Form::Written)),
                 Some(Medium::new(vec![2; SECTORS * 512 - 100], Form::Whole)),
-                Some(Medium::new(vec![3; DISC_SECTORS * 2048], Form::Whole)),
+                Some(Medium::new(Late(vec![3; DISC_SECTORS * 2048], AtomicU64::new(seed)), Form::Written)),
             ),
             filesystem: Some((files, Box::new(Zeros(0)))),
             ..BoardConfig::default()
@@ -163,7 +180,7 @@ impl Guest {
     }
 
     fn write_port(&mut self, port: u16, width: Width, value: u32) {
-        self.machine.board.port_write(&mut self.machine.cpu.mem, port, width, value & width.mask());
+        self.machine.board.port_write(self.machine.cpu.mem_mut(), port, width, value & width.mask());
     }
 
     fn configure(&mut self, devfn: u8, register: u32, value: u32) {
@@ -172,7 +189,7 @@ impl Guest {
     }
 
     fn store(&mut self, at: u32, value: u32) {
-        self.machine.cpu.mem.write(at, &value.to_le_bytes());
+        self.machine.cpu.mem_mut().write(at, &value.to_le_bytes());
     }
 
     /// Starts a virtio device with a ring for each of its queues.
@@ -239,7 +256,7 @@ impl Guest {
         self.store(ring + 0x200, index << 16);
         for slot in 0..16 {
             let head = if self.rarely() { self.number() } else { self.below(16) };
-            self.machine.cpu.mem.write(ring + 0x204 + 2 * slot, &(head as u16).to_le_bytes());
+            self.machine.cpu.mem_mut().write(ring + 0x204 + 2 * slot, &(head as u16).to_le_bytes());
         }
         if self.rarely() {
             self.start_virtio(base);
@@ -286,7 +303,7 @@ impl Guest {
         for _ in 0..self.below(300) {
             let value = self.number();
             self.write_port(command_block, Width::Dword, value);
-            self.machine.board.port_read(&mut self.machine.cpu.mem, command_block, Width::Word);
+            self.machine.board.port_read(self.machine.cpu.mem_mut(), command_block, Width::Word);
         }
         self.write_port(bus_master, Width::Byte, 0);
     }
@@ -295,7 +312,7 @@ impl Guest {
     fn execute(&mut self) {
         const CODE: u32 = 0x8000;
         let code: Vec<u8> = (0..20).flat_map(|_| self.pick(&OPCODES)).copied().collect();
-        self.machine.cpu.mem.write(CODE, &code);
+        self.machine.cpu.mem_mut().write(CODE, &code);
         let eflags = 2 | self.below(2) << 9;
         let mut state = ArchState { eip: CODE, cr0: 1, eflags, ..ArchState::default() };
         state.seg = [Segment::flat(0x10, 0x93); 6];
@@ -315,14 +332,14 @@ impl Guest {
     fn touch_memory_mapped(&mut self, width: Width, value: u32) {
         let base: u32 = self.pick(&[0xa_0000, 0xb_8000, 0xe000_0000, 0xfec0_0000, 0xfee0_0000, 0xfeb0_0000]);
         let addr = base.wrapping_add(self.below(0x2_0000));
-        let (pc, mem) = (&mut self.machine.board, &mut self.machine.cpu.mem);
+        let (pc, mem) = (&mut self.machine.board, self.machine.cpu.mem_mut());
         pc.mmio_write(mem, addr, width, value & width.mask());
         pc.mmio_read(mem, addr, width);
     }
 
     /// What comes from outside, at the worst of times.
     fn world(&mut self, value: u32) {
-        let (pc, mem) = (&mut self.machine.board, &mut self.machine.cpu.mem);
+        let (pc, mem) = (&mut self.machine.board, self.machine.cpu.mem_mut());
         let (port, bytes) = (value as usize % 5, value.to_le_bytes());
         pc.serial_input(port, &bytes);
         pc.console_input(mem, port, &bytes);
@@ -330,6 +347,7 @@ impl Guest {
         pc.keyboard_input(&bytes);
         pc.with_ps2(|ps2, now| ps2.mouse_move(value as i32, value as i32, 1, now));
         pc.files_arrived(mem);
+        pc.media_arrived(mem);
         if value.is_multiple_of(3) {
             pc.serial_output(port);
             pc.console_output(mem, port);
@@ -342,7 +360,7 @@ impl Guest {
         let width = self.pick(&[Width::Byte, Width::Word, Width::Dword]);
         match self.below(22) {
             0..6 => self.write_port(port, width, value),
-            6..10 => _ = self.machine.board.port_read(&mut self.machine.cpu.mem, port, width),
+            6..10 => _ = self.machine.board.port_read(self.machine.cpu.mem_mut(), port, width),
             10 => self.touch_memory_mapped(width, value),
             11..14 => self.offer(),
             14 => {

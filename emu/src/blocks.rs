@@ -7,10 +7,12 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::mem::ManuallyDrop;
 
-use crate::dispatch::{Header, Link, Uop, forward, resolve, stale};
+use crate::dispatch::{Header, Link, Slot, Uop, forward, resolve, stale};
 
 /// Uops in an arena chunk.
 const CHUNK: usize = 16 << 10;
@@ -35,11 +37,11 @@ pub(crate) mod mode {
 pub(crate) struct Block {
     /// First uop (a guard, if the block has one).
     pub entry: *mut Uop,
-    /// Physical address of the first byte, and the mode above bit 32.
+    /// Offset of the first byte in memory, and the mode above bit 32.
     key: u64,
     /// Bytes of code.
     pub len: u32,
-    /// The RAM page after the first, if the code runs into one.
+    /// The page of memory after the first, if the code runs into one.
     pub page2: Option<u32>,
     valid: bool,
 }
@@ -76,7 +78,7 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
 
 #[derive(Default)]
 pub(crate) struct Blocks {
-    chunks: Vec<Vec<Uop>>,
+    chunks: Vec<Vec<Slot>>,
     blocks: Vec<Block>,
     index: Map<u64, u32>,
     /// First uops of invalidated blocks, to be forwarded when their code is decoded again.
@@ -135,9 +137,9 @@ impl Blocks {
         let id = self.blocks.len() as u32;
         let Some(chunk) = self.chunks.last_mut() else { unreachable!("a chunk was just made") };
         let start = chunk.len();
-        chunk.push(header(host_page, id));
-        chunk.extend_from_slice(uops);
-        let base = chunk.as_mut_ptr();
+        chunk.push(Slot { header: Header { page: host_page, block: id } });
+        chunk.extend(uops.iter().map(|u| Slot { uop: ManuallyDrop::new(u.clone()) }));
+        let base = chunk.as_mut_ptr().cast::<Uop>();
         // SAFETY: `start + 1` is inside the chunk, which never grows beyond its capacity and so
         // never moves.
         let entry = unsafe { base.add(start + 1) };
@@ -163,7 +165,7 @@ impl Blocks {
         entry
     }
 
-    /// Drops the blocks that `len` bytes of RAM from `offset` on are part of. Gives how many those
+    /// Drops the blocks that `len` bytes of memory from `offset` on are part of. Gives how many those
     /// were, and whether the (first) page has no code left.
     pub fn invalidate(&mut self, offset: u32, len: u32) -> (u64, bool) {
         let page_number = offset >> 12;
@@ -192,9 +194,9 @@ impl Blocks {
                 dropped += 1;
                 self.index.remove(&block.key);
                 self.stale.insert(block.key, block.entry);
-                // SAFETY: uops stay allocated until `clear`. The uop may be executing right now:
-                // its handler has read what it needs, or returns to the driver next.
-                unsafe { (*block.entry).run = stale };
+                // SAFETY: uops stay allocated until `clear`. The uop may be executing right now: its
+                // handler refers to it, but a cell may be set meanwhile.
+                unsafe { (*block.entry).run.set(stale) };
                 return false;
             }
             kept_lines |= line_mask(from, to - from);
@@ -211,20 +213,11 @@ impl Blocks {
     }
 }
 
-/// A block header in the place of a uop.
-pub(crate) fn header(host_page: usize, block: u32) -> Uop {
-    let h = Header { page: host_page, block };
-    let mut u = filler();
-    // SAFETY: a header is no larger than a uop, and nothing reads it as one.
-    unsafe { (&raw mut u).cast::<Header>().write(h) };
-    u
-}
-
-/// A uop that nobody runs.
+/// A uop that is never run.
 pub(crate) fn filler() -> Uop {
     use crate::cpu::regs::Reg;
     Uop {
-        run: stale,
+        run: Cell::new(stale),
         imm: 0,
         disp: 0,
         dst: Reg::ZERO,
@@ -254,7 +247,7 @@ pub(crate) unsafe fn init_links(first: *mut Uop, count: usize) {
 
 /// An unresolved link slot.
 pub(crate) fn link_slot(far: bool) -> Uop {
-    Uop { run: if far { crate::dispatch::resolve_far } else { resolve }, ..filler() }
+    Uop { run: Cell::new(if far { crate::dispatch::resolve_far } else { resolve }), ..filler() }
 }
 
 /// The latest calls: where to they return, and the slots that lead there.

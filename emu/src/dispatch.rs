@@ -11,12 +11,18 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
+
 use crate::cpu::regs::Reg;
 use crate::{Cpu, exception};
 
 /// What runs a uop. The third argument is the number of instructions that may still be executed
 /// before the driver wants control back; it is counted down where blocks end.
-pub(crate) type Handler = unsafe extern "C" fn(&mut Cpu, *const Uop, i32) -> Ret;
+///
+/// A device that panics ends the run of its processor and nothing else: a panic passes through
+/// handlers, which have nothing to clean up.
+pub(crate) type Handler = unsafe extern "C-unwind" fn(&mut Cpu, *const Uop, i32) -> Ret;
 
 /// Native optimised builds: nothing is returned until the driver gets control.
 #[cfg(all(not(debug_assertions), not(target_family = "wasm")))]
@@ -26,10 +32,12 @@ pub(crate) type Ret = ();
 pub(crate) type Ret = *const Uop;
 
 /// One decoded instruction.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 #[repr(C)]
 pub(crate) struct Uop {
-    pub run: Handler,
+    /// A cell, because an instruction may write over the code that its own block was decoded from, which
+    /// changes the handler of the block's first uop.
+    pub run: Cell<Handler>,
     /// Immediate operand; in a block's last uop the distance from the block's start to the target.
     pub imm: u32,
     /// Displacement of a memory operand.
@@ -116,7 +124,15 @@ pub(crate) struct Header {
     pub block: u32,
 }
 
-const _: () = assert!(size_of::<Link>() <= size_of::<Uop>() && size_of::<Header>() <= size_of::<Uop>());
+/// A place in the block cache.
+#[repr(C)]
+pub(crate) union Slot {
+    pub uop: ManuallyDrop<Uop>,
+    pub link: Link,
+    pub header: Header,
+}
+
+const _: () = assert!(size_of::<Slot>() == size_of::<Uop>());
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Uop>() == 24);
 
@@ -174,7 +190,7 @@ mod flavour {
     #[inline(always)]
     pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
         // SAFETY: `u` is in a live block, whose handlers all follow this protocol.
-        unsafe { ((*u).run)(cpu, u, budget) }
+        unsafe { (*u).run.get()(cpu, u, budget) }
     }
 
     #[inline(always)]
@@ -234,7 +250,7 @@ mod flavour {
     #[inline(always)]
     unsafe fn run_one(cpu: &mut Cpu, u: *const Uop) -> Ret {
         // SAFETY: the caller's promise.
-        unsafe { ((*u).run)(cpu, u, cpu.budget) }
+        unsafe { (*u).run.get()(cpu, u, cpu.budget) }
     }
     /// On WebAssembly a call through a pointer costs as much as what it leads to.
     #[cfg(target_family = "wasm")]
@@ -257,14 +273,14 @@ use flavour::{go, leave, next};
 
 /// The handler of an [`Op`].
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `quick`.
     unsafe { quick::<O, O>(cpu, u, budget) }
 }
 
 /// The handler of an [`Op`] for particular registers, with the one for any to take the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `execute`.
     unsafe { execute::<O, S>(cpu, u, budget) }
 }
@@ -272,7 +288,11 @@ pub(crate) unsafe extern "C" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop
 /// The handler of two instructions in a row, in the place of the first one's: one step less for the
 /// host's branch predictor. Each has its own uop still, for faults and for the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C" fn pair<A, SlowA, B, SlowB>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+pub(crate) unsafe extern "C-unwind" fn pair<A, SlowA, B, SlowB>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+) -> Ret
 where
     A: Op,
     SlowA: Op,
@@ -308,7 +328,7 @@ unsafe fn execute<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Re
 /// As [`step`], for what the TLB could not answer.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         match O::exec::<true>(cpu, &*u) {
@@ -343,7 +363,7 @@ unsafe fn follow(cpu: &mut Cpu, u: *const Uop, budget: i32, slot: usize) -> Ret 
 /// the compiler would otherwise select a pointer and make everything wait for it.
 #[cfg_attr(not(target_family = "wasm"), inline(never))]
 #[cfg_attr(target_family = "wasm", inline(always))]
-unsafe extern "C" fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; conditional branches have two slots.
     unsafe {
         cpu.eip = cpu.eip.wrapping_add((*u).imm);
@@ -390,7 +410,7 @@ unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
 /// To a block that the jump cache has, if it is there still and only the TLB has forgotten.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn missed_jump(cpu: &mut Cpu, entry: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn missed_jump(cpu: &mut Cpu, entry: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `jump`.
     unsafe { if cpu.is_there(entry) { go(cpu, entry, budget) } else { leave(cpu, budget, Why::Lookup) } }
 }
@@ -398,7 +418,7 @@ unsafe extern "C" fn missed_jump(cpu: &mut Cpu, entry: *const Uop, budget: i32) 
 /// Through a link whose target is known, if it is there still and only the TLB has forgotten.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn missed_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn missed_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; the caller has seen that the link has a destination.
     unsafe {
         let dest = (*u.cast::<Link>()).dest;
@@ -409,7 +429,7 @@ unsafe extern "C" fn missed_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> R
 /// Leaves with an exception in the instruction `u`.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn fault(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn fault(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         cpu.recover_flags(u, false);
@@ -421,7 +441,7 @@ unsafe extern "C" fn fault(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
 /// Leaves after the instruction `u`, which completed.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         cpu.recover_flags(u, true);
@@ -460,7 +480,7 @@ impl Cpu {
 /// A conditional branch: `Op::exec` answers with `Link(1)` for not taken and `Link(2)` for taken,
 /// and leaves `eip` alone. `disp` and `imm` are the distances to the two targets.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C" fn branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         match O::exec::<false>(cpu, &*u) {
@@ -487,14 +507,18 @@ pub(crate) trait Fused {
 /// The handler of a fused pair, in the place of the first one's. The branch's own uop stays where
 /// it is: it has the distances, and is run by itself if the first needs the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C" fn fused<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn fused<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `decide`.
     unsafe { decide::<F>(cpu, u, budget) }
 }
 
 /// The handler of an instruction and the fused pair behind it.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C" fn lead_fused<A, SlowA, F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+pub(crate) unsafe extern "C-unwind" fn lead_fused<A, SlowA, F>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+) -> Ret
 where
     A: Op,
     SlowA: Op,
@@ -528,7 +552,7 @@ unsafe fn decide<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
 
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn slow_branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn slow_branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         let Ok(Flow::Link(slot)) = O::exec::<true>(cpu, &*u) else { return fault(cpu, u, budget) };
@@ -559,7 +583,7 @@ where
 }
 
 /// The handler of an instruction written as a plain function: the many that are not hot.
-pub(crate) unsafe extern "C" fn call<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+pub(crate) unsafe extern "C-unwind" fn call<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
 where
     F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
 {
@@ -578,7 +602,7 @@ where
 
 /// As [`call`], for an instruction that sets `Cpu::eip` itself and ends its block: far transfers,
 /// mode changes.
-pub(crate) unsafe extern "C" fn call_last<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+pub(crate) unsafe extern "C-unwind" fn call_last<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
 where
     F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
 {
@@ -611,20 +635,20 @@ where
 }
 
 /// A link slot whose target is not known yet.
-pub(crate) unsafe extern "C" fn resolve(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn resolve(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     cpu.exit_link = u.cast::<Link>().cast_mut();
     leave(cpu, budget, Why::Resolve)
 }
 
 /// A link slot to another page whose target is not known yet.
-pub(crate) unsafe extern "C" fn resolve_far(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn resolve_far(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     cpu.exit_link = u.cast::<Link>().cast_mut();
     leave(cpu, budget, Why::ResolveFar)
 }
 
 /// A link slot to another page: good as long as the page is mapped where it was.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C" fn far_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn far_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; a far link has a destination.
     unsafe {
         let dest = (*u.cast::<Link>()).dest;
@@ -633,12 +657,12 @@ pub(crate) unsafe extern "C" fn far_link(cpu: &mut Cpu, u: *const Uop, budget: i
 }
 
 /// The first uop of a block that is no longer valid.
-pub(crate) unsafe extern "C" fn stale(cpu: &mut Cpu, _: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn stale(cpu: &mut Cpu, _: *const Uop, budget: i32) -> Ret {
     leave(cpu, budget, Why::Lookup)
 }
 
 /// The first uop of an invalidated block that has a successor.
-pub(crate) unsafe extern "C" fn forward(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn forward(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`; a forwarder's `dest` is the successor's first uop.
     unsafe { go(cpu, (*u.cast::<Link>()).dest, budget) }
 }
@@ -646,7 +670,7 @@ pub(crate) unsafe extern "C" fn forward(cpu: &mut Cpu, u: *const Uop, budget: i3
 /// First uop of a block that runs over the end of its page: `imm` bytes from the start the next
 /// page begins, and `disp` is the RAM page it must be.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C" fn guard_page(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn guard_page(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         let linear = cpu.linear_eip().wrapping_add((*u).imm);
@@ -659,7 +683,7 @@ pub(crate) unsafe extern "C" fn guard_page(cpu: &mut Cpu, u: *const Uop, budget:
 }
 
 /// First uop of a block in a code segment with a limit: the block has `imm` bytes.
-pub(crate) unsafe extern "C" fn guard_limit(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn guard_limit(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         if u64::from(cpu.eip) + u64::from((*u).imm) <= cpu.code_end() {

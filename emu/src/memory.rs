@@ -2,7 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use std::ops::{Deref, DerefMut};
+use std::ops::Range;
+use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
+use std::slice;
 
 use thiserror::Error;
 
@@ -41,110 +43,322 @@ pub fn rounded(size: u64) -> Result<u32, MemoryError> {
 ///
 /// # Safety
 ///
-/// Both functions give the same bytes at every call, at the same place, for as long as the backing
-/// lives and wherever it is moved: the processor keeps their addresses.
+/// The bytes stay where they are for as long as the backing lives and wherever it is moved, and nothing
+/// else reads or writes them: the processor keeps their addresses.
 pub unsafe trait Backing: Send {
-    /// The bytes.
-    fn bytes(&self) -> &[u8];
-    /// The bytes, to be written.
+    /// The bytes. This is called once, before the guest starts.
     fn bytes_mut(&mut self) -> &mut [u8];
 }
 
-enum Bytes {
-    Owned(Vec<u8>),
-    Backed(Box<dyn Backing>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Backed(backing) => backing.bytes(),
-        }
-    }
-}
-
-impl DerefMut for Bytes {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Backed(backing) => backing.bytes_mut(),
-        }
-    }
-}
-
-/// Guest RAM, by physical address.
+/// Memory beside RAM, such as a graphics card's: the name under which [`Memory`] keeps it.
 ///
-/// RAM covers 0 to `size`, less [`VGA_WINDOW`]. Accesses outside it read all ones and write
-/// nothing, as a bus master on the real board would see.
+/// A region has no address of its own. The guest reaches it through windows ([`Memory::place`]).
+/// The default is a region of no bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// Offset of its first byte among all that [`Memory`] keeps.
+    first: u32,
+    len: u32,
+}
+
+impl Region {
+    /// Bytes in it.
+    pub fn size(self) -> u32 {
+        self.len
+    }
+}
+
+/// Physical addresses that lead to a region: the name of one such window. The default is one that
+/// is never anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window(usize);
+
+impl Default for Window {
+    fn default() -> Self {
+        Self(usize::MAX)
+    }
+}
+
+/// Where a window is, and what is behind it. Everything is a multiple of [`PAGE_SIZE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// First physical address.
+    pub address: u32,
+    /// Bytes.
+    pub len: u32,
+    /// The region that it shows.
+    pub region: Region,
+    /// Offset in the region of what `address` shows.
+    pub offset: u32,
+}
+
+impl Placement {
+    fn is_sound(&self) -> bool {
+        let aligned = (self.address | self.len | self.offset).is_multiple_of(PAGE_SIZE);
+        let last = self.len.checked_sub(1).and_then(|last| self.address.checked_add(last));
+        let inside = self.offset.checked_add(self.len).is_some_and(|end| end <= self.region.len);
+        aligned && last.is_some() && inside
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.address - other.address.min(self.address) < other.len
+            && other.address - self.address.min(other.address) < self.len
+    }
+}
+
+/// A moment between changes of regions: what was changed before differs in its generation from what
+/// is changed afterwards. The default is before the first change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+/// Bytes that the guest has: RAM, or a region.
+struct Store {
+    /// What the bytes belong to. They are reached by their address alone.
+    _owner: Box<dyn Send>,
+    /// Host address of the first byte, with its provenance exposed; it never moves.
+    base: usize,
+    len: usize,
+    /// Offset of the first byte among all that [`Memory`] keeps.
+    first: usize,
+    /// The generation in which each page was written last. RAM has none.
+    written: Vec<u64>,
+}
+
+impl Store {
+    fn zeroed(len: usize, first: usize) -> Self {
+        let mut bytes = vec![0u8; len];
+        let base = bytes.as_mut_ptr().expose_provenance();
+        Self { _owner: Box::new(bytes), base, len, first, written: Vec::new() }
+    }
+
+    fn backed(mut backing: Box<dyn Backing>) -> Self {
+        let bytes = backing.bytes_mut();
+        let (base, len) = (bytes.as_mut_ptr().expose_provenance(), bytes.len());
+        Self { _owner: Box::new(backing), base, len, first: 0, written: Vec::new() }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `base` is where `len` bytes are that `_owner` keeps and nothing else refers to.
+        // What the processor reaches through the TLB it reaches while it has the `Memory`,
+        // exclusively.
+        unsafe { slice::from_raw_parts(with_exposed_provenance(self.base), self.len) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; the borrow of `self` is exclusive.
+        unsafe { slice::from_raw_parts_mut(with_exposed_provenance_mut(self.base), self.len) }
+    }
+
+    /// Where an offset in memory is in this store, if it is.
+    #[inline]
+    fn position(&self, offset: usize) -> Option<usize> {
+        offset.checked_sub(self.first).filter(|at| *at < self.len)
+    }
+
+    fn host_range(&self) -> Range<usize> {
+        self.base..self.base + self.len
+    }
+}
+
+/// Words that hold a bit for each page of `bytes` bytes.
+fn marks(bytes: usize) -> usize {
+    (bytes / PAGE_SIZE as usize).div_ceil(64)
+}
+
+/// What the TLB has to do because windows moved or a generation ended, by host address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Retag {
+    /// These bytes are no longer where they were.
+    Forget(Range<usize>),
+    /// The next write to these bytes is to be noted.
+    Protect(Range<usize>),
+}
+
+/// Guest RAM and other memory that behaves like it, by physical address.
+///
+/// RAM covers 0 to `size`, less [`VGA_WINDOW`]. Regions are reached through windows, where there is
+/// no RAM. Accesses outside both read all ones and write nothing, as a bus master on the real board
+/// would see.
 ///
 /// Pages that the processor has decoded code from are marked, so that a write to one by anything
 /// but the processor itself is noted for the block cache.
-pub struct Memory {
-    bytes: Bytes,
-    /// Host address of the first byte; RAM never moves.
-    base: usize,
-    /// Bytes of RAM.
-    len: usize,
+///
+/// # Changes of regions
+///
+/// Whoever shows a region needs to know what of it changed. Each page bears the [`Generation`] in
+/// which it was written last. [`Memory::end_generation`] gives the present one and begins another;
+/// [`Memory::changes`] tells what was written since such a generation. So any number of viewers
+/// can look, each when it likes, and each remembers nothing but a number.
+///
+/// The processor's stores cost what they cost in RAM: the TLB lets a page of a region be written
+/// only once it bears the present generation, and the end of a generation takes that leave away.
+///
+/// # One memory, once
+///
+/// The processor keeps addresses of bytes, and devices get `&mut Memory`. So that safe code cannot put
+/// another memory in the place of the one it was given (by `mem::swap`, say), the type has no size
+/// known when compiling: its last field is a slice, an empty one. It is always in a [`Box`].
+pub struct Memory<Unsized: ?Sized = [()]> {
+    ram: Store,
     rom_alias: bool,
+    /// What follows RAM in the order of offsets. Never taken away and never moved: the TLB has their
+    /// addresses.
+    regions: Vec<Store>,
+    windows: Vec<Option<Placement>>,
+    generation: u64,
+    /// Something bears the present generation.
+    changed: bool,
+    retags: Vec<Retag>,
     /// One bit a page: blocks were decoded from it.
     code: Vec<u64>,
-    /// Physical ranges in code pages that were written: first byte, length.
+    /// Ranges in code pages that were written: offset of the first byte, length.
     code_writes: Vec<(u32, u32)>,
+    _unsized: Unsized,
 }
 
 impl Memory {
     /// Zeroed RAM of `size` bytes, rounded up to [`GRANULARITY`].
-    pub fn new(size: u64) -> Result<Self, MemoryError> {
-        Ok(Self::over(Bytes::Owned(vec![0; rounded(size)? as usize])))
+    pub fn new(size: u64) -> Result<Box<Self>, MemoryError> {
+        Ok(Self::over(Store::zeroed(rounded(size)? as usize, 0)))
     }
 
-    fn over(mut bytes: Bytes) -> Self {
-        let (len, base) = (bytes.len(), bytes.as_mut_ptr().expose_provenance());
-        let pages = len / PAGE_SIZE as usize;
-        Self {
-            bytes,
-            base,
-            len,
+    fn over(ram: Store) -> Box<Self> {
+        let code = vec![0; marks(ram.len)];
+        Box::new(Memory {
+            ram,
             rom_alias: false,
-            code: vec![0; pages.div_ceil(64)],
+            regions: Vec::new(),
+            windows: Vec::new(),
+            generation: 1,
+            changed: false,
+            retags: Vec::new(),
+            code,
             code_writes: Vec::new(),
-        }
-    }
-
-    /// Host address of RAM's first byte.
-    pub(crate) fn base(&self) -> usize {
-        self.base
+            _unsized: [],
+        })
     }
 
     /// RAM in a backing of the host's: its length is the size.
-    pub fn with_backing(backing: Box<dyn Backing>) -> Result<Self, MemoryError> {
-        let size = backing.bytes().len() as u64;
+    pub fn with_backing(backing: Box<dyn Backing>) -> Result<Box<Self>, MemoryError> {
+        let ram = Store::backed(backing);
+        let size = ram.len as u64;
         if !size.is_multiple_of(GRANULARITY.into()) || !(MIN_SIZE.into()..=MAX_SIZE.into()).contains(&size) {
             return Err(MemoryError::Size(size));
         }
-        Ok(Self::over(Bytes::Backed(backing)))
+        Ok(Self::over(ram))
+    }
+
+    /// Adds a region of `size` zero bytes, rounded up to [`PAGE_SIZE`] and cut to what 32-bit offsets
+    /// leave beside RAM and other regions. It stays as long as the memory does.
+    pub fn add_region(&mut self, size: u32) -> Region {
+        let last = self.regions.last().unwrap_or(&self.ram);
+        let first = last.first + last.len;
+        let room = (u32::MAX - first as u32) & !(PAGE_SIZE - 1);
+        let len = size.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u32::MAX).min(room);
+        let mut store = Store::zeroed(len as usize, first);
+        store.written.resize((len / PAGE_SIZE) as usize, 0);
+        self.regions.push(store);
+        self.code.resize(marks(first + len as usize), 0);
+        Region { first: first as u32, len }
+    }
+
+    /// Adds a window, which is nowhere yet.
+    pub fn add_window(&mut self) -> Window {
+        self.windows.push(None);
+        Window(self.windows.len() - 1)
+    }
+
+    /// Moves a window, or takes it away. Where there is RAM, or a window that was added before, that
+    /// stays in front. A placement that is not whole pages of its region is none.
+    pub fn place(&mut self, window: Window, to: Option<Placement>) {
+        let to = to.filter(Placement::is_sound);
+        let Some(slot) = self.windows.get_mut(window.0).filter(|slot| **slot != to) else { return };
+        let from = std::mem::replace(slot, to);
+        // The TLB may have what the window showed, and what others show where it is now. An address
+        // that leads to a device is never there.
+        let hidden = self.windows.iter().flatten().filter(|other| to.is_some_and(|to| to.meets(other)));
+        for Placement { len, region, offset, .. } in from.iter().chain(hidden) {
+            let base = self.host((region.first + offset) as usize, *len as usize);
+            self.retags.push(Retag::Forget(base..base + *len as usize));
+        }
+    }
+
+    fn store(&self, region: Region) -> Option<&Store> {
+        self.regions.iter().find(|store| store.first == region.first as usize)
+    }
+
+    /// All of a region.
+    pub fn region(&self, region: Region) -> &[u8] {
+        self.store(region).map_or(&[], Store::bytes)
+    }
+
+    /// A part of a region, as far as there is one, to be written; it counts as written.
+    pub fn region_mut(&mut self, region: Region, part: Range<u32>) -> &mut [u8] {
+        let end = part.end.min(region.len);
+        let start = part.start.min(end);
+        if start < end {
+            self.note_write(region.first + start, end - start);
+        }
+        let store = self.regions.iter_mut().find(|store| store.first == region.first as usize);
+        store.map_or(&mut [], |store| &mut store.bytes_mut()[start as usize..end as usize])
+    }
+
+    /// Says that something changes which viewers of regions see, too, such as a register. Gives the
+    /// generation that it bears.
+    pub fn note_change(&mut self) -> Generation {
+        self.changed = true;
+        Generation(self.generation)
+    }
+
+    /// Ends the present generation, if something bears it; gives the one that begins.
+    pub fn end_generation(&mut self) -> Generation {
+        if std::mem::take(&mut self.changed) {
+            self.generation += 1;
+            let protect = self.regions.iter().map(|store| Retag::Protect(store.host_range()));
+            self.retags.extend(protect);
+        }
+        Generation(self.generation)
+    }
+
+    /// The parts of `part` of a region that were written in generation `since` or later, by offset and
+    /// in whole pages, the lowest first.
+    pub fn changes(
+        &self,
+        region: Region,
+        part: Range<u32>,
+        since: Generation,
+    ) -> impl Iterator<Item = Range<u32>> {
+        let written = self.store(region).map_or(&[][..], |store| &store.written);
+        let end = (part.end.div_ceil(PAGE_SIZE) as usize).min(written.len());
+        let start = ((part.start / PAGE_SIZE) as usize).min(end);
+        let mut pages = (start..end).peekable();
+        std::iter::from_fn(move || {
+            let first = pages.find(|page| written[*page] >= since.0)?;
+            let mut last = first;
+            while pages.next_if(|page| written[*page] >= since.0).is_some() {
+                last += 1;
+            }
+            Some(first as u32 * PAGE_SIZE..(last as u32 + 1) * PAGE_SIZE)
+        })
     }
 
     /// All of RAM by physical address, for a state to be saved. In the VGA window are zeros.
     pub fn contents(&self) -> &[u8] {
-        &self.bytes
+        self.ram.bytes()
     }
 
     /// Puts bytes of a saved state into RAM; those outside it are dropped. The processor's state is
     /// to be set afterwards, which drops what was decoded from before.
     pub fn load(&mut self, addr: u32, data: &[u8]) {
         let start = addr as usize;
-        if let Some(to) = self.bytes.get_mut(start..start.saturating_add(data.len())) {
+        if let Some(to) = self.ram.bytes_mut().get_mut(start..start.saturating_add(data.len())) {
             to.copy_from_slice(data);
         }
     }
 
     /// Bytes of RAM.
     pub fn size(&self) -> u32 {
-        self.len as u32
+        self.ram.len as u32
     }
 
     /// Fits or removes the alias of the first MiB at [`ROM_ALIAS`].
@@ -152,58 +366,133 @@ impl Memory {
         self.rom_alias = present;
     }
 
-    /// Where the RAM behind a physical address is, if there is RAM.
+    /// The offset of the RAM or of the region's byte behind a physical address, if there is either.
     #[inline]
-    pub fn offset(&self, addr: u32) -> Option<usize> {
-        let addr = if self.rom_alias && addr >= ROM_ALIAS { addr - ROM_ALIAS } else { addr };
-        (addr < self.size() && !VGA_WINDOW.contains(&addr)).then_some(addr as usize)
+    pub(crate) fn offset(&self, addr: u32) -> Option<usize> {
+        if addr < self.size() && !VGA_WINDOW.contains(&addr) {
+            return Some(addr as usize);
+        }
+        self.extent(addr).map(|extent| extent.start)
     }
 
-    /// The bytes of a range that is RAM throughout.
+    /// The offsets that physical addresses from `addr` on lead to, as far as they follow each other.
+    fn extent(&self, addr: u32) -> Option<Range<usize>> {
+        let ram = if self.rom_alias && addr >= ROM_ALIAS { addr - ROM_ALIAS } else { addr };
+        if ram < self.size() && !VGA_WINDOW.contains(&ram) {
+            let end = match ram {
+                _ if ram < VGA_WINDOW.start => VGA_WINDOW.start as usize,
+                _ if ram != addr => ROM_ALIAS.wrapping_neg() as usize,
+                _ => self.ram.len,
+            };
+            return Some(ram as usize..end.min(self.ram.len));
+        }
+        self.windows.iter().flatten().find_map(|window| {
+            let at = addr.checked_sub(window.address).filter(|at| *at < window.len)?;
+            let first = (window.region.first + window.offset) as usize;
+            // Something in front may begin in the midst of this one.
+            let others = self.windows.iter().flatten().map(|other| other.address);
+            let fronts = others.chain([VGA_WINDOW.end, ROM_ALIAS]).filter(|front| *front > addr);
+            let end = fronts.map(|front| front - window.address).fold(window.len, u32::min);
+            Some(first + at as usize..first + end as usize)
+        })
+    }
+
+    /// The bytes of a range that is RAM, or one region, throughout.
     pub fn slice(&self, addr: u32, len: u32) -> Option<&[u8]> {
-        let start = self.offset(addr)?;
-        let last = self.offset(addr.checked_add(len.checked_sub(1)?)?)?;
-        (last - start == len as usize - 1).then(|| &self.bytes[start..=last])
+        let extent = self.extent(addr).filter(|extent| len != 0 && extent.len() >= len as usize)?;
+        Some(self.bytes_at(extent.start, len as usize))
     }
 
-    /// Reads bytes; those outside RAM are FFh.
+    /// The bytes at an offset, as many as follow there in RAM or in the region.
+    pub(crate) fn bytes_at(&self, offset: usize, len: usize) -> &[u8] {
+        let mut stores = std::iter::once(&self.ram).chain(&self.regions);
+        let found = stores.find_map(|store| Some((store, store.position(offset)?)));
+        found.map_or(&[], |(store, at)| &store.bytes()[at..at + len])
+    }
+
+    /// The bytes at an offset, to be written; they count as written.
+    fn bytes_at_mut(&mut self, offset: usize, len: usize) -> &mut [u8] {
+        self.note_write(offset as u32, len as u32);
+        let mut stores = std::iter::once(&mut self.ram).chain(&mut self.regions);
+        let found = stores.find_map(|store| Some((store.position(offset)?, store)));
+        found.map_or(&mut [], |(at, store)| &mut store.bytes_mut()[at..at + len])
+    }
+
+    /// Reads bytes; those that are neither RAM nor a region's are FFh.
     pub fn read(&self, addr: u32, buf: &mut [u8]) {
-        if let Some(src) = self.slice(addr, buf.len() as u32) {
-            return buf.copy_from_slice(src);
-        }
-        for (i, b) in buf.iter_mut().enumerate() {
-            *b = self.offset(addr.wrapping_add(i as u32)).map_or(0xff, |o| self.bytes[o]);
+        let (mut addr, mut buf) = (addr, buf);
+        while !buf.is_empty() {
+            let extent = self.extent(addr);
+            // What is memory and what is not begins and ends with a page.
+            let room = extent.as_ref().map_or((PAGE_SIZE - addr % PAGE_SIZE) as usize, Range::len);
+            let (now, rest) = buf.split_at_mut(room.min(buf.len()));
+            match extent {
+                Some(extent) => now.copy_from_slice(self.bytes_at(extent.start, now.len())),
+                None => now.fill(0xff),
+            }
+            addr = addr.wrapping_add(now.len() as u32);
+            buf = rest;
         }
     }
 
-    /// Writes bytes; those outside RAM are dropped.
+    /// Writes bytes; those that are neither RAM nor a region's are dropped.
     pub fn write(&mut self, addr: u32, data: &[u8]) {
-        if data.is_empty() {
-            return;
-        }
-        if let Some(first) = self.offset(addr)
-            && let Some(last) = addr.checked_add(data.len() as u32 - 1).and_then(|a| self.offset(a))
-            && last - first == data.len() - 1
-        {
-            self.note_write(first as u32, data.len() as u32);
-            return self.bytes[first..=last].copy_from_slice(data);
-        }
-        for (i, &b) in data.iter().enumerate() {
-            if let Some(o) = self.offset(addr.wrapping_add(i as u32)) {
-                self.note_write(o as u32, 1);
-                self.bytes[o] = b;
+        let (mut addr, mut data) = (addr, data);
+        while !data.is_empty() {
+            let extent = self.extent(addr);
+            let room = extent.as_ref().map_or((PAGE_SIZE - addr % PAGE_SIZE) as usize, Range::len);
+            let (now, rest) = data.split_at(room.min(data.len()));
+            if let Some(extent) = extent {
+                self.bytes_at_mut(extent.start, now.len()).copy_from_slice(now);
             }
+            addr = addr.wrapping_add(now.len() as u32);
+            data = rest;
         }
     }
 
     fn note_write(&mut self, offset: u32, len: u32) {
-        let pages = offset / PAGE_SIZE..=(offset + len - 1) / PAGE_SIZE;
-        if pages.into_iter().any(|p| self.is_code(p)) {
+        let mut pages = offset / PAGE_SIZE..=(offset + (len - 1)) / PAGE_SIZE;
+        pages.clone().for_each(|page| self.note_page(page * PAGE_SIZE));
+        if pages.any(|p| self.is_code(p)) {
             self.code_writes.push((offset, len));
         }
     }
 
-    /// Whether blocks were decoded from a page (by its number in RAM).
+    /// Notes that the page at an offset is written in this generation, if it is a region's.
+    #[inline]
+    pub(crate) fn note_page(&mut self, offset: u32) {
+        if (offset as usize) < self.ram.len {
+            return;
+        }
+        for store in &mut self.regions {
+            if let Some(at) = store.position(offset as usize) {
+                store.written[at / PAGE_SIZE as usize] = self.generation;
+                self.changed = true;
+            }
+        }
+    }
+
+    /// Whether a write to the page at an offset need not be noted: the page is RAM, or was written in
+    /// this generation.
+    pub(crate) fn is_noted(&self, offset: u32) -> bool {
+        let bears = |store: &Store| {
+            let at = store.position(offset as usize)?;
+            Some(store.written[at / PAGE_SIZE as usize] == self.generation)
+        };
+        (offset as usize) < self.ram.len || self.regions.iter().find_map(bears) == Some(true)
+    }
+
+    /// Whether [`Memory::take_retags`] has something.
+    pub(crate) fn has_retags(&self) -> bool {
+        !self.retags.is_empty()
+    }
+
+    /// What the TLB has to do before it is used again.
+    pub(crate) fn take_retags(&mut self) -> Vec<Retag> {
+        std::mem::take(&mut self.retags)
+    }
+
+    /// Whether blocks were decoded from a page (by its number in the order of offsets).
     pub(crate) fn is_code(&self, page: u32) -> bool {
         self.code.get(page as usize / 64).is_some_and(|w| w >> (page % 64) & 1 != 0)
     }
@@ -226,50 +515,64 @@ impl Memory {
         std::mem::take(&mut self.code_writes)
     }
 
-    /// All of RAM by offset, the VGA window's unused bytes included.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The host address of `bytes` bytes at an offset in RAM.
+    /// The host address of `bytes` bytes at an offset.
     #[inline]
-    fn host(&self, offset: usize, bytes: usize) -> usize {
-        assert!(offset + bytes <= self.len, "inside RAM");
-        self.base + offset
+    pub(crate) fn host(&self, offset: usize, bytes: usize) -> usize {
+        if offset + bytes <= self.ram.len {
+            return self.ram.base + offset;
+        }
+        let inside = |store: &Store| {
+            let at = store.position(offset)?;
+            (at + bytes <= store.len).then(|| store.base + at)
+        };
+        let host = self.regions.iter().find_map(inside);
+        host.unwrap_or_else(|| panic!("{bytes} bytes at {offset:x} are not memory"))
     }
 
-    /// Reads 1, 2 or 4 bytes at an offset in RAM; they must not go over its end.
+    /// The number of the page that is at a host address.
+    #[inline]
+    pub(crate) fn page_at(&self, host: usize) -> Option<u32> {
+        let page = |store: &Store| {
+            let at = host.wrapping_sub(store.base);
+            (at < store.len).then(|| ((store.first + at) >> PAGE_SIZE.trailing_zeros()) as u32)
+        };
+        page(&self.ram).or_else(|| self.regions.iter().find_map(page))
+    }
+
+    /// Reads 1, 2 or 4 bytes at an offset; they must not go over a page.
     #[inline]
     pub(crate) fn peek(&self, offset: u32, bytes: u32) -> u32 {
         let host = self.host(offset as usize, bytes as usize);
-        // SAFETY: `host` has checked that the bytes are RAM, which `self` owns and never moves.
+        // SAFETY: `host` has checked that the bytes are RAM or a region's, which `self` owns and never
+        // moves.
         unsafe {
             match bytes {
-                1 => (host as *const u8).read().into(),
-                2 => u16::from_le((host as *const u16).read_unaligned()).into(),
-                _ => u32::from_le((host as *const u32).read_unaligned()),
+                1 => with_exposed_provenance::<u8>(host).read().into(),
+                2 => u16::from_le(with_exposed_provenance::<u16>(host).read_unaligned()).into(),
+                _ => u32::from_le(with_exposed_provenance::<u32>(host).read_unaligned()),
             }
         }
     }
 
-    /// Writes 1, 2 or 4 bytes at an offset in RAM, for the processor, which does its own bookkeeping of
-    /// code pages; they must not go over its end.
+    /// Writes 1, 2 or 4 bytes at an offset, for the processor, which does its own bookkeeping of code
+    /// pages; they must not go over a page.
     #[inline]
     pub(crate) fn poke(&mut self, offset: u32, bytes: u32, value: u32) {
         let host = self.host(offset as usize, bytes as usize);
         // SAFETY: as in `peek`.
         unsafe {
             match bytes {
-                1 => (host as *mut u8).write(value as u8),
-                2 => (host as *mut u16).write_unaligned((value as u16).to_le()),
-                _ => (host as *mut u32).write_unaligned(value.to_le()),
+                1 => with_exposed_provenance_mut::<u8>(host).write(value as u8),
+                2 => with_exposed_provenance_mut::<u16>(host).write_unaligned((value as u16).to_le()),
+                _ => with_exposed_provenance_mut::<u32>(host).write_unaligned(value.to_le()),
             }
         }
+        self.note_page(offset);
     }
 
     /// Reads one byte.
     pub fn read_u8(&self, addr: u32) -> u8 {
-        self.offset(addr).map_or(0xff, |o| self.bytes[o])
+        self.offset(addr).map_or(0xff, |o| self.peek(o as u32, 1) as u8)
     }
 
     /// Reads a little-endian 16-bit value at any alignment.
@@ -282,7 +585,7 @@ impl Memory {
     /// Reads a little-endian 32-bit value at any alignment.
     #[inline]
     pub fn read_u32(&self, addr: u32) -> u32 {
-        // What is RAM and what is not begins and ends with a page.
+        // What is memory and what is not begins and ends with a page.
         if let (Some(offset), true) = (self.offset(addr), addr % PAGE_SIZE <= PAGE_SIZE - 4) {
             return self.peek(offset as u32, 4);
         }
@@ -316,5 +619,92 @@ impl Memory {
     /// Writes a little-endian 64-bit value at any alignment.
     pub fn write_u64(&mut self, addr: u32, value: u64) {
         self.write(addr, &value.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // A list of one range is meant.
+    #![allow(clippy::single_range_in_vec_init)]
+
+    use super::*;
+
+    const REGION: u32 = 0x2_0000;
+    const BAR: u32 = 0xe000_0000;
+
+    fn with_window() -> (Box<Memory>, Region, Window) {
+        let mut mem = Memory::new(1 << 20).unwrap();
+        let (region, window) = (mem.add_region(REGION), mem.add_window());
+        mem.place(window, Some(Placement { address: BAR, len: REGION, region, offset: 0 }));
+        (mem, region, window)
+    }
+
+    fn changes(mem: &Memory, region: Region, since: Generation) -> Vec<Range<u32>> {
+        mem.changes(region, 0..region.size(), since).collect()
+    }
+
+    #[test]
+    fn a_region_is_memory_where_its_windows_are() {
+        let (mut mem, region, window) = with_window();
+        mem.write_u32(BAR + 0x1ffe, 0x0403_0201);
+        assert_eq!(mem.region(region)[0x1ffe..0x2002], [1, 2, 3, 4]);
+        assert_eq!(mem.read_u32(BAR + 0x1ffe), 0x0403_0201);
+        assert_eq!(mem.slice(BAR + 0x1ffe, 4), Some(&[1, 2, 3, 4][..]));
+        assert_eq!(mem.slice(BAR + REGION - 2, 4), None);
+        mem.write(BAR + REGION - 2, &[5, 6, 7]);
+        let mut end = [0; 4];
+        mem.read(BAR + REGION - 2, &mut end);
+        assert_eq!(end, [5, 6, 0xff, 0xff]);
+        let shifted = Placement { address: VGA_WINDOW.start, len: 0x1000, region, offset: 0x1000 };
+        mem.place(window, Some(shifted));
+        assert_eq!(
+            (mem.read_u16(0xa_0ffe), mem.read_u16(0xa_1000), mem.read_u8(BAR)),
+            (0x0201, 0xffff, 0xff)
+        );
+        mem.place(window, None);
+        assert_eq!(mem.read_u8(0xa_0ffe), 0xff);
+    }
+
+    #[test]
+    fn a_window_that_is_no_part_of_its_region_shows_nothing() {
+        let (mut mem, region, window) = with_window();
+        for (address, len, offset) in
+            [(BAR, REGION, 0x1000), (BAR + 1, 0x1000, 0), (BAR, 0, 0), (0xffff_f000, 0x2000, 0)]
+        {
+            mem.place(window, Some(Placement { address, len, region, offset }));
+            assert_eq!(mem.offset(address), None, "{address:x}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_front_hides_what_is_behind() {
+        let (mut mem, region, _) = with_window();
+        let behind = mem.add_window();
+        mem.place(behind, Some(Placement { address: BAR - 0x1000, len: REGION, region, offset: 0 }));
+        mem.region_mut(region, 0..1)[0] = 7;
+        assert_eq!((mem.read_u8(BAR - 0x1000), mem.read_u8(BAR)), (7, 7));
+        assert_eq!(mem.slice(BAR - 0x1000, 0x1001), None);
+        mem.place(behind, Some(Placement { address: 0x1000, len: REGION, region, offset: 0 }));
+        assert_eq!(mem.read_u8(0x1000), 0, "RAM");
+    }
+
+    #[test]
+    fn each_viewer_learns_what_changed_since_it_looked() {
+        let (mut mem, region, _) = with_window();
+        assert_eq!(changes(&mem, region, Generation::default()), [0..REGION], "never seen");
+        let first = mem.end_generation();
+        assert_eq!(mem.end_generation(), first, "nothing happened");
+        mem.write(BAR + 0x2fff, &[1, 2]);
+        mem.region_mut(region, 0x8000..0x8001)[0] = 3;
+        let second = mem.end_generation();
+        assert_eq!(changes(&mem, region, first), [0x2000..0x4000, 0x8000..0x9000]);
+        mem.write_u8(BAR, 1);
+        assert_eq!(changes(&mem, region, second), [0..0x1000]);
+        assert_eq!(changes(&mem, region, first).len(), 3);
+        assert_eq!(mem.changes(region, 0x2800..0x2801, first).next(), Some(0x2000..0x3000));
+        let third = mem.end_generation();
+        assert!(changes(&mem, region, third).is_empty());
+        assert_eq!(mem.note_change(), third);
+        assert!(mem.end_generation() > third);
     }
 }

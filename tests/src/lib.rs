@@ -116,6 +116,19 @@ pub fn peers() -> PathBuf {
     env::var_os("ENV86_PEERS").map_or_else(|| target().join("peers"), PathBuf::from)
 }
 
+/// A command whose process ends with the thread that starts it, however that ends: a test that is killed
+/// leaves nothing behind. Where the host has no setpriv(1), which is a part of Linux's util-linux, it is the
+/// plain command.
+pub fn bound_to_us(program: impl AsRef<OsStr>) -> Command {
+    let binder = Path::new("/usr/bin/setpriv");
+    if !binder.exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(binder);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// Says that a test could not be done, past the test harness, which swallows what is printed by tests that
 /// pass.
 pub fn skipped(test: &str, why: &str) {
@@ -158,12 +171,12 @@ impl Guest {
     pub fn boot<S: AsRef<OsStr>>(image: &Path, flags: impl IntoIterator<Item = S>) -> Result<Self> {
         let mut command = match env::var_os(TEST_MACHINE) {
             Some(machine) => {
-                let mut shell = Command::new("sh");
+                let mut shell = bound_to_us("sh");
                 shell.arg("-c").arg(format!("exec {}", machine.to_string_lossy()));
                 shell
             }
             None => {
-                let mut env86 = Command::new(program()?);
+                let mut env86 = bound_to_us(program()?);
                 env86.arg("boot").arg(image).args(["--ttyS0", "--no-console"]).args(flags);
                 env86
             }

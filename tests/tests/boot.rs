@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use env86_tests::{BOOT_LIMIT, Failure, Guest, PROMPT, Result, image, image_root, pae_image, program};
+use env86_tests::{
+    BOOT_LIMIT, Failure, Guest, PROMPT, Result, bound_to_us, image, image_root, pae_image, program,
+};
 
 const NO_FLAGS: [&str; 0] = [];
 const SHORT: Duration = Duration::from_secs(60);
@@ -78,7 +80,7 @@ fn output_is_complete_without_a_terminal_and_power_off_ends_the_program() -> Res
 
 #[test]
 fn exit_on_ends_with_success_and_no_input_at_all() -> Result<()> {
-    let output = Command::new(program()?)
+    let output = bound_to_us(program()?)
         .arg("boot")
         .arg(image()?)
         .args(["--ttyS0", "--no-console", "--exit-on", PROMPT])
@@ -144,7 +146,7 @@ fn unusable_kernel_is_one_clear_message() -> Result<()> {
     fs::write(&kernel, "just text")?;
     for path in [kernel.as_path(), Path::new("/nonexistent/vmlinuz")] {
         let output =
-            Command::new(program()?).arg("boot").arg("--kernel").arg(path).stdin(Stdio::null()).output()?;
+            bound_to_us(program()?).arg("boot").arg("--kernel").arg(path).stdin(Stdio::null()).output()?;
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{message}");
         let name = path

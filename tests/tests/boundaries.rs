@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use env86_tests::workspace;
+use syn::visit::{self, Visit};
+use syn::{Attribute, Item, ItemUse, UseTree};
 
 /// A crate's folder, its name, and the crates of this workspace that it may use.
 const LAYERS: [(&str, &str, &[&str]); 3] = [
@@ -68,13 +70,92 @@ fn no_operating_system_in_the_sources_below_host() {
     };
     for file in files.into_iter().filter(|file| !is_test(file)) {
         let text = fs::read_to_string(&file).expect("a source is text");
-        // And so do tests at the foot of a file.
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for module in FORBIDDEN_MODULES {
-            let used = code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(module));
-            assert!(!used, "{} uses {module}", file.display());
+        let used = forbidden(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(used.is_empty(), "{} uses {}", file.display(), used.join(", "));
+    }
+}
+
+/// The forbidden modules that a source names outside of its tests.
+fn forbidden(source: &str) -> syn::Result<Vec<String>> {
+    let mut names = Names::default();
+    names.visit_file(&syn::parse_file(source)?);
+    let is_forbidden = |name: &String| {
+        let under = |module: &&str| name == *module || name.starts_with(&format!("{module}::"));
+        FORBIDDEN_MODULES.iter().any(under)
+    };
+    Ok(names.0.into_iter().filter(is_forbidden).collect())
+}
+
+/// Every path that a source names, whole: `std::fs::read`.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl Names {
+    /// What a `use` brings in, each with the path before it.
+    fn imports(&mut self, before: &str, tree: &UseTree) {
+        let joined = |name: &dyn std::fmt::Display| {
+            if before.is_empty() { name.to_string() } else { format!("{before}::{name}") }
+        };
+        match tree {
+            UseTree::Path(path) => self.imports(&joined(&path.ident), &path.tree),
+            UseTree::Group(group) => group.items.iter().for_each(|item| self.imports(before, item)),
+            UseTree::Name(name) => self.0.push(joined(&name.ident)),
+            UseTree::Rename(rename) => self.0.push(joined(&rename.ident)),
+            UseTree::Glob(_) => self.0.push(before.to_owned()),
         }
     }
+}
+
+impl<'a> Visit<'a> for Names {
+    fn visit_item(&mut self, item: &'a Item) {
+        // Tests run on a developer's machine.
+        let attributes = match item {
+            Item::Mod(item) => &item.attrs,
+            Item::Fn(item) => &item.attrs,
+            Item::Impl(item) => &item.attrs,
+            Item::Use(item) => &item.attrs,
+            _ => return visit::visit_item(self, item),
+        };
+        if !attributes.iter().any(is_for_tests) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'a ItemUse) {
+        self.imports("", &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'a syn::Path) {
+        self.0.push(path.segments.iter().map(|s| s.ident.to_string()).collect::<Vec<_>>().join("::"));
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, mac: &'a syn::Macro) {
+        // What is in a macro's call has no structure yet but its tokens.
+        let tokens = mac.tokens.to_string().replace(' ', "");
+        let found = FORBIDDEN_MODULES.iter().filter(|module| tokens.contains(**module));
+        self.0.extend(found.map(|module| (*module).to_owned()));
+        visit::visit_macro(self, mac);
+    }
+}
+
+/// `#[cfg(test)]`
+fn is_for_tests(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("cfg")
+        && attribute.parse_args::<syn::Path>().is_ok_and(|condition| condition.is_ident("test"))
+}
+
+#[test]
+fn what_stands_behind_tests_is_read() {
+    let tests = "#[cfg(test)] mod tests { use std::fs; }";
+    let code = "use std::{io, net::{self, TcpStream}}; fn f() { let _ = std::env::var(\"A\"); }";
+    assert_eq!(forbidden(tests).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        forbidden(&format!("{tests} {code}")).unwrap(),
+        ["std::net::self", "std::net::TcpStream", "std::env::var"]
+    );
+    assert_eq!(forbidden("fn f() { println!(\"{:?}\", std::process::id()); }").unwrap(), ["std::process"]);
+    assert_eq!(forbidden("/// std::fs\nfn f() { std::format!(\"\"); }").unwrap(), Vec::<String>::new());
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use env86_tests::{Failure, Result, image, image_root, only_file, program, wasm_module, workspace};
+use env86_tests::{
+    Failure, Result, bound_to_us, image, image_root, only_file, program, wasm_module, workspace,
+};
 
 const CMDLINE: &str = "console=ttyS0 quiet tsc=reliable mitigations=off cryptomgr.notests";
 const MEMORY_MB: &str = "64";
@@ -32,7 +34,7 @@ fn result(out: &Output) -> String {
 }
 
 fn env86(flags: &[&str]) -> Result<Command> {
-    let mut command = Command::new(program()?);
+    let mut command = bound_to_us(program()?);
     command.args(["boot", "--ttyS0", "--no-console", "--deterministic", "--exit-on", TEXT]).args(flags);
     Ok(command)
 }
@@ -67,7 +69,7 @@ fn runs_repeat_here_and_as_webassembly() -> Result<()> {
         return Ok(());
     }
     let (kernel, initrd) = kernel()?;
-    let mut node = Command::new("node");
+    let mut node = bound_to_us("node");
     node.arg(workspace().join("benches/wasm/run.mjs")).arg(module).args([&kernel, &initrd]);
     let web = run(node.args([CMDLINE, MEMORY_MB, INPUT, TEXT]), "")?;
     assert!(web.stdout == first.stdout, "the output differs: {}", String::from_utf8_lossy(&web.stdout));

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use env86_tests::{Result, binutil, built, program};
+use env86_tests::{Result, binutil, bound_to_us, built, program};
 
 /// Assembles `system/multiboot.s`; links it to run at an address.
 fn kernel(name: &str, address: &str, options: &[&str]) -> String {
@@ -18,7 +18,7 @@ fn kernel(name: &str, address: &str, options: &[&str]) -> String {
 /// Boots a kernel; checks its verdict, and what it prints: its command line, and the module's name and
 /// content.
 fn boots(kernel: &str, module: Option<&str>) -> Result<()> {
-    let mut command = Command::new(program()?);
+    let mut command = bound_to_us(program()?);
     command.args(["boot", "--kernel", kernel, "--append", "one  two", "--ttyS0", "--no-console"]);
     command.args(["--debug-exit", "0xf4", "--no-reboot", "--memory", "48M"]);
     command.args(module.iter().flat_map(|module| ["--initrd", module]));

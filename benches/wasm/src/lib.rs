@@ -109,7 +109,7 @@ fn boot(source: &BootSource, memory: u32, by_script: bool) -> Option<Pc> {
     } else {
         Pc::new(mem, BoardConfig::default(), Box::new(HostClock), Box::new(Seeded(1)))
     };
-    let mem = &mut machine.cpu.mem;
+    let mem = machine.cpu.mem_mut();
     let board = BoardInfo::probe(&mut machine.board, mem);
     let boot = env86_bios::load(source, &board, mem).ok()?;
     env86_bios::apply(&boot.steps, &mut machine.board, mem);

@@ -75,6 +75,13 @@ impl Board {
         }
     }
 
+    /// Maps the video memory where the processor sees it.
+    pub(super) fn map_video(&self, mem: &mut Memory) {
+        let address = self.pci.function(vga::DEVFN).and_then(|space| space.bar(vga::FRAMEBUFFER_BAR));
+        self.vga.map_framebuffer(mem, address);
+        self.vga.map_window(mem);
+    }
+
     /// An access that one device takes in one piece.
     fn read_device(&mut self, region: Region, port: u16, width: Width) -> u32 {
         let now = self.time_of_access();
@@ -174,12 +181,14 @@ impl Board {
             Target::Uart(number) => {
                 if let Some(uart) = &mut self.uarts[usize::from(number)] {
                     uart.write(port - region.base, byte);
-                    self.yield_requested |= uart.output.len() > OUTPUT_LIMIT;
+                    if uart.output.len() > OUTPUT_LIMIT {
+                        self.serial_output_is_long(number.into());
+                    }
                 }
                 self.drive_uart_line(number.into());
             }
-            Target::Vga => self.vga.write(port, byte),
-            Target::Vbe => self.vga.write_vbe_port(port, value as u16),
+            Target::Vga => self.vga.write(mem, port, byte),
+            Target::Vbe => self.vga.write_vbe_port(mem, port, value as u16),
             Target::FwCfg if port == fw_cfg::PORT_SELECT => self.fw_cfg.select(value as u16),
             Target::FwCfg => {}
             Target::DebugConsole => {
@@ -187,7 +196,7 @@ impl Board {
                 self.yield_requested |= self.debug.waiting() > OUTPUT_LIMIT;
             }
             Target::DebugExit => self.ask(Request::DebugExit(value)),
-            Target::Pci => self.write_pci(port, width, value),
+            Target::Pci => self.write_pci(mem, port, width, value),
             Target::Acpi => {
                 if self.acpi.as_mut().is_some_and(|acpi| acpi.write(port, width, value, now)) {
                     self.ask(Request::PowerOff);
@@ -230,10 +239,26 @@ impl Board {
         }
     }
 
-    fn write_pci(&mut self, port: u16, width: Width, value: u32) {
+    /// Lets the processor return for the output of a serial port to be taken. Of what no host takes,
+    /// only the end is kept.
+    #[cold]
+    fn serial_output_is_long(&mut self, port: usize) {
+        if self.connected.serial[port] {
+            self.yield_requested = true;
+        } else if let Some(uart) = &mut self.uarts[port]
+            && uart.output.len() >= 2 * OUTPUT_LIMIT
+        {
+            uart.output.drain(..OUTPUT_LIMIT);
+        }
+    }
+
+    fn write_pci(&mut self, mem: &mut Memory, port: u16, width: Width, value: u32) {
         match self.pci.write(port, width, value) {
             Effect::None => {}
-            Effect::Decode(_) => self.map_ports(),
+            Effect::Decode(_) => {
+                self.map_ports();
+                self.map_video(mem);
+            }
             Effect::Routing => self.interrupts.set_pci(self.pci.irq_levels()),
             Effect::Reset => self.ask(Request::Reset),
         }
@@ -293,13 +318,10 @@ impl Bus for Board {
         self.backdoor.call(call, self.clock.unix_millis());
     }
 
-    fn mmio_read(&mut self, _mem: &mut Memory, addr: u32, width: Width) -> u32 {
+    fn mmio_read(&mut self, mem: &mut Memory, addr: u32, width: Width) -> u32 {
         const PAGE: u32 = 0x1000;
         if let Some(offset) = within(addr, vga::WINDOW, vga::WINDOW_SIZE) {
-            return self.vga.read_window(offset, width);
-        }
-        if let Some(offset) = within(addr, vga::FRAMEBUFFER, self.vga.framebuffer.len() as u32) {
-            return self.vga.read_framebuffer(offset, width);
+            return self.vga.read_window(mem, offset, width);
         }
         // Registers are dwords; a narrower access sees its part of one.
         let lane = 8 * (addr & 3);
@@ -316,12 +338,10 @@ impl Bus for Board {
         value.map_or(width.mask(), |value| value >> lane & width.mask())
     }
 
-    fn mmio_write(&mut self, _mem: &mut Memory, addr: u32, width: Width, value: u32) {
+    fn mmio_write(&mut self, mem: &mut Memory, addr: u32, width: Width, value: u32) {
         const PAGE: u32 = 0x1000;
         if let Some(offset) = within(addr, vga::WINDOW, vga::WINDOW_SIZE) {
-            self.vga.write_window(offset, width, value);
-        } else if let Some(offset) = within(addr, vga::FRAMEBUFFER, self.vga.framebuffer.len() as u32) {
-            self.vga.write_framebuffer(offset, width, value);
+            self.vga.write_window(mem, offset, width, value);
         } else if let Some(offset) = within(addr, apic::BASE, apic::WINDOW) {
             let now = self.time_of_access();
             self.interrupts.write_local(offset & !3, value, now);

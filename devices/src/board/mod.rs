@@ -93,8 +93,27 @@ pub enum Request {
     DebugExit(u32),
 }
 
+/// The lines whose output a host takes. The machine stops when much of it waits there; on others it
+/// runs on. The debug console has its own switch, [`DebugConsole::connected`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// COM1 to COM4. Of what waits on one that is not connected, the oldest is lost.
+    pub serial: [bool; 4],
+    /// The ports of the virtio console. The guest waits when one that is not connected is full.
+    pub console: [bool; console::PORTS],
+}
+
+impl Default for Connected {
+    /// COM1 and the virtio console.
+    fn default() -> Self {
+        Self { serial: [true, false, false, false], console: [true; console::PORTS] }
+    }
+}
+
 /// The board.
 pub struct Board {
+    /// Where a host takes output.
+    pub connected: Connected,
     /// Interrupt controllers and the lines to them.
     pub interrupts: Interrupts,
     /// Interval timer.
@@ -139,11 +158,17 @@ pub struct Board {
 }
 
 impl Board {
-    /// A board after power-on.
-    pub fn new(config: BoardConfig, clock: Box<dyn Clock>, entropy: Box<dyn Entropy>) -> Self {
+    /// A board after power-on, whose video memory is part of `mem`.
+    pub fn new(
+        config: BoardConfig,
+        mem: &mut Memory,
+        clock: Box<dyn Clock>,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
         let (memory_size, disks) = (config.memory_size, config.ide.cmos());
         let cmos = CmosConfig { memory_size, disks, ..config.cmos };
         let mut board = Self {
+            connected: Connected::default(),
             interrupts: Interrupts::new(config.acpi),
             pit: Pit::default(),
             rtc: Rtc::new(&cmos),
@@ -152,7 +177,7 @@ impl Board {
             ps2: Ps2::default(),
             uarts: config.uarts.map(|fitted| fitted.then(Uart::default)),
             pci: Pci::default(),
-            vga: Vga::new(config.vga_memory_size),
+            vga: Vga::new(mem, config.vga_memory_size),
             ide: Ide::new(config.ide),
             acpi: config.acpi.then(Acpi::default),
             p9: config.filesystem.map(|(files, store)| Virtio9p::new(files, store)),
@@ -170,12 +195,12 @@ impl Board {
             yield_requested: false,
         };
         board.plug_functions();
-        board.synchronize();
+        board.synchronize(mem);
         board
     }
 
-    /// What a reset of the board does to its devices. Memory is not theirs.
-    pub fn reset(&mut self) {
+    /// What a reset of the board does to its devices. Memory keeps its contents.
+    pub fn reset(&mut self, mem: &mut Memory) {
         self.interrupts.reset();
         self.pit = Pit::default();
         self.rtc.reset();
@@ -185,7 +210,7 @@ impl Board {
         self.uarts.iter_mut().flatten().for_each(Uart::reset);
         self.p9.iter_mut().for_each(Virtio9p::reset);
         self.console.iter_mut().for_each(VirtioConsole::reset);
-        self.vga.reset();
+        self.vga.reset(mem);
         self.ide.reset();
         self.backdoor = Backdoor::default();
         self.fw_cfg.reset();
@@ -195,7 +220,7 @@ impl Board {
         self.pci = Pci::default();
         self.request = None;
         self.plug_functions();
-        self.synchronize();
+        self.synchronize(mem);
     }
 
     fn plug_functions(&mut self) {
@@ -208,8 +233,9 @@ impl Board {
 
     /// Derives everything that follows from the devices' state: to be called after that was
     /// changed from outside (a restored state).
-    pub fn synchronize(&mut self) {
+    pub fn synchronize(&mut self, mem: &mut Memory) {
         self.map_ports();
+        self.map_video(mem);
         self.interrupts.adopt_lines(1 << PIT_IRQ | 1 << FPU_IRQ);
         for port in 0..self.uarts.len() {
             self.uart_changed(port);
@@ -281,11 +307,18 @@ impl Board {
             }
         }
         for port in 0..self.uarts.len() {
-            if self.uarts[port].as_ref().is_some_and(|uart| !uart.input.is_empty()) {
+            let Some(uart) = &mut self.uarts[port] else { continue };
+            uart.slice_over();
+            if !uart.input.is_empty() {
                 self.uart_changed(port);
             }
         }
         self.yield_requested = false;
+    }
+
+    /// The processor has halted.
+    pub(crate) fn halted(&mut self) {
+        self.uarts.iter_mut().flatten().for_each(Uart::halted);
     }
 
     /// Sets the time at which the slice that begins will be over.
@@ -433,6 +466,12 @@ impl Board {
         }
     }
 
+    /// Data that drives wait for have come from their media.
+    pub fn media_arrived(&mut self, mem: &mut Memory) {
+        self.ide.media_arrived(mem);
+        (0..ide::IRQS.len()).for_each(|channel| self.drive_ide(channel));
+    }
+
     /// Wall time in nanoseconds since 1970.
     fn unix_ns(&mut self) -> u64 {
         u64::try_from(self.clock.unix_millis()).unwrap_or(0).saturating_mul(1_000_000)
@@ -460,10 +499,13 @@ impl Board {
         }
     }
 
-    /// Bytes that wait to be taken by the host, on the port that has most of them.
+    /// Bytes that wait to be taken by the host, on the connected port that has most of them.
     pub(crate) fn output_waiting(&self) -> usize {
-        let serial = self.uarts.iter().flatten().map(|uart| uart.output.len());
-        let console = self.console.iter().flat_map(|console| &console.ports).map(|port| port.output.len());
+        let serial = self.uarts.iter().zip(self.connected.serial).filter(|(_, connected)| *connected);
+        let serial = serial.filter_map(|(uart, _)| Some(uart.as_ref()?.output.len()));
+        let console =
+            self.console.iter().flat_map(|console| console.ports.iter().zip(self.connected.console));
+        let console = console.filter(|(_, connected)| *connected).map(|(port, _)| port.output.len());
         serial.chain(console).chain([self.debug.waiting()]).max().unwrap_or(0)
     }
 }

@@ -2,20 +2,21 @@ use super::*;
 use crate::pci::devfn;
 use env86_emu::{Bus, Width};
 
-fn memory() -> Memory {
+fn memory() -> Box<Memory> {
     Memory::new(1 << 20).unwrap()
 }
 
-fn board(config: BoardConfig) -> (Board, Memory, ManualClock) {
+fn board(config: BoardConfig) -> (Board, Box<Memory>, ManualClock) {
     let clock = ManualClock::default();
-    (Board::new(config, Box::new(clock.clone()), Box::new(Seeded(0))), memory(), clock)
+    let mut mem = memory();
+    (Board::new(config, &mut mem, Box::new(clock.clone()), Box::new(Seeded(0))), mem, clock)
 }
 
-fn default_board() -> (Board, Memory, ManualClock) {
+fn default_board() -> (Board, Box<Memory>, ManualClock) {
     board(BoardConfig::default())
 }
 
-fn acpi_board() -> (Board, Memory, ManualClock) {
+fn acpi_board() -> (Board, Box<Memory>, ManualClock) {
     board(BoardConfig { acpi: true, ..BoardConfig::default() })
 }
 
@@ -160,7 +161,7 @@ fn reset_puts_devices_back() {
     board.port_write(&mut mem, 0xcf8, Width::Dword, config_address(1, 0x60));
     board.port_write(&mut mem, 0xcfc, Width::Dword, 0x0b0b_0a0a);
     board.fpu_error();
-    board.reset();
+    board.reset(&mut mem);
     assert!(!board.interrupt());
     assert_eq!(board.pci, {
         let mut pci = Pci::default();
@@ -258,6 +259,7 @@ fn the_io_apic_is_mapped() {
 #[test]
 fn debug_ports() {
     let (mut board, mut mem, _) = board(BoardConfig { debug_exit: Some(0xf4), ..BoardConfig::default() });
+    board.debug.connected = true;
     board.port_write(&mut mem, 0x402, Width::Byte, b'a'.into());
     board.port_write(&mut mem, 0xe9, Width::Byte, b'b'.into());
     assert_eq!(board.port_read(&mut mem, 0x402, Width::Byte), 0xe9);
@@ -277,14 +279,20 @@ fn firmware_configuration_ports() {
 #[test]
 fn the_framebuffer_and_the_window_are_mapped() {
     let (mut board, mut mem, _) = board(BoardConfig { vga_rom: vec![0x55, 0xaa], ..BoardConfig::default() });
-    board.mmio_write(&mut mem, 0xe000_0010, Width::Dword, 0x1234_5678);
-    assert_eq!(board.mmio_read(&mut mem, 0xe000_0012, Width::Word), 0x1234);
+    mem.write_u32(0xe000_0010, 0x1234_5678);
+    assert_eq!(mem.region(board.vga.memory.framebuffer)[0x12], 0x34);
+    // Memory accesses are switched off, and on again.
+    board.port_write(&mut mem, 0xcf8, Width::Dword, config_address(0x12, 4));
+    board.port_write(&mut mem, 0xcfc, Width::Word, 1);
+    assert_eq!(mem.read_u32(0xe000_0010), u32::MAX);
+    board.port_write(&mut mem, 0xcfc, Width::Word, 3);
+    assert_eq!(mem.read_u32(0xe000_0010), 0x1234_5678);
     board.mmio_write(&mut mem, 0xa_0000, Width::Byte, 0x41);
     assert_eq!(board.mmio_read(&mut mem, 0xa_0000, Width::Byte), 0x41);
     assert_eq!(board.mmio_read(&mut mem, 0xfeb0_0000, Width::Dword), 0xaa55);
 }
 
-fn files_board() -> (Board, Memory, ManualClock) {
+fn files_board() -> (Board, Box<Memory>, ManualClock) {
     let filesystem: Option<(Filesystem, Box<dyn BlobStore>)> =
         Some((Filesystem::default(), Box::new(crate::fs::NoBlobs)));
     board(BoardConfig { filesystem, virtio_console: true, ..BoardConfig::default() })
@@ -326,7 +334,7 @@ fn pci_interrupts_take_the_routed_line() {
     if let Some(p9) = &mut board.p9 {
         p9.transport.isr_status = 1;
     }
-    board.synchronize();
+    board.synchronize(&mut mem);
     assert_eq!(board.acknowledge(), 0x3a);
     for port in [0xa0, 0x20] {
         board.port_write(&mut mem, port, Width::Byte, 0x20);

@@ -3,17 +3,18 @@
 //! Their entries must be there for v86 to restore a state. They are those of the state that a
 //! machine was restored from, or those of v86's devices at power-on.
 
+use super::ImageSource;
 use super::StateError;
-use super::bus::SPACE;
+use super::chip::{Chip, Moment, State, Writer};
 use super::container::{Buffers, Container};
-use super::cpu::TOP;
+use super::pci::SPACE;
+use super::record::Record;
 use super::value::{Kind, Value};
+use crate::pc::Pc;
 use std::collections::BTreeMap;
 
 /// The entries that are carried.
-const ENTRIES: [&str; 6] = ["fdc", "ne2k", "sb16", "virtio_net", "virtio_balloon", "parallel0"];
-/// The second parallel port, which only some machines have.
-const PARALLEL1: &str = "parallel1";
+const ENTRIES: [&str; 7] = ["fdc", "ne2k", "sb16", "virtio_net", "virtio_balloon", "parallel0", "parallel1"];
 
 const NE2K: u8 = 5 << 3;
 /// The configuration space at power-on: identity, command and status, class, base address, subsystem,
@@ -26,9 +27,13 @@ const NE2K_SPACE: &[(usize, u32)] = &[
     (0x2c, 0x1100_1af4),
     (0x3c, 0x0100),
 ];
-/// What v86 has and this board has not, on its way from state to state.
+
+/// What a machine carries from state to state and does not use: v86's devices that this board has not,
+/// and where its file system comes from.
 #[derive(Clone, Debug, Default)]
 pub struct Passengers {
+    /// The image of the file system. Whoever starts a machine with one says so here.
+    pub image: Option<ImageSource>,
     /// Entries by name, with their buffers in `buffers`; what is not here is as at power-on.
     entries: BTreeMap<&'static str, Value>,
     buffers: Vec<(Kind, Vec<u8>)>,
@@ -36,19 +41,46 @@ pub struct Passengers {
     pub(super) spaces: Option<BTreeMap<u8, [u8; SPACE]>>,
 }
 
-impl Passengers {
+pub(super) type Saved = Passengers;
+
+impl Chip for Passengers {
     /// Takes the entries out of a state.
-    pub(super) fn read(container: &Container) -> Result<Self, StateError> {
+    fn read(state: &State) -> Result<Self, StateError> {
         let mut passengers = Self::default();
-        for (at, name) in TOP.fields.iter().enumerate() {
-            if ENTRIES.contains(name) || *name == PARALLEL1 {
-                let value = passengers.adopt(container.state.at(at), container)?;
-                passengers.entries.insert(name, value);
-            }
+        for name in ENTRIES {
+            let value = passengers.adopt(state.top.get(name), state.container);
+            let value = value.map_err(|error| state.top.wrong(name, error.to_string()))?;
+            passengers.entries.insert(name, value);
         }
         Ok(passengers)
     }
 
+    /// The spaces and the image are those of other chips.
+    fn apply(self, machine: &mut Pc, _: &Moment) {
+        (machine.passengers.entries, machine.passengers.buffers) = (self.entries, self.buffers);
+    }
+
+    fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
+        for name in ENTRIES {
+            let value = machine.passengers.entry(name, &mut writer.buffers);
+            writer.set(name, value);
+        }
+        Ok(())
+    }
+}
+
+/// Devices that the guest may miss.
+pub(super) fn notes(top: &Record) -> Vec<String> {
+    let missing = [
+        ("ne2k", "an ne2k network card"),
+        ("virtio_net", "a virtio network card"),
+        ("virtio_balloon", "a virtio balloon"),
+    ];
+    let present = missing.into_iter().filter(|(name, _)| !top.get(name).is_null());
+    present.map(|(_, what)| format!("the machine has {what}, which does not work here")).collect()
+}
+
+impl Passengers {
     /// Copies a value with its buffers.
     fn adopt(&mut self, value: &Value, container: &Container) -> Result<Value, StateError> {
         Ok(match value {
@@ -65,7 +97,7 @@ impl Passengers {
     }
 
     /// An entry for a state that is being written.
-    pub(super) fn entry<'m>(&'m self, name: &'static str, buffers: &mut Buffers<'m>) -> Value {
+    fn entry<'m>(&'m self, name: &'static str, buffers: &mut Buffers<'m>) -> Value {
         match self.entries.get(name) {
             Some(value) => self.give(value, buffers),
             None => power_on(name, buffers),
@@ -86,11 +118,6 @@ impl Passengers {
     /// The configuration spaces of the functions.
     pub(super) fn spaces(&self) -> BTreeMap<u8, [u8; SPACE]> {
         self.spaces.clone().unwrap_or_else(|| BTreeMap::from([(NE2K, space(NE2K_SPACE))]))
-    }
-
-    /// The names of the entries.
-    pub(super) fn names() -> impl Iterator<Item = &'static str> {
-        ENTRIES.into_iter().chain([PARALLEL1])
     }
 }
 
@@ -200,4 +227,42 @@ fn sb16(buffers: &mut Buffers) -> Value {
         (35, buffers.u8s(&[0; 16])),
     ];
     sparse(36, nulls.into_iter().chain(flags).chain(fields)).into()
+}
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            vec![
+                Field {
+                    name: "a register of the floppy controller",
+                    get: |m| format!("{:?}", m.passengers.entries.get("fdc")),
+                    change: |m, random| {
+                        let registers = vec![any::<u8>(random).into(), Value::Null];
+                        m.passengers.entries.insert("fdc", Value::List(registers));
+                    },
+                },
+                Field {
+                    name: "the floppy controller's buffer",
+                    get: |m| {
+                        let entry = m.passengers.entries.get("ne2k").map(|entry| entry.at(0));
+                        let Some(Value::Buffer(_, id)) = entry else { return "power-on".into() };
+                        format!("{:?}", m.passengers.buffers[*id as usize])
+                    },
+                    change: |m, random| {
+                        m.passengers.buffers = vec![(Kind::U8, any::<[u8; 4]>(random).into())];
+                        let buffer = vec![Value::Buffer(Kind::U8, 0)];
+                        m.passengers.entries.insert("ne2k", Value::List(buffer));
+                    },
+                },
+            ]
+        }
+
+        fn show(_: &mut Pc) -> String {
+            String::new()
+        }
+    }
 }

@@ -103,6 +103,13 @@ impl<'a> Container<'a> {
         Ok(())
     }
 
+    /// Adds a buffer.
+    #[cfg(test)]
+    pub fn add(&mut self, range: Range<usize>) -> u32 {
+        self.buffers.push(range);
+        self.buffers.len() as u32 - 1
+    }
+
     /// Where a buffer is in the file.
     pub fn range(&self, id: u32) -> Result<Range<usize>, StateError> {
         self.buffers.get(id as usize).cloned().ok_or_else(|| StateError::Buffer {

@@ -1,111 +1,15 @@
 //! The processor's part of the state: the numbers at the top level.
 
 use super::StateError;
-use super::container::Buffers;
-use super::record::{Entry, Layout, Record, bits, flag, signed};
+use super::chip::{Chip, Moment, State, Writer};
+use super::ours::{take_bool, take_u8};
+use super::record::{Record, bits, flag, signed};
 use super::value::Value;
+use crate::pc::Pc;
 use env86_emu::cpu::CR0_PE;
 use env86_emu::state::{FpuState, TableRegister};
 use env86_emu::{ArchState, Segment};
-
-/// The state's entries. Devices have theirs among the processor's.
-pub(super) const TOP: Layout = Layout {
-    name: "state",
-    fields: &[
-        "memory_size",
-        "segment_access",
-        "segment_bases",
-        "segment_limits",
-        "protected_mode",
-        "idtr_base",
-        "idtr_limit",
-        "gdtr_base",
-        "gdtr_limit",
-        "",
-        "cr",
-        "cpl",
-        "",
-        "is_32",
-        "",
-        "",
-        "stack_32",
-        "in_hlt",
-        "last_virt_eip",
-        "eip_phys",
-        "",
-        "",
-        "sysenter_cs",
-        "sysenter_eip",
-        "sysenter_esp",
-        "prefixes",
-        "flags",
-        "flags_changed",
-        "last_op1",
-        "",
-        "last_op_size",
-        "",
-        "",
-        "",
-        "",
-        "",
-        "",
-        "instruction_pointer",
-        "previous_ip",
-        "reg32",
-        "sreg",
-        "dreg",
-        "pdpte",
-        "tsc",
-        "",
-        "virtio_9p",
-        "apic",
-        "rtc",
-        "pci",
-        "dma",
-        "acpi",
-        "",
-        "vga",
-        "ps2",
-        "uart0",
-        "fdc",
-        "old_cdrom",
-        "old_hda",
-        "pit",
-        "ne2k",
-        "pic",
-        "sb16",
-        "fw_value",
-        "ioapic",
-        "tss_32",
-        "",
-        "xmm",
-        "fpu_registers",
-        "fpu_empty",
-        "fpu_top",
-        "fpu_control",
-        "fpu_ip",
-        "fpu_cs",
-        "fpu_dp",
-        "fpu_ds",
-        "fpu_opcode",
-        "",
-        "packed_memory",
-        "memory_bitmap",
-        "uart1",
-        "uart2",
-        "uart3",
-        "virtio_console",
-        "virtio_net",
-        "virtio_balloon",
-        "ide",
-        "last_result",
-        "fpu_status",
-        "mxcsr",
-        "vmware",
-        "parallel0",
-        "parallel1",
-    ],
-};
+use serde_json::json;
 
 /// Segments in the state's order: ES CS SS DS FS GS TR LDTR.
 const SEGMENTS: usize = 8;
@@ -148,15 +52,65 @@ const OLD_ACCESS_CODE: u8 = 0xfa;
 /// Access byte: a segment of memory, and not a gate or a table.
 const ACCESS_MEMORY: u8 = 0x10;
 
-/// Reads the processor; with it the count of its time stamp counter.
-pub(super) fn read(top: &Record) -> Result<(ArchState, u64), StateError> {
+/// The processor of a state.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    arch: ArchState,
+    /// The time stamp counter.
+    pub tsc: u64,
+}
+
+impl Chip for Saved {
+    fn read(state: &State) -> Result<Self, StateError> {
+        let mut arch = read(&state.top)?;
+        let ours = state.ours("cpu");
+        take_bool(&ours["interrupt_shadow"], &mut arch.interrupt_shadow);
+        for (i, segment) in arch.seg.iter_mut().enumerate() {
+            take_bool(&ours["big"][i], &mut segment.big);
+        }
+        take_u8(&ours["tr_access"], &mut arch.tr.access);
+        take_u8(&ours["ldtr_access"], &mut arch.ldtr.access);
+        Ok(Self { arch, tsc: tsc(&state.top)? })
+    }
+
+    fn apply(self, machine: &mut Pc, moment: &Moment) {
+        let mut arch = self.arch;
+        arch.tsc_offset = self.tsc.wrapping_sub(moment.now);
+        if uses_pdpte(&arch) && arch.pdpte == [0; 4] {
+            let table = arch.cr3 & !0x1f;
+            arch.pdpte =
+                core::array::from_fn(|i| machine.cpu.mem().read_u64(table.wrapping_add(8 * i as u32)));
+        }
+        machine.cpu.set_state(&arch);
+    }
+
+    fn write(machine: &Pc, writer: &mut Writer) -> Result<(), StateError> {
+        let arch = machine.cpu.state();
+        write(&arch, writer);
+        let ours = json!({
+            "interrupt_shadow": arch.interrupt_shadow,
+            "big": arch.seg.map(|segment| segment.big),
+            "tr_access": arch.tr.access,
+            "ldtr_access": arch.ldtr.access,
+        });
+        writer.add("cpu", ours);
+        Ok(())
+    }
+}
+
+/// The time stamp counter of a state.
+pub(super) fn tsc(top: &Record) -> Result<u64, StateError> {
+    let [low, high] = top.u32s("tsc")?;
+    Ok(u64::from(high) << 32 | u64::from(low))
+}
+
+fn read(top: &Record) -> Result<ArchState, StateError> {
     if top.u32_or("prefixes", 0)? != 0 {
         return Err(top.wrong("prefixes", "shows a processor in the middle of an instruction"));
     }
     let segments = segments(top)?;
     let base = segments[CS].base;
     let [cr0, _, cr2, cr3, cr4, ..] = top.u32s::<8>("cr")?;
-    let tsc = top.u32s::<2>("tsc")?;
     let [es, cs, ss, ds, fs, gs, tr, ldtr] = segments;
     let (result, status, mxcsr) = unloaded(top)?;
     let eflags = eflags(top, result)?;
@@ -165,7 +119,7 @@ pub(super) fn read(top: &Record) -> Result<(ArchState, u64), StateError> {
         return Err(top.wrong("cr", "has paging without protected mode"));
     }
     let xmm: [u32; 32] = top.u32s("xmm")?;
-    let state = ArchState {
+    Ok(ArchState {
         gpr: top.u32s("reg32")?,
         eip: top.u32("instruction_pointer")?.wrapping_sub(base),
         eflags,
@@ -190,12 +144,11 @@ pub(super) fn read(top: &Record) -> Result<(ArchState, u64), StateError> {
         fpu: fpu(top, status)?,
         xmm: core::array::from_fn(|i| (0..4).rev().fold(0, |x, k| x << 32 | u128::from(xmm[4 * i + k]))),
         mxcsr,
-    };
-    Ok((state, u64::from(tsc[1]) << 32 | u64::from(tsc[0])))
+    })
 }
 
 /// Whether the processor walks the page directory pointers, which then have to be known.
-pub(super) fn uses_pdpte(state: &ArchState) -> bool {
+fn uses_pdpte(state: &ArchState) -> bool {
     state.cr0 & CR0_PG != 0 && state.cr4 & CR4_PAE != 0
 }
 
@@ -304,7 +257,8 @@ fn fpu(top: &Record, status: u16) -> Result<FpuState, StateError> {
 }
 
 /// Sets the processor's entries.
-pub(super) fn write(top: Entry, s: &ArchState, tsc: u64, buffers: &mut Buffers) -> Entry {
+fn write(s: &ArchState, writer: &mut Writer) {
+    let tsc = writer.now.wrapping_add(s.tsc_offset);
     let [es, cs, ss, ds, fs, gs] = s.seg;
     let segments = [es, cs, ss, ds, fs, gs, s.tr, s.ldtr];
     let mut shapes: Vec<u8> = segments.iter().map(|segment| segment.null.into()).collect();
@@ -317,48 +271,152 @@ pub(super) fn write(top: Entry, s: &ArchState, tsc: u64, buffers: &mut Buffers) 
         [significand as u32, (significand >> 32) as u32, sign_exponent.into(), 0]
     });
     let xmm = s.xmm.into_iter().flat_map(|x| (0..4).map(move |k| (x >> (32 * k)) as u32));
-    top.set("segment_access", buffers.u8s(&shapes))
-        .set("segment_bases", buffers.i32s(segments.map(|segment| segment.base)))
-        .set("segment_limits", buffers.u32s(segments.map(|segment| segment.limit)))
-        .set("protected_mode", flag(s.cr0 & CR0_PE != 0))
-        .set("idtr_base", signed(s.idtr.base))
-        .set("idtr_limit", s.idtr.limit)
-        .set("gdtr_base", signed(s.gdtr.base))
-        .set("gdtr_limit", s.gdtr.limit)
-        .set("cr", buffers.i32s([s.cr0, 0, s.cr2, s.cr3, s.cr4, 0, 0, 0]))
-        .set("cpl", s.cpl)
-        .set("is_32", flag(cs.big && s.eflags & VM == 0))
-        .set("stack_32", flag(ss.big && s.eflags & VM == 0))
-        .set("in_hlt", flag(s.halted))
-        .set("last_virt_eip", -1)
-        .set("eip_phys", 0)
-        .set("sysenter_cs", signed(s.sysenter_cs))
-        .set("sysenter_eip", signed(s.sysenter_eip))
-        .set("sysenter_esp", signed(s.sysenter_esp))
-        .set("prefixes", 0)
-        .set("flags", signed(s.eflags))
-        .set("flags_changed", 0)
-        .set("last_op1", 0)
-        .set("last_op_size", 31)
-        .set("instruction_pointer", signed(linear_eip))
-        .set("previous_ip", signed(linear_eip))
-        .set("reg32", buffers.i32s(s.gpr))
-        .set("sreg", buffers.u16s(segments.map(|segment| segment.selector)))
-        .set("dreg", buffers.i32s(s.dr))
-        .set("pdpte", buffers.i32s(pdpte))
-        .set("tsc", buffers.u32s([tsc as u32, (tsc >> 32) as u32]))
-        .set("tss_32", flag(s.tr.access & 8 != 0))
-        .set("xmm", buffers.i32s(xmm))
-        .set("fpu_registers", buffers.i32s(slots))
-        .set("fpu_empty", s.fpu.empty)
-        .set("fpu_top", (s.fpu.status & FPU_TOP) >> 11)
-        .set("fpu_control", s.fpu.control)
-        .set("fpu_ip", signed(s.fpu.ip))
-        .set("fpu_cs", s.fpu.cs)
-        .set("fpu_dp", signed(s.fpu.dp))
-        .set("fpu_ds", s.fpu.ds)
-        .set("fpu_opcode", s.fpu.opcode)
-        .set("last_result", buffers.i32s([0, STALE_MARK]))
-        .set("fpu_status", buffers.u16s([s.fpu.status & !FPU_TOP]))
-        .set("mxcsr", buffers.i32s([s.mxcsr]))
+    let value = writer.buffers.u8s(&shapes);
+    writer.set("segment_access", value);
+    let value = writer.buffers.i32s(segments.map(|segment| segment.base));
+    writer.set("segment_bases", value);
+    let value = writer.buffers.u32s(segments.map(|segment| segment.limit));
+    writer.set("segment_limits", value);
+    writer.set("protected_mode", flag(s.cr0 & CR0_PE != 0));
+    writer.set("idtr_base", signed(s.idtr.base));
+    writer.set("idtr_limit", s.idtr.limit);
+    writer.set("gdtr_base", signed(s.gdtr.base));
+    writer.set("gdtr_limit", s.gdtr.limit);
+    let value = writer.buffers.i32s([s.cr0, 0, s.cr2, s.cr3, s.cr4, 0, 0, 0]);
+    writer.set("cr", value);
+    writer.set("cpl", s.cpl);
+    writer.set("is_32", flag(cs.big && s.eflags & VM == 0));
+    writer.set("stack_32", flag(ss.big && s.eflags & VM == 0));
+    writer.set("in_hlt", flag(s.halted));
+    writer.set("last_virt_eip", -1);
+    writer.set("eip_phys", 0);
+    writer.set("sysenter_cs", signed(s.sysenter_cs));
+    writer.set("sysenter_eip", signed(s.sysenter_eip));
+    writer.set("sysenter_esp", signed(s.sysenter_esp));
+    writer.set("prefixes", 0);
+    writer.set("flags", signed(s.eflags));
+    writer.set("flags_changed", 0);
+    writer.set("last_op1", 0);
+    writer.set("last_op_size", 31);
+    writer.set("instruction_pointer", signed(linear_eip));
+    writer.set("previous_ip", signed(linear_eip));
+    let value = writer.buffers.i32s(s.gpr);
+    writer.set("reg32", value);
+    let value = writer.buffers.u16s(segments.map(|segment| segment.selector));
+    writer.set("sreg", value);
+    let value = writer.buffers.i32s(s.dr);
+    writer.set("dreg", value);
+    let value = writer.buffers.i32s(pdpte);
+    writer.set("pdpte", value);
+    let value = writer.buffers.u32s([tsc as u32, (tsc >> 32) as u32]);
+    writer.set("tsc", value);
+    writer.set("tss_32", flag(s.tr.access & 8 != 0));
+    let value = writer.buffers.i32s(xmm);
+    writer.set("xmm", value);
+    let value = writer.buffers.i32s(slots);
+    writer.set("fpu_registers", value);
+    writer.set("fpu_empty", s.fpu.empty);
+    writer.set("fpu_top", (s.fpu.status & FPU_TOP) >> 11);
+    writer.set("fpu_control", s.fpu.control);
+    writer.set("fpu_ip", signed(s.fpu.ip));
+    writer.set("fpu_cs", s.fpu.cs);
+    writer.set("fpu_dp", signed(s.fpu.dp));
+    writer.set("fpu_ds", s.fpu.ds);
+    writer.set("fpu_opcode", s.fpu.opcode);
+    let value = writer.buffers.i32s([0, STALE_MARK]);
+    writer.set("last_result", value);
+    let value = writer.buffers.u16s([s.fpu.status & !FPU_TOP]);
+    writer.set("fpu_status", value);
+    let value = writer.buffers.i32s([s.mxcsr]);
+    writer.set("mxcsr", value);
+}
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, bits, made, one_of};
+    use super::*;
+
+    /// Fields of the processor, which gives and takes its state as a whole.
+    macro_rules! fields {
+        ($($($place:tt).+ $([$at:literal] $(. $of:ident)?)? => $value:expr),* $(,)?) => {
+            vec![$(
+                Field {
+                    name: stringify!($($place).+ $([$at] $(. $of)?)?),
+                    get: |m| format!("{:?}", m.cpu.state().$($place).+ $([$at] $(. $of)?)?),
+                    change: |m, random| {
+                        let mut arch = m.cpu.state();
+                        arch.$($place).+ $([$at] $(. $of)?)? = made($value, random);
+                        m.cpu.set_state(&arch);
+                    },
+                }
+            ),*]
+        };
+    }
+
+    impl Suite for Saved {
+        /// What the processor derives from its other registers.
+        const NOT_IN_STATE: &'static [&'static str] = &["null", "big"];
+
+        fn fields() -> Vec<Field> {
+            fields!(
+                gpr => any,
+                seg[0].selector => any,
+                seg[0].base => any,
+                seg[0].limit => any,
+                seg[0].big => any,
+                seg[1].selector => any,
+                seg[1].base => any,
+                seg[1].limit => any,
+                seg[1].big => any,
+                seg[2].selector => any,
+                seg[2].base => any,
+                seg[2].limit => any,
+                seg[2].big => any,
+                seg[3].access => |r: &mut Random| any::<u8>(r) | ACCESS_MEMORY,
+                seg[4].null => any,
+                tr.selector => any,
+                tr.base => any,
+                ldtr.limit => any,
+                ldtr.base => any,
+                ldtr.selector => any,
+                tr.limit => any,
+                tr.access => any,
+                ldtr.access => any,
+                eip => any,
+                cr2 => any,
+                cr3 => any,
+                dr => any,
+                cpl => bits(3),
+                halted => any,
+                interrupt_shadow => any,
+                sysenter_cs => any,
+                sysenter_esp => any,
+                sysenter_eip => any,
+                tsc_offset => any,
+                xmm => any,
+                gdtr.base => any,
+                gdtr.limit => any,
+                idtr.base => any,
+                idtr.limit => any,
+                mxcsr => bits(0xffbf),
+                fpu.control => any,
+                fpu.ip => any,
+                fpu.cs => any,
+                fpu.dp => any,
+                fpu.ds => any,
+                fpu.opcode => bits(0x7ff),
+                fpu.status => any,
+                fpu.empty => any,
+                eflags => |r: &mut Random| any::<u32>(r) & 0x24_0dd5 | ALWAYS,
+                fpu.regs => |r: &mut Random| core::array::from_fn(|_| (any(r), any(r))),
+                cr0 => one_of([0x11, 0x10, 0x8000_0011, 0x31]),
+                cr4 => one_of([0, 0x10, 0x20, 0x200]),
+                pdpte => any,
+            )
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.cpu.state())
+        }
+    }
 }

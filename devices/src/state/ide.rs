@@ -1,8 +1,11 @@
 //! The IDE controller, its drives, and what is in them.
 
 use super::StateError;
+use super::chip::{Chip, Moment, State, Writer};
 use super::container::Buffers;
+use super::ours::{take_bool, take_u8};
 use super::record::{Entry, Layout, Record, flag, signed, whole};
+use super::top;
 use super::value::{Kind as Elements, Value};
 use crate::ide::bus_master::{ACTIVE, START};
 use crate::ide::drive::{CD_SECTOR, Phase, Registers, SECTOR};
@@ -10,7 +13,9 @@ use crate::ide::{
     BLOCK, COMMAND_PORTS, CONTROL_PORTS, Channel, Drive, Form, IRQS, Ide, Kind, MAX_MULTIPLE, Medium,
     SavedTransfer, Unit, Units,
 };
+use crate::pc::Pc;
 use crate::pic::Pic;
+use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -127,41 +132,102 @@ struct SavedDrive {
 
 /// The controller of a state: channels whose drives are empty, and what is in those.
 #[derive(Clone, Debug)]
-pub(super) struct SavedIde {
-    pub channels: [Option<Channel>; 2],
+pub(super) struct Saved {
+    channels: [Option<Channel>; 2],
     drives: [[Option<SavedDrive>; 2]; 2],
 }
 
-/// Reads the controller. The interrupt that a drive has raised shows at the interrupt controller.
-pub(super) fn read(top: &Record, pic: &Pic) -> Result<SavedIde, StateError> {
-    let mut saved = SavedIde { channels: [None, None], drives: [[None, None], [None, None]] };
-    let channels = top.get("ide");
-    let mut old =
-        [(56, "old_cdrom"), (57, "old_hda")].into_iter().filter(|(_, name)| !top.get(name).is_null());
-    if let Some((number, name)) = old.next() {
-        let path = format!("entry {number} ({name})");
-        saved.read_channel(0, Record::new(&CHANNEL, top.get(name), top.container, path)?, pic)?;
-        return Ok(saved);
+const IDE: &str = "ide";
+/// The only channel of machines of old v86 versions, by what is its master.
+const OLD_CDROM: &str = "old_cdrom";
+const OLD_HDA: &str = "old_hda";
+
+impl Chip for Saved {
+    fn read(state: &State) -> Result<Self, StateError> {
+        let mut saved = read(state)?;
+        for (i, channel) in saved.channels.iter_mut().enumerate() {
+            if let Some(channel) = channel {
+                refine(channel, &state.ours("ide")[i]);
+            }
+        }
+        Ok(saved)
     }
+
+    fn fits(&self, machine: &Pc) -> Result<(), StateError> {
+        self.fits_controller(&machine.board.ide)
+    }
+
+    fn apply(self, machine: &mut Pc, moment: &Moment) {
+        self.put(&mut machine.board.ide, moment.file);
+    }
+
+    fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
+        let ide = &machine.board.ide;
+        let (name, value) = write(ide, &mut writer.buffers)?;
+        writer.set(name, value);
+        writer.add("ide", ide.channels.iter().map(|c| c.as_ref().map_or(Json::Null, write_ours)).collect());
+        Ok(())
+    }
+}
+
+fn refine(channel: &mut Channel, saved: &Json) {
+    for (i, drive) in channel.drives.iter_mut().enumerate() {
+        let (saved, tray) = (&saved[i], &mut drive.tray);
+        take_bool(&saved["interrupt"], &mut drive.interrupt);
+        take_u8(&saved["multiple"], &mut drive.multiple);
+        take_u8(&saved["transfer_mode"], &mut drive.transfer_mode);
+        take_u8(&saved["sense"][0], &mut tray.sense.key);
+        take_u8(&saved["sense"][1], &mut tray.sense.code);
+        take_u8(&saved["sense"][2], &mut tray.sense.qualifier);
+        take_bool(&saved["locked"], &mut tray.locked);
+        take_bool(&saved["changed"], &mut tray.changed);
+        take_u8(&saved["event"], &mut tray.event);
+    }
+}
+
+fn write_ours(channel: &Channel) -> Json {
+    let drive = |drive: &Drive| {
+        let (tray, sense) = (&drive.tray, drive.tray.sense);
+        json!({
+            "interrupt": drive.interrupt,
+            "multiple": drive.multiple,
+            "transfer_mode": drive.transfer_mode,
+            "sense": [sense.key, sense.code, sense.qualifier],
+            "locked": tray.locked,
+            "changed": tray.changed,
+            "event": tray.event,
+        })
+    };
+    channel.drives.iter().map(drive).collect()
+}
+
+/// Reads the controller. The interrupt that a drive has raised shows at the interrupt controller.
+fn read(state: &State) -> Result<Saved, StateError> {
+    let pic = <Pic as Chip>::read(state)?;
+    let mut saved = Saved { channels: [None, None], drives: [[None, None], [None, None]] };
+    for name in [OLD_CDROM, OLD_HDA] {
+        if let Some(record) = state.optional(&CHANNEL, name)? {
+            saved.read_channel(0, record, &pic)?;
+            return Ok(saved);
+        }
+    }
+    let channels = state.top.get(IDE);
     if channels.is_null() {
         saved.channels = Ide::new(Units::default()).channels;
         return Ok(saved);
     }
-    top.list("ide")?;
+    state.top.list(IDE)?;
     for (number, name) in CHANNELS.into_iter().enumerate() {
         if !channels.at(number).is_null() {
-            let path = format!("entry 85 (ide), {name}");
-            saved.read_channel(
-                number,
-                Record::new(&CHANNEL, channels.at(number), top.container, path)?,
-                pic,
-            )?;
+            let path = format!("{}, {name}", top::path(IDE));
+            let record = Record::new(&CHANNEL, channels.at(number), state.container, path)?;
+            saved.read_channel(number, record, &pic)?;
         }
     }
     Ok(saved)
 }
 
-impl SavedIde {
+impl Saved {
     fn read_channel(&mut self, number: usize, r: Record, pic: &Pic) -> Result<(), StateError> {
         let mut drives = [Drive::absent(), Drive::absent()];
         for (unit, name) in UNITS.into_iter().enumerate() {
@@ -207,7 +273,7 @@ impl SavedIde {
     }
 
     /// Whether a board has the drives that this is of, or what it has else.
-    pub fn fits(&self, ide: &Ide) -> Result<(), StateError> {
+    fn fits_controller(&self, ide: &Ide) -> Result<(), StateError> {
         for (number, (own, saved)) in ide.channels.iter().zip(&self.channels).enumerate() {
             let (Some(own), Some(saved)) = (own, saved) else {
                 if own.is_some() != saved.is_some() {
@@ -234,7 +300,7 @@ impl SavedIde {
     }
 
     /// Puts a controller that this fits into the state; `file` is the state's file.
-    pub fn apply(self, ide: &mut Ide, file: &[u8]) {
+    fn put(self, ide: &mut Ide, file: &[u8]) {
         for ((own, saved), drives) in ide.channels.iter_mut().zip(self.channels).zip(self.drives) {
             let (Some(own), Some(mut saved)) = (own, saved) else { continue };
             for ((own, saved), drive) in own.drives.iter_mut().zip(&mut saved.drives).zip(drives) {
@@ -323,7 +389,8 @@ fn read_drive(r: &Record, channel: usize, unit: usize) -> Result<(Drive, SavedDr
         (Kind::Disk, 0, 1) => Slot::Hdb,
         _ => {
             return Err(StateError::Unsupported(format!(
-                "entry 85 (ide) has a {} as {} of the {}, where v86 puts none; save it again with v86",
+                "{} has a {} as {} of the {}, where v86 puts none",
+                top::path(IDE),
                 kind_name(drive.kind),
                 UNITS[unit],
                 CHANNELS[channel]
@@ -370,7 +437,7 @@ fn read_contents(r: &Record, sectors: u64, sector_size: u64) -> Result<Contents,
     match (contents.at(0), contents.at(1)) {
         _ if contents.is_null() => Ok(Contents::Nothing),
         (Value::Number(size), Value::Buffer(_, id)) => {
-            let range = r.container.range(*id)?;
+            let range = r.container.range(*id).map_err(|e| r.wrong(FIELD, e.to_string()))?;
             if whole(*size) != Some(range.len() as u64) {
                 return Err(r.wrong(FIELD, format!("has {} bytes of {size}", range.len())));
             }
@@ -386,7 +453,7 @@ fn read_contents(r: &Record, sectors: u64, sector_size: u64) -> Result<Contents,
                 let (Value::Number(number), Value::Buffer(_, id)) = (pair.at(0), pair.at(1)) else {
                     return Err(r.wrong(FIELD, "has an element that is not a number and its bytes"));
                 };
-                let range = r.container.range(*id)?;
+                let range = r.container.range(*id).map_err(|e| r.wrong(FIELD, e.to_string()))?;
                 match whole(*number).filter(|number| *number < behind && range.len() == BLOCK) {
                     Some(number) => Ok((number, range)),
                     None => {
@@ -401,12 +468,8 @@ fn read_contents(r: &Record, sectors: u64, sector_size: u64) -> Result<Contents,
     }
 }
 
-/// The controller's entries: 85, or one of those for the machines of old v86 versions, whose only
-/// channel is the primary one.
-pub(super) fn write<'m>(
-    ide: &'m Ide,
-    buffers: &mut Buffers<'m>,
-) -> Result<(&'static str, Value), StateError> {
+/// The controller's entry: that of machines of old v86 versions if only the primary channel is there.
+fn write<'m>(ide: &'m Ide, buffers: &mut Buffers<'m>) -> Result<(&'static str, Value), StateError> {
     let mut channels = Vec::with_capacity(2);
     for (number, channel) in ide.channels.iter().enumerate() {
         let channel = channel.as_ref().map(|channel| write_channel(number, channel, buffers));
@@ -415,9 +478,9 @@ pub(super) fn write<'m>(
     match &ide.channels {
         [Some(primary), None] => {
             let cdrom = primary.drives[0].kind == Kind::Cdrom;
-            Ok((if cdrom { "old_cdrom" } else { "old_hda" }, channels.swap_remove(0)))
+            Ok((if cdrom { OLD_CDROM } else { OLD_HDA }, channels.swap_remove(0)))
         }
-        _ => Ok(("ide", Value::List(channels))),
+        _ => Ok((IDE, Value::List(channels))),
     }
 }
 
@@ -511,4 +574,76 @@ fn write_contents<'m>(drive: &'m Drive, buffers: &mut Buffers<'m>) -> Result<Val
             Value::List(vec![Value::List(medium.written().map(block).collect())])
         }
     })
+}
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, bits, fields, one_of};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] =
+            &["kind", "place", "medium", "native", "transfer", "armed", "pulse", "open", "translation"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m:
+                m.board.ide.channels[0].as_mut().unwrap().selected => |r: &mut Random| r.below(2),
+                m.board.ide.channels[0].as_mut().unwrap().control => any,
+                m.board.ide.channels[0].as_mut().unwrap().bus_master.table => bits(!3),
+                m.board.ide.channels[0].as_mut().unwrap().bus_master.status => any,
+                m.board.ide.channels[0].as_mut().unwrap().bus_master.command => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.features => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.sector_count => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.lba_low => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.lba_mid => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.lba_high => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.device => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.error => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].registers.status => one_of([0, 1, 0x50, 0x51]),
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].command => |r: &mut Random| Some(any(r)),
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].geometry.cylinders => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].geometry.heads => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].geometry.sectors => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].interrupt => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].multiple => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].transfer_mode => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.packet => |r: &mut Random| Some(any(r)),
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.sense.key => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.sense.code => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.sense.qualifier => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.locked => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.changed => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[0].tray.event => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.features => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.sector_count => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.lba_low => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.lba_mid => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.lba_high => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.device => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.error => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].registers.status => one_of([0, 1, 0x50, 0x51]),
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].command => |r: &mut Random| Some(any(r)),
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].geometry.cylinders => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].geometry.heads => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].geometry.sectors => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].interrupt => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].multiple => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].transfer_mode => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.packet => |r: &mut Random| Some(any(r)),
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.sense.key => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.sense.code => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.sense.qualifier => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.locked => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.changed => any,
+                m.board.ide.channels[0].as_mut().unwrap().drives[1].tray.event => any,
+            )
+        }
+
+        fn show(m: &mut Pc) -> String {
+            let mut ide = m.board.ide.clone();
+            let channels = ide.channels.iter_mut().flatten();
+            channels.flat_map(|channel| &mut channel.drives).for_each(|drive| drive.medium = None);
+            format!("{ide:#?}")
+        }
+    }
 }

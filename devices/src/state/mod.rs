@@ -9,50 +9,93 @@
 //! that a machine comes from to the one that is made of it, or written as v86 powers them up.
 
 mod absent;
-mod bus;
+mod acpi;
+mod apic;
+mod chip;
 mod container;
 mod cpu;
-mod extra;
-mod files;
+mod dma;
+mod fw_cfg;
 mod ide;
-mod input;
-mod interrupts;
+mod image;
+mod ioapic;
+mod ours;
+mod p9;
+mod pci;
+mod pic;
+mod pit;
 mod plan;
+mod ps2;
 mod ram;
 mod record;
+mod rtc;
 mod save;
 #[cfg(test)]
+mod suite;
+mod system_control;
+#[cfg(test)]
 mod tests;
-mod timers;
+mod top;
+mod uart;
 mod value;
 mod vga;
 mod virtio;
+mod virtio_console;
+mod vmware;
 
 use thiserror::Error;
 
 pub use absent::Passengers;
 pub use container::{Buffers, Container, PAGE, Saved, is_compressed};
 pub use ide::{Slot, Source};
-pub use plan::{Files, Plan};
+pub use image::ImageSource;
+pub use plan::Plan;
 pub use ram::{Pages, Run};
 pub use save::{digest, save};
 pub use value::{Kind, Value};
 
-/// What to do about a state that is not as it should be.
-const DAMAGED: &str =
-    "the state is damaged, or something else than v86 or env86 made it: use a copy, or boot with --cold";
+/// The chips, by their files here, in the order in which they are written. Memory is the first, so that
+/// it can be mapped.
+macro_rules! for_each_chip {
+    ($use:ident) => {
+        $use!(
+            ram,
+            p9,
+            ide,
+            fw_cfg,
+            cpu,
+            apic,
+            rtc,
+            pci,
+            dma,
+            acpi,
+            vga,
+            ps2,
+            vmware,
+            uart,
+            pit,
+            pic,
+            ioapic,
+            virtio_console,
+            absent,
+            system_control,
+            image
+        );
+    };
+}
+use for_each_chip;
 
 /// Why a state cannot be used, or made.
 #[derive(Debug, Error)]
 pub enum StateError {
     /// The magic number is another one.
-    #[error("This is no saved state of v86 or env86; check the file")]
+    #[error("This is no saved state of v86 or env86")]
     NoState,
     /// It has to be decompressed first.
-    #[error("The saved state is compressed with zstd; decompress it first")]
+    #[error("The saved state is compressed with zstd")]
     Compressed,
     /// The file ends early.
-    #[error("The saved state is cut off: {have} bytes of {want} are there; use a copy, or boot with --cold")]
+    #[error("The saved state is cut off: {have} bytes of {want} are there")]
     Truncated {
         /// Bytes that there are.
         have: u64,
@@ -60,16 +103,16 @@ pub enum StateError {
         want: u64,
     },
     /// The lengths in the header contradict the file's.
-    #[error("The saved state's header is wrong; use a copy, or boot with --cold")]
+    #[error("The saved state's header is wrong")]
     Header,
     /// Another version of the format.
-    #[error("The saved state has version {0}, and only version 6 is known; save it again with a current v86")]
+    #[error("The saved state has version {0}, and only version 6 is known")]
     Version(u32),
     /// The list of registers cannot be read.
-    #[error("The saved state's list of registers cannot be read; use a copy, or boot with --cold")]
+    #[error("The saved state's list of registers cannot be read")]
     Json(#[source] serde_json::Error),
     /// A buffer is elsewhere or missing.
-    #[error("Buffer {id} of the saved state {problem}; {DAMAGED}")]
+    #[error("Buffer {id} of the saved state {problem}")]
     Buffer {
         /// Its number.
         id: usize,
@@ -77,12 +120,10 @@ pub enum StateError {
         problem: String,
     },
     /// A checksum does not fit.
-    #[error(
-        "The saved state has changed since it was written ({0} has another checksum); use a copy, or boot with --cold"
-    )]
+    #[error("The saved state has changed since it was written ({0} has another checksum)")]
     Checksum(String),
     /// An entry is not what it should be.
-    #[error("The saved state cannot be used: {path} {problem}; {DAMAGED}")]
+    #[error("The saved state cannot be used: {path} {problem}")]
     Entry {
         /// The entry, with its number, and the field.
         path: String,
@@ -108,13 +149,10 @@ pub enum StateError {
     Image(#[from] crate::ide::DiskImageError),
     /// More pieces than anyone would read.
     #[error(
-        "A state of {0} pieces is more than can be read again: the guest has written too much to its disks; \
-         boot without `async` to have them saved as a whole"
+        "A state of {0} pieces is more than can be read again: the guest has written too much to its disks"
     )]
     TooManyPieces(usize),
     /// More than the format can hold.
-    #[error(
-        "A state of {0} bytes is more than the format can hold (2 GiB); give the machine less memory, or larger disks as `async`"
-    )]
+    #[error("A state of {0} bytes is more than the format can hold (2 GiB)")]
     TooLarge(u64),
 }

@@ -1,9 +1,12 @@
 //! Memory in a state: the pages that are not all zero, one after the other, and a bit for each page.
 
 use super::StateError;
-use super::container::{Buffers, Container};
-use super::record::Record;
+use super::chip::{Chip, Moment, State, Writer, same};
+use super::container::Buffers;
+use super::top;
 use super::value::{Kind, Value};
+use crate::board::BoardConfig;
+use crate::pc::Pc;
 use env86_emu::Memory;
 use env86_emu::memory::{GRANULARITY, MAX_SIZE, MIN_SIZE, PAGE_SIZE, VGA_WINDOW};
 use std::borrow::Cow;
@@ -34,21 +37,26 @@ pub struct Pages {
     pub runs: Vec<Run>,
 }
 
-impl Pages {
+pub(super) type Saved = Pages;
+
+const SIZE: &str = "memory_size";
+const PACKED: &str = "packed_memory";
+const BITMAP: &str = "memory_bitmap";
+
+impl Chip for Pages {
     /// Reads the bitmap and checks it against the pages.
-    pub(super) fn read(cpu: &Record, container: &Container) -> Result<Self, StateError> {
-        let size = cpu.u32("memory_size")?;
+    fn read(state: &State) -> Result<Self, StateError> {
+        let top = &state.top;
+        let size = top.u32(SIZE)?;
         if !size.is_multiple_of(GRANULARITY) || !(MIN_SIZE..=MAX_SIZE).contains(&size) {
             return Err(StateError::Unsupported(format!(
-                "entry 0 says that the machine has {size} bytes of memory, and 1 MiB to 2047 MiB can be had"
+                "{} says that the machine has {size} bytes of memory, and 1 MiB to 2047 MiB can be had",
+                top::path(SIZE)
             )));
         }
         let pages = size as usize / PAGE;
-        let bitmap = cpu.bytes("memory_bitmap", pages.div_ceil(8))?;
-        let &Value::Buffer(_, id) = cpu.get("packed_memory") else {
-            return Err(cpu.wrong("packed_memory", format!("is {}", cpu.get("packed_memory").what())));
-        };
-        let Range { start, end } = container.range(id)?;
+        let bitmap = top.bytes(BITMAP, pages.div_ceil(8))?;
+        let Range { start, end } = top.range(PACKED)?;
         let window = VGA_WINDOW.start as usize / PAGE..VGA_WINDOW.end as usize / PAGE;
         let mut runs: Vec<Run> = Vec::new();
         let mut offset = start;
@@ -56,7 +64,7 @@ impl Pages {
             let (address, at) = (page * PAGE, offset);
             offset += PAGE;
             if offset > end {
-                return Err(cpu.wrong("packed_memory", "has fewer pages than the bitmap of entry 78"));
+                break;
             }
             if window.contains(&page) {
                 continue; // never RAM
@@ -68,13 +76,37 @@ impl Pages {
             }
         }
         if offset != end {
-            return Err(cpu.wrong("packed_memory", "has more pages than the bitmap of entry 78"));
+            let compared = if offset > end { "fewer" } else { "more" };
+            let problem = format!("has {compared} pages than the bitmap of {}", top::path(BITMAP));
+            return Err(top.wrong(PACKED, problem));
         }
         Ok(Self { size, runs })
     }
 
+    fn configure(&self, config: BoardConfig) -> BoardConfig {
+        BoardConfig { memory_size: self.size, ..config }
+    }
+
+    fn fits(&self, machine: &Pc) -> Result<(), StateError> {
+        same("memory", machine.cpu.mem().size().into(), self.size.into())
+    }
+
+    /// The machine was built with its memory.
+    fn apply(self, _: &mut Pc, _: &Moment) {}
+
+    fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
+        let memory = machine.cpu.mem();
+        let (pages, bitmap) = write(memory, writer.touched, &mut writer.buffers);
+        writer.set(SIZE, memory.size());
+        writer.set(PACKED, pages);
+        writer.set(BITMAP, bitmap);
+        Ok(())
+    }
+}
+
+impl Pages {
     /// Memory with this content, copied out of the file.
-    pub fn copy(&self, file: &[u8]) -> Result<Memory, env86_emu::memory::MemoryError> {
+    pub fn copy(&self, file: &[u8]) -> Result<Box<Memory>, env86_emu::memory::MemoryError> {
         let mut memory = Memory::new(self.size.into())?;
         for run in &self.runs {
             if let Some(bytes) = file.get(run.offset..run.offset + run.len) {
@@ -86,7 +118,7 @@ impl Pages {
 }
 
 /// Adds memory to a state; gives the values of the packed pages and of the bitmap.
-pub(super) fn write<'m>(
+fn write<'m>(
     memory: &'m Memory,
     touched: &dyn Fn(usize) -> bool,
     buffers: &mut Buffers<'m>,
@@ -129,6 +161,29 @@ fn is_zero(page: &[u8]) -> bool {
         let line: &[u8; 64] = line.try_into().unwrap_or(&[0; 64]);
         line.iter().fold(0, |all, byte| all | byte) == 0
     })
+}
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any};
+    use super::*;
+
+    impl Suite for Saved {
+        fn fields() -> Vec<Field> {
+            vec![Field {
+                name: "bytes",
+                get: |m| xxhash_rust::xxh3::xxh3_64(m.cpu.mem().contents()).to_string(),
+                change: |m, random| {
+                    let address = any::<u32>(random) % 0x9_0000;
+                    m.cpu.mem_mut().write_u32(address, any(random));
+                },
+            }]
+        }
+
+        fn show(m: &mut Pc) -> String {
+            m.cpu.mem().size().to_string()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use super::StateError;
 use super::container::Container;
+use super::top;
 use super::value::Value;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Elements of the arrays that are read number by number at most.
 const MAX_NUMBERS: usize = 4096;
@@ -16,7 +18,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    fn position(&self, field: &str) -> usize {
+    /// Where a field is.
+    pub fn position(&self, field: &str) -> usize {
         let found = self.fields.iter().position(|name| *name == field);
         debug_assert!(found.is_some(), "{} has no field {field}", self.name);
         found.unwrap_or(usize::MAX)
@@ -48,6 +51,11 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Where the entry is, for messages.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The value of a field; `null` where it is missing.
     pub fn get(&self, field: &str) -> &'a Value {
         static NULL: Value = Value::Null;
@@ -56,7 +64,12 @@ impl<'a> Record<'a> {
 
     /// What is wrong with a field.
     pub fn wrong(&self, field: &str, problem: impl Into<String>) -> StateError {
-        StateError::Entry { path: format!("{}, {field}", self.path), problem: problem.into() }
+        StateError::Entry { path: self.path_of(field), problem: problem.into() }
+    }
+
+    /// Where a field is: the top level has none, and its fields are the entries.
+    fn path_of(&self, field: &str) -> String {
+        if self.path.is_empty() { top::path(field) } else { format!("{}, {field}", self.path) }
     }
 
     fn unexpected<T>(&self, field: &str, value: &Value) -> Result<T, StateError> {
@@ -130,22 +143,25 @@ impl<'a> Record<'a> {
 
     /// The entry in a field.
     pub fn record(&self, layout: &'static Layout, field: &str) -> Result<Record<'a>, StateError> {
-        Record::new(layout, self.get(field), self.container, format!("{}, {field}", self.path))
+        Record::new(layout, self.get(field), self.container, self.path_of(field))
+    }
+
+    /// Where a typed array is in the file.
+    pub fn range(&self, field: &str) -> Result<Range<usize>, StateError> {
+        match self.get(field) {
+            Value::Buffer(_, id) => self.container.range(*id).map_err(|e| self.wrong(field, e.to_string())),
+            other => self.unexpected(field, other),
+        }
     }
 
     /// The bytes of a typed array of at least `least` bytes.
     pub fn bytes(&self, field: &str, least: usize) -> Result<&'a [u8], StateError> {
-        match self.get(field) {
-            Value::Buffer(_, id) => {
-                let bytes = self.container.buffer(*id)?;
-                if bytes.len() < least {
-                    let problem = format!("has {} bytes where {least} are needed", bytes.len());
-                    return Err(self.wrong(field, problem));
-                }
-                Ok(bytes)
-            }
-            other => self.unexpected(field, other),
+        let bytes = &self.container.bytes[self.range(field)?];
+        if bytes.len() < least {
+            let problem = format!("has {} bytes where {least} are needed", bytes.len());
+            return Err(self.wrong(field, problem));
         }
+        Ok(bytes)
     }
 
     /// The numbers of a typed array or a list, of which there have to be `N`.
@@ -154,7 +170,8 @@ impl<'a> Record<'a> {
         let mut numbers = [0.0; N];
         let have = match self.get(field) {
             Value::Buffer(kind, id) => {
-                let elements = self.container.buffer(*id)?.chunks_exact(kind.bytes());
+                let buffer = self.container.buffer(*id).map_err(|e| self.wrong(field, e.to_string()))?;
+                let elements = buffer.chunks_exact(kind.bytes());
                 numbers.iter_mut().zip(elements).map(|(n, e)| *n = kind.number(e)).count()
             }
             Value::List(list) => {
@@ -215,11 +232,16 @@ impl Entry {
 
     /// Sets a field.
     pub fn set(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.put(field, value);
+        self
+    }
+
+    /// Sets a field of an entry that stays where it is.
+    pub fn put(&mut self, field: &str, value: impl Into<Value>) {
         let at = self.layout.position(field);
         if let Some(slot) = self.fields.get_mut(at) {
             *slot = value.into();
         }
-        self
     }
 
     /// The entry.

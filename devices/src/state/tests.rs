@@ -1,10 +1,13 @@
 //! Whole states.
 
+use super::suite::Random;
 use super::*;
 use crate::board::{BoardConfig, ManualClock, Seeded};
-use crate::ide::{Form, Ide, Medium, Unit, Units};
+use crate::ide::{DiskImage, DiskImageError, Form, Ide, Medium, Unit, Units};
 use crate::{Pc, fs::Filesystem, fs::NoBlobs};
+use env86_emu::memory::Generation;
 use env86_emu::{Bus, Memory, Width};
+use std::task::Poll;
 
 /// Sectors of the hard disks.
 const SECTORS: usize = 300;
@@ -22,7 +25,7 @@ fn units(disks: bool) -> Units {
 }
 
 /// The drives that a state asks for.
-fn saved_units(plan: &Plan, file: &[u8]) -> Units {
+pub(super) fn saved_units(plan: &Plan, file: &[u8]) -> Units {
     let medium = |_, source| match source {
         Source::State(range) => Ok::<_, ()>(Medium::new(file[range].to_vec(), Form::Whole)),
         Source::Base { sectors, sector_size } => {
@@ -51,7 +54,7 @@ fn restored(file: &[u8]) -> Pc {
     let plan = Plan::read(&container).unwrap();
     let clock = ManualClock::default();
     clock.advance(plan.time);
-    let memory = plan.pages.copy(file).unwrap();
+    let memory = plan.pages().copy(file).unwrap();
     let config = plan.configure(BoardConfig { ide: saved_units(&plan, file), ..BoardConfig::default() });
     let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
     plan.apply(&mut machine, file).unwrap();
@@ -75,7 +78,7 @@ fn write_sectors(board: &mut crate::Board, mem: &mut Memory, device: u32) {
 
 /// Something other than the power-on state in every device.
 fn disturb(machine: &mut Pc) {
-    let (board, mem) = (&mut machine.board, &mut machine.cpu.mem);
+    let (board, mem) = (&mut machine.board, machine.cpu.mem_mut());
     for (port, value) in [
         (0x20, 0x11),
         (0x21, 0x30),
@@ -135,7 +138,8 @@ fn disturb(machine: &mut Pc) {
     board.keyboard_input(&[0x1e, 0x9e]);
     mem.write_u32(0x1234, 0xdead_beef);
     mem.write_u32(0x10_0000, 1);
-    board.vga.planes[7] = 0x1f;
+    mem.region_mut(board.vga.memory.planes, 7..8)[0] = 0x1f;
+    mem.write_u32(crate::vga::FRAMEBUFFER + 0x1_2344, 0x0403_0201);
     (board.backdoor.enabled, board.backdoor.absolute) = (true, true);
     let mut cpu = machine.cpu.state();
     cpu.gpr = [1, 2, 0x8000_0003, 4, 5, 6, 7, 8];
@@ -161,13 +165,17 @@ fn a_machine_is_the_same_after_save_and_restore() {
             state
         };
         assert_eq!(cpu(&mut first), cpu(&mut second));
-        assert_eq!(first.cpu.mem.contents(), second.cpu.mem.contents());
+        assert_eq!(first.cpu.mem().contents(), second.cpu.mem().contents());
         assert_eq!(first.board.interrupts.pic, second.board.interrupts.pic);
         assert_eq!(first.board.dma, second.board.dma);
         assert_eq!(first.board.ps2.keyboard, second.board.ps2.keyboard);
         assert_eq!(first.board.backdoor, second.board.backdoor);
         assert_eq!(first.board.vga.crtc, second.board.vga.crtc);
-        assert_eq!(first.board.vga.planes, second.board.vga.planes);
+        for region in [first.board.vga.memory.planes, first.board.vga.memory.framebuffer] {
+            assert_eq!(first.cpu.mem().region(region), second.cpu.mem().region(region));
+        }
+        let seen = second.board.vga.changes(second.cpu.mem_mut(), &mut Generation::default()).unwrap();
+        assert!(seen.registers && seen.memory[0].start == 0);
         assert_eq!(
             format!("{:?}", registers(&first.board.ide)),
             format!("{:?}", registers(&second.board.ide))
@@ -197,7 +205,7 @@ fn disks_go_on_in_the_middle_of_a_command() {
     disturb(&mut first);
     let file = save(&mut first, &|_| true).unwrap().to_vec();
     let mut second = restored(&file);
-    let (board, mem) = (&mut second.board, &mut second.cpu.mem);
+    let (board, mem) = (&mut second.board, second.cpu.mem_mut());
     assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0x58);
     (0..128).for_each(|_| board.port_write(mem, 0x1f0, Width::Word, 0x1234));
     assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0x50);
@@ -212,6 +220,52 @@ fn disks_go_on_in_the_middle_of_a_command() {
     };
     // What was written before is part of the image where the state has all of it.
     assert_eq!([written(board, 0), written(board, 1)], [(Form::Whole, 4), (Form::Written, 2)]);
+}
+
+/// An image that never comes.
+#[derive(Debug)]
+struct Never;
+
+impl DiskImage for Never {
+    fn size(&self) -> u64 {
+        SECTORS as u64 * 512
+    }
+
+    fn read(&self, _offset: u64, _buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        Poll::Pending
+    }
+}
+
+#[test]
+fn a_command_that_waits_for_its_image_starts_again() {
+    const TABLE: u32 = 0x1000;
+    const BUFFER: u32 = 0x2000;
+    for (command, status) in [(0x20, 0x58), (0xc8, 0x50)] {
+        let ide = Units::new(Some(Medium::new(Never, Form::Written)), None, None);
+        let config = BoardConfig { ide, ..BoardConfig::default() };
+        let clock = Box::new(ManualClock::default());
+        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let (board, mem) = (&mut first.board, first.cpu.mem_mut());
+        mem.write_u32(TABLE, BUFFER);
+        mem.write_u32(TABLE + 4, 1 << 31 | 512);
+        start(board, mem, command, 0xe0, 1);
+        board.port_write(mem, 0xb404, Width::Dword, TABLE);
+        board.port_write(mem, 0xb400, Width::Byte, 9);
+        assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0xd0);
+        board.media_arrived(mem);
+        assert_eq!(board.port_read(mem, 0x3f6, Width::Byte), 0xd0);
+        let file = save(&mut first, &|_| true).unwrap().to_vec();
+        // The image is there when the machine is resumed.
+        let mut second = restored(&file);
+        let (board, mem) = (&mut second.board, second.cpu.mem_mut());
+        assert!(board.ide.irq(0));
+        assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), status);
+        let data = match command {
+            0x20 => board.port_read(mem, 0x1f0, Width::Dword),
+            _ => mem.read_u32(BUFFER),
+        };
+        assert_eq!(data.to_le_bytes(), [DISK; 4]);
+    }
 }
 
 #[test]
@@ -263,7 +317,7 @@ fn disks_that_cannot_be_are_refused() {
     let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
     let config = plan.configure(BoardConfig { ide: units(false), ..BoardConfig::default() });
     let clock = Box::new(ManualClock::default());
-    let mut other = Pc::new(plan.pages.copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
+    let mut other = Pc::new(plan.pages().copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
     assert!(matches!(plan.apply(&mut other, &file), Err(StateError::OtherMachine(_))));
 }
 
@@ -292,18 +346,6 @@ fn without_ours(file: &[u8]) -> Vec<u8> {
     let mut bytes = file.to_vec();
     bytes[16 + 6] = b'7';
     bytes
-}
-
-/// Numbers that hostile files have (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % n.max(1) as u64) as usize
-    }
 }
 
 /// Changes a file in some place: a number in the list of registers, a piece of it, or a byte.
@@ -364,7 +406,7 @@ fn hostile_states_do_no_harm() {
         let Ok(container) = Container::parse(&file) else { continue };
         let Ok(plan) = Plan::read(&container) else { continue };
         // What was accepted has to run.
-        let memory = plan.pages.copy(&file).unwrap();
+        let memory = plan.pages().copy(&file).unwrap();
         let config = plan.configure(BoardConfig { ide: saved_units(&plan, &file), ..BoardConfig::default() });
         let clock = ManualClock::default();
         clock.advance(plan.time);

@@ -1,13 +1,20 @@
 //! The graphics card.
 
 use super::StateError;
+use super::chip::{Chip, Moment, State, Writer, same};
 use super::container::Buffers;
+use super::ours::{take_u8, take_u16};
 use super::record::{Entry, Layout, Record};
 use super::value::{Kind, Value};
+use crate::board::BoardConfig;
+use crate::pc::Pc;
 use crate::vga::registers::{Attribute, attribute, crtc, graphics, sequencer};
 use crate::vga::{MAX_MEMORY, MIN_MEMORY, PLANE_SIZE, Vga};
+use env86_emu::memory::{Memory, PAGE_SIZE, Region};
+use serde_json::{Value as Json, json};
+use std::ops::Range;
 
-pub(super) const VGA: Layout = Layout {
+const VGA: Layout = Layout {
     name: "vga",
     fields: &[
         "vga_memory_size",
@@ -80,6 +87,8 @@ pub(super) const VGA: Layout = Layout {
 
 const PALETTE: usize = 256;
 const ATTRIBUTE_PALETTE: usize = 16;
+/// The bits of the attribute controller's index.
+const INDEX_BITS: u8 = attribute::INDEX_PALETTE_SOURCE | 0x1f;
 /// v86's index for "the next write is an index", and for registers that were never chosen.
 const NO_INDEX: u32 = u32::MAX;
 
@@ -95,8 +104,79 @@ const VERTICAL_RETRACE_9: u8 = 1 << 7;
 /// The bits that v86 keeps, in registers of their own.
 const KEPT_OVERFLOW: u8 = VERTICAL_DISPLAY_END_8 | VERTICAL_BLANK_8 | LINE_COMPARE_8 | VERTICAL_DISPLAY_END_9;
 
+/// The card of a state. Its memory's contents stay in the file until it is applied.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    vga: Vga,
+    /// Bytes of the linear frame buffer.
+    pub memory_size: u32,
+    /// Where the planes and the frame buffer are in the file.
+    planes: Range<usize>,
+    framebuffer: Range<usize>,
+}
+
+impl Chip for Saved {
+    fn read(state: &State) -> Result<Self, StateError> {
+        let record = state.entry(&VGA, "vga")?;
+        let mut vga = read(&record)?;
+        refine(&mut vga, state.ours("vga"));
+        let memory_size = memory_size(&record)?;
+        let (planes, framebuffer) = (record.range("vga_memory")?, record.range("svga_memory")?);
+        Ok(Self { vga, memory_size, planes, framebuffer })
+    }
+
+    fn configure(&self, config: BoardConfig) -> BoardConfig {
+        BoardConfig { vga_memory_size: self.memory_size, ..config }
+    }
+
+    fn fits(&self, machine: &Pc) -> Result<(), StateError> {
+        same("video memory", machine.board.vga.memory.framebuffer.size().into(), self.memory_size.into())
+    }
+
+    fn apply(self, machine: &mut Pc, moment: &Moment) {
+        let (planes, framebuffer) = (&moment.file[self.planes], &moment.file[self.framebuffer]);
+        load(&mut machine.board.vga, machine.cpu.mem_mut(), self.vga, planes, framebuffer);
+    }
+
+    fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
+        let vga = &machine.board.vga;
+        let value = write(vga, machine.cpu.mem(), &mut writer.buffers);
+        writer.set("vga", value);
+        writer.add("vga", write_ours(vga));
+        Ok(())
+    }
+}
+
+fn refine(vga: &mut Vga, saved: &Json) {
+    // v86 forgets it while the next write is an index.
+    take_u8(&saved["attribute_index"], &mut vga.attribute.index);
+    vga.attribute.index &= INDEX_BITS;
+    take_u8(&saved["feature"], &mut vga.feature);
+    take_u8(&saved["enable"], &mut vga.enable);
+    take_u8(&saved["overscan"], &mut vga.attribute.registers[attribute::OVERSCAN]);
+    take_u8(&saved["sequencer_reset"], &mut vga.sequencer.registers[0]);
+    take_u16(&saved["vbe_id"], &mut vga.vbe.id);
+    take_u16(&saved["virtual_width"], &mut vga.vbe.virtual_width);
+    take_u16(&saved["x_offset"], &mut vga.vbe.x_offset);
+    take_u16(&saved["y_offset"], &mut vga.vbe.y_offset);
+}
+
+fn write_ours(vga: &Vga) -> Json {
+    json!({
+        "attribute_index": vga.attribute.index,
+        "feature": vga.feature,
+        "enable": vga.enable,
+        "overscan": vga.attribute.registers[attribute::OVERSCAN],
+        "sequencer_reset": vga.sequencer.registers[0],
+        "vbe_id": vga.vbe.id,
+        "virtual_width": vga.vbe.virtual_width,
+        "x_offset": vga.vbe.x_offset,
+        "y_offset": vga.vbe.y_offset,
+    })
+}
+
 /// The bytes of video memory that a state needs.
-pub(super) fn memory_size(record: &Record) -> Result<u32, StateError> {
+fn memory_size(record: &Record) -> Result<u32, StateError> {
     let size = record.u32("vga_memory_size")?;
     if !size.is_power_of_two() || !(MIN_MEMORY..=MAX_MEMORY).contains(&size) {
         return Err(
@@ -107,8 +187,8 @@ pub(super) fn memory_size(record: &Record) -> Result<u32, StateError> {
 }
 
 /// Reads the card. The memory's contents stay in the file until [`load`].
-pub(super) fn read(record: &Record) -> Result<Vga, StateError> {
-    let mut vga = Vga::new(MIN_MEMORY);
+fn read(record: &Record) -> Result<Vga, StateError> {
+    let mut vga = Vga::default();
     record.bytes("vga_memory", 4 * PLANE_SIZE)?;
     let framebuffer = record.bytes("svga_memory", 0)?;
     if framebuffer.len() > memory_size(record)? as usize {
@@ -240,27 +320,24 @@ fn read_vbe(vga: &mut Vga, record: &Record) -> Result<(), StateError> {
 /// Puts a card with memory of the right size into the state that was read, and copies the memory's
 /// contents out of the file. What is the same already is not touched: memory that is zero on both
 /// sides takes none of the host's.
-pub(super) fn load(vga: &mut Vga, saved: Vga, planes: &[u8], framebuffer: &[u8]) {
-    const PIECE: usize = 4096;
-    let copy = |to: &mut [u8], from: &[u8]| {
-        for (i, to) in to.chunks_mut(PIECE).enumerate() {
-            let from = from.get(i * PIECE..).unwrap_or_default();
-            let n = to.len().min(from.len());
-            if to[..n] != from[..n] {
-                to[..n].copy_from_slice(&from[..n]);
-            }
-            if to[n..].iter().any(|byte| *byte != 0) {
-                to[n..].fill(0);
+fn load(vga: &mut Vga, mem: &mut Memory, saved: Vga, planes: &[u8], framebuffer: &[u8]) {
+    let mut copy = |region: Region, from: &[u8]| {
+        for start in (0..region.size()).step_by(PAGE_SIZE as usize) {
+            let mut page = [0; PAGE_SIZE as usize];
+            let from = from.get(start as usize..).unwrap_or_default();
+            let n = from.len().min(page.len());
+            page[..n].copy_from_slice(&from[..n]);
+            if mem.region(region)[start as usize..][..page.len()] != page {
+                mem.region_mut(region, start..start + PAGE_SIZE).copy_from_slice(&page);
             }
         }
     };
-    copy(&mut vga.planes, planes);
-    copy(&mut vga.framebuffer, framebuffer);
-    let (planes, framebuffer) = (std::mem::take(&mut vga.planes), std::mem::take(&mut vga.framebuffer));
-    *vga = Vga { planes, framebuffer, changes: vga.changes.wrapping_add(1), ..saved };
+    copy(vga.memory.planes, planes);
+    copy(vga.memory.framebuffer, framebuffer);
+    *vga = Vga { memory: vga.memory, changed: mem.note_change(), ..saved };
 }
 
-pub(super) fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
+fn write<'m>(vga: &'m Vga, mem: &'m Memory, buffers: &mut Buffers<'m>) -> Value {
     let c = &vga.crtc.registers;
     let (s, g, a) = (&vga.sequencer.registers, &vga.graphics.registers, &vga.attribute.registers);
     let vbe = &vga.vbe;
@@ -270,13 +347,13 @@ pub(super) fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
     let pan = u32::from(vbe.y_offset) * u32::from(vbe.virtual_width) + u32::from(vbe.x_offset);
     let next = if vga.attribute.data_next { Value::from(vga.attribute.index & 0x1f) } else { (-1).into() };
     Entry::new(&VGA)
-        .set("vga_memory_size", vga.framebuffer.len() as u32)
+        .set("vga_memory_size", vga.memory.framebuffer.size())
         .set("cursor_address", vga.crtc.cursor_location())
         .set("cursor_start", c[crtc::CURSOR_START])
         .set("cursor_end", c[crtc::CURSOR_END])
         .set("max_cols", columns)
         .set("max_rows", rows)
-        .set("vga_memory", buffers.add(Kind::U8, &vga.planes[..]))
+        .set("vga_memory", buffers.add(Kind::U8, mem.region(vga.memory.planes)))
         .set("dac_state", vga.dac.state)
         .set("start_address", vga.crtc.start_address())
         .set("graphical_mode", vga.graphics_shown())
@@ -309,7 +386,7 @@ pub(super) fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
         .set("port_3da", 0xff)
         .set("dispi_index", vbe.index)
         .set("dispi_enable", vbe.enable)
-        .set("svga_memory", buffers.add(Kind::U8, &vga.framebuffer[..]))
+        .set("svga_memory", buffers.add(Kind::U8, mem.region(vga.memory.framebuffer)))
         .set("attribute_index", next)
         .set("offset_register_old", c[crtc::OFFSET])
         .set("set_reset", g[graphics::SET_RESET])
@@ -335,4 +412,55 @@ pub(super) fn write<'m>(vga: &'m Vga, buffers: &mut Buffers<'m>) -> Value {
         .set("character_map_select", s[sequencer::CHARACTER_MAP_SELECT])
         .set("font_page_ab", false)
         .value()
+}
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Random, Suite, any, bits, fields, one_of};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] = &["memory", "changed", "active"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m:
+                m.board.vga.crtc.index => any,
+                m.board.vga.sequencer.index => any,
+                m.board.vga.graphics.index => any,
+                m.board.vga.attribute.index => bits(0x3f),
+                m.board.vga.attribute.data_next => any,
+                m.board.vga.dac.palette => |r: &mut Random| Box::new(any(r)),
+                m.board.vga.dac.mask => any,
+                m.board.vga.dac.write_position => |r: &mut Random| r.below(768) as u16,
+                m.board.vga.dac.read_position => |r: &mut Random| r.below(768) as u16,
+                m.board.vga.dac.state => any,
+                m.board.vga.miscellaneous => any,
+                m.board.vga.feature => any,
+                m.board.vga.enable => any,
+                m.board.vga.latch => any,
+                m.board.vga.vbe.index => any,
+                m.board.vga.vbe.id => any,
+                m.board.vga.vbe.width => |r: &mut Random| 1 + r.below(0x3ff) as u16,
+                m.board.vga.vbe.height => any,
+                m.board.vga.vbe.bpp => one_of([8, 15, 16, 24, 32]),
+                m.board.vga.vbe.enable => any,
+                m.board.vga.vbe.bank => any,
+                m.board.vga.vbe.virtual_width => any,
+                m.board.vga.vbe.x_offset => any,
+                m.board.vga.vbe.y_offset => any,
+                m.board.vga.crtc.registers[crtc::OFFSET] => any,
+                m.board.vga.crtc.registers[crtc::CURSOR_START] => any,
+                m.board.vga.sequencer.registers[sequencer::MAP_MASK] => any,
+                m.board.vga.graphics.registers[graphics::BIT_MASK] => any,
+                m.board.vga.attribute.registers[attribute::OVERSCAN] => any,
+                m.board.vga.attribute.registers[3] => any,
+                m.cpu.mem_mut().region_mut(m.board.vga.memory.planes, 5..6)[0] => any,
+                m.cpu.mem_mut().region_mut(m.board.vga.memory.framebuffer, 0..1)[0] => any,
+            )
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.vga)
+        }
+    }
 }

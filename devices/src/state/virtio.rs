@@ -1,11 +1,10 @@
-//! What virtio devices have in common, and the console.
+//! What virtio devices have in common.
 
 use super::StateError;
 use super::container::Buffers;
 use super::record::{Entry, Layout, Record};
 use super::value::Value;
 use crate::virtio::Transport;
-use crate::virtio::console::VirtioConsole;
 use crate::virtio::queue::Queue;
 
 /// The registers; the queues follow from [`FIRST_QUEUE`] on.
@@ -26,7 +25,7 @@ pub(super) const TRANSPORT: Layout = Layout {
 };
 const FIRST_QUEUE: usize = TRANSPORT.fields.len();
 
-pub(super) const QUEUE: Layout = Layout {
+const QUEUE: Layout = Layout {
     name: "queue",
     fields: &[
         "size",
@@ -43,7 +42,7 @@ pub(super) const QUEUE: Layout = Layout {
 };
 
 /// Reads registers into a device's own: what it offers is what it has.
-pub(super) fn read_transport(r: &Record, own: &Transport, device: &str) -> Result<Transport, StateError> {
+pub(super) fn read_transport(r: &Record, own: &Transport) -> Result<Transport, StateError> {
     let mut transport = own.clone();
     let offered: [u32; 4] = r.u32s("device_feature")?;
     let accepted: [u32; 4] = r.u32s("driver_feature")?;
@@ -51,7 +50,8 @@ pub(super) fn read_transport(r: &Record, own: &Transport, device: &str) -> Resul
     for (accepted, own) in accepted.iter().zip(own.device_feature) {
         if running && accepted & !own != 0 {
             return Err(StateError::Unsupported(format!(
-                "its driver of {device} uses features {accepted:#x} of which only {own:#x} are known here"
+                "the driver of {} uses features {accepted:#x} of which only {own:#x} are known here",
+                r.path()
             )));
         }
     }
@@ -69,13 +69,14 @@ pub(super) fn read_transport(r: &Record, own: &Transport, device: &str) -> Resul
     let queues = r.fields.get(FIRST_QUEUE..).unwrap_or_default();
     if queues.len() > own.queues.len() {
         return Err(StateError::Unsupported(format!(
-            "{device} has {} queues, and here it has {}",
+            "{} has {} queues, and here it has {}",
+            r.path(),
             queues.len(),
             own.queues.len()
         )));
     }
     for (i, (queue, saved)) in transport.queues.iter_mut().zip(queues).enumerate() {
-        let record = Record::new(&QUEUE, saved, r.container, format!("{device}, queue {i}"))?;
+        let record = Record::new(&QUEUE, saved, r.container, format!("{}, queue {i}", r.path()))?;
         *queue = read_queue(&record, queue)?;
     }
     Ok(transport)
@@ -130,23 +131,5 @@ fn write_queue(queue: &Queue) -> Value {
         .set("used_addr", queue.used_addr as i32)
         .set("num_staged_replies", queue.num_staged_replies)
         .set("free_running", u8::from(!queue.masked_idx))
-        .value()
-}
-
-pub(super) const CONSOLE: Layout =
-    Layout { name: "virtio_console", fields: &["virtio", "rows", "cols", "ports"] };
-
-pub(super) fn read_console(r: &Record) -> Result<VirtioConsole, StateError> {
-    let own = VirtioConsole::default();
-    let transport = read_transport(&r.record(&TRANSPORT, "virtio")?, &own.transport, "the virtio console")?;
-    Ok(VirtioConsole { transport, rows: r.u16("rows")?, cols: r.u16("cols")?, ..own })
-}
-
-pub(super) fn write_console(console: &VirtioConsole, buffers: &mut Buffers) -> Value {
-    Entry::new(&CONSOLE)
-        .set("virtio", write_transport(&console.transport, buffers))
-        .set("rows", console.rows)
-        .set("cols", console.cols)
-        .set("ports", console.ports.len() as u32)
         .value()
 }

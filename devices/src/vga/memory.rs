@@ -5,25 +5,49 @@
 //! place in the plane with the low bits cleared.
 
 use super::registers::{graphics, sequencer};
-use super::{PLANE_SIZE, Vga};
+use super::{PLANE_SIZE, Vga, WINDOW};
+use env86_emu::memory::{Memory, Placement};
 
 /// Where the window of each memory map select starts and ends, from A0000h.
 const WINDOWS: [(u32, u32); 4] =
     [(0x0_0000, 0x2_0000), (0x0_0000, 0x1_0000), (0x1_0000, 0x1_8000), (0x1_8000, 0x2_0000)];
+/// Map mask: the planes of characters and attributes.
+const TEXT_PLANES: u8 = 0b0011;
+/// Map mask: the plane of fonts.
+const FONT_PLANE: u8 = 0b0100;
 /// What an access outside the window, or the memory, reads.
 const OPEN_BUS: u8 = 0xff;
 
 impl Vga {
+    /// What the window shows, where neither reads nor writes of it depend on more than their address:
+    /// a bank of the framebuffer, or characters and attributes. A read of text through the mapped window
+    /// does not load the latches, which no access in text mode uses.
+    pub(super) fn linear_window(&self) -> Option<Placement> {
+        if let Some(offset) = self.vbe.window_bank() {
+            let region = self.memory.framebuffer;
+            return Some(Placement { address: WINDOW, len: PLANE_SIZE as u32, region, offset });
+        }
+        let writes_text = self.sequencer.registers[sequencer::MAP_MASK] & TEXT_PLANES != 0;
+        let reads_text = self.graphics.registers[graphics::READ_MAP_SELECT] & 3 == 0;
+        if self.attribute.graphics() || !writes_text || !reads_text {
+            return None;
+        }
+        let (start, end) = self.window();
+        Some(Placement { address: WINDOW + start, len: end - start, region: self.memory.planes, offset: 0 })
+    }
+
     /// Reads a byte of the window; `offset` counts from A0000h.
-    pub(super) fn window_read(&mut self, offset: u32) -> u8 {
+    pub(super) fn window_read(&mut self, mem: &Memory, offset: u32) -> u8 {
         if let Some(bank) = self.vbe.window_bank() {
-            return self.framebuffer.get((bank + (offset & 0xffff)) as usize).copied().unwrap_or(OPEN_BUS);
+            let framebuffer = mem.region(self.memory.framebuffer);
+            return framebuffer.get((bank + (offset & 0xffff)) as usize).copied().unwrap_or(OPEN_BUS);
         }
         let Some(offset) = self.decode(offset) else { return OPEN_BUS };
         if !self.attribute.graphics() {
             let plane = self.graphics.registers[graphics::READ_MAP_SELECT] & 3;
-            self.load_latches(offset & 0xffff);
-            return self.planes[(usize::from(plane) << 16 | offset as usize) & (4 * PLANE_SIZE - 1)];
+            self.load_latches(mem, offset & 0xffff);
+            let at = (usize::from(plane) << 16 | offset as usize) & (4 * PLANE_SIZE - 1);
+            return mem.region(self.memory.planes).get(at).copied().unwrap_or(OPEN_BUS);
         }
         let mode = self.graphics.registers[graphics::MODE];
         let (plane, offset) = if self.chain_4() {
@@ -34,7 +58,7 @@ impl Vga {
         } else {
             (self.graphics.registers[graphics::READ_MAP_SELECT].into(), offset)
         };
-        self.load_latches(offset & 0xffff);
+        self.load_latches(mem, offset & 0xffff);
         if mode & graphics::MODE_READ_COMPARE != 0 {
             self.color_compare()
         } else {
@@ -43,20 +67,19 @@ impl Vga {
     }
 
     /// Writes a byte of the window; `offset` counts from A0000h.
-    pub(super) fn window_write(&mut self, offset: u32, value: u8) {
+    pub(super) fn window_write(&mut self, mem: &mut Memory, offset: u32, value: u8) {
+        let mut put = |region, at: u32, byte| mem.region_mut(region, at..at.saturating_add(1)).fill(byte);
         if let Some(bank) = self.vbe.window_bank() {
-            if let Some(byte) = self.framebuffer.get_mut((bank + (offset & 0xffff)) as usize) {
-                *byte = value;
-            }
-            return;
+            return put(self.memory.framebuffer, bank + (offset & 0xffff), value);
         }
+        let planes = self.memory.planes;
         let Some(offset) = self.decode(offset) else { return };
         let map_mask = self.sequencer.registers[sequencer::MAP_MASK];
         if !self.attribute.graphics() {
             return match map_mask {
-                _ if map_mask & 0b0011 != 0 => self.planes[offset as usize] = value,
-                _ if map_mask & 0b0100 != 0 => {
-                    self.planes[2 * PLANE_SIZE + (offset as usize & 0xffff)] = value
+                _ if map_mask & TEXT_PLANES != 0 => put(planes, offset, value),
+                _ if map_mask & FONT_PLANE != 0 => {
+                    put(planes, 2 * PLANE_SIZE as u32 + (offset & 0xffff), value)
                 }
                 _ => {}
             };
@@ -70,29 +93,33 @@ impl Vga {
         } else {
             (0b1111, offset)
         };
-        let offset = offset as usize & (PLANE_SIZE - 1);
-        for (plane, byte) in data.to_le_bytes().into_iter().enumerate() {
+        let offset = offset & (PLANE_SIZE as u32 - 1);
+        for (plane, byte) in (0..).zip(data.to_le_bytes()) {
             if select & map_mask & 1 << plane != 0 {
-                self.planes[plane * PLANE_SIZE + offset] = byte;
+                put(planes, plane * PLANE_SIZE as u32 + offset, byte);
             }
         }
     }
 
     /// The offset in the window that the graphics controller decodes, if it does.
     fn decode(&self, offset: u32) -> Option<u32> {
-        let select = self.graphics.registers[graphics::MISCELLANEOUS] >> 2 & 3;
-        let (start, end) = WINDOWS[usize::from(select)];
+        let (start, end) = self.window();
         (start..end).contains(&offset).then(|| offset - start)
+    }
+
+    /// The part of the window that the graphics controller decodes, from A0000h.
+    fn window(&self) -> (u32, u32) {
+        WINDOWS[usize::from(self.graphics.registers[graphics::MISCELLANEOUS] >> 2 & 3)]
     }
 
     fn chain_4(&self) -> bool {
         self.sequencer.registers[sequencer::MEMORY_MODE] & sequencer::MEMORY_CHAIN_4 != 0
     }
 
-    fn load_latches(&mut self, offset: u32) {
-        self.latch = u32::from_le_bytes(core::array::from_fn(|plane| {
-            self.planes[plane * PLANE_SIZE + offset as usize]
-        }));
+    fn load_latches(&mut self, mem: &Memory, offset: u32) {
+        let planes = mem.region(self.memory.planes);
+        let byte = |plane| planes.get(plane * PLANE_SIZE + offset as usize).copied().unwrap_or(OPEN_BUS);
+        self.latch = u32::from_le_bytes(core::array::from_fn(byte));
     }
 
     /// Read mode 1: a bit for each pixel whose colour is the one compared with.

@@ -1,16 +1,25 @@
 //! The VGA with the Bochs VBE extensions: registers, 256 KiB of planes, a linear framebuffer.
 //!
+//! Both memories are regions of the machine's [`Memory`]. The framebuffer is mapped at its base
+//! address register; the window at A0000h is mapped to what it shows where each byte of it is one byte
+//! of a memory, and else every access goes through the registers. A mapped access costs what one to
+//! RAM costs.
+//!
 //! Sources: IBM VGA Technical Reference (1992), Bochs' dispi interface. The card answers at the
 //! monochrome and the colour addresses alike, as v86's does.
 
 mod memory;
 pub mod registers;
+pub mod render;
 mod text;
 mod vbe;
 
 use crate::pci::{COMMAND_IO, COMMAND_MEMORY, ConfigSpace, Function, devfn};
+use core::ops::Range;
 use env86_emu::Width;
+use env86_emu::memory::{Generation, Memory, Placement, Region, Window};
 use registers::{Attribute, Crtc, Dac, GRAPHICS_MASKS, Indexed, SEQUENCER_MASKS, crtc, graphics, sequencer};
+pub use render::{Frame, Screen};
 pub use text::{Cell, Cursor, TextScreen, cp437};
 pub use vbe::Vbe;
 
@@ -18,8 +27,12 @@ pub use vbe::Vbe;
 pub const WINDOW: u32 = 0xa_0000;
 /// Bytes of the window.
 pub const WINDOW_SIZE: u32 = 0x2_0000;
-/// Physical address of the linear framebuffer.
+/// Physical address of the linear framebuffer after power-on.
 pub const FRAMEBUFFER: u32 = 0xe000_0000;
+/// The base address register of the linear framebuffer.
+pub const FRAMEBUFFER_BAR: usize = 0;
+/// Where the card is on the PCI bus.
+pub const DEVFN: u8 = devfn(0x12, 0);
 /// Physical address of the video BIOS ROM, where the board has one.
 pub const ROM: u32 = 0xfeb0_0000;
 /// Bytes of the ROM's place.
@@ -96,21 +109,98 @@ pub struct Vga {
     pub enable: u8,
     /// The four latches, plane 0 in the low byte.
     pub latch: u32,
-    /// The four planes, one after the other; see the storage notes in this folder.
-    pub planes: Box<[u8]>,
     /// The Bochs VBE extensions.
     pub vbe: Vbe,
+    /// The card's memory.
+    pub memory: VideoMemory,
+    /// When a register that the picture depends on was changed last.
+    pub changed: Generation,
+}
+
+/// What the card has of the machine's memory. The default is none: a card that is on no board.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VideoMemory {
+    /// The four planes, one after the other; see the storage notes in this folder.
+    pub planes: Region,
     /// The linear framebuffer.
-    pub framebuffer: Box<[u8]>,
-    /// Counts writes that may change the picture, so that a console sees whether to look again.
-    pub changes: u64,
+    pub framebuffer: Region,
+    /// Where the framebuffer is.
+    bar: Window,
+    /// What the processor sees of a memory at [`WINDOW`].
+    window: Window,
+}
+
+impl VideoMemory {
+    fn new(mem: &mut Memory, size: u32) -> Self {
+        Self {
+            planes: mem.add_region(4 * PLANE_SIZE as u32),
+            framebuffer: mem.add_region(size),
+            bar: mem.add_window(),
+            window: mem.add_window(),
+        }
+    }
+}
+
+/// What a screen has to draw anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// A register changed that the picture depends on.
+    pub registers: bool,
+    /// Parts of the memory that is shown (the framebuffer in a VBE mode, else the planes) that were
+    /// written, by offset, in whole pages, the lowest first.
+    pub memory: Vec<Range<u32>>,
 }
 
 impl Vga {
-    /// A card after power-on with `memory` bytes of framebuffer, brought into
-    /// [`MIN_MEMORY`]`..=`[`MAX_MEMORY`] and up to a power of two.
-    pub fn new(memory: u32) -> Self {
-        let memory = memory.clamp(MIN_MEMORY, MAX_MEMORY).next_power_of_two();
+    /// A card after power-on with `size` bytes of framebuffer, brought into
+    /// [`MIN_MEMORY`]`..=`[`MAX_MEMORY`] and up to a power of two, in the machine's memory.
+    pub fn new(mem: &mut Memory, size: u32) -> Self {
+        let size = size.clamp(MIN_MEMORY, MAX_MEMORY).next_power_of_two();
+        Self { memory: VideoMemory::new(mem, size), ..Self::default() }
+    }
+
+    /// What a reset does: registers as after power-on; the memory keeps its contents.
+    pub fn reset(&mut self, mem: &mut Memory) {
+        *self = Self { memory: self.memory, changed: mem.note_change(), ..Self::default() };
+        self.map_window(mem);
+    }
+
+    /// Maps the framebuffer at the address in its base address register, if that decodes.
+    pub fn map_framebuffer(&self, mem: &mut Memory, address: Option<u32>) {
+        let region = self.memory.framebuffer;
+        let placement = |address| Placement { address, len: region.size(), region, offset: 0 };
+        mem.place(self.memory.bar, address.map(placement));
+    }
+
+    /// Maps the window to what it shows, or not at all if the registers have a say in its accesses. To
+    /// be called when they were changed.
+    pub fn map_window(&self, mem: &mut Memory) {
+        mem.place(self.memory.window, self.linear_window());
+    }
+
+    /// What changed of the picture since generation `seen`, which becomes the present one; `None` if
+    /// nothing did. The card does not remember who asks: any number of screens may, each with its own
+    /// generation. The default generation is before all changes.
+    pub fn changes(&self, mem: &mut Memory, seen: &mut Generation) -> Option<Changes> {
+        let now = mem.end_generation();
+        let since = std::mem::replace(seen, now);
+        if now == since {
+            return None;
+        }
+        let (region, part) = if self.vbe.active {
+            (self.memory.framebuffer, self.vbe.shown())
+        } else {
+            (self.memory.planes, 0..self.memory.planes.size())
+        };
+        let memory = mem.changes(region, part, since).collect();
+        let changes = Changes { registers: self.changed >= since, memory };
+        (changes.registers || !changes.memory.is_empty()).then_some(changes)
+    }
+}
+
+impl Default for Vga {
+    /// A card after power-on that is on no board: it has no memory.
+    fn default() -> Self {
         let mut crtc = Crtc::new([0; crtc::COUNT]);
         crtc.registers[crtc::CURSOR_START] = 14;
         crtc.registers[crtc::CURSOR_END] = 15;
@@ -128,21 +218,14 @@ impl Vga {
             feature: 0,
             enable: 1,
             latch: 0,
-            planes: vec![0; 4 * PLANE_SIZE].into_boxed_slice(),
             vbe: Vbe::default(),
-            framebuffer: vec![0; memory as usize].into_boxed_slice(),
-            changes: 0,
+            memory: VideoMemory::default(),
+            changed: Generation::default(),
         }
     }
+}
 
-    /// What a reset does: registers as after power-on; the memory keeps its contents.
-    pub fn reset(&mut self) {
-        let fresh = Self::new(MIN_MEMORY);
-        let planes = core::mem::take(&mut self.planes);
-        let framebuffer = core::mem::take(&mut self.framebuffer);
-        *self = Self { planes, framebuffer, changes: self.changes.wrapping_add(1), ..fresh };
-    }
-
+impl Vga {
     /// Graphics are shown, by VBE or by the VGA itself.
     pub fn graphics_shown(&self) -> bool {
         self.vbe.active || self.attribute.graphics()
@@ -176,8 +259,8 @@ impl Vga {
     }
 
     /// Writes a port of [`PORTS`] or [`MONO_PORTS`].
-    pub fn write(&mut self, port: u16, value: u8) {
-        self.changes = self.changes.wrapping_add(1);
+    pub fn write(&mut self, mem: &mut Memory, port: u16, value: u8) {
+        let before = self.shown_registers();
         match port {
             ATTRIBUTE_WRITE => self.attribute.write(value),
             MISCELLANEOUS_WRITE => self.miscellaneous = value,
@@ -195,100 +278,136 @@ impl Vga {
             INPUT_STATUS_1 | MONO_INPUT_STATUS_1 => self.feature = value,
             _ => {}
         }
+        if port == DAC_DATA || self.shown_registers() != before {
+            self.changed = mem.note_change();
+        }
+        self.map_window(mem);
+    }
+
+    /// The registers that the picture depends on, without the palette.
+    fn shown_registers(&self) -> impl PartialEq + use<> {
+        let sequencer = self.sequencer.registers;
+        let graphics =
+            [self.graphics.registers[graphics::MODE], self.graphics.registers[graphics::MISCELLANEOUS]];
+        let clocking = [sequencer[sequencer::CLOCKING_MODE], sequencer[sequencer::CHARACTER_MAP_SELECT]];
+        let memory_mode = sequencer[sequencer::MEMORY_MODE];
+        let palette_source = self.attribute.index & registers::attribute::INDEX_PALETTE_SOURCE;
+        let shown = (self.crtc.registers, self.attribute.registers, palette_source);
+        (shown, graphics, clocking, memory_mode, self.dac.mask, self.miscellaneous)
     }
 
     /// Reads [`VBE_INDEX`] or [`VBE_DATA`].
     pub fn read_vbe(&self, port: u16) -> u16 {
-        if port == VBE_INDEX { self.vbe.index } else { self.vbe.read(self.framebuffer.len()) }
+        if port == VBE_INDEX { self.vbe.index } else { self.vbe.read(self.memory.framebuffer.size()) }
     }
 
     /// Writes [`VBE_INDEX`] or [`VBE_DATA`].
-    pub fn write_vbe_port(&mut self, port: u16, value: u16) {
+    pub fn write_vbe_port(&mut self, mem: &mut Memory, port: u16, value: u16) {
         if port == VBE_INDEX {
             self.vbe.index = value;
         } else {
-            self.changes = self.changes.wrapping_add(1);
-            self.write_vbe(value);
+            self.write_vbe(mem, value);
+            self.map_window(mem);
         }
     }
 
     /// Reads the window at [`WINDOW`], by offset.
-    pub fn read_window(&mut self, offset: u32, width: Width) -> u32 {
-        (0..width.bytes()).rev().fold(0, |value, i| value << 8 | u32::from(self.window_read(offset + i)))
+    pub fn read_window(&mut self, mem: &Memory, offset: u32, width: Width) -> u32 {
+        let byte = |vga: &mut Self, i| u32::from(vga.window_read(mem, offset + i));
+        (0..width.bytes()).rev().fold(0, |value, i| value << 8 | byte(self, i))
     }
 
     /// Writes the window at [`WINDOW`], by offset.
-    pub fn write_window(&mut self, offset: u32, width: Width, value: u32) {
-        self.changes = self.changes.wrapping_add(1);
+    pub fn write_window(&mut self, mem: &mut Memory, offset: u32, width: Width, value: u32) {
         for (i, byte) in (0..width.bytes()).zip(value.to_le_bytes()) {
-            self.window_write(offset + i, byte);
+            self.window_write(mem, offset + i, byte);
         }
     }
 
-    /// Reads the framebuffer, by offset.
-    pub fn read_framebuffer(&self, offset: u32, width: Width) -> u32 {
-        let byte = |at: u32| self.framebuffer.get(at as usize).copied().unwrap_or(0xff);
-        (0..width.bytes()).rev().fold(0, |value, i| value << 8 | u32::from(byte(offset.saturating_add(i))))
-    }
-
-    /// Writes the framebuffer, by offset.
-    pub fn write_framebuffer(&mut self, offset: u32, width: Width, value: u32) {
-        self.changes = self.changes.wrapping_add(1);
-        let bytes = value.to_le_bytes();
-        let start = offset as usize;
-        if let Some(target) = self.framebuffer.get_mut(start..start.saturating_add(width.bytes() as usize)) {
-            target.copy_from_slice(&bytes[..target.len()]);
-        }
-    }
-
-    /// Where the beam is, from the time and the CRT controller's timing.
-    fn input_status_1(&self, now: u64) -> u8 {
+    /// The CRT controller's timing.
+    fn timing(&self) -> Timing {
         let registers = &self.crtc.registers;
         let clocking = self.sequencer.registers[sequencer::CLOCKING_MODE];
         let dots = if clocking & sequencer::CLOCKING_8_DOTS != 0 { 8 } else { 9 };
         let dots = dots << u64::from(clocking & sequencer::CLOCKING_HALF != 0);
         let character_ps = dots * DOT_PS[usize::from(self.miscellaneous >> 2 & 1)];
         // Until a mode is set the beam moves as in text mode 3.
-        let set_up = self.crtc.vertical_total() >= LEAST_LINES;
-        let (columns, shown_columns, lines, shown_lines, retrace) = if set_up {
-            (
-                u64::from(registers[crtc::HORIZONTAL_TOTAL]) + 5,
-                u64::from(registers[crtc::HORIZONTAL_DISPLAY_END]) + 1,
-                self.crtc.vertical_total(),
-                self.crtc.vertical_display_end() + 1,
-                self.crtc.vertical_retrace_start(),
-            )
-        } else {
-            (100, 80, 449, 400, 412)
-        };
-        let line_ps = columns * character_ps;
-        let in_frame = (u128::from(now) * 1000 % u128::from(line_ps * u64::from(lines))) as u64;
-        let line = (in_frame / line_ps) as u32;
-        let column = in_frame % line_ps / character_ps;
+        if self.crtc.vertical_total() < LEAST_LINES {
+            let retrace = 412..414;
+            return Timing {
+                character_ps,
+                columns: 100,
+                shown_columns: 80,
+                lines: 449,
+                shown_lines: 400,
+                retrace,
+            };
+        }
+        let retrace = self.crtc.vertical_retrace_start();
         // The end has the low four bits of the line after the retrace.
         let end = u32::from(registers[crtc::VERTICAL_RETRACE_END]) & 0xf;
-        let length = if set_up { end.wrapping_sub(retrace) & 0xf } else { 2 };
+        let length = end.wrapping_sub(retrace) & 0xf;
+        Timing {
+            character_ps,
+            columns: u64::from(registers[crtc::HORIZONTAL_TOTAL]) + 5,
+            shown_columns: u64::from(registers[crtc::HORIZONTAL_DISPLAY_END]) + 1,
+            lines: self.crtc.vertical_total(),
+            shown_lines: self.crtc.vertical_display_end() + 1,
+            retrace: retrace..retrace + length.max(1),
+        }
+    }
+
+    /// Where the beam is.
+    fn input_status_1(&self, now: u64) -> u8 {
+        let timing = self.timing();
+        let in_frame = (u128::from(now) * 1000 % u128::from(timing.frame_ps())) as u64;
+        let line = (in_frame / timing.line_ps()) as u32;
+        let column = in_frame % timing.line_ps() / timing.character_ps;
         let mut status = 0;
-        if line >= shown_lines || column >= shown_columns {
+        if line >= timing.shown_lines || column >= timing.shown_columns {
             status |= DISPLAY_DISABLED;
         }
-        if (retrace..retrace + length.max(1)).contains(&line) {
+        if timing.retrace.contains(&line) {
             status |= DISPLAY_DISABLED | VERTICAL_RETRACE;
         }
         status
     }
 }
 
+/// How the beam moves.
+struct Timing {
+    /// Duration of a character in picoseconds.
+    character_ps: u64,
+    /// Characters in a line, and those of them that are shown.
+    columns: u64,
+    shown_columns: u64,
+    /// Lines in a frame, and those of them that are shown.
+    lines: u32,
+    shown_lines: u32,
+    /// Lines of the vertical retrace.
+    retrace: Range<u32>,
+}
+
+impl Timing {
+    fn line_ps(&self) -> u64 {
+        self.columns * self.character_ps
+    }
+
+    fn frame_ps(&self) -> u64 {
+        self.line_ps() * u64::from(self.lines)
+    }
+}
+
 impl Function for Vga {
     fn devfn(&self) -> u8 {
-        devfn(0x12, 0)
+        DEVFN
     }
 
     fn config_space(&self) -> ConfigSpace {
         ConfigSpace::new(0x1234, 0x1111, 0x03_0000, 0)
             .with_subsystem(0x1af4, 0x1100)
             .with_command(COMMAND_IO | COMMAND_MEMORY)
-            .with_fixed_memory_bar(0, FRAMEBUFFER, self.framebuffer.len() as u32)
+            .with_fixed_memory_bar(FRAMEBUFFER_BAR, FRAMEBUFFER, self.memory.framebuffer.size())
             .with_fixed_rom(ROM, ROM_SIZE)
     }
 }

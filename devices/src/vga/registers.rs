@@ -46,6 +46,8 @@ pub mod crtc {
     pub const PRESET_ROW_SCAN: usize = 0x08;
     /// Maximum scan line: height of a character less one; further overflow bits.
     pub const MAXIMUM_SCAN_LINE: usize = 0x09;
+    /// Maximum scan line: each line is shown twice.
+    pub const MAXIMUM_DOUBLE: u8 = 1 << 7;
     /// Cursor start line; bit 5 switches it off.
     pub const CURSOR_START: usize = 0x0a;
     /// Cursor end line.
@@ -68,10 +70,24 @@ pub mod crtc {
     pub const OFFSET: usize = 0x13;
     /// Underline location; doubleword mode.
     pub const UNDERLINE_LOCATION: usize = 0x14;
+    /// Underline location: the address counts every fourth character.
+    pub const UNDERLINE_COUNT_BY_4: u8 = 1 << 5;
+    /// Underline location: an address is that of four bytes.
+    pub const UNDERLINE_DOUBLEWORD: u8 = 1 << 6;
     /// Vertical blanking start: low byte.
     pub const VERTICAL_BLANK_START: usize = 0x15;
     /// Mode control.
     pub const MODE_CONTROL: usize = 0x17;
+    /// Mode control: address bit 13 is that of the address, not of the line in the row, as CGA has it.
+    pub const MODE_NOT_CGA: u8 = 1 << 0;
+    /// Mode control: address bit 14 is that of the address, not of the line in the row.
+    pub const MODE_NOT_HERCULES: u8 = 1 << 1;
+    /// Mode control: the address counts every other character.
+    pub const MODE_COUNT_BY_2: u8 = 1 << 3;
+    /// Mode control: of word addresses bit 15, not bit 13, becomes bit 0.
+    pub const MODE_ADDRESS_WRAP: u8 = 1 << 5;
+    /// Mode control: an address is that of a byte, not of two.
+    pub const MODE_BYTE: u8 = 1 << 6;
     /// Line compare: low byte.
     pub const LINE_COMPARE: usize = 0x18;
     /// How many there are.
@@ -128,6 +144,10 @@ pub mod graphics {
     pub const MODE_READ_COMPARE: u8 = 1 << 3;
     /// Mode: even addresses read even planes, odd ones odd planes.
     pub const MODE_ODD_EVEN: u8 = 1 << 4;
+    /// Mode: a pixel is two bits side by side, as CGA has it.
+    pub const MODE_INTERLEAVED: u8 = 1 << 5;
+    /// Mode: a pixel is a byte.
+    pub const MODE_256_COLORS: u8 = 1 << 6;
 }
 
 /// Numbers of attribute controller registers, after the 16 of the palette.
@@ -146,8 +166,14 @@ pub mod attribute {
     pub const COUNT: usize = 0x15;
     /// Mode control: graphics, not text.
     pub const MODE_GRAPHICS: u8 = 1 << 0;
+    /// Mode control: the ninth dot of line drawing characters is like the eighth.
+    pub const MODE_LINE_GRAPHICS: u8 = 1 << 2;
     /// Mode control: bit 7 of text attributes blinks, and is not part of the background.
     pub const MODE_BLINK: u8 = 1 << 3;
+    /// Mode control: below the line compare the picture is not panned.
+    pub const MODE_PANNING_SPLIT: u8 = 1 << 5;
+    /// Mode control: bits 4 and 5 of colours come from the colour select register.
+    pub const MODE_PALETTE_BITS: u8 = 1 << 7;
     /// Index: the palette is shown, and not being loaded.
     pub const INDEX_PALETTE_SOURCE: u8 = 1 << 5;
 }

@@ -1,16 +1,90 @@
+// A list of one range is meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::registers::attribute;
 use super::*;
+use core::ops::{Deref, DerefMut};
 
 const RAM: u32 = 8 << 20;
 
-fn indexed(vga: &mut Vga, port: u16, registers: &[(u8, u8)]) {
+/// A card and the memory that it has a part of.
+pub(super) struct Card {
+    pub(super) vga: Vga,
+    pub(super) mem: Box<Memory>,
+}
+
+impl Deref for Card {
+    type Target = Vga;
+
+    fn deref(&self) -> &Vga {
+        &self.vga
+    }
+}
+
+impl DerefMut for Card {
+    fn deref_mut(&mut self) -> &mut Vga {
+        &mut self.vga
+    }
+}
+
+impl Card {
+    pub(super) fn new(size: u32) -> Self {
+        let mut mem = Memory::new(1 << 20).unwrap();
+        let vga = Vga::new(&mut mem, size);
+        vga.map_framebuffer(&mut mem, Some(FRAMEBUFFER));
+        Self { vga, mem }
+    }
+
+    pub(super) fn write(&mut self, port: u16, value: u8) {
+        self.vga.write(&mut self.mem, port, value);
+    }
+
+    pub(super) fn write_vbe_port(&mut self, port: u16, value: u16) {
+        self.vga.write_vbe_port(&mut self.mem, port, value);
+    }
+
+    pub(super) fn read_window(&mut self, offset: u32, width: Width) -> u32 {
+        self.vga.read_window(&self.mem, offset, width)
+    }
+
+    pub(super) fn write_window(&mut self, offset: u32, width: Width, value: u32) {
+        self.vga.write_window(&mut self.mem, offset, width, value);
+    }
+
+    pub(super) fn text(&self) -> Option<TextScreen> {
+        self.vga.text(&self.mem)
+    }
+
+    pub(super) fn planes(&mut self) -> &mut [u8] {
+        self.mem.region_mut(self.vga.memory.planes, 0..4 * PLANE_SIZE as u32)
+    }
+
+    /// What the processor sees in the window without asking the card.
+    fn mapped(&self, offset: u32) -> Option<u8> {
+        self.mem.slice(WINDOW + offset, 1).map(|byte| byte[0])
+    }
+
+    fn changes(&mut self, seen: &mut Generation) -> Option<Changes> {
+        self.vga.changes(&mut self.mem, seen)
+    }
+}
+
+/// Sets dispi registers.
+pub(super) fn set_vbe(vga: &mut Card, registers: &[(u16, u16)]) {
+    for &(index, value) in registers {
+        vga.write_vbe_port(VBE_INDEX, index);
+        vga.write_vbe_port(VBE_DATA, value);
+    }
+}
+
+pub(super) fn indexed(vga: &mut Card, port: u16, registers: &[(u8, u8)]) {
     for &(index, value) in registers {
         vga.write(port, index);
         vga.write(port + 1, value);
     }
 }
 
-fn attributes(vga: &mut Vga, registers: &[(u8, u8)]) {
+pub(super) fn attributes(vga: &mut Card, registers: &[(u8, u8)]) {
     vga.read(INPUT_STATUS_1, 0);
     for &(index, value) in registers {
         vga.write(ATTRIBUTE_WRITE, index);
@@ -20,8 +94,8 @@ fn attributes(vga: &mut Vga, registers: &[(u8, u8)]) {
 }
 
 /// Text mode 3 with 400 lines, as a video BIOS sets it.
-fn text_mode() -> Vga {
-    let mut vga = Vga::new(RAM);
+pub(super) fn text_mode() -> Card {
+    let mut vga = Card::new(RAM);
     vga.write(MISCELLANEOUS_WRITE, 0x67);
     indexed(&mut vga, SEQUENCER_INDEX, &[(1, 0), (2, 3), (3, 0), (4, 2)]);
     let timing = [
@@ -37,7 +111,7 @@ fn text_mode() -> Vga {
 }
 
 /// Planar graphics: mode 12h as far as the memory is concerned.
-fn planar() -> Vga {
+pub(super) fn planar() -> Card {
     let mut vga = text_mode();
     indexed(&mut vga, SEQUENCER_INDEX, &[(2, 0x0f), (4, 6)]);
     indexed(&mut vga, GRAPHICS_INDEX, &[(5, 0), (6, 5), (7, 0x0f)]);
@@ -45,15 +119,15 @@ fn planar() -> Vga {
     vga
 }
 
-fn plane(vga: &Vga, number: usize, offset: usize) -> u8 {
-    vga.planes[number * PLANE_SIZE + offset]
+fn plane(vga: &Card, number: usize, offset: usize) -> u8 {
+    vga.mem.region(vga.memory.planes)[number * PLANE_SIZE + offset]
 }
 
-fn put(vga: &mut Vga, offset: u32, value: u32) {
+fn put(vga: &mut Card, offset: u32, value: u32) {
     vga.write_window(offset, Width::Byte, value);
 }
 
-fn get(vga: &mut Vga, offset: u32) -> u8 {
+fn get(vga: &mut Card, offset: u32) -> u8 {
     vga.read_window(offset, Width::Byte) as u8
 }
 
@@ -61,7 +135,7 @@ fn get(vga: &mut Vga, offset: u32) -> u8 {
 fn text_is_stored_side_by_side() {
     let mut vga = text_mode();
     vga.write_window(0x1_8000, Width::Dword, 0x1f42_0741);
-    assert_eq!(vga.planes[..4], [0x41, 0x07, 0x42, 0x1f]);
+    assert_eq!(vga.planes()[..4], [0x41, 0x07, 0x42, 0x1f]);
     assert_eq!(vga.read_window(0x1_8002, Width::Word), 0x1f42);
     assert_eq!(vga.read_window(0, Width::Dword), u32::MAX, "outside the window");
 }
@@ -113,7 +187,7 @@ fn a_split_screen_starts_again_at_zero() {
 
 #[test]
 fn power_on_screen_is_blank() {
-    let screen = Vga::new(0).text().unwrap();
+    let screen = Card::new(0).text().unwrap();
     assert_eq!((screen.columns, screen.rows), (80, 25));
     assert_eq!(screen.line(0), "");
 }
@@ -138,7 +212,7 @@ fn write_mode_0_rotates_sets_combines_and_masks() {
 fn write_modes_1_to_3() {
     let mut vga = planar();
     for number in 0..4 {
-        vga.planes[number * PLANE_SIZE] = 0x10 + number as u8;
+        vga.planes()[number * PLANE_SIZE] = 0x10 + number as u8;
     }
     get(&mut vga, 0);
     indexed(&mut vga, GRAPHICS_INDEX, &[(5, 1)]);
@@ -155,8 +229,8 @@ fn write_modes_1_to_3() {
 #[test]
 fn read_modes() {
     let mut vga = planar();
-    vga.planes[0] = 0b1100;
-    vga.planes[PLANE_SIZE] = 0b1010;
+    vga.planes()[0] = 0b1100;
+    vga.planes()[PLANE_SIZE] = 0b1010;
     indexed(&mut vga, GRAPHICS_INDEX, &[(4, 1)]);
     assert_eq!(get(&mut vga, 0), 0b1010);
     indexed(&mut vga, GRAPHICS_INDEX, &[(5, 8), (2, 0b01), (7, 0b11)]);
@@ -220,7 +294,7 @@ fn crtc_protection() {
 
 #[test]
 fn retrace_comes_and_goes_70_times_a_second() {
-    for mut vga in [text_mode(), Vga::new(RAM)] {
+    for mut vga in [text_mode(), Card::new(RAM)] {
         let mut edges = 0;
         let mut before = 0;
         for micros in (0..1_000_000u64).step_by(20) {
@@ -235,11 +309,8 @@ fn retrace_comes_and_goes_70_times_a_second() {
 #[test]
 fn vbe_modes() {
     let mut vga = text_mode();
-    let set = |vga: &mut Vga, index: u16, value: u16| {
-        vga.write_vbe_port(VBE_INDEX, index);
-        vga.write_vbe_port(VBE_DATA, value);
-    };
-    let read = |vga: &mut Vga, index: u16| {
+    let set = |vga: &mut Card, index: u16, value: u16| set_vbe(vga, &[(index, value)]);
+    let read = |vga: &mut Card, index: u16| {
         vga.write_vbe_port(VBE_INDEX, index);
         vga.read_vbe(VBE_DATA)
     };
@@ -247,17 +318,17 @@ fn vbe_modes() {
     assert_eq!(read(&mut vga, 10), 128);
     set(&mut vga, 4, 2);
     assert_eq!([read(&mut vga, 1), read(&mut vga, 2), read(&mut vga, 3)], [2560, 1600, 32]);
-    vga.framebuffer[0] = 1;
+    vga.mem.write_u8(FRAMEBUFFER, 1);
     for (index, value) in [(1, 1024), (2, 768), (3, 32), (4, 0x41)] {
         set(&mut vga, index, value);
     }
     assert!(vga.graphics_shown() && vga.text().is_none());
-    assert_eq!(vga.framebuffer[0], 0, "cleared");
+    assert_eq!(vga.mem.read_u8(FRAMEBUFFER), 0, "cleared");
     assert_eq!([read(&mut vga, 6), read(&mut vga, 7)], [1024, 2048]);
-    vga.write_framebuffer(0x1_0004, Width::Dword, 0x0403_0201);
+    vga.mem.write_u32(FRAMEBUFFER + 0x1_0004, 0x0403_0201);
     set(&mut vga, 5, 1);
     assert_eq!(vga.read_window(4, Width::Dword), 0x0403_0201);
-    assert_eq!(vga.read_framebuffer(RAM - 2, Width::Dword), 0xffff_0000);
+    assert_eq!(vga.mem.read_u32(FRAMEBUFFER + RAM - 2), 0xffff_0000);
     set(&mut vga, 4, 0);
     assert!(vga.text().is_some());
     for (index, value) in [(1, 2560), (2, 1600), (3, 32), (4, 0x41)] {
@@ -268,7 +339,7 @@ fn vbe_modes() {
 
 #[test]
 fn any_access_is_harmless() {
-    for mut vga in [text_mode(), planar(), Vga::new(1 << 20)] {
+    for mut vga in [text_mode(), planar(), Card::new(1 << 20)] {
         for port in PORTS.chain(MONO_PORTS) {
             for value in [0, 0x55, 0xff] {
                 vga.write(port, value);
@@ -283,8 +354,6 @@ fn any_access_is_harmless() {
             vga.write_window(offset, Width::Dword, u32::MAX);
             vga.read_window(offset, Width::Dword);
         }
-        vga.write_framebuffer(u32::MAX, Width::Dword, 0);
-        vga.read_framebuffer(u32::MAX, Width::Dword);
         vga.text();
     }
 }
@@ -293,17 +362,80 @@ fn any_access_is_harmless() {
 fn reset_keeps_the_memory() {
     let mut vga = planar();
     put(&mut vga, 3, 7);
-    vga.reset();
+    vga.vga.reset(&mut vga.mem);
     assert_eq!(plane(&vga, 0, 3), 7);
-    assert_eq!(vga.framebuffer.len(), RAM as usize);
+    assert_eq!(vga.memory.framebuffer.size(), RAM);
     assert!(!vga.graphics_shown());
 }
 
 #[test]
 fn identity_on_the_bus() {
-    let space = Vga::new(RAM).config_space();
+    let space = Card::new(RAM).config_space();
     assert_eq!(space.read(0, Width::Dword), 0x1111_1234);
     assert_eq!(space.read(0x10, Width::Dword), 0xe000_0008);
     assert_eq!(space.bar(0), Some(FRAMEBUFFER));
-    assert_eq!(Vga::new(RAM).devfn(), 144);
+    assert_eq!(Card::new(RAM).devfn(), 144);
+}
+
+#[test]
+fn the_window_is_mapped_where_it_is_linear() {
+    let mut vga = text_mode();
+    vga.write_window(0x1_8002, Width::Byte, 0x42);
+    assert_eq!((vga.mapped(0x1_8002), vga.mapped(0)), (Some(0x42), None));
+    vga.mem.write_u8(WINDOW + 0x1_8000, 0x41);
+    assert_eq!(vga.text().unwrap().line(0), "AB");
+    // A font is loaded: the map mask has a say.
+    indexed(&mut vga, SEQUENCER_INDEX, &[(2, 4)]);
+    assert_eq!(vga.mapped(0x1_8002), None);
+    indexed(&mut vga, SEQUENCER_INDEX, &[(2, 3)]);
+    assert_eq!(vga.mapped(0x1_8002), Some(0x42));
+    assert_eq!(planar().mapped(0), None);
+
+    set_vbe(&mut vga, &[(1, 640), (2, 480), (3, 8), (4, 0x41)]);
+    vga.mem.write_u8(FRAMEBUFFER + 0x2_0005, 7);
+    assert_eq!((vga.mapped(5), vga.mapped(0x1_8002)), (Some(0), None));
+    set_vbe(&mut vga, &[(5, 2)]);
+    assert_eq!(vga.mapped(5), Some(7));
+    vga.mem.write_u8(WINDOW + 6, 8);
+    assert_eq!(vga.mem.read_u16(FRAMEBUFFER + 0x2_0005), 0x0807);
+    vga.vga.reset(&mut vga.mem);
+    assert_eq!(vga.mapped(5), Some(0), "text again, at the power-on window");
+    assert_eq!(vga.mem.read_u16(FRAMEBUFFER + 0x2_0005), 0x0807);
+}
+
+#[test]
+fn every_screen_learns_what_changed_since_it_looked() {
+    let mut vga = text_mode();
+    let all = 0..4 * PLANE_SIZE as u32;
+    let mut seen = Generation::default();
+    let first = vga.changes(&mut seen).unwrap();
+    assert_eq!((first.registers, first.memory), (true, vec![all]));
+    let mut slow = seen;
+    assert_eq!(vga.changes(&mut seen), None);
+    vga.write(SEQUENCER_INDEX, 2);
+    vga.read(INPUT_STATUS_1, 0);
+    assert_eq!(vga.changes(&mut seen), None, "an index and a look at the beam");
+    put(&mut vga, 0x1_8000, 0x41);
+    vga.mem.write_u8(WINDOW + 0x1_9000, 0x41);
+    let second = vga.changes(&mut seen).unwrap();
+    assert_eq!((second.registers, second.memory), (false, vec![0..0x2000]));
+    indexed(&mut vga, CRTC_INDEX, &[(0x0f, 9)]);
+    let third = vga.changes(&mut seen).unwrap();
+    assert_eq!((third.registers, third.memory), (true, vec![]));
+    // Another screen, which has slept meanwhile.
+    assert_eq!(vga.changes(&mut slow).unwrap().memory, [0..0x2000]);
+    set_vbe(&mut vga, &[(1, 1024), (2, 4), (3, 32), (4, 0x41), (9, 2)]);
+    assert!(vga.changes(&mut seen).unwrap().registers);
+    vga.mem.write(FRAMEBUFFER, &[1; 0x8000]);
+    let fourth = vga.changes(&mut seen).unwrap();
+    assert_eq!((fourth.registers, fourth.memory), (false, vec![0x2000..0x6000]), "rows 2 to 5 are shown");
+}
+
+#[test]
+fn a_window_beyond_the_memory_is_not_mapped() {
+    let mut vga = Card::new(MIN_MEMORY);
+    set_vbe(&mut vga, &[(1, 320), (2, 200), (3, 8), (4, 0x41)]);
+    vga.vga.vbe.bank = 4;
+    vga.vga.map_window(&mut vga.mem);
+    assert_eq!((vga.mapped(0), vga.read_window(0, Width::Byte)), (None, 0xff));
 }

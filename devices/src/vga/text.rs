@@ -1,7 +1,9 @@
 //! What the screen shows in text mode, as data.
 
-use super::Vga;
 use super::registers::{attribute, crtc};
+use super::{PLANE_SIZE, Vga};
+use core::ops::RangeInclusive;
+use env86_emu::Memory;
 
 /// A character and its attribute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,11 +76,12 @@ const CURSOR_OFF: u8 = 1 << 5;
 
 impl Vga {
     /// The text screen, or `None` while graphics are shown.
-    pub fn text(&self) -> Option<TextScreen> {
+    pub fn text(&self, mem: &Memory) -> Option<TextScreen> {
         if self.graphics_shown() {
             return None;
         }
         let (columns, rows) = self.text_size();
+        let planes = mem.region(self.memory.planes);
         let registers = &self.crtc.registers;
         let pitch = columns.max(usize::from(registers[crtc::OFFSET]) * 2);
         let split =
@@ -88,22 +91,28 @@ impl Vga {
         let mut cursor = None;
         for row in 0..rows {
             let first = if row >= split { (row - split) * pitch } else { start + row * pitch };
-            cells.extend((first..first + columns).map(|cell| self.cell(cell)));
+            cells.extend((first..first + columns).map(|cell| cell_at(planes, cell)));
             let column = (self.crtc.cursor_location() as usize).wrapping_sub(first);
             if column < columns {
                 cursor = Some((row, column));
             }
         }
-        let (first_line, last_line) = (registers[crtc::CURSOR_START], registers[crtc::CURSOR_END] & 0x1f);
-        let visible = first_line & CURSOR_OFF == 0 && first_line & 0x1f <= last_line;
-        let cursor = cursor.filter(|_| visible).map(|(row, column)| Cursor {
+        let cursor = cursor.zip(self.cursor_lines()).map(|((row, column), lines)| Cursor {
             row,
             column,
-            start: first_line & 0x1f,
-            end: last_line,
+            start: *lines.start() as u8,
+            end: *lines.end() as u8,
         });
         let blink = self.attribute.registers[attribute::MODE_CONTROL] & attribute::MODE_BLINK != 0;
         Some(TextScreen { columns, rows, cells, cursor, blink })
+    }
+
+    /// The lines of a character cell that the cursor covers, unless it is off.
+    pub(super) fn cursor_lines(&self) -> Option<RangeInclusive<u32>> {
+        let registers = &self.crtc.registers;
+        let (start, end) = (registers[crtc::CURSOR_START], registers[crtc::CURSOR_END] & 0x1f);
+        let lines = u32::from(start & 0x1f)..=u32::from(end);
+        (start & CURSOR_OFF == 0 && !lines.is_empty()).then_some(lines)
     }
 
     /// Columns and rows of the text screen.
@@ -115,11 +124,13 @@ impl Vga {
         let rows = lines / self.crtc.character_height();
         if columns == 0 || rows == 0 { POWER_ON_SIZE } else { (columns as usize, rows as usize) }
     }
+}
 
-    fn cell(&self, cell: usize) -> Cell {
-        let at = (cell * 2) & 0x1_ffff;
-        Cell { character: self.planes[at], attribute: self.planes[at + 1] }
-    }
+/// A cell by number; they lie side by side in the first two planes.
+pub(super) fn cell_at(planes: &[u8], cell: usize) -> Cell {
+    let at = cell * 2 % (2 * PLANE_SIZE);
+    let byte = |at: usize| planes.get(at).copied().unwrap_or(0);
+    Cell { character: byte(at), attribute: byte(at + 1) }
 }
 
 /// The character that code page 437 has for a code, as screens show it.

@@ -2,6 +2,8 @@
 //! (Bochs, vbe_display_api.txt).
 
 use super::Vga;
+use core::ops::Range;
+use env86_emu::memory::{Memory, PAGE_SIZE};
 
 const ID: u16 = 0;
 const XRES: u16 = 1;
@@ -95,11 +97,20 @@ impl Vbe {
         u32::from(self.virtual_width) * self.bytes_per_pixel()
     }
 
-    fn virtual_height(&self, memory: usize) -> u16 {
-        (memory as u64).checked_div(self.pitch().into()).unwrap_or(0).min(0xffff) as u16
+    /// The part of the framebuffer that is shown, by offset. It may lie beyond its end.
+    pub fn shown(&self) -> Range<u32> {
+        let first = u32::from(self.y_offset).saturating_mul(self.pitch());
+        let first = first.saturating_add(u32::from(self.x_offset) * self.bytes_per_pixel());
+        let rows = u32::from(self.height.saturating_sub(1)).saturating_mul(self.pitch());
+        let row = u32::from(self.width) * self.bytes_per_pixel();
+        first..first.saturating_add(rows).saturating_add(row)
     }
 
-    pub(super) fn read(&self, memory: usize) -> u16 {
+    fn virtual_height(&self, memory: u32) -> u16 {
+        memory.checked_div(self.pitch()).unwrap_or(0).min(0xffff) as u16
+    }
+
+    pub(super) fn read(&self, memory: u32) -> u16 {
         let capabilities = self.enable & GET_CAPABILITIES != 0;
         match self.index {
             ID => self.id,
@@ -124,15 +135,18 @@ impl Vbe {
 
 impl Vga {
     /// Writes the dispi data port.
-    pub(super) fn write_vbe(&mut self, value: u16) {
-        let memory = self.framebuffer.len() as u64;
+    pub(super) fn write_vbe(&mut self, mem: &mut Memory, value: u16) {
+        let memory = u64::from(self.memory.framebuffer.size());
         let vbe = &mut self.vbe;
+        if vbe.index != BANK {
+            self.changed = mem.note_change();
+        }
         match vbe.index {
             ID if (FIRST_ID..=LAST_ID).contains(&value) => vbe.id = value,
             XRES => vbe.width = value.min(MAX_XRES),
             YRES => vbe.height = value.min(MAX_YRES),
             BPP if matches!(value, 8 | 15 | 16 | 24 | 32) => vbe.bpp = value,
-            ENABLE => self.enable_vbe(value),
+            ENABLE => self.enable_vbe(mem, value),
             BANK if u64::from(value) << 16 < memory => vbe.bank = value,
             VIRTUAL_WIDTH => vbe.virtual_width = value.max(vbe.width),
             X_OFFSET => vbe.x_offset = value,
@@ -141,8 +155,8 @@ impl Vga {
         }
     }
 
-    fn enable_vbe(&mut self, value: u16) {
-        let memory = self.framebuffer.len() as u64;
+    fn enable_vbe(&mut self, mem: &mut Memory, value: u16) {
+        let memory = u64::from(self.memory.framebuffer.size());
         let vbe = &mut self.vbe;
         vbe.enable = value;
         let bytes = u64::from(vbe.width) * u64::from(vbe.height) * u64::from(vbe.bytes_per_pixel());
@@ -157,7 +171,17 @@ impl Vga {
             (vbe.x_offset, vbe.y_offset) = (0, 0);
         }
         if value & NO_CLEAR == 0 {
-            self.framebuffer.fill(0);
+            self.clear(mem);
+        }
+    }
+    /// Clears the framebuffer. Pages that are zero are left alone: the host need not have them.
+    fn clear(&self, mem: &mut Memory) {
+        let region = self.memory.framebuffer;
+        for page in (0..region.size()).step_by(PAGE_SIZE as usize) {
+            let part = page..page + PAGE_SIZE;
+            if mem.region(region)[part.start as usize..part.end as usize].iter().any(|byte| *byte != 0) {
+                mem.region_mut(region, part).fill(0);
+            }
         }
     }
 }

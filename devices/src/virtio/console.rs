@@ -276,7 +276,7 @@ mod tests {
     const WRITE: u16 = 2;
 
     struct Guest {
-        mem: Memory,
+        mem: Box<Memory>,
         console: VirtioConsole,
         queues: Vec<Driver>,
     }

@@ -291,7 +291,7 @@ mod tests {
     const PLAIN: Features = Features { indirect: false, event_idx: false };
     const ALL: Features = Features { indirect: true, event_idx: true };
 
-    fn setup() -> (Memory, Driver, Queue) {
+    fn setup() -> (Box<Memory>, Driver, Queue) {
         let driver = Driver::new(0x1000, 8);
         let mut queue = Queue::new(8, 0);
         driver.place(&mut queue);

@@ -38,12 +38,21 @@ fn is_double_fault(first: u8, second: u8) -> bool {
 impl Cpu {
     /// Delivers an exception raised by the instruction at EIP.
     pub(super) fn raise(&mut self, e: Exception) -> core::result::Result<(), TripleFault> {
+        self.charge();
         self.deliver_nested(e, Source::Fault)
     }
 
     /// Delivers a trap after an instruction; EIP is that of the next one.
     pub(super) fn raise_trap(&mut self, e: Exception) -> core::result::Result<(), TripleFault> {
+        self.charge();
         self.deliver_nested(e, Source::Trap)
+    }
+
+    /// Takes what a delivery costs from the budget: without that a guest whose handlers fault, or whose
+    /// interrupt never goes away, would keep the processor for ever.
+    fn charge(&mut self) {
+        self.budget -= 1;
+        self.stats.instructions += 1;
     }
 
     fn deliver_nested(&mut self, first: Exception, source: Source) -> core::result::Result<(), TripleFault> {
@@ -59,11 +68,12 @@ impl Cpu {
         }
     }
 
-    /// Delivers an external interrupt.
+    /// Delivers an external or a non-maskable interrupt.
     pub(super) fn interrupt(&mut self, vector: u8) -> core::result::Result<(), TripleFault> {
+        self.charge();
         match self.deliver(vector, None, Source::External) {
             Ok(()) => Ok(()),
-            Err(e) => self.raise(e),
+            Err(e) => self.deliver_nested(e, Source::Fault),
         }
     }
 
@@ -130,13 +140,10 @@ impl Cpu {
             return Err(idt_error(11));
         }
         let mut pushed_flags = self.flags.get();
+        // A trap saves RF as it is: set between two elements of a repeated instruction (SDM volume 3,
+        // 17.3.1.1), clear after any other.
         if source == Source::Fault {
             pushed_flags |= flags::RF;
-        }
-        if source == Source::Trap {
-            // Between two elements of a repeated instruction RF is on, and a single step there
-            // does not save it, as AMD's processors have it.
-            pushed_flags &= !flags::RF;
         }
         if gate.system() == Some(system::TASK_GATE) {
             return self.interrupt_task(gate.gate_selector(), error, pushed_flags, ext);

@@ -86,8 +86,9 @@ pub enum Exit {
 /// Counts since power-on, for `--stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Guest instructions executed. A repeated string instruction counts for as many as it took
-    /// steps: pages at once, where it can, or single elements.
+    /// Guest instructions executed: what was used of the budgets. A repeated string instruction counts
+    /// for as many as it took steps: pages at once, where it can, or single elements. The delivery
+    /// of an exception or interrupt counts as one.
     pub instructions: u64,
     /// Returns to the driver from chained blocks.
     pub exits: u64,
@@ -178,8 +179,8 @@ pub struct Cpu {
     pub(crate) xmm: [u128; 8],
     pub(crate) mxcsr: u32,
 
-    /// Guest RAM.
-    pub mem: Memory,
+    /// Guest RAM. The TLB has its addresses, so that no other may take its place.
+    pub(crate) mem: Box<Memory>,
     pub(crate) blocks: Blocks,
     /// Where single instructions are decoded to that are not kept.
     pub(crate) scratch: Vec<Uop>,
@@ -191,14 +192,14 @@ pub struct Cpu {
     bus: Option<NonNull<dyn Bus>>,
 }
 
-// SAFETY: the raw pointers in `Cpu` are `bus`, which is `None` outside `run`, and pointers into
+// SAFETY: the raw pointers in `Cpu` are `bus`, which is `None` outside `run`, however that ends, and pointers into
 // memory that the `Cpu` owns (uops in `blocks`, held by `jumps`, `calls`, `exit_link` and by uops
 // themselves); they move with it.
 unsafe impl Send for Cpu {}
 
 impl Cpu {
     /// A processor in its reset state.
-    pub fn new(mem: Memory, config: CpuConfig) -> Self {
+    pub fn new(mem: Box<Memory>, config: CpuConfig) -> Self {
         let mut cpu = Self {
             regs: RegFile::new(),
             eip: 0,
@@ -256,6 +257,16 @@ impl Cpu {
     /// What RESET does; memory and the counts stay.
     pub fn reset(&mut self) {
         self.set_state(&ArchState::default());
+    }
+
+    /// Guest RAM.
+    pub fn mem(&self) -> &Memory {
+        &self.mem
+    }
+
+    /// Guest RAM, to be written. Code that the processor has decoded from it is decoded again.
+    pub fn mem_mut(&mut self) -> &mut Memory {
+        &mut self.mem
     }
 
     /// How it was built.
@@ -385,7 +396,7 @@ impl Cpu {
         self.exit_link = std::ptr::null_mut();
     }
 
-    /// The processor itself wrote RAM that blocks were decoded from.
+    /// The processor itself wrote memory that blocks were decoded from.
     pub(crate) fn code_written(&mut self, offset: u32, bytes: u32) {
         let (dropped, empty) = self.blocks.invalidate(offset, bytes);
         self.stats.blocks_invalidated += dropped;
@@ -396,7 +407,7 @@ impl Cpu {
         }
     }
 
-    /// Devices wrote RAM that blocks were decoded from.
+    /// Devices wrote memory that blocks were decoded from.
     fn drain_code_writes(&mut self) {
         for (mut offset, mut len) in self.mem.take_code_writes() {
             while len > 0 {
@@ -421,6 +432,11 @@ impl Cpu {
             None => &mut nothing,
         };
         let r = f(bus, &mut self.mem);
+        if self.mem.has_retags() {
+            // The block that is running may be in a window that has moved.
+            self.attention = true;
+            self.retag();
+        }
         self.attention |= bus.yield_requested()
             || self.mem.has_code_writes()
             || !self.nmi_blocked && bus.nmi()

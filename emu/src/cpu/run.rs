@@ -19,15 +19,24 @@ pub(super) struct TripleFault;
 impl Cpu {
     /// Executes about `budget` instructions (never more than one block beyond), or fewer if
     /// something else ends the run first. Pending interrupts are taken from `bus` as they become
-    /// deliverable.
+    /// deliverable. The delivery of an exception or interrupt costs as much as an instruction, so that a
+    /// guest that does nothing but fault uses its budget up, too.
     pub fn run(&mut self, bus: &mut dyn Bus, budget: u64) -> Exit {
+        /// Disconnects the board when the run ends, by a panic of the board's, too.
+        struct Connected<'a>(&'a mut Cpu);
+
+        impl Drop for Connected<'_> {
+            fn drop(&mut self) {
+                self.0.bus = None;
+            }
+        }
+
         let bus = NonNull::from(bus);
-        // SAFETY: only the lifetime changes; the pointer is dropped below, before the borrow ends.
-        self.bus =
-            Some(unsafe { std::mem::transmute::<NonNull<dyn Bus + '_>, NonNull<dyn Bus + 'static>>(bus) });
-        let exit = self.drive(budget.min(i32::MAX as u64 / 2) as i32);
-        self.bus = None;
-        match exit {
+        // SAFETY: only the lifetime changes, and `Connected` drops the pointer before the borrow ends.
+        let bus = unsafe { std::mem::transmute::<NonNull<dyn Bus + '_>, NonNull<dyn Bus + 'static>>(bus) };
+        self.bus = Some(bus);
+        let connected = Connected(self);
+        match connected.0.drive(budget.min(i32::MAX as u64 / 2) as i32) {
             Ok(exit) => exit,
             Err(TripleFault) => Exit::Shutdown,
         }
@@ -57,6 +66,9 @@ impl Cpu {
                     return Ok(Exit::Yield);
                 }
                 if !self.shadow && !self.nmi_blocked && self.with_bus(|bus, _| bus.nmi()) {
+                    if self.budget <= 0 {
+                        return Ok(Exit::Budget);
+                    }
                     link = None;
                     self.halted = false;
                     self.nmi_blocked = true;
@@ -68,6 +80,9 @@ impl Cpu {
                     && self.flags.system & flags::IF != 0
                     && self.with_bus(|bus, _| bus.interrupt())
                 {
+                    if self.budget <= 0 {
+                        return Ok(Exit::Budget);
+                    }
                     link = None;
                     self.halted = false;
                     let vector = self.with_bus(|bus, _| bus.acknowledge());

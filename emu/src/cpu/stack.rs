@@ -38,7 +38,12 @@ impl Stack {
     }
 
     pub fn push<T: Int>(&mut self, cpu: &mut Cpu, v: T) -> Result<()> {
-        let sp = self.sp.wrapping_sub(T::BYTES) & self.mask;
+        self.push_low(cpu, v, T::BYTES)
+    }
+
+    /// Makes room for `bytes` bytes and writes `v` to the first of them.
+    pub fn push_low<T: Int>(&mut self, cpu: &mut Cpu, v: T, bytes: u32) -> Result<()> {
+        let sp = self.sp.wrapping_sub(bytes) & self.mask;
         let at = self.linear(sp, T::BYTES)?;
         if self.user {
             cpu.write(at, v)?

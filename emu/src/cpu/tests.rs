@@ -239,3 +239,193 @@ fn single_stepping_traps_after_each_instruction() {
     assert_eq!(run(&mut cpu), Exit::Halted);
     assert_eq!((cpu.regs.r32(0), cpu.regs.r32(5)), (2, 4));
 }
+
+/// Budgets of the runs that a guest would never give back.
+const SLICE: u64 = 10_000;
+
+/// Runs a guest that only faults: the processor comes back when the budget is spent, each time.
+fn comes_back(cpu: &mut Cpu, bus: &mut Board) {
+    for _ in 0..3 {
+        let before = cpu.stats;
+        assert_eq!(cpu.run(bus, SLICE), Exit::Budget);
+        let (spent, delivered) =
+            (cpu.stats.instructions - before.instructions, cpu.stats.interrupts - before.interrupts);
+        // A delivery may need a second one, for a double fault.
+        assert!((SLICE..SLICE + 64).contains(&spent), "{spent} of the budget");
+        assert!(delivered > SLICE / 4 && delivered <= 2 * SLICE, "{delivered} deliveries");
+    }
+}
+
+#[test]
+fn a_real_mode_handler_that_faults_uses_the_budget_up() {
+    // ud2 at 0:0, where every vector leads.
+    let mut cpu = real(&[]);
+    let mut s = cpu.state();
+    (s.eip, s.gpr[4]) = (0, 0x8000);
+    s.seg[2] = Segment::real(0x7000);
+    cpu.set_state(&s);
+    cpu.mem.write(0, &[0x0f, 0x0b]);
+    // Vector 6 must still be 0:0; only the code is there.
+    assert_eq!(cpu.mem.read_u32(6 * 4), 0);
+    comes_back(&mut cpu, &mut Board::default());
+}
+
+/// `flat`, with descriptor tables at 4000h and 5000h, and page tables at 100000h that map the first
+/// 4 MiB if `paging`.
+fn flat_with_tables(code: &[u8], paging: bool) -> Cpu {
+    let mut cpu = flat(code);
+    cpu.mem.write_u64(0x4000 + 8, 0x00cf_9b00_0000_ffff);
+    cpu.mem.write_u64(0x4000 + 16, 0x00cf_9300_0000_ffff);
+    cpu.mem.write_u32(0x10_0000, 0x83);
+    let mut s = cpu.state();
+    s.gdtr = TableRegister { base: 0x4000, limit: 0xff };
+    s.idtr = TableRegister { base: 0x5000, limit: 0x7ff };
+    if paging {
+        (s.cr0, s.cr3, s.cr4) = (CR0_PE | CR0_PG, 0x10_0000, walk::CR4_PSE);
+    }
+    cpu.set_state(&s);
+    cpu
+}
+
+#[test]
+fn a_storm_of_page_faults_uses_the_budget_up() {
+    // The handler of #PF lies in a page that is not mapped: its fetch is the next #PF. ESP goes down
+    // until the stack is used up, so it is put where there is plenty, above what the test looks at.
+    let mut cpu = flat_with_tables(&[0xa1, 0, 0, 0x80, 0], true);
+    cpu.mem.write_u64(0x5000 + 14 * 8, 0x0080_8e00_0008_0000);
+    let mut s = cpu.state();
+    s.gpr[4] = 0x40_0000;
+    cpu.set_state(&s);
+    comes_back(&mut cpu, &mut Board::default());
+    assert_eq!((cpu.eip, cpu.cr2), (0x80_0000, 0x80_0000));
+}
+
+#[test]
+fn a_task_that_faults_again_uses_the_budget_up() {
+    // #UD is a task gate; the task begins at IRET followed by UD2 once more: it goes back to the
+    // instruction that faulted, which faults.
+    let mut cpu = flat_with_tables(&[0x0f, 0x0b], false);
+    cpu.mem.write(0x3000, &[0xcf, 0xeb, 0xfd]);
+    // Task state segments at 6000h (18h, the current one, busy) and 7000h (20h).
+    cpu.mem.write_u64(0x4000 + 0x18, 0x0000_8b00_6000_0067);
+    cpu.mem.write_u64(0x4000 + 0x20, 0x0000_8900_7000_0067);
+    cpu.mem.write_u64(0x5000 + 6 * 8, 0x0000_8500_0020_0000);
+    for (offset, value) in [(0x20, 0x3000), (0x24, 2), (0x38, 0x9000)] {
+        cpu.mem.write_u32(0x7000 + offset, value);
+    }
+    for (offset, value) in [(0x48, 0x10), (0x4c, 8), (0x50, 0x10), (0x54, 0x10), (0x58, 0x10), (0x5c, 0x10)] {
+        cpu.mem.write_u32(0x7000 + offset, value);
+    }
+    let mut s = cpu.state();
+    s.tr = Segment { selector: 0x18, base: 0x6000, limit: 0x67, access: 0x8b, ..Segment::real(0) };
+    cpu.set_state(&s);
+    comes_back(&mut cpu, &mut Board::default());
+}
+
+#[test]
+fn an_interrupt_that_stays_uses_the_budget_up() {
+    /// A board whose interrupt is never served.
+    struct Stuck;
+    impl Bus for Stuck {
+        fn interrupt(&self) -> bool {
+            true
+        }
+        fn acknowledge(&mut self) -> u8 {
+            0x20
+        }
+        fn now(&mut self) -> u64 {
+            0
+        }
+        fn random(&mut self) -> u32 {
+            0
+        }
+    }
+    // Through a trap gate, which leaves IF set: no instruction is ever executed.
+    let mut cpu = flat_with_tables(&[0x90], false);
+    cpu.mem.write_u64(0x5000 + 0x20 * 8, 0x0000_8f00_0008_3000);
+    let mut s = cpu.state();
+    s.eflags |= flags::IF;
+    s.gpr[4] = 0x20_0000;
+    cpu.set_state(&s);
+    for _ in 0..3 {
+        assert_eq!(cpu.run(&mut Stuck, SLICE), Exit::Budget);
+    }
+    assert_eq!((cpu.stats.interrupts, cpu.eip), (3 * SLICE, 0x3000));
+}
+
+#[test]
+fn a_triple_fault_after_each_restart_is_a_shutdown_each_time() {
+    let mut cpu = flat(&[0x0f, 0x0b]);
+    let mut s = cpu.state();
+    s.idtr = TableRegister::default();
+    for _ in 0..1000 {
+        cpu.set_state(&s);
+        assert_eq!(run(&mut cpu), Exit::Shutdown);
+    }
+    assert!(cpu.stats.interrupts <= 3000 && cpu.stats.instructions == 1000);
+}
+
+#[test]
+fn pusha_does_not_begin_what_wraps_round_in_real_mode() {
+    // pusha at 7c00h; handlers of 12 and 13 halt at 0:8000h and 0:8010h.
+    for (wide, sp) in [(false, 7), (true, 7), (false, 9), (false, 11), (true, 13), (false, 15)] {
+        let code: &[u8] = if wide { &[0x66, 0x60] } else { &[0x60] };
+        let mut cpu = real(code);
+        cpu.mem.write_u32(12 * 4, 0x8000);
+        cpu.mem.write_u32(13 * 4, 0x8010);
+        cpu.mem.write(0x8000, &[0xf4]);
+        cpu.mem.write(0x8010, &[0xf4]);
+        cpu.mem.write(0x9_0000, &[0xcc; 16]);
+        let mut s = cpu.state();
+        s.seg[2] = Segment::real(0x9000);
+        s.gpr[4] = sp;
+        cpu.set_state(&s);
+        assert_eq!(run(&mut cpu), Exit::Halted);
+        assert_eq!((cpu.eip, cpu.regs.r32(gpr::ESP)), (0x8011, sp - 6), "SP = {sp}");
+        let mut stack = [0; 16];
+        cpu.mem.read(0x9_0000, &mut stack);
+        let frame = sp as usize - 6..sp as usize;
+        let untouched = stack.iter().enumerate().filter(|(i, _)| !frame.contains(i));
+        assert!(untouched.into_iter().all(|(_, &b)| b == 0xcc), "only the frame was written");
+    }
+    // An even one, or one beyond, is none of that.
+    let mut cpu = real(&[0x60, 0xf4]);
+    let mut s = cpu.state();
+    s.gpr[4] = 17;
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!(cpu.regs.r32(gpr::ESP), 1);
+}
+
+/// A board with a device that panics.
+struct Broken;
+
+impl Bus for Broken {
+    fn port_read(&mut self, _: &mut Memory, _: u16, _: Width) -> u32 {
+        panic!("a port is broken")
+    }
+    fn mmio_write(&mut self, _: &mut Memory, _: u32, _: Width, _: u32) {
+        panic!("a register is broken")
+    }
+    fn now(&mut self) -> u64 {
+        0
+    }
+    fn random(&mut self) -> u32 {
+        0
+    }
+}
+
+#[test]
+fn a_device_that_panics_ends_the_run_and_is_disconnected() {
+    // in al, 60h; hlt — mov [80000000h], al; hlt
+    for code in [&[0xe4, 0x60, 0xf4][..], &[0xa2, 0, 0, 0, 0x80, 0xf4]] {
+        let mut cpu = flat(code);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cpu.run(&mut Broken, 1000)));
+        assert!(ended.is_err());
+        assert!(cpu.bus.is_none());
+        // What is not RAM is nobody's now.
+        assert_eq!(cpu.read::<u32>(0x8000_0000), Ok(u32::MAX));
+        cpu.set_state(&flat(code).state());
+        assert_eq!(run(&mut cpu), Exit::Halted);
+    }
+}

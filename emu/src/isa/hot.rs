@@ -65,7 +65,7 @@ macro_rules! hot {
         pub(crate) unsafe fn run_one(cpu: &mut Cpu, u: *const Uop) -> dispatch::Ret {
             // SAFETY: the caller's promise; the number is that of the uop's own handler.
             unsafe {
-                let number = cpu.hot.of((*u).run);
+                let number = cpu.hot.of((*u).run.get());
                 let mut candidate = 0;
                 $(
                     candidate += 1;
@@ -73,7 +73,7 @@ macro_rules! hot {
                         return $handler(cpu, u, cpu.budget);
                     }
                 )*
-                ((*u).run)(cpu, u, cpu.budget)
+                (*u).run.get()(cpu, u, cpu.budget)
             }
         }
     };

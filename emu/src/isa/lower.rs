@@ -1,5 +1,7 @@
 //! From decoded instructions to the uops of a block.
 
+use std::cell::Cell;
+
 use super::branch;
 use super::decode::{self, DecodeError, Insn, MAX_LEN, What};
 use super::float;
@@ -294,7 +296,7 @@ impl Builder<'_> {
     }
 
     fn uop(&self, i: &Insn, run: Handler) -> Uop {
-        let mut u = Uop { run, imm: i.imm, n: self.n, eip: self.start as u16, ..filler() };
+        let mut u = Uop { run: run.into(), imm: i.imm, n: self.n, eip: self.start as u16, ..filler() };
         if i.op16 {
             u.form |= form::OP16;
         }
@@ -383,7 +385,7 @@ impl Builder<'_> {
 
     /// Runs the last uop, and the one about to be emitted, by one handler.
     pub fn pair(&mut self, run: Handler) {
-        self.last().run = run;
+        self.last().run = run.into();
     }
 
     /// Emits a conditional branch, fused with the uop before it if that can be.
@@ -392,9 +394,9 @@ impl Builder<'_> {
         let at = self.uops.len();
         self.emit(i, run);
         if let Prior::Compare { fuse, loaded } = prior {
-            self.uops[at - 1].run = fuse(i.condition());
+            self.uops[at - 1].run = fuse(i.condition()).into();
             if let Some(loaded) = loaded {
-                self.uops[at - 2].run = loaded(i.condition());
+                self.uops[at - 2].run = loaded(i.condition()).into();
             }
         }
         self.last()
@@ -466,7 +468,7 @@ impl Builder<'_> {
             Exception::INVALID_OPCODE => dispatch::last_handler_of(branch::raise_ud),
             _ => dispatch::last_handler_of(branch::raise_gp),
         };
-        let u = Uop { run, n: self.n, eip: self.start as u16, ..filler() };
+        let u = Uop { run: run.into(), n: self.n, eip: self.start as u16, ..filler() };
         self.push(u);
         self.opaque();
         self.end();
@@ -492,9 +494,9 @@ impl Builder<'_> {
             if e.kills {
                 u.n |= uop_mark::SETS_FLAGS;
                 match (live, left, e.without, e.recovery) {
-                    (false, false, Some(without), _) => u.run = without,
+                    (false, false, Some(without), _) => u.run = without.into(),
                     (false, true, Some(without), Some(r)) if r.registers & written == 0 => {
-                        u.run = without;
+                        u.run = without.into();
                         u.form = r.code;
                         u.n = (u.n & !uop_mark::SETS_FLAGS) | uop_mark::OWES_FLAGS;
                     }
@@ -505,7 +507,7 @@ impl Builder<'_> {
             }
             match e.without {
                 // Without reading flags either, it is as if it was not there.
-                Some(without) if !live && !left && !e.leaves => u.run = without,
+                Some(without) if !live && !left && !e.leaves => u.run = without.into(),
                 // It changes some and keeps others, which must be right for that.
                 Some(_) => live = true,
                 None => {}
@@ -563,7 +565,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
         alone,
     };
     if limited {
-        b.push(Uop { run: dispatch::guard_limit, ..filler() });
+        b.push(Uop { run: Cell::new(dispatch::guard_limit), ..filler() });
     }
     let room = cpu.code_end() - u64::from(cpu.eip);
     let mut count = 0;
@@ -591,7 +593,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
                     page2 = Some(page >> 12);
                     if !alone {
                         let disp = page >> 12;
-                        b.push(Uop { run: dispatch::guard_page, imm: boundary, disp, ..filler() });
+                        b.push(Uop { run: Cell::new(dispatch::guard_page), imm: boundary, disp, ..filler() });
                     }
                 }
                 Err(_) => keep = false,
@@ -623,7 +625,8 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     }
     if !b.done {
         let len = b.next;
-        let end = Uop { run: step::<FallThrough>, imm: len, n: count - 1, eip: len as u16, ..filler() };
+        let end =
+            Uop { run: Cell::new(step::<FallThrough>), imm: len, n: count - 1, eip: len as u16, ..filler() };
         b.push(end);
         b.link(len);
     }
@@ -635,14 +638,13 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     Ok(Built { keep, len: len.max(looked_at), page2, links })
 }
 
-/// Appends up to `count` bytes of a page (RAM by offset, or a device's address) from `offset` on.
+/// Appends up to `count` bytes of a page (memory by offset, or a device's address) from `offset` on.
 fn append(cpu: &mut Cpu, code: &mut Code, page: Result<u32, u32>, offset: u32, count: usize) {
     let count = count.min(code.bytes.len() - code.len);
     let out = &mut code.bytes[code.len..code.len + count];
     match page {
         Ok(page) => {
-            let at = (page + offset) as usize;
-            out.copy_from_slice(&cpu.mem.bytes()[at..at + count]);
+            out.copy_from_slice(cpu.mem.bytes_at((page + offset) as usize, count));
         }
         Err(page) => {
             for (i, b) in out.iter_mut().enumerate().take(MAX_LEN) {

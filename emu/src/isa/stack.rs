@@ -126,11 +126,14 @@ pub(super) fn pop(b: &mut Builder, i: &Insn) {
     }
 }
 
-/// PUSH of a segment register fills a 32-bit slot, as AMD's processors do (Intel's later ones leave
-/// its upper half as it was).
+/// PUSH of a segment register writes the selector alone into a slot of the operand's size: the upper half
+/// of a 32-bit slot stays as it was, on Intel's processors (SDM volume 2, PUSH).
 fn push_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let selector = cpu.seg[NUMBER as usize].arch.selector;
-    push_value(cpu, selector.into(), !u.op16())
+    let mut stack = cpu.stack();
+    stack.push_low(cpu, selector, if u.op16() { 2 } else { 4 })?;
+    cpu.commit(&stack);
+    Ok(())
 }
 
 fn pop_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
@@ -162,9 +165,14 @@ pub(super) fn push_cs(b: &mut Builder, i: &Insn) {
     b.call(i, push_segment::<{ SegName::CS as u8 }>);
 }
 
+/// PUSHA. Where selectors are paragraphs, a stack pointer from which the eight values would wrap
+/// round within one of them is #GP (SDM volume 2, PUSHA, real-address mode exceptions).
 pub(super) fn pusha(b: &mut Builder, i: &Insn) {
     b.call(i, |cpu: &mut Cpu, u: &Uop| {
         let mut stack = cpu.stack();
+        if cpu.real_segments() && matches!(stack.offset(), 7 | 9 | 11 | 13 | 15) {
+            return Err(Exception::GP0);
+        }
         for v in cpu.regs.all() {
             stack.push_sized(cpu, v, !u.op16())?;
         }

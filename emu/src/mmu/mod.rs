@@ -14,6 +14,7 @@ use crate::bus::Width;
 use crate::cpu::regs::Int;
 use crate::dispatch::{Header, Stop, Uop};
 use crate::exception::{Exception, Result};
+use crate::memory::{PAGE_SIZE, Retag};
 use tlb::Fill;
 use walk::{Access, Paging};
 
@@ -22,7 +23,7 @@ const PAGE: u32 = 0xfff;
 /// Where a physical page leads.
 #[derive(Clone, Copy)]
 enum Place {
-    /// Offset of the page in RAM.
+    /// Offset of the page in [`Memory`](crate::Memory): RAM, or a region.
     Ram(u32),
     /// Physical address of a page that is a device or nothing.
     Device(u32),
@@ -110,7 +111,7 @@ impl Cpu {
     }
 
     /// Reads from linear memory with the current privilege.
-    pub fn read<T: Int>(&mut self, linear: u32) -> Result<T> {
+    pub(crate) fn read<T: Int>(&mut self, linear: u32) -> Result<T> {
         if let Some(host) = self.tlb.read(linear, T::BYTES) {
             // SAFETY: as in `load`.
             return Ok(unsafe { (host as *const T).read_unaligned() });
@@ -121,7 +122,7 @@ impl Cpu {
     }
 
     /// Writes to linear memory with the current privilege.
-    pub fn write<T: Int>(&mut self, linear: u32, value: T) -> Result<()> {
+    pub(crate) fn write<T: Int>(&mut self, linear: u32, value: T) -> Result<()> {
         if let Some(host) = self.tlb.write(linear, T::BYTES) {
             // SAFETY: as in `store`.
             unsafe { (host as *mut T).write_unaligned(value) };
@@ -246,20 +247,19 @@ impl Cpu {
             return Ok(Place::Device(page.physical));
         };
         let offset = offset as u32;
+        if access.write {
+            self.mem.note_page(offset);
+        }
         let fill = Fill {
             linear,
-            host: self.ram_base() + offset as usize,
-            writable: page.writable && !self.mem.is_code(offset >> 12),
+            host: self.mem.host(offset as usize, PAGE_SIZE as usize),
+            writable: page.writable && !self.mem.is_code(offset >> 12) && self.mem.is_noted(offset),
             user: access.user,
             global: page.global,
             large: page.large,
         };
         self.tlb.fill(fill);
         Ok(Place::Ram(offset))
-    }
-
-    fn ram_base(&mut self) -> usize {
-        self.mem.base()
     }
 
     /// #AC for a misaligned user access while it is on. Hardware raises it before page
@@ -371,14 +371,13 @@ impl Cpu {
         found && unsafe { self.is_mapped(entry) }
     }
 
-    /// The RAM page that the TLB has for a linear address.
+    /// The page of memory, by number, that the TLB has for a linear address.
     pub(crate) fn mapped_page(&mut self, linear: u32) -> Option<u32> {
-        let host = self.tlb.read(linear & !PAGE, 1)?;
-        Some(((host - self.ram_base()) >> 12) as u32)
+        self.mem.page_at(self.tlb.read(linear & !PAGE, 1)?)
     }
 
-    /// Translates for an instruction fetch. Gives the offset in RAM, or the physical address of
-    /// what is not RAM.
+    /// Translates for an instruction fetch. Gives the offset in memory, or the physical address of
+    /// what is not memory.
     pub(crate) fn fetch_page(&mut self, linear: u32) -> Result<core::result::Result<u32, u32>> {
         if let Some(page) = self.mapped_page(linear) {
             return Ok(Ok(page << 12));
@@ -389,15 +388,27 @@ impl Cpu {
         })
     }
 
-    /// Makes all mappings of a RAM page read-only in the TLB.
+    /// Makes all mappings of a page of memory read-only in the TLB.
     pub(crate) fn protect_page(&mut self, page: u32) {
-        let host = self.ram_base() + ((page as usize) << 12);
-        self.tlb.protect(host);
+        let host = self.host_page(page);
+        self.tlb.protect(host..host + PAGE_SIZE as usize);
     }
 
-    /// Host address of a RAM page, as block headers have it.
+    /// Host address of a page of memory, as block headers have it.
     pub(crate) fn host_page(&mut self, page: u32) -> usize {
-        self.ram_base() + ((page as usize) << 12)
+        self.mem.host((page as usize) << 12, PAGE_SIZE as usize)
+    }
+
+    /// Brings the TLB in line with windows that moved and with the end of a generation.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn retag(&mut self) {
+        for retag in self.mem.take_retags() {
+            match retag {
+                Retag::Forget(host) => self.tlb.forget(host),
+                Retag::Protect(host) => self.tlb.protect(host),
+            }
+        }
     }
 }
 
@@ -409,3 +420,6 @@ fn width(bytes: u32) -> Option<Width> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,9 @@
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+use std::ptr::NonNull;
+
 /// Entries for each of supervisor and user accesses.
 const ENTRIES: usize = 4096;
 /// A tag that no page-aligned address equals.
@@ -14,8 +17,9 @@ const _: () = assert!(ENTRIES.is_multiple_of(PAGES_PER_REGION) && 2 * ENTRIES <=
 /// One page. An access of `n` bytes at `addr` may go ahead at `addr + addend` if the tag for its
 /// kind equals the page of its *last* byte: that one comparison catches a miss and a page crossing.
 ///
-/// The write tag stays invalid for clean pages and for pages that hold decoded code, so that dirty
-/// bits and self-modifying code cost the fast path nothing.
+/// The write tag stays invalid for clean pages, for pages that hold decoded code and for pages of
+/// regions that were not written since a viewer looked, so that dirty bits, self-modifying code and
+/// screens cost the fast path nothing.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 pub(crate) struct Entry {
@@ -45,11 +49,10 @@ pub(crate) struct Fill {
 
 #[repr(C)]
 pub(crate) struct Tlb {
-    /// The first of the ENTRIES entries in use, which are in `entries`.
+    /// The first of the ENTRIES entries in use, which are among `entries`.
     selected: *const Entry,
-    /// Supervisor entries, user entries, and as many that never match. Never grows, so it stays
-    /// where it is in memory.
-    entries: Vec<Entry>,
+    /// Supervisor entries, user entries, and as many that never match.
+    entries: Entries,
     /// What may not be empty: entries filled with pages that are not global, and with those that are.
     /// A write to CR3 costs what the first has.
     filled: [List; 2],
@@ -58,6 +61,44 @@ pub(crate) struct Tlb {
     /// A bit for each 4 MiB that an entry of a large page may be in.
     large_regions: Box<[u64; 1024 / 64]>,
     watched: bool,
+}
+
+/// All entries. They are allocated once and reached through this pointer alone, from which that to the
+/// selected ones derives.
+struct Entries(NonNull<Entry>);
+
+impl Entries {
+    const COUNT: usize = 3 * ENTRIES;
+
+    fn new() -> Self {
+        let entries = Box::leak(vec![EMPTY; Self::COUNT].into_boxed_slice());
+        Self(NonNull::from(entries).cast())
+    }
+
+    /// The address of entry `i`.
+    fn at(&self, i: usize) -> *mut Entry {
+        assert!(i < Self::COUNT, "one of the entries");
+        // SAFETY: it lies inside the allocation.
+        unsafe { self.0.as_ptr().add(i) }
+    }
+
+    fn get(&self, i: usize) -> Entry {
+        // SAFETY: the entries live as long as `self`, and nothing keeps a reference to one.
+        unsafe { *self.at(i) }
+    }
+
+    fn set(&mut self, i: usize, entry: Entry) {
+        // SAFETY: as in `get`.
+        unsafe { *self.at(i) = entry };
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        let all = std::ptr::slice_from_raw_parts_mut(self.0.as_ptr(), Self::COUNT);
+        // SAFETY: `new` leaked this slice, and nothing refers to it any more.
+        drop(unsafe { Box::from_raw(all) });
+    }
 }
 
 /// Numbers of entries, each once.
@@ -105,8 +146,8 @@ fn set_bit(bits: &mut [u64], i: usize, on: bool) {
 
 impl Tlb {
     pub fn new() -> Self {
-        let entries = vec![EMPTY; 3 * ENTRIES];
-        let selected = entries.as_ptr();
+        let entries = Entries::new();
+        let selected = entries.at(0);
         Self {
             selected,
             entries,
@@ -123,13 +164,13 @@ impl Tlb {
     pub fn select(&mut self, user: bool, watched: bool) {
         let first = if watched { 2 * ENTRIES } else { usize::from(user) * ENTRIES };
         self.watched = watched;
-        self.selected = self.entries[first..].as_ptr();
+        self.selected = self.entries.at(first);
     }
 
     #[inline(always)]
     fn entry(&self, linear: u32) -> &Entry {
-        // SAFETY: `selected` points at ENTRIES entries (only `new` and `select` set it) of a Vec that
-        // lives as long as `self` and never grows; `index` is less than ENTRIES.
+        // SAFETY: `selected` points at ENTRIES entries (only `new` and `select` set it), which live as
+        // long as `self` and change only while it is borrowed exclusively; `index` is less than ENTRIES.
         unsafe { &*self.selected.add(index(linear)) }
     }
 
@@ -171,7 +212,7 @@ impl Tlb {
         if self.watched {
             return None;
         }
-        let e = &self.entries[index(linear)];
+        let e = self.entries.get(index(linear));
         let tag = if write { e.write } else { e.read };
         (tag == linear.wrapping_add(bytes - 1) & PAGE_MASK).then(|| e.addend.wrapping_add(linear as usize))
     }
@@ -180,11 +221,12 @@ impl Tlb {
         let i = usize::from(f.user) * ENTRIES + index(f.linear);
         let page = f.linear & PAGE_MASK;
         self.filled[usize::from(f.global)].add(i);
-        self.entries[i] = Entry {
+        let entry = Entry {
             read: page,
             write: if f.writable { page } else { INVALID },
             addend: f.host.wrapping_sub(page as usize),
         };
+        self.entries.set(i, entry);
         set_bit(&mut self.global[..], i, f.global);
         set_bit(&mut self.large[..], i, f.large);
         if f.large {
@@ -195,7 +237,7 @@ impl Tlb {
     pub fn flush_all(&mut self) {
         for list in &mut self.filled {
             for i in list.drain() {
-                self.entries[i] = EMPTY;
+                self.entries.set(i, EMPTY);
             }
         }
         self.large_regions.fill(0);
@@ -205,7 +247,7 @@ impl Tlb {
         for i in self.filled[0].drain() {
             // One that was filled again since, with a global page, is in the other list, too.
             if !bit(&self.global[..], i) {
-                self.entries[i] = EMPTY;
+                self.entries.set(i, EMPTY);
             }
         }
     }
@@ -213,9 +255,9 @@ impl Tlb {
     /// Forgets one page, global or not, and all parts of a large page that it may be in.
     pub fn flush_page(&mut self, linear: u32) {
         for first in [0, ENTRIES] {
-            let e = &mut self.entries[first + index(linear)];
-            if e.read == linear & PAGE_MASK {
-                *e = EMPTY;
+            let i = first + index(linear);
+            if self.entries.get(i).read == linear & PAGE_MASK {
+                self.entries.set(i, EMPTY);
             }
         }
         let region = linear >> 22;
@@ -225,20 +267,30 @@ impl Tlb {
         for first in [0, ENTRIES] {
             let first = first + index(region << 22);
             for i in first..first + PAGES_PER_REGION {
-                let e = &mut self.entries[i];
-                if bit(&self.large[..], i) && e.read >> 22 == region {
-                    *e = EMPTY;
+                if bit(&self.large[..], i) && self.entries.get(i).read >> 22 == region {
+                    self.entries.set(i, EMPTY);
                 }
             }
         }
     }
 
-    /// Makes every mapping of a host page read-only: code was decoded from it.
-    pub fn protect(&mut self, host: usize) {
+    /// Makes every mapping of these host pages read-only: code was decoded from them, or the next
+    /// write to them is to be noted.
+    pub fn protect(&mut self, host: Range<usize>) {
         for &i in self.filled.iter().flat_map(|list| &list.numbers) {
-            let e = &mut self.entries[usize::from(i)];
-            if e.write != INVALID && e.addend.wrapping_add(e.write as usize) == host {
-                e.write = INVALID;
+            let e = self.entries.get(i.into());
+            if e.write != INVALID && host.contains(&e.addend.wrapping_add(e.write as usize)) {
+                self.entries.set(i.into(), Entry { write: INVALID, ..e });
+            }
+        }
+    }
+
+    /// Forgets every mapping of these host pages: they are no longer where they were.
+    pub fn forget(&mut self, host: Range<usize>) {
+        for &i in self.filled.iter().flat_map(|list| &list.numbers) {
+            let e = self.entries.get(i.into());
+            if e.read != INVALID && host.contains(&e.addend.wrapping_add(e.read as usize)) {
+                self.entries.set(i.into(), EMPTY);
             }
         }
     }
@@ -299,7 +351,7 @@ mod tests {
     fn protected_and_watched_pages_miss() {
         let mut t = Tlb::new();
         t.fill(fill(0x5000));
-        t.protect(0x10_0000);
+        t.protect(0x10_0000..0x10_1000);
         assert!(t.write(0x5000, 1).is_none() && t.read(0x5000, 1).is_some());
         t.select(false, true);
         assert!(t.read(0x5000, 1).is_none());

@@ -207,7 +207,7 @@ mod tests {
     const USER_READ: Access = Access { write: false, user: true };
 
     /// A page directory at 1000h, a page table at 2000h that maps linear 0 to physical 5000h.
-    fn one_page(flags: u32) -> (Memory, Paging) {
+    fn one_page(flags: u32) -> (Box<Memory>, Paging) {
         let mut mem = Memory::new(1 << 20).unwrap();
         mem.write_u32(0x1000, 0x2000 | P | RW | US);
         mem.write_u32(0x2000, 0x5000 | flags);

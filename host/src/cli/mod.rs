@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use env86_devices::state::StateError;
 
 /// What a command fails with: the chain of its sources is shown to the user.
 type CliError = Box<dyn std::error::Error + Send + Sync>;
@@ -103,7 +104,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// An error with its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -111,5 +112,23 @@ fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(&error.to_string());
         source = error.source();
     }
+    if let Some(remedy) = remedy(error) {
+        text.push_str("; ");
+        text.push_str(remedy);
+    }
     text
+}
+
+/// What to do about a saved state that cannot be used, or made.
+fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    Some(match causes.find_map(|error| error.downcast_ref::<StateError>())? {
+        StateError::NoState => "check the file",
+        StateError::Compressed => "decompress it first",
+        StateError::Version(_) => "save it again with a current v86",
+        StateError::TooManyPieces(_) => "boot without `async` to have the disks saved as a whole",
+        StateError::TooLarge(_) => "give the machine less memory, or larger disks as `async`",
+        StateError::OtherMachine(_) | StateError::File { .. } | StateError::Image(_) => return None,
+        _ => "use a copy, save it again with v86, or boot with --cold",
+    })
 }

@@ -79,7 +79,7 @@ impl PcGuest {
             path: paths.first().cloned().unwrap_or_default(),
             source,
         })?;
-        let restored = file.plan.pages.runs.clone();
+        let restored = file.plan.pages().runs.clone();
         Ok(Self::of(machine, None, config, restored, failure, host_clock))
     }
 
@@ -135,7 +135,7 @@ impl PcGuest {
                 unknown.insert((parts.source, parts.name))
             }
         };
-        let mem = &mut self.machine.cpu.mem;
+        let mem = self.machine.cpu.mem_mut();
         let board = BoardInfo::probe(&mut self.machine.board, mem);
         let boot = env86_bios::load(source, &board, mem)
             .map_err(|source| MachineError::Boot { name: name.clone(), source })?;
@@ -191,7 +191,7 @@ impl Guest for PcGuest {
             Line::Com1 if !machine.board.uarts[COM1].as_ref().is_some_and(|uart| uart.listens()) => 0,
             Line::Com1 => machine.board.serial_input(COM1, bytes.make_contiguous()),
             Line::Console(port) => {
-                machine.board.console_input(&mut machine.cpu.mem, port.into(), bytes.make_contiguous())
+                machine.board.console_input(machine.cpu.mem_mut(), port.into(), bytes.make_contiguous())
             }
         };
         bytes.drain(..taken);
@@ -206,13 +206,13 @@ impl Guest for PcGuest {
             }),
             Line::Console(_) if machine.board.console.is_none() => {}
             Line::Console(port) => {
-                bytes.append(&mut machine.board.console_output(&mut machine.cpu.mem, port.into()));
+                bytes.append(&mut machine.board.console_output(machine.cpu.mem_mut(), port.into()));
             }
         }
     }
 
     fn console_size(&mut self, columns: u16, rows: u16) {
-        self.machine.board.set_console_size(&mut self.machine.cpu.mem, columns, rows);
+        self.machine.board.set_console_size(self.machine.cpu.mem_mut(), columns, rows);
     }
 
     fn keyboard(&mut self, scancodes: &[u8]) {
@@ -231,7 +231,7 @@ impl Guest for PcGuest {
     }
 
     fn save(&mut self, path: &Path) -> Result<u64, MachineError> {
-        let known = mapped::touched(self.machine.cpu.mem.contents());
+        let known = mapped::touched(self.machine.cpu.mem().contents());
         let in_file = |page: usize| {
             let at = page * PAGE_SIZE as usize;
             let next = self.restored.partition_point(|run| run.address + run.len <= at);
@@ -309,8 +309,10 @@ mod tests {
         for acpi in [false, true] {
             let board =
                 devices::BoardConfig { acpi, virtio_console: true, ..devices::BoardConfig::default() };
-            let mut pc = Board::new(board, Box::new(ManualClock::default()), Box::new(Seeded(1)));
-            let found = BoardInfo::probe(&mut pc, &mut Memory::new(1 << 20).unwrap());
+            let mut mem = Memory::new(1 << 20).unwrap();
+            let (clock, entropy) = (Box::new(ManualClock::default()), Box::new(Seeded(1)));
+            let mut pc = Board::new(board, &mut mem, clock, entropy);
+            let found = BoardInfo::probe(&mut pc, &mut mem);
             assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
             let ports = |space: &pci::ConfigSpace| {
                 (0..pci::BARS).map(|bar| space.io_ports(bar)).filter(|&ports| ports > 0).collect::<Vec<_>>()

@@ -96,10 +96,6 @@ impl MappedRam {
 
 // SAFETY: the mapping stays where it is until `self` is dropped, and nothing else refers to it.
 unsafe impl Backing for MappedRam {
-    fn bytes(&self) -> &[u8] {
-        self.0.bytes()
-    }
-
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the mapping is readable and writable, lives as long as `self`, and the borrow of
         // `self` is exclusive.

@@ -105,14 +105,14 @@ impl StateFile {
     }
 
     /// RAM with the state's content: mapped where that can be, else copied.
-    pub fn memory(&self) -> Result<Memory, env86_emu::memory::MemoryError> {
+    pub fn memory(&self) -> Result<Box<Memory>, env86_emu::memory::MemoryError> {
         if let Bytes::Mapped(file, _) = &self.bytes {
-            match MappedRam::new(file, &self.plan.pages) {
+            match MappedRam::new(file, self.plan.pages()) {
                 Ok(ram) => return Memory::with_backing(Box::new(ram)),
                 Err(error) => debug!(target: "state", %error, "Memory is copied, not mapped"),
             }
         }
-        self.plan.pages.copy(self.bytes())
+        self.plan.pages().copy(self.bytes())
     }
 }
 

@@ -158,7 +158,7 @@ impl Guest {
     }
 
     fn start(&mut self, regs: &Regs, image: &Image) {
-        self.cpu.mem.write(IMAGE_PHYSICAL, image);
+        self.cpu.mem_mut().write(IMAGE_PHYSICAL, image);
         let mut state = self.base.clone();
         state.gpr = regs.gpr;
         state.eip = regs.eip;
@@ -178,7 +178,7 @@ impl Guest {
     }
 
     fn finish(&mut self, exit: Exit, image: &mut Image) -> Outcome {
-        self.cpu.mem.read(IMAGE_PHYSICAL, image);
+        self.cpu.mem().read(IMAGE_PHYSICAL, image);
         let s = self.cpu.state();
         let mut regs =
             Regs { gpr: s.gpr, eip: s.eip, eflags: s.eflags, seg: s.seg.map(|s| s.selector), fx: fx(&s.fpu) };
@@ -189,7 +189,7 @@ impl Guest {
                 let vector = s.eip - (SYSTEM + HANDLERS + 1);
                 let mut at = s.gpr[4].wrapping_sub(SYSTEM).wrapping_add(SYSTEM_PHYSICAL);
                 let mut pop = || {
-                    let v = self.cpu.mem.read_u32(at);
+                    let v = self.cpu.mem().read_u32(at);
                     at = at.wrapping_add(4);
                     v
                 };

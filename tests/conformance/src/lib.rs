@@ -19,3 +19,4 @@ pub mod rng;
 pub mod run;
 pub mod segments;
 pub mod state;
+pub mod undefined;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use env86_conformance::run::{Bench, Plan};
-use env86_conformance::{fuzz, generate};
+use env86_conformance::{fuzz, generate, native};
 
 struct Options {
     plan: Plan,
@@ -104,6 +104,7 @@ fn run(o: &Options) -> Result<u64, String> {
         return fuzz_rounds(o, fuzzer);
     }
     let mut bench = Bench::new().map_err(|e| format!("This host cannot run the cases: {e}"))?;
+    println!("compared with {}", native::name());
     let mut lines: BTreeMap<(&str, String), Line> = BTreeMap::new();
     let mut groups: BTreeMap<&str, Line> = BTreeMap::new();
     let forms = generate::forms();

@@ -62,6 +62,34 @@ struct Exchange {
     end: End,
 }
 
+/// The host's processor by maker, family, model and stepping, and its own name.
+pub fn name() -> String {
+    use std::arch::x86_64::__cpuid;
+    const BRAND: std::ops::RangeInclusive<u32> = 0x8000_0002..=0x8000_0004;
+    let text = |registers: &[u32]| {
+        let bytes: Vec<u8> = registers.iter().flat_map(|r| r.to_le_bytes()).filter(|b| *b != 0).collect();
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    };
+    let vendor = __cpuid(0);
+    let signature = __cpuid(1).eax;
+    // SDM volume 2, CPUID: the extended family and model count from family 15 and 6 on.
+    let (family, model) = (signature >> 8 & 0xf, signature >> 4 & 0xf);
+    let extended_model = if matches!(family, 6 | 0xf) { signature >> 12 & 0xf0 } else { 0 };
+    let extended_family = if family == 0xf { signature >> 20 & 0xff } else { 0 };
+    let brand = if __cpuid(0x8000_0000).eax >= *BRAND.end() {
+        text(&BRAND.map(__cpuid).flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx]).collect::<Vec<_>>())
+    } else {
+        String::new()
+    };
+    format!(
+        "{} family {} model {} stepping {} {brand}",
+        text(&[vendor.ebx, vendor.edx, vendor.ecx]),
+        family + extended_family,
+        model | extended_model,
+        signature & 0xf
+    )
+}
+
 /// The host's processor.
 pub struct Native {
     /// All regions one after the other, writable: the same pages as those that cases see.

@@ -77,7 +77,7 @@ impl Bench {
             self.theirs.copy_from_slice(&self.start[..]);
             let ours = self.guest.run(&case.regs, &mut self.ours);
             let mut host = self.native.run(&case.regs, &mut self.theirs);
-            let mut d = differences(&form.name, &ours, &host, &self.ours, &self.theirs);
+            let mut d = differences(&form.name, &case, &ours, &host, &self.ours, &self.theirs);
             // A task switch on the host can lose x87 pointers, so a difference must be there again.
             for _ in 0..RETRIES {
                 if d.is_empty() {
@@ -85,7 +85,7 @@ impl Bench {
                 }
                 self.theirs.copy_from_slice(&self.start[..]);
                 host = self.native.run(&case.regs, &mut self.theirs);
-                d = differences(&form.name, &ours, &host, &self.ours, &self.theirs);
+                d = differences(&form.name, &case, &ours, &host, &self.ours, &self.theirs);
             }
             tally.cases += 1;
             tally.faults += u64::from(!matches!(host.end, crate::state::End::Vector(3, ..)));

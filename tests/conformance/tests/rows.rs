@@ -2,12 +2,14 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use env86_conformance::generate::forms;
+use env86_conformance::native;
 use env86_conformance::run::{Bench, Plan};
 
 const PLAN: Plan = Plan { cases: 200, seed: 86, show: 1 };
 
 #[test]
 fn every_form_does_what_the_host_does() {
+    println!("compared with {}", native::name());
     let mut bench = Bench::new().expect("32-bit code segments, executable shared memory");
     let mut shown = Vec::new();
     let mut mismatches = 0;
@@ -16,5 +18,5 @@ fn every_form_does_what_the_host_does() {
         mismatches += tally.mismatches;
         shown.extend(tally.shown);
     }
-    assert_eq!(mismatches, 0, "{}", shown.join("\n"));
+    assert_eq!(mismatches, 0, "beside {}:\n{}", native::name(), shown.join("\n"));
 }

@@ -3,10 +3,11 @@
 use env86_emu::isa::table::{Attr, Row, Spec, has_modrm};
 
 use super::{Builder, EBP, ESP, Flavour, Patterns, stack_address};
-use crate::layout::{CODE, DATA, PAGE, STACK, patch};
+use crate::layout::{CODE, DATA, PAGE, STACK};
 use crate::rng::Rng;
 use crate::segments;
 use crate::state::{USER_CS, USER_DS, flag};
+use crate::undefined::{Count, usage};
 
 const EAX: usize = 0;
 const ECX: usize = 1;
@@ -15,12 +16,10 @@ const EBX: usize = 3;
 const ESI: usize = 6;
 const EDI: usize = 7;
 
-/// Selectors that can be loaded, and some that cannot. Not among them: the host's 64-bit code
-/// segments, its task, and its per-processor data.
-const SELECTORS: [u16; 20] = [
-    USER_DS, USER_DS, USER_DS, USER_CS, USER_CS, 0, 1, 2, 3, 0x28, 0x29, 0x2a, 0x20, 0x08, 0x18, 0x1b, 0x63,
-    0x80, 0xfff8, 0xffff,
-];
+/// Selectors that can be loaded, and some that cannot, whatever else a host's tables hold: among them are
+/// none of its 64-bit code segments, its tasks, its processes' and processors' data, or places that it may use.
+const SELECTORS: [u16; 16] =
+    [USER_DS, USER_DS, USER_DS, USER_CS, USER_CS, 0, 1, 2, 3, 0x28, 0x29, 0x2a, 0x20, 0x08, 0x18, 0x1b];
 /// Instructions that look at a descriptor. Random selectors would find the host's per-processor data.
 const LOOKS: [&str; 4] = ["lar", "lsl", "verr", "verw"];
 /// The system call gate, which only the host has.
@@ -103,9 +102,28 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
         contents(b, row, at, p.op16);
     }
     stack(b, row, p.op16);
+    let code = opcode & 0x0f;
+    let bits = if row.opcode & 1 == 0 && !row.two {
+        8
+    } else if p.op16 {
+        16
+    } else {
+        32
+    };
+    b.uses_flags(usage(row.name, count(b, row), bits, code));
     // UD0 and UD1 have a ModR/M byte on some processors.
     if !branch && !row.name.starts_with("ud") {
         b.place();
+    }
+}
+
+/// How far a shift or rotate goes.
+fn count(b: &Builder, row: &Row) -> Count {
+    match row.operands.last() {
+        Some(Spec::Ib) => Count::of(b.bytes.last().copied().unwrap_or(0)),
+        Some(Spec::One) => Count::Known(1),
+        Some(Spec::Cl) => Count::of(b.regs.gpr[ECX] as u8),
+        _ => Count::Any,
     }
 }
 
@@ -121,7 +139,7 @@ fn rep_is_ignored(row: &Row) -> bool {
 
 fn selector(rng: &mut Rng) -> u16 {
     if rng.one_in(4) {
-        return segments::selector(rng.below(segments::LDT.len() as u32 + 1) as usize);
+        return segments::selector(rng.below(segments::LDT.len() as u32) as usize);
     }
     rng.pick(&SELECTORS)
 }
@@ -160,6 +178,11 @@ fn prepare(b: &mut Builder, row: &Row, op16: bool) {
         "loop" | "loope" | "loopne" | "jcxz" => {
             b.regs.gpr[ECX] =
                 b.rng.pick(&[0, 1, 2, 0x1_0000, 0x1_0001, 0xffff_0000, 0xffff_0001, 0x8000_0000]);
+        }
+        // Double shifts by more than the operand has bits have no defined result.
+        "shld" | "shrd" if op16 => {
+            b.regs.gpr[ECX] = b.regs.gpr[ECX] & !0x1f | b.rng.below(17);
+            b.keep |= 1 << ECX;
         }
         "cmpxchg8b" => b.keep |= 1 << EAX | 1 << EDX | 1 << EBX | 1 << ECX,
         "enter" | "leave" => b.regs.gpr[EBP] = stack_address(b.rng),
@@ -214,10 +237,7 @@ fn contents(b: &mut Builder, row: &Row, at: u32, op16: bool) {
         }
         _ if LOOKS.contains(&row.name) => {
             let s = selector(b.rng);
-            // Wherever the segment puts it.
-            for base in segments::LDT.iter().map(|e| e.base) {
-                patch(b.image, at.wrapping_add(base), &s.to_le_bytes());
-            }
+            bytes.extend_from_slice(&s.to_le_bytes());
         }
         "bound" => {
             for _ in 0..2 {
@@ -234,7 +254,7 @@ fn contents(b: &mut Builder, row: &Row, at: u32, op16: bool) {
         _ if b.rng.one_in(2) => bytes.extend_from_slice(&b.rng.word().to_le_bytes()),
         _ => {}
     }
-    patch(b.image, at, &bytes);
+    b.put(at, &bytes);
 }
 
 fn far_selector(rng: &mut Rng) -> u16 {
@@ -248,6 +268,11 @@ fn immediates(b: &mut Builder, row: &Row, op16: bool, addr16: bool) {
             Spec::Ib if row.name == "int" => {
                 let v = if b.rng.one_in(4) { b.rng.pick(&[3, 4]) } else { b.rng.u8() };
                 b.bytes.push(if v == LINUX_GATE { 0x81 } else { v });
+                continue;
+            }
+            Spec::Ib if op16 && ["shld", "shrd"].contains(&row.name) => {
+                let v = b.rng.u8() & !0x1f | b.rng.below(17) as u8;
+                b.bytes.push(v);
                 continue;
             }
             Spec::Ib | Spec::Ibs => 1,
@@ -330,8 +355,14 @@ fn strings(b: &mut Builder, addr16: bool, rep: bool) {
     }
 }
 
-/// What the stack holds, for instructions that pop something in particular.
+/// What the stack is, and what it holds, for instructions that pop something in particular.
 fn stack(b: &mut Builder, row: &Row, op16: bool) {
+    if row.name.starts_with("push ") && !op16 {
+        // A slot that no page or limit divides.
+        b.pushes_selector = true;
+        b.regs.seg[2] = USER_DS;
+        b.regs.gpr[ESP] &= !3;
+    }
     let esp = b.regs.gpr[ESP];
     let size = if op16 { 2 } else { 4 };
     let mut words = Vec::new();
@@ -351,7 +382,7 @@ fn stack(b: &mut Builder, row: &Row, op16: bool) {
     }
     // Landing on what was popped would run it.
     debug_assert!(!(STACK..STACK + PAGE).contains(&words[0]) || row.name.starts_with("pop"));
-    for (i, w) in words.iter().enumerate() {
-        patch(b.image, esp.wrapping_add(i as u32 * size as u32), &w.to_le_bytes()[..size]);
-    }
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes().into_iter().take(size)).collect();
+    b.put(esp, &bytes);
+    b.put(esp & 0xffff, &bytes);
 }

@@ -5,12 +5,15 @@ mod sequence;
 mod simd;
 mod x87;
 
+use std::collections::BTreeSet;
+
 use env86_emu::isa::table::{self, Attr};
 
 use crate::layout::{CODE, DATA, EDGE, Image, LOW, PAGE, READ_ONLY, STACK, TOP, linear, patch};
 use crate::rng::Rng;
 use crate::segments;
 use crate::state::{Regs, USER_DS, flag};
+use crate::undefined::Usage;
 
 /// One instruction form: what a row of the tables stands for.
 #[derive(Clone, Copy, Debug)]
@@ -103,12 +106,18 @@ fn mnemonic(bytes: &[u8]) -> String {
 }
 
 /// One case.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Case {
     /// The instruction.
     pub bytes: Vec<u8>,
     /// The registers before it.
     pub regs: Regs,
+    /// Flags that the manual leaves undefined after the last instruction.
+    pub undefined: u32,
+    /// Flags that it leaves undefined after any of the instructions, for a case that ends early.
+    pub undefined_on_the_way: u32,
+    /// It pushes a segment register with a 32-bit operand, of which the upper half is not defined.
+    pub pushes_selector: bool,
 }
 
 /// Ready-made contents of memory.
@@ -160,8 +169,7 @@ impl Patterns {
 
 /// Fills `image` with a case's memory and gives its registers.
 pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) -> Case {
-    let mut b =
-        Builder { rng, image, regs: Regs::default(), keep: 0, bytes: Vec::new(), flavour: Flavour::Any };
+    let mut b = Builder::new(rng, image);
     b.registers();
     if !matches!(form.kind, Kind::Sequence) && b.rng.one_in(6) {
         b.segments();
@@ -174,17 +182,16 @@ pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) 
         Kind::Simd(row) => simd::case(&mut b, row, patterns),
     }
     let base = b.code_base();
-    let (bytes, mut regs) = (b.bytes, b.regs);
+    let Builder { bytes, mut regs, undefined, undefined_on_the_way, pushes_selector, .. } = b;
     patch(image, regs.eip, &bytes);
     regs.eip -= base;
-    Case { bytes, regs }
+    Case { bytes, regs, undefined, undefined_on_the_way, pushes_selector }
 }
 
 /// Fills `image` with a page of code that jumps about, calls, writes over itself and faults, and
 /// gives the registers to start it with.
 pub fn program(patterns: &Patterns, rng: &mut Rng, image: &mut Image) -> Regs {
-    let mut b =
-        Builder { rng, image, regs: Regs::default(), keep: 0, bytes: Vec::new(), flavour: Flavour::Any };
+    let mut b = Builder::new(rng, image);
     b.registers();
     sequence::program(&mut b, patterns);
     b.regs
@@ -210,6 +217,10 @@ struct Builder<'a> {
     keep: u8,
     bytes: Vec<u8>,
     flavour: Flavour,
+    /// As [`Case`] has them.
+    undefined: u32,
+    undefined_on_the_way: u32,
+    pushes_selector: bool,
 }
 
 /// Prefixes of a case.
@@ -229,7 +240,35 @@ struct Prefixes {
 const ESP: usize = 4;
 const EBP: usize = 5;
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn new(rng: &'a mut Rng, image: &'a mut Image) -> Self {
+        Self {
+            rng,
+            image,
+            regs: Regs::default(),
+            keep: 0,
+            bytes: Vec::new(),
+            flavour: Flavour::Any,
+            undefined: 0,
+            undefined_on_the_way: 0,
+            pushes_selector: false,
+        }
+    }
+
+    /// The next instruction uses the flags so.
+    fn uses_flags(&mut self, usage: Usage) {
+        self.undefined = self.undefined & !usage.defines | usage.undefines;
+        self.undefined_on_the_way |= self.undefined;
+    }
+
+    /// Writes bytes to where `at` leads in each of the segments: the case may use any of them.
+    fn put(&mut self, at: u32, bytes: &[u8]) {
+        let bases: BTreeSet<u32> = segments::LDT.iter().map(|entry| entry.base).chain([0]).collect();
+        for base in bases {
+            patch(self.image, at.wrapping_add(base), bytes);
+        }
+    }
+
     /// Random registers and flags, a usable stack, the instruction's place.
     fn registers(&mut self) {
         let rng = &mut *self.rng;

@@ -6,12 +6,12 @@ use env86_emu::isa::table::{Attr, Row, Spec, TABLE, has_modrm};
 use super::{Builder, Patterns};
 use crate::layout::{CODE, PAGE, patch};
 use crate::state::flag;
+use crate::undefined::{Count, Usage, condition, usage};
 
 /// Most instructions in a sequence.
 const LONGEST: u32 = 7;
 
-/// Rows that leave no flag undefined, cannot leave the page of code, and touch memory only through
-/// ModR/M.
+/// Rows that cannot leave the page of code, and touch memory only through ModR/M.
 fn rows() -> impl Iterator<Item = &'static Row> {
     const NAMES: [&str; 37] = [
         "add", "or", "adc", "sbb", "and", "sub", "xor", "cmp", "test", "inc", "dec", "not", "neg", "mov",
@@ -37,12 +37,19 @@ pub(super) fn case(b: &mut Builder, patterns: &Patterns) {
     let count = 1 + b.rng.below(LONGEST);
     for _ in 0..count {
         let row = b.rng.pick(&rows);
-        instruction(b, row);
+        let (bytes, undefined) = (b.bytes.len(), b.undefined);
+        let usage = instruction(b, row);
+        if usage.reads & undefined != 0 {
+            // What it does is not defined here.
+            b.bytes.truncate(bytes);
+            continue;
+        }
+        b.uses_flags(usage);
     }
-    if b.rng.one_in(2) {
+    let code = b.rng.below(16) as u8;
+    if b.rng.one_in(2) && condition(code) & b.undefined == 0 {
         // A conditional branch over an instruction that shows whether it was taken.
-        let condition = b.rng.below(16) as u8;
-        b.bytes.extend([0x70 | condition, 5, 0xbb]);
+        b.bytes.extend([0x70 | code, 5, 0xbb]);
         let word = b.rng.u32();
         b.bytes.extend_from_slice(&word.to_le_bytes());
     }
@@ -130,7 +137,8 @@ fn branch(b: &mut Builder, start: u32) {
     b.bytes.extend(distance(here + 5));
 }
 
-fn instruction(b: &mut Builder, row: &'static Row) {
+/// Adds an instruction of a row, and tells what it does with the flags.
+fn instruction(b: &mut Builder, row: &'static Row) -> Usage {
     let op16 = b.rng.one_in(5) && row.name != "bswap";
     if op16 {
         b.bytes.push(0x66);
@@ -148,7 +156,8 @@ fn instruction(b: &mut Builder, row: &'static Row) {
     } else {
         1
     };
-    b.bytes.push(row.opcode + b.rng.below(spread) as u8);
+    let opcode = row.opcode + b.rng.below(spread) as u8;
+    b.bytes.push(opcode);
     if has_modrm(row.two, row.opcode) {
         let reg = row.ext.unwrap_or_else(|| b.rng.below(8) as u8);
         let wild = row.name.starts_with('b') && row.opcode != 0xba;
@@ -171,4 +180,10 @@ fn instruction(b: &mut Builder, row: &'static Row) {
         };
         b.bytes.extend_from_slice(&word.to_le_bytes()[..size]);
     }
+    let count = match row.operands.last() {
+        Some(Spec::Ib) => Count::of(b.bytes.last().copied().unwrap_or(0)),
+        Some(Spec::One) => Count::Known(1),
+        _ => Count::Any,
+    };
+    usage(row.name, count, 32, opcode)
 }

@@ -5,8 +5,12 @@ use env86_emu::simd::{Class, Form, Op, Prefix, RmKind, Row};
 use super::{Builder, Flavour, Patterns, x87};
 use crate::layout::patch;
 use crate::rng::Rng;
+use crate::state::flag;
 
 const EDI: usize = 7;
+/// Accesses of 16 bytes at any address, and non-temporal ones.
+const MAY_BE_UNALIGNED: [&str; 7] =
+    ["movups", "movupd", "movdqu", "lddqu", "maskmovq", "maskmovdqu", "movntq"];
 
 fn vector(rng: &mut Rng) -> u128 {
     match rng.below(4) {
@@ -90,6 +94,10 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
         // Not where a 16-bit address wraps within the operand.
         let at = b.address(p.addr16).min(if p.addr16 { 0xffe0 } else { u32::MAX });
         b.regs.gpr[EDI] = if p.addr16 { b.rng.u32() << 16 | at & 0xffff } else { at };
+    }
+    if !aligned && MAY_BE_UNALIGNED.contains(&row.name) {
+        // "#AC may or may not be generated, depending on the processor" (SDM volume 3, interrupt 17).
+        b.regs.eflags &= !flag::AC;
     }
     b.place();
 }

@@ -3,6 +3,7 @@
 use super::{Builder, Patterns, Prefixes};
 use crate::layout::patch;
 use crate::rng::Rng;
+use crate::state::flag;
 
 /// The status word's six exceptions.
 const EXCEPTIONS: u16 = 0x3f;
@@ -151,7 +152,20 @@ pub(super) fn memory(b: &mut Builder, opcode: u8, reg: u8, patterns: &Patterns) 
         _ => b.rng.f64().to_le_bytes().to_vec(),
     };
     patch(b.image, at, &operand);
+    if is_store(opcode, reg) {
+        // Which of an alignment check and another fault comes first, and what is written by then, differs.
+        b.regs.eflags &= !flag::AC;
+    }
     b.place();
+}
+
+/// Whether an instruction with a memory operand writes it.
+fn is_store(opcode: u8, reg: u8) -> bool {
+    match opcode {
+        0xd9 => matches!(reg, 2 | 3 | 6 | 7),
+        0xdb | 0xdd | 0xdf => matches!(reg, 1..=3 | 6 | 7),
+        _ => false,
+    }
 }
 
 /// An instruction on registers.

@@ -1,21 +1,26 @@
 //! virtio-9p and its files: v86's table of inodes.
 
 use super::StateError;
-use super::container::{Buffers, Container};
+use super::chip::{Chip, Moment, State, Writer, same};
+use super::ours::{hex, unhex};
 use super::record::{Entry, Layout, Record, whole};
+use super::top;
 use super::value::{Kind, Value};
 use super::virtio::{TRANSPORT, read_transport, write_transport};
+use crate::board::BoardConfig;
 use crate::fs::{
     Content, Directory, FileData, Filesystem, Ino, Inode, Lock, LockKind, NoBlobs, S_IFBLK, S_IFCHR, S_IFDIR,
     S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, Timestamp,
 };
+use crate::pc::Pc;
 use crate::virtio::Transport;
 use crate::virtio::p9::server::{BLOCK_SIZE, Fid, FidKind, MAX_MSIZE, Server, VERSION};
 use crate::virtio::p9::{MOUNT_TAG, Virtio9p};
+use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
 
-pub(super) const P9: Layout = Layout {
-    name: "virtio_9p",
+const P9: Layout = Layout {
+    name: NAME,
     fields: &[
         "tag",
         "tag_length",
@@ -71,35 +76,147 @@ const MAX_FID: u32 = 1 << 20;
 /// v86's buffer for replies: content that does not matter, of twice the message size at most this.
 const MAX_REPLY_BUFFER: usize = 16 << 20;
 
+const NAME: &str = "virtio_9p";
+
 /// The device of a state.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub(super) struct Files {
     /// The registers.
-    pub(super) transport: Transport,
+    transport: Transport,
     /// The tree.
-    pub(super) fs: Filesystem,
-    pub(super) msize: u32,
-    pub(super) fids: BTreeMap<u32, Fid>,
+    pub fs: Filesystem,
+    msize: u32,
+    fids: BTreeMap<u32, Fid>,
 }
 
-pub(super) fn read(r: &Record) -> Result<Files, StateError> {
+impl Files {
+    /// Whether the contents of some files are in the image alone.
+    pub fn needs_image(&self) -> bool {
+        let in_image = |inode: &Inode| match &inode.content {
+            Content::File(file) => file.base().is_some(),
+            _ => false,
+        };
+        self.fs.inodes().iter().flatten().any(in_image)
+    }
+}
+
+/// The files, if they are fitted.
+pub(super) type Saved = Option<Files>;
+
+impl Chip for Saved {
+    fn read(state: &State) -> Result<Self, StateError> {
+        let Some(record) = state.optional(&P9, NAME)? else { return Ok(None) };
+        let mut files = read(&record)?;
+        refine(&mut files.fs, state.ours("files"));
+        Ok(Some(files))
+    }
+
+    fn configure(&self, config: BoardConfig) -> BoardConfig {
+        let filesystem = match (self, config.filesystem) {
+            (None, _) => None,
+            (Some(_), Some((_, store))) => Some((Filesystem::default(), store)),
+            (Some(_), None) => Some((Filesystem::default(), Box::new(NoBlobs) as _)),
+        };
+        BoardConfig { filesystem, ..config }
+    }
+
+    fn fits(&self, machine: &Pc) -> Result<(), StateError> {
+        same("virtio-9p", machine.board.p9.is_some().into(), self.is_some().into())
+    }
+
+    fn apply(self, machine: &mut Pc, _: &Moment) {
+        if let (Some(p9), Some(files)) = (&mut machine.board.p9, self) {
+            p9.transport = files.transport;
+            p9.held.clear();
+            p9.server.restore(files.fs, files.msize, files.fids);
+        }
+    }
+
+    /// Reads the files that go into the state as a whole.
+    fn prepare(machine: &mut Pc, writer: &mut Writer) -> Result<(), StateError> {
+        let Some(p9) = &mut machine.board.p9 else { return Ok(()) };
+        let Server { fs, store, .. } = &mut p9.server;
+        let numbered = (0..).zip(fs.inodes());
+        let whole = |(ino, inode): (Ino, &Option<Inode>)| is_whole(inode.as_ref()?).then_some(ino);
+        for ino in numbered.filter_map(whole).collect::<Vec<_>>() {
+            let bytes =
+                fs.read_all(store.as_mut(), ino).map_err(|source| StateError::File { ino, source })?;
+            writer.files.insert(ino, bytes);
+        }
+        Ok(())
+    }
+
+    fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
+        let Some(p9) = &machine.board.p9 else { return Ok(()) };
+        let value = write(p9, writer);
+        writer.set(NAME, value);
+        writer.add("files", write_ours(&p9.server.fs));
+        Ok(())
+    }
+}
+
+fn refine(fs: &mut Filesystem, saved: &Json) {
+    let rows = |key: &str| saved[key].as_array().map_or(&[][..], Vec::as_slice);
+    let number = |value: &Json| value.as_u64().and_then(|n| u32::try_from(n).ok());
+    for row in rows("devices") {
+        if let (Some(ino), Some(major), Some(minor)) = (number(&row[0]), number(&row[1]), number(&row[2])) {
+            fs.set_device(ino, major, minor);
+        }
+    }
+    for row in rows("nanos") {
+        let nanos = [&row[1], &row[2], &row[3]].map(|n| number(n).unwrap_or(0).min(999_999_999));
+        if let Some(ino) = number(&row[0]) {
+            fs.set_nanos(ino, nanos);
+        }
+    }
+    for row in rows("names") {
+        let name = unhex(&row[2], crate::fs::NAME_MAX);
+        if let (Some(dir), Some(at)) = (number(&row[0]), row[1].as_u64()) {
+            fs.set_entry_name(dir, at as usize, &name);
+        }
+    }
+}
+
+/// Numbers of devices, nanoseconds of times, names that are not UTF-8.
+fn write_ours(fs: &Filesystem) -> Json {
+    let (mut devices, mut nanos, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for (ino, inode) in (0u32..).zip(fs.inodes()).filter_map(|(ino, inode)| Some((ino, inode.as_ref()?))) {
+        match &inode.content {
+            Content::Device { major, minor } if (*major, *minor) != (0, 0) => {
+                devices.push(json!([ino, major, minor]));
+            }
+            Content::Directory(directory) => {
+                let odd =
+                    directory.entries().enumerate().filter(|(_, e)| std::str::from_utf8(&e.name).is_err());
+                names.extend(odd.map(|(at, e)| json!([ino, at, hex(e.name.iter().copied())])));
+            }
+            _ => {}
+        }
+        let parts = [inode.ctime.nanos, inode.atime.nanos, inode.mtime.nanos];
+        if parts != [0; 3] {
+            nanos.push(json!([ino, parts[0], parts[1], parts[2]]));
+        }
+    }
+    json!({ "devices": devices, "nanos": nanos, "names": names })
+}
+
+fn read(r: &Record) -> Result<Files, StateError> {
     let with_handler = matches!(r.fields.get(3), Some(Value::Map(_)));
     if with_handler || r.get("fs").is_null() {
-        return Err(StateError::Unsupported(
-            "entry 45 (virtio_9p) belongs to a file system outside v86 (handle9p or proxy_url); \
-             save the state of a machine with v86's own filesystem"
-                .into(),
-        ));
+        return Err(StateError::Unsupported(format!(
+            "{} belongs to a file system outside v86 (handle9p or proxy_url), and not to v86's own",
+            r.path()
+        )));
     }
     let own = Virtio9p::new(Filesystem::default(), Box::new(NoBlobs)).transport;
-    let transport = read_transport(&r.record(&TRANSPORT, "virtio")?, &own, "virtio-9p")?;
+    let transport = read_transport(&r.record(&TRANSPORT, "virtio")?, &own)?;
     let fs = read_fs(&r.record(&FS, "fs")?)?;
     let mut fids = BTreeMap::new();
     for (number, value) in (0..).zip(r.list("fids")?) {
         if value.is_null() {
             continue;
         }
-        let fid = Record::new(&FID, value, r.container, format!("entry 45 (virtio_9p), fid {number}"))?;
+        let fid = Record::new(&FID, value, r.container, format!("{}, fid {number}", r.path()))?;
         let kind = match fid.u32("type")? as i32 {
             FID_NONE => continue,
             FID_INODE => FidKind::Inode,
@@ -117,9 +234,8 @@ pub(super) fn read(r: &Record) -> Result<Files, StateError> {
 
 fn read_fs(r: &Record) -> Result<Filesystem, StateError> {
     if r.fields.len() > FS.fields.len() {
-        return Err(StateError::Unsupported(
-            "entry 45 (virtio_9p) has file systems mounted on each other; unmount them and save again".into(),
-        ));
+        let problem = format!("{} has file systems mounted on each other", r.path());
+        return Err(StateError::Unsupported(problem));
     }
     let mut data = HashMap::new();
     for pair in r.list("inode_data")? {
@@ -129,7 +245,10 @@ fn read_fs(r: &Record) -> Result<Filesystem, StateError> {
             _ => None,
         };
         match (ino, pair.at(1)) {
-            (Some(ino), Value::Buffer(_, id)) => data.insert(ino, r.container.buffer(*id)?),
+            (Some(ino), Value::Buffer(_, id)) => {
+                let bytes = r.container.buffer(*id).map_err(|e| r.wrong("inode_data", e.to_string()))?;
+                data.insert(ino, bytes)
+            }
             _ => {
                 return Err(r.wrong("inode_data", "has an element that is not an inode number and its bytes"));
             }
@@ -139,8 +258,8 @@ fn read_fs(r: &Record) -> Result<Filesystem, StateError> {
     let mut inodes = Vec::with_capacity(values.len());
     for (ino, value) in (0..).zip(values) {
         let bytes = data.get(&u64::from(ino)).copied();
-        let path = || format!("entry 45 (virtio_9p), inode {ino}");
-        inodes.push(read_inode(ino, value, bytes, r.container, &path)?);
+        let path = || format!("{}, inode {ino}", top::path(NAME));
+        inodes.push(read_inode(ino, value, bytes, &path)?);
     }
     let last_qid = r.u64("last_qid")?;
     let mut fs = Filesystem::from_inodes(inodes, last_qid)
@@ -154,13 +273,11 @@ fn read_inode(
     ino: Ino,
     value: &Value,
     bytes: Option<&[u8]>,
-    container: &Container,
     path: &dyn Fn() -> String,
 ) -> Result<Option<Inode>, StateError> {
     let fields = value.list().unwrap_or_default();
     let wrong =
         |field: &str, what: String| StateError::Entry { path: format!("{}, {field}", path()), problem: what };
-    let _ = container;
     // By position, for there are very many of them.
     let number = |field: &'static str| -> Result<f64, StateError> {
         match INODE.fields.iter().position(|name| *name == field).and_then(|at| fields.get(at)) {
@@ -178,10 +295,7 @@ fn read_inode(
         STATUS_FREE => return Ok(None),
         STATUS_OK | STATUS_ON_STORAGE | STATUS_UNLINKED => {}
         STATUS_FORWARDING => {
-            return Err(StateError::Unsupported(format!(
-                "{} belongs to a mounted file system; unmount it and save again",
-                path()
-            )));
+            return Err(StateError::Unsupported(format!("{} belongs to a mounted file system", path())));
         }
         other => return Err(wrong("status", format!("is {other}, which is not known"))),
     }
@@ -266,16 +380,30 @@ fn read_lock(value: &Value) -> Option<Lock> {
     })
 }
 
-pub(super) fn write(p9: &mut Virtio9p, buffers: &mut Buffers) -> Result<Value, StateError> {
+/// Whether a file's content goes into the state as a whole: it is not the image's.
+fn is_whole(inode: &Inode) -> bool {
+    match &inode.content {
+        Content::File(file) => inode.size > 0 && in_image(inode, file).is_none(),
+        _ => false,
+    }
+}
+
+/// The blob of a file that the guest has neither changed nor removed.
+fn in_image<'f>(inode: &Inode, file: &'f FileData) -> Option<&'f str> {
+    let base = file.base().filter(|_| file.is_pristine(inode.size) && inode.nlink != 0)?;
+    Some(&base.blob)
+}
+
+fn write(p9: &Virtio9p, writer: &mut Writer) -> Value {
     let msize = p9.server.msize();
-    let reply = buffers.add(Kind::U8, vec![0; (2 * msize as usize).min(MAX_REPLY_BUFFER)]);
+    let reply = writer.buffers.add(Kind::U8, vec![0; (2 * msize as usize).min(MAX_REPLY_BUFFER)]);
     let fids = write_fids(p9.server.fids());
-    let fs = write_fs(&mut p9.server, buffers)?;
+    let fs = write_fs(&p9.server.fs, writer);
     let tag: Vec<Value> = MOUNT_TAG.iter().map(|byte| Value::from(*byte)).collect();
-    Ok(Entry::new(&P9)
+    Entry::new(&P9)
         .set("tag", tag)
         .set("tag_length", MOUNT_TAG.len() as u32)
-        .set("virtio", write_transport(&p9.transport, buffers))
+        .set("virtio", write_transport(&p9.transport, &mut writer.buffers))
         .set("version", &*String::from_utf8_lossy(VERSION))
         .set("block_size", BLOCK_SIZE)
         .set("msize", msize)
@@ -283,7 +411,7 @@ pub(super) fn write(p9: &mut Virtio9p, buffers: &mut Buffers) -> Result<Value, S
         .set("reply_buffer_size", 0)
         .set("fids", fids)
         .set("fs", fs)
-        .value())
+        .value()
 }
 
 fn write_fids(fids: &BTreeMap<u32, Fid>) -> Vec<Value> {
@@ -304,8 +432,7 @@ fn write_fids(fids: &BTreeMap<u32, Fid>) -> Vec<Value> {
     list
 }
 
-fn write_fs(server: &mut Server, buffers: &mut Buffers) -> Result<Value, StateError> {
-    let Server { fs, store, .. } = server;
+fn write_fs(fs: &Filesystem, writer: &mut Writer) -> Value {
     let mut inodes = Vec::with_capacity(fs.inodes().len());
     let mut data = Vec::new();
     for (ino, inode) in (0..).zip(fs.inodes()) {
@@ -313,33 +440,25 @@ fn write_fs(server: &mut Server, buffers: &mut Buffers) -> Result<Value, StateEr
             inodes.push(free_inode(ino));
             continue;
         };
-        let mut status = if inode.nlink == 0 { STATUS_UNLINKED } else { STATUS_OK };
-        let mut blob = "";
-        if let Content::File(file) = &inode.content {
-            match file.base() {
-                Some(base) if file.is_pristine(inode.size) && status == STATUS_OK => {
-                    status = STATUS_ON_STORAGE;
-                    blob = &base.blob;
-                }
-                _ if inode.size > 0 => {
-                    let bytes = fs
-                        .read_all(store.as_mut(), ino)
-                        .map_err(|source| StateError::File { ino, source })?;
-                    let value = buffers.add(Kind::U8, bytes);
-                    data.push(Value::List(vec![(&*ino.to_string()).into(), value]));
-                }
-                _ => {}
-            }
+        let blob = if let Content::File(file) = &inode.content { in_image(inode, file) } else { None };
+        let status = match blob {
+            Some(_) => STATUS_ON_STORAGE,
+            None if inode.nlink == 0 => STATUS_UNLINKED,
+            None => STATUS_OK,
+        };
+        if let Some(bytes) = writer.files.remove(&ino) {
+            let value = writer.buffers.add(Kind::U8, bytes);
+            data.push(Value::List(vec![(&*ino.to_string()).into(), value]));
         }
-        inodes.push(write_inode(ino, inode, status, blob));
+        inodes.push(write_inode(ino, inode, status, blob.unwrap_or_default()));
     }
-    Ok(Entry::new(&FS)
+    Entry::new(&FS)
         .set("inodes", inodes)
         .set("last_qid", fs.last_qid)
         .set("inode_data", data)
         .set("total_size", fs.total_size)
         .set("used_size", fs.used_size)
-        .value())
+        .value()
 }
 
 fn free_inode(ino: Ino) -> Value {
@@ -398,4 +517,43 @@ fn write_inode(ino: Ino, inode: &Inode, status: i32, blob: &str) -> Value {
         .set("qid_path", inode.qid_path)
         .set("nlink", inode.nlink)
         .value()
+}
+
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, bits, fields, one_of};
+    use super::*;
+
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] =
+            &["size_supported", "notify_offset", "device_feature", "driver_feature"];
+
+        fn fields() -> Vec<Field> {
+            fields!(m:
+                m.board.p9.as_mut().unwrap().transport.device_feature_select => any,
+                m.board.p9.as_mut().unwrap().transport.driver_feature_select => any,
+                m.board.p9.as_mut().unwrap().transport.features_ok => any,
+                m.board.p9.as_mut().unwrap().transport.config_has_changed => any,
+                m.board.p9.as_mut().unwrap().transport.config_generation => any,
+                m.board.p9.as_mut().unwrap().transport.queue_select => any,
+                m.board.p9.as_mut().unwrap().transport.isr_status => bits(3),
+                m.board.p9.as_mut().unwrap().transport.device_status => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].size => one_of([1, 2, 4, 8]),
+                m.board.p9.as_mut().unwrap().transport.queues[0].enabled => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].desc_addr => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].avail_addr => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].used_addr => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].avail_last_idx => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].num_staged_replies => any,
+                m.board.p9.as_mut().unwrap().transport.queues[0].masked_idx => any,
+                m.board.p9.as_mut().unwrap().server.fs.last_qid => bits(0xff_ffff_ffff),
+                m.board.p9.as_mut().unwrap().server.fs.total_size => bits(0xff_ffff_ffff),
+                m.board.p9.as_mut().unwrap().server.fs.used_size => bits(0xff_ffff_ffff),
+            )
+        }
+
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.p9.as_ref().unwrap().transport)
+        }
+    }
 }

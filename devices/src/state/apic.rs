@@ -1,86 +1,12 @@
-//! The interrupt controllers.
+//! The local APIC.
 
 use super::StateError;
-use super::container::Buffers;
-use super::record::{Entry, Layout, Record, flag};
-use super::value::{Kind, Value};
+use super::chip::{Chip, Moment, State, Writer};
+use super::record::{Layout, Record};
+use super::value::Kind;
 use crate::apic::{Apic, LocalVectors};
-use crate::ioapic::{Ioapic, PINS};
-use crate::pic::{Chip, Init, Pic};
-
-pub(super) const PIC: Layout = Layout {
-    name: "pic",
-    fields: &[
-        "irq_mask",
-        "irq_map",
-        "isr",
-        "irr",
-        "is_master",
-        "slave",
-        "expect_icw4",
-        "state",
-        "read_isr",
-        "auto_eoi",
-        "elcr",
-        "irq_value",
-        "special_mask_mode",
-    ],
-};
-
-pub(super) fn read_pic(pic: &Record) -> Result<Pic, StateError> {
-    let slave = pic.record(&PIC, "slave")?;
-    Ok(Pic { master: chip(pic)?, slave: chip(&slave)? })
-}
-
-fn chip(record: &Record) -> Result<Chip, StateError> {
-    Ok(Chip {
-        // v86 keeps the mask inverted.
-        imr: !record.u8("irq_mask")?,
-        irr: record.u8("irr")?,
-        isr: record.u8("isr")?,
-        lines: record.u8("irq_value")?,
-        elcr: record.u8("elcr")?,
-        vector_base: record.u8("irq_map")? & 0xf8,
-        init: match record.u8("state")? {
-            0 => Init::Done,
-            1 => Init::Icw2,
-            2 => Init::Icw3,
-            other => return Err(record.wrong("state", format!("is {other}, not 0 to 2"))),
-        },
-        expect_icw4: record.bool("expect_icw4")?,
-        auto_eoi: record.bool("auto_eoi")?,
-        special_mask: record.bool_or_false("special_mask_mode")?,
-        read_isr: record.bool("read_isr")?,
-        ..Chip::default()
-    })
-}
-
-pub(super) fn write_pic(pic: &Pic) -> Value {
-    write_chip(&pic.master, true, write_chip(&pic.slave, false, Value::Null))
-}
-
-fn write_chip(chip: &Chip, master: bool, slave: Value) -> Value {
-    let state: u8 = match chip.init {
-        Init::Done => 0,
-        Init::Icw2 => 1,
-        Init::Icw3 => 2,
-    };
-    Entry::new(&PIC)
-        .set("irq_mask", !chip.imr)
-        .set("irq_map", chip.vector_base)
-        .set("isr", chip.isr)
-        .set("irr", chip.irr)
-        .set("is_master", flag(master))
-        .set("slave", slave)
-        .set("expect_icw4", flag(chip.expect_icw4))
-        .set("state", state)
-        .set("read_isr", flag(chip.read_isr))
-        .set("auto_eoi", flag(chip.auto_eoi))
-        .set("elcr", chip.elcr)
-        .set("irq_value", chip.lines)
-        .set("special_mask_mode", flag(chip.special_mask))
-        .value()
-}
+use crate::pc::Pc;
+use serde_json::json;
 
 /// An interrupt source that is masked, as it is at power-on.
 const MASKED: u32 = 1 << 16;
@@ -184,17 +110,51 @@ fn old_local(old: &Record) -> Result<[u8; local::SIZE], StateError> {
 
 /// The local APIC, and how its timer stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct SavedApic {
-    pub apic: Apic,
+pub(super) struct Saved {
+    apic: Apic,
     /// The timer runs, and began its period at this time in milliseconds on v86's clock.
-    pub running_since: Option<f64>,
+    running_since: Option<f64>,
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
+impl Chip for Saved {
+    fn read(state: &State) -> Result<Self, StateError> {
+        let mut saved = read(&state.top)?;
+        if let Some(base) = state.ours("apic_base").as_u64() {
+            saved.apic.base = base as u32;
+        }
+        Ok(saved)
+    }
+
+    fn apply(self, machine: &mut Pc, moment: &Moment) {
+        let Some(apics) = &mut machine.board.interrupts.apics else { return };
+        apics.local = self.apic;
+        let period = apics.local.period();
+        apics.local.timer_deadline = self.running_since.map(|since| {
+            let elapsed = moment.elapsed_ns(since, period as f64 / 1e6);
+            moment.now.saturating_add(period - elapsed.min(period))
+        });
+    }
+
+    /// A machine without one has it in its state, too, as v86 powers it up.
+    fn write(machine: &Pc, writer: &mut Writer) -> Result<(), StateError> {
+        let none = Apic { spurious: 0xfe, ..Apic::default() };
+        let apics = machine.board.interrupts.apics.as_ref();
+        let bytes = write(apics.map_or(&none, |apics| &apics.local), writer.now);
+        let value = writer.buffers.add(Kind::U8, bytes);
+        writer.set("apic", value);
+        if let Some(apics) = apics {
+            writer.add("apic_base", json!(apics.local.base));
+        }
+        Ok(())
+    }
+}
+
+/// A register of a structure.
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     Kind::U32.number(bytes.get(at..).unwrap_or_default()) as u32
 }
 
-pub(super) fn read_apic(top: &Record) -> Result<SavedApic, StateError> {
+fn read(top: &Record) -> Result<Saved, StateError> {
     let bytes = match top.get("apic").list() {
         Some(_) => &old_local(&top.record(&OLD_LOCAL, "apic")?)?[..],
         None => top.bytes("apic", local::SIZE)?,
@@ -229,10 +189,10 @@ pub(super) fn read_apic(top: &Record) -> Result<SavedApic, StateError> {
     let last_tick = Kind::F64.number(&bytes[local::LAST_TICK..]);
     let running = get(local::CURRENT_COUNT) != 0 && apic.timer_initial != 0;
     let running_since = running.then_some(if last_tick.is_finite() { last_tick } else { 0.0 });
-    Ok(SavedApic { apic, running_since })
+    Ok(Saved { apic, running_since })
 }
 
-pub(super) fn write_apic(apic: &Apic, now: u64, buffers: &mut Buffers) -> Value {
+fn write(apic: &Apic, now: u64) -> Vec<u8> {
     let mut bytes = vec![0; local::SIZE];
     let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     put(local::ID, apic.id);
@@ -265,88 +225,73 @@ pub(super) fn write_apic(apic: &Apic, now: u64, buffers: &mut Buffers) -> Value 
         -(elapsed as f64) / 1e6
     });
     bytes[local::LAST_TICK..local::LAST_TICK + 8].copy_from_slice(&since.to_le_bytes());
-    buffers.add(Kind::U8, bytes)
+    bytes
 }
 
-/// Where the I/O APIC's registers are in its structure of 208 bytes.
-mod io {
-    pub const SIZE: usize = 208;
-    pub const LOW: usize = 0;
-    pub const HIGH: usize = 96;
-    pub const SELECT: usize = 192;
-    pub const ID: usize = 196;
-    pub const IRR: usize = 200;
-    pub const LINES: usize = 204;
-}
+#[cfg(test)]
+mod suite {
+    use super::super::suite::{Field, Suite, any, bits, fields};
+    use super::*;
 
-/// The I/O APIC as v86 wrote it before it had the structure.
-const OLD_IO: Layout = Layout { name: "ioapic", fields: &["low", "high", "select", "id", "irr", "lines"] };
+    impl Suite for Saved {
+        const NOT_IN_STATE: &'static [&'static str] = &["timer_deadline", "nmi", "lint0"];
 
-/// The structure of an old I/O APIC.
-fn old_io(old: &Record) -> Result<Vec<u8>, StateError> {
-    let (low, high) = (old.u32s::<PINS>("low")?, old.u32s::<PINS>("high")?);
-    let rest = [old.u32("select")?, old.u32("id")?, old.u32("irr")?, old.u32("lines")?];
-    Ok(low.into_iter().chain(high).chain(rest).flat_map(u32::to_le_bytes).collect())
-}
+        fn fields() -> Vec<Field> {
+            fields!(m:
+                m.board.interrupts.apics.as_mut().unwrap().local.base => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.id => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.logical_destination => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.destination_format => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.spurious => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.isr => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.tmr => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.irr => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.errors => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.error_status => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.icr_low => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.icr_high => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.timer => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.thermal => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.performance => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.lint0 => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.lint1 => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.lvt.error => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.timer_initial => any,
+                m.board.interrupts.apics.as_mut().unwrap().local.task_priority => bits(0xff),
+                m.board.interrupts.apics.as_mut().unwrap().local.timer_divide => bits(0b1011),
+            )
+        }
 
-pub(super) fn read_ioapic(top: &Record) -> Result<Ioapic, StateError> {
-    let bytes = match top.get("ioapic").list() {
-        Some(_) => &old_io(&top.record(&OLD_IO, "ioapic")?)?[..],
-        None => top.bytes("ioapic", io::SIZE)?,
-    };
-    let get = |at| word(bytes, at);
-    Ok(Ioapic {
-        config: core::array::from_fn(|pin| get(io::LOW + 4 * pin)),
-        destination: core::array::from_fn(|pin| get(io::HIGH + 4 * pin)),
-        select: get(io::SELECT) & 0xff,
-        id: get(io::ID) & 0xf,
-        irr: get(io::IRR) & ((1 << PINS) - 1),
-        lines: get(io::LINES) & ((1 << PINS) - 1),
-    })
-}
-
-pub(super) fn write_ioapic(ioapic: &Ioapic, buffers: &mut Buffers) -> Value {
-    let words = ioapic.config.into_iter().chain(ioapic.destination);
-    let words = words.chain([ioapic.select, ioapic.id, ioapic.irr, ioapic.lines]);
-    buffers.add(Kind::U8, words.flat_map(u32::to_le_bytes).collect::<Vec<_>>())
+        fn show(m: &mut Pc) -> String {
+            format!("{:#?}", m.board.interrupts.apics.as_ref().unwrap().local)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::container::{Container, Saved};
-    use super::super::cpu::TOP;
+    use super::super::container::{Buffers, Container};
+    use super::super::record::Entry;
+    use super::super::top::TOP;
+    use super::super::{Saved as File, value::Value};
     use super::*;
 
-    fn numbers(range: std::ops::Range<u32>) -> Value {
-        Value::List(range.map(Value::from).collect())
-    }
-
     #[test]
-    fn old_forms_are_read() {
+    fn the_old_form_is_read() {
+        let list = |range: std::ops::Range<u32>| Value::List(range.map(Value::from).collect());
         let mut local: Vec<Value> = (0..23).map(|i: u32| Value::from(i + 100)).collect();
         for (at, first) in [(14, 1), (15, 11), (16, 21)] {
-            local[at] = numbers(first..first + 8);
+            local[at] = list(first..first + 8);
         }
         local[12] = Value::from(-2);
-        let io: Vec<Value> = vec![
-            numbers(0..24),
-            numbers(50..74),
-            Value::from(0x10),
-            Value::from(3),
-            Value::from(5),
-            Value::from(6),
-        ];
-        let state = Entry::new(&TOP).set("apic", local).set("ioapic", io).value();
-        let file = Saved::new(&state, Buffers::default(), serde_json::Map::new()).unwrap().to_vec();
+        let top = Entry::new(&TOP).set("apic", local).value();
+        let file = File::new(&top, Buffers::default(), serde_json::Map::new()).unwrap().to_vec();
         let container = Container::parse(&file).unwrap();
-        let top = Record::new(&TOP, &container.state, &container, "entry").unwrap();
-        let SavedApic { apic, running_since } = read_apic(&top).unwrap();
+        let saved = Saved::read(&State::new(&container).unwrap()).unwrap();
+        let apic = saved.apic;
         assert_eq!((apic.id, apic.timer_initial, apic.icr_low), (100, 103, -2i32 as u32));
         assert_eq!((apic.lvt.timer, apic.lvt.thermal, apic.spurious), (106, 122, 117));
         assert_eq!((apic.irr[0], apic.isr[0], apic.tmr[7]), (1, 11, 28));
-        assert!(running_since.is_some());
-        let io = read_ioapic(&top).unwrap();
-        assert_eq!((io.config[23], io.destination[0], io.select, io.id), (23, 50, 0x10, 3));
-        assert_eq!((io.irr, io.lines), (5, 6));
+        assert!(saved.running_since.is_some());
     }
 }
