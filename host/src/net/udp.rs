@@ -3,13 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use smoltcp::wire::{
     EthernetAddress, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, Icmpv4Repr, Ipv4Packet, UdpPacket,
 };
-use tokio::io::ReadBuf;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -60,17 +61,19 @@ pub async fn run(mut side: GuestSide, to: SocketAddrV4) {
     let mut ident = 0u16;
     let mut timer = Box::pin(sleep_until(Instant::now() + IDLE));
     loop {
-        let event = poll_fn(|cx| {
-            if let Poll::Ready(frame) = side.received.poll_recv(cx) {
-                return Poll::Ready(Event::Guest(frame));
-            }
-            let mut room = ReadBuf::new(&mut buffer);
-            if let Poll::Ready(result) = socket.poll_recv(cx, &mut room) {
-                return Poll::Ready(Event::Host(result.map(|()| room.filled().len())));
-            }
-            timer.as_mut().poll(cx).map(|()| Event::Guest(None))
-        })
-        .await;
+        let event = {
+            let mut host = pin!(receive(&socket, &mut buffer));
+            poll_fn(|cx| {
+                if let Poll::Ready(frame) = side.received.poll_recv(cx) {
+                    return Poll::Ready(Event::Guest(frame));
+                }
+                if let Poll::Ready(result) = host.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Host(result));
+                }
+                timer.as_mut().poll(cx).map(|()| Event::Guest(None))
+            })
+            .await
+        };
         match event {
             Event::Guest(None) => return,
             Event::Guest(Some(frame)) => {
@@ -90,9 +93,29 @@ pub async fn run(mut side: GuestSide, to: SocketAddrV4) {
                     }
                 }
             }
+            Event::Host(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Event::Host(Err(error)) => refuse(&side.sender, side.mac, &last, &error),
         }
         timer.as_mut().reset(Instant::now() + IDLE);
+    }
+}
+
+/// Receives a datagram, or the error that one of ours has come to: that makes a socket ready for errors
+/// only, for which a plain wait for a datagram does not wake. What is no error in the end would block.
+async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut failed = pin!(socket.ready(Interest::ERROR));
+    let received = poll_fn(|cx| {
+        let mut room = ReadBuf::new(buffer);
+        if let Poll::Ready(result) = socket.poll_recv(cx, &mut room) {
+            return Poll::Ready(result.map(|()| Some(room.filled().len())));
+        }
+        failed.as_mut().poll(cx).map_ok(|_| None)
+    });
+    match received.await? {
+        Some(length) => Ok(length),
+        None => socket.try_io(Interest::ERROR, || {
+            Err(socket.take_error()?.unwrap_or(io::ErrorKind::WouldBlock.into()))
+        }),
     }
 }
 
@@ -153,7 +176,10 @@ async fn echo(mac: EthernetAddress, frame: &[u8], to: Ipv4Addr) -> io::Result<Op
     socket.send(packet.payload()).await?;
     let mut buffer = vec![0; LARGEST];
     loop {
-        let length = socket.recv(&mut buffer).await?;
+        let length = match receive(&socket, &mut buffer).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            result => result?,
+        };
         // Some systems give the IP header, too.
         let message = match Ipv4Packet::new_checked(&buffer[..length]) {
             Ok(packet) if packet.version() == 4 => packet.payload(),
