@@ -657,7 +657,7 @@ mod tests {
     #[test]
     fn only_what_is_asked_for_is_received() {
         let mut card = started();
-        let mut receives = |card: &mut Ne2k, to| {
+        let receives = |card: &mut Ne2k, to| {
             assert!(card.receive(&frame(to, 60)));
             fetch(card).is_some()
         };

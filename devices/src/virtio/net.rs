@@ -446,7 +446,7 @@ mod tests {
     const BUFFER: u32 = 1536;
 
     struct Guest {
-        mem: Memory,
+        mem: Box<Memory>,
         card: VirtioNet,
         queues: Vec<Driver>,
     }
@@ -551,7 +551,7 @@ mod tests {
         assert!(!generation && card.transport.config_has_changed);
         let space = card.config_space();
         assert_eq!(space.read(0, Width::Dword), 0x1041_1af4);
-        assert_eq!([0, 1, 2, 3].map(|i| space.bar(i)), IO_PORTS.map(Some));
+        assert_eq!([0, 1, 2, 3].map(|i| space.bar(i)), IO_PORTS.map(|port| Some(port.into())));
     }
 
     #[test]
