@@ -30,9 +30,7 @@ fn a_terminal_at_hvc0() -> Result<()> {
     let (mut hvc0, mut hvc3) = (console(0), console(3));
     machine.input(Input::ConsoleSize { columns: 132, rows: 43 });
     com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
-    com1.write_all(
-        b"modprobe virtio_console && setsid sh -c 'exec sh -i < /dev/hvc0 > /dev/hvc0 2>&1' &\n",
-    )?;
+    com1.write_all(b"modprobe virtio_console && setsid sh -c 'exec sh -i < /dev/hvc0 > /dev/hvc0 2>&1' &\n")?;
     wait(&mut hvc0, "# ")?;
 
     hvc0.write_all(b"echo to-$((6 * 7)) $(tty); stty size\n")?;

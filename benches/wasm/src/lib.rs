@@ -126,9 +126,7 @@ pub extern "C" fn env86_run(runner: &mut Runner, budget: u32) -> f64 {
     }
     match progress {
         Ok(Progress::More) => answer::BUSY,
-        Ok(Progress::Sleep { until: Some(until), .. }) => {
-            until.saturating_sub(computer.time()) as f64 / 1e6
-        }
+        Ok(Progress::Sleep { until: Some(until), .. }) => until.saturating_sub(computer.time()) as f64 / 1e6,
         // Nothing is typed at a machine that does not repeat.
         Ok(Progress::Sleep { until: None, .. } | Progress::Ended(_)) | Err(_) => answer::ENDED,
     }

@@ -497,7 +497,9 @@ mod tests {
         // The PIT ticks 18 times a second; STI before HLT.
         let clock = ManualClock::default();
         let mut computer = Computer::power_on(setup(&clock), rom(&[0xfb, 0xf4, 0xeb, 0xfd])).unwrap();
-        let Progress::Sleep { .. } = computer.run(1000, &mut ()).unwrap() else { panic!("it does not sleep") };
+        let Progress::Sleep { .. } = computer.run(1000, &mut ()).unwrap() else {
+            panic!("it does not sleep")
+        };
     }
 
     #[test]

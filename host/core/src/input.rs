@@ -172,7 +172,8 @@ impl Inlet {
     fn pointer(&self, pc: &mut Pc, motion: Option<Motion>, wheel: i32) {
         let [left, middle, right, back, forward] = self.buttons;
         let backdoor = &mut pc.board.backdoor;
-        let bits = [(left, vmware::BUTTON_LEFT), (middle, vmware::BUTTON_MIDDLE), (right, vmware::BUTTON_RIGHT)];
+        let bits =
+            [(left, vmware::BUTTON_LEFT), (middle, vmware::BUTTON_MIDDLE), (right, vmware::BUTTON_RIGHT)];
         let down = bits.iter().filter(|(down, _)| *down).fold(0, |all, (_, bit)| all | bit);
         backdoor.pointer(motion.unwrap_or(Motion::By(0, 0)), wheel, down);
         let (dx, dy) = match motion {

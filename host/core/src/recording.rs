@@ -86,7 +86,9 @@ impl Playback {
             let accepted = inlet.take(&next.input, pc);
             log(&mut self.taken, now, &next.input, accepted);
             match (accepted, &mut next.input) {
-                (Accepted::Some(count), Input::Serial { bytes, .. } | Input::Console { bytes, .. }) if count > 0 => {
+                (Accepted::Some(count), Input::Serial { bytes, .. } | Input::Console { bytes, .. })
+                    if count > 0 =>
+                {
                     bytes.drain(..count);
                     // Devices may have room for more.
                     inlet.feed(pc);
@@ -193,7 +195,10 @@ mod tests {
     }
 
     /// Output, instructions and state at the end of a run; `live` gets the machine before every slice.
-    fn run(mut computer: Computer, mut live: impl FnMut(&mut Computer, u32)) -> (Vec<u8>, u64, u64, Recording) {
+    fn run(
+        mut computer: Computer,
+        mut live: impl FnMut(&mut Computer, u32),
+    ) -> (Vec<u8>, u64, u64, Recording) {
         let mut com1 = Com1(Vec::new());
         for slice in 0..100_000 {
             live(&mut computer, slice);

@@ -97,9 +97,11 @@ impl Setup {
             memory: image.memory_size.unwrap_or(self.memory),
             video_memory: image.vga_memory_size.unwrap_or(self.video_memory),
             acpi: image.acpi.unwrap_or(self.acpi),
-            virtio_console: image.virtio_console.as_ref().map_or(self.virtio_console, |value| *value != false),
+            virtio_console: image
+                .virtio_console
+                .as_ref()
+                .map_or(self.virtio_console, |value| *value != false),
             ..self
         }
     }
 }
-

@@ -168,8 +168,8 @@ impl Boot {
 
     /// The machine that was asked for.
     fn builder(&self, image: Option<&Image>, recording: Option<Recording>) -> MachineBuilder {
-        let mut builder = Machine::builder()
-            .append(append(self.append.clone(), self.serial && !self.deterministic));
+        let mut builder =
+            Machine::builder().append(append(self.append.clone(), self.serial && !self.deterministic));
         if let Some(image) = image {
             builder = builder.image(image);
         }

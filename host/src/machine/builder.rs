@@ -323,7 +323,8 @@ impl MachineBuilder {
         let initrd = host("initial RAM disk", &self.initrd)?;
         // A module's name is that of its file alone.
         let bare = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let initrd = initrd.zip(self.initrd.as_ref()).map(|(data, path)| NamedFile { name: bare(path), data });
+        let initrd =
+            initrd.zip(self.initrd.as_ref()).map(|(data, path)| NamedFile { name: bare(path), data });
         let full = |path: &PathBuf| path.display().to_string();
         let named = |data: Option<Vec<u8>>, path: &Option<PathBuf>| {
             data.zip(path.as_ref()).map(|(data, path)| NamedFile { name: full(path), data })

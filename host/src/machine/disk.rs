@@ -69,9 +69,7 @@ pub enum DiskError {
     #[error("A second hard disk (hdb) needs a first one (hda)")]
     Slave,
     /// The state has only the changes.
-    #[error(
-        "The saved state has only what was written to {slot}, not the disk image that it was written to"
-    )]
+    #[error("The saved state has only what was written to {slot}, not the disk image that it was written to")]
     Missing {
         /// The drive.
         slot: &'static str,

@@ -147,11 +147,7 @@ impl Machine {
     }
 
     /// Gives a machine its thread.
-    fn spawn(
-        computer: Computer,
-        lost_files: LostFiles,
-        first: Option<Event>,
-    ) -> Result<Self, MachineError> {
+    fn spawn(computer: Computer, lost_files: LostFiles, first: Option<Event>) -> Result<Self, MachineError> {
         let desk = Arc::new(Desk::new(|line| match line {
             Line::Serial(port) => computer.has_serial(port),
             Line::Console(_) => computer.has_console(),

@@ -306,7 +306,10 @@ impl SerialPort {
         let ended = state.ended;
         let line = &mut state.lines[self.line.index()];
         if !line.fitted || self.line == Line::Debug {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "the machine has no such port to write to"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the machine has no such port to write to",
+            ));
         }
         if ended {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the machine has ended"));

@@ -116,7 +116,9 @@ impl Shell<'_> {
             }
             match progress {
                 Progress::More => {}
-                Progress::Sleep { until, slack } => self.sleep(until.map(|until| until.saturating_add(slack))),
+                Progress::Sleep { until, slack } => {
+                    self.sleep(until.map(|until| until.saturating_add(slack)))
+                }
                 Progress::Ended(Ending::TripleFault) => return Err(MachineError::TripleFault),
                 Progress::Ended(ending) => break ending,
             }

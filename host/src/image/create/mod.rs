@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 use self::index::{Entry, FORMAT_VERSION, Index};
-use env86_core::kernel::{self, is_initrd, is_kernel};
 use super::{BLOB_DIR, CONFIG_FILE, DEFAULT_CMDLINE, INDEX_FILE, ImageConfig};
+use env86_core::kernel::{self, is_initrd, is_kernel};
 
 /// Hexadecimal digits of a hash in a blob's name, as every tool of this format has it.
 const HASH_DIGITS: usize = 8;
