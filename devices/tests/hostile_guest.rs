@@ -4,11 +4,13 @@
 //! `ENV86_FUZZ_SECONDS=600` lets it try for longer; `ENV86_FUZZ_SEED` begins elsewhere.
 
 use std::env;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use env86_devices::board::{ManualClock, Seeded};
 use env86_devices::fs::{BlobError, BlobStore, Fetched, Filesystem};
-use env86_devices::ide::{self, Form, Medium, Units};
+use env86_devices::ide::{self, DiskImage, DiskImageError, Form, Medium, Units};
 use env86_devices::{BoardConfig, Entropy, Pc, pci, virtio};
 use env86_emu::{ArchState, Bus, HypervisorCall, Memory, Segment, Width};
 
@@ -78,6 +80,21 @@ impl BlobStore for Zeros {
     }
 }
 
+/// Images that are late at times.
+#[derive(Debug)]
+struct Late(Vec<u8>, AtomicU64);
+
+impl DiskImage for Late {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        let late = self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(8);
+        if late { Poll::Pending } else { self.0.read(offset, buf) }
+    }
+}
+
 struct Guest {
     machine: Pc,
     clock: ManualClock,
@@ -95,9 +112,9 @@ impl Guest {
             virtio_console: true,
             debug_exit: Some(0xf4),
             ide: Units::new(
-                Some(Medium::new(vec![1; SECTORS * 512], Form::Written)),
+                Some(Medium::new(Late(vec![1; SECTORS * 512], AtomicU64::new(seed)), Form::Written)),
                 Some(Medium::new(vec![2; SECTORS * 512 - 100], Form::Whole)),
-                Some(Medium::new(vec![3; DISC_SECTORS * 2048], Form::Whole)),
+                Some(Medium::new(Late(vec![3; DISC_SECTORS * 2048], AtomicU64::new(seed)), Form::Written)),
             ),
             filesystem: Some((files, Box::new(Zeros(0)))),
             ..BoardConfig::default()
@@ -330,6 +347,7 @@ impl Guest {
         pc.keyboard_input(&bytes);
         pc.with_ps2(|ps2, now| ps2.mouse_move(value as i32, value as i32, 1, now));
         pc.files_arrived(mem);
+        pc.media_arrived(mem);
         if value.is_multiple_of(3) {
             pc.serial_output(port);
             pc.console_output(mem, port);

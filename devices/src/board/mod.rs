@@ -466,6 +466,12 @@ impl Board {
         }
     }
 
+    /// Data that drives wait for have come from their media.
+    pub fn media_arrived(&mut self, mem: &mut Memory) {
+        self.ide.media_arrived(mem);
+        (0..ide::IRQS.len()).for_each(|channel| self.drive_ide(channel));
+    }
+
     /// Wall time in nanoseconds since 1970.
     fn unix_ns(&mut self) -> u64 {
         u64::try_from(self.clock.unix_millis()).unwrap_or(0).saturating_mul(1_000_000)

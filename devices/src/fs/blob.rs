@@ -9,7 +9,8 @@ use tracing::warn;
 pub enum Fetched {
     /// This many bytes are in the buffer; 0 is the blob's end.
     Ready(usize),
-    /// The bytes were asked for and will be there on a later call with the same arguments.
+    /// The bytes were asked for and will be there on later calls with the same arguments, until those have
+    /// been answered together: one request of the guest may need several pieces.
     Pending,
 }
 

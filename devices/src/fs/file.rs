@@ -1,7 +1,7 @@
 //! The content of a regular file: a blob of the image under chunks that the guest has written.
 
 use super::blob::{BlobStore, fetch};
-use super::errno::FsResult;
+use super::errno::{FsError, FsResult};
 use std::collections::BTreeMap;
 
 /// Bytes that are copied from the image when the guest first writes among them.
@@ -59,7 +59,7 @@ impl FileData {
     /// Reads from a file of `size` bytes; returns how many there were.
     pub fn read(&self, store: &mut dyn BlobStore, size: u64, offset: u64, buf: &mut [u8]) -> FsResult<usize> {
         let len = size.saturating_sub(offset).min(buf.len() as u64) as usize;
-        let mut done = 0;
+        let (mut done, mut pending) = (0, false);
         while done < len {
             let at = offset + done as u64;
             let rest = (len - done) as u64;
@@ -79,7 +79,11 @@ impl FileData {
                     let span = (next - at).min(rest) as usize;
                     let n = self.visible.saturating_sub(at).min(span as u64) as usize;
                     if let Some(base) = self.base.as_ref().filter(|_| n > 0) {
-                        fetch(store, &base.blob, at, &mut buf[done..done + n])?;
+                        // What is behind it is asked for, too, so that all of it comes at once.
+                        match fetch(store, &base.blob, at, &mut buf[done..done + n]) {
+                            Err(FsError::Pending) => pending = true,
+                            fetched => fetched?,
+                        }
                     }
                     buf[done + n..done + span].fill(0);
                     span
@@ -87,7 +91,7 @@ impl FileData {
             };
             done += span;
         }
-        Ok(len)
+        if pending { Err(FsError::Pending) } else { Ok(len) }
     }
 
     /// How many bytes of the image show in a chunk that has not been written.
@@ -160,7 +164,7 @@ fn spans(offset: u64, len: u64) -> impl Iterator<Item = (u64, u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{BlobError, Fetched, FsError, NoBlobs};
+    use crate::fs::{BlobError, Fetched, NoBlobs};
 
     /// A blob whose byte at n is n mod 251, and which counts what is read of it.
     struct Pattern {
@@ -231,5 +235,21 @@ mod tests {
         let mut buf = [0; 7];
         file.read(&mut store, CHUNK, 4, &mut buf).unwrap();
         assert_eq!(&buf, b"\x04hello\x0a");
+    }
+
+    #[test]
+    fn all_pieces_of_a_read_are_asked_for_at_once() {
+        struct Asked(Vec<u64>);
+        impl BlobStore for Asked {
+            fn read(&mut self, _blob: &str, offset: u64, _buf: &mut [u8]) -> Result<Fetched, BlobError> {
+                self.0.push(offset / CHUNK);
+                Ok(Fetched::Pending)
+            }
+        }
+        let mut file = FileData::from_blob("x", 5 * CHUNK);
+        file.write(&mut NoBlobs, CHUNK, &[1; CHUNK as usize]).unwrap();
+        let (mut store, mut buf) = (Asked(Vec::new()), vec![0; 3 * CHUNK as usize]);
+        assert_eq!(file.read(&mut store, 5 * CHUNK, 0, &mut buf), Err(FsError::Pending));
+        assert_eq!(store.0, [0, 2]);
     }
 }

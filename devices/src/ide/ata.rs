@@ -4,6 +4,7 @@ use super::drive::{ABRT, DRQ, Drive, IDNF, Phase, READY, SECTOR, Transfer, UNC};
 use super::geometry::geometry;
 use super::medium::Medium;
 use crate::rtc::DiskGeometry;
+use std::task::Poll;
 
 // Commands. Where there are two of a kind, the second is the first's older form without retries.
 const RECALIBRATE: u8 = 0x10;
@@ -111,7 +112,8 @@ pub(super) fn access(command: u8) -> Option<Access> {
     Some(Access { how, write, ext })
 }
 
-/// The geometry that a disk was made with. One whose first sector cannot be read has the usual one.
+/// The geometry that a disk was made with. One whose first sector cannot be read, or is not there yet, has
+/// the usual one.
 pub(super) fn native_geometry(medium: &Medium) -> DiskGeometry {
     let mut first = [0; SECTOR as usize];
     _ = medium.read(0, &mut first);
@@ -184,7 +186,7 @@ impl Drive {
         there.then(|| (cylinder * heads + head) * sectors + sector - 1)
     }
 
-    /// Starts to read or write.
+    /// Starts to read or write; or again, when data that it read have come.
     pub(super) fn begin(&mut self, access: Access) {
         let (address, count) = (self.address(access.ext), self.count(access.ext));
         let Some(lba) = address.filter(|lba| lba + count <= self.sectors()) else {
@@ -206,13 +208,18 @@ impl Drive {
             return;
         }
         let mut data = vec![0; bytes];
-        if let Err(error) = self.medium.as_ref().map_or(Ok(()), |medium| medium.read(start, &mut data)) {
-            tracing::warn!(target: "ide", %error, lba, "sectors cannot be read");
-            return self.fail(UNC);
-        }
-        match access.how {
-            How::Dma => self.give_by_dma(data),
-            how => self.give(data, self.drq_block(how)),
+        let read = match &self.medium {
+            Some(medium) => medium.read(start, &mut data),
+            None => Poll::Ready(Ok(())),
+        };
+        match (read, access.how) {
+            (Poll::Pending, _) => self.wait(&[]),
+            (Poll::Ready(Err(error)), _) => {
+                tracing::warn!(target: "ide", %error, lba, "sectors cannot be read");
+                self.fail(UNC);
+            }
+            (Poll::Ready(Ok(())), How::Dma) => self.give_by_dma(data),
+            (Poll::Ready(Ok(())), how) => self.give(data, self.drq_block(how)),
         }
     }
 

@@ -3,8 +3,10 @@
 
 use super::drive::{ABRT, CD_SECTOR, DRQ, Drive, ERR, Phase, READY, SECTOR, Transfer};
 use super::{ata, packet};
+use std::task::{Poll, ready};
 
-const DEVICE_RESET: u8 = 0x08;
+/// DEVICE RESET.
+pub(super) const DEVICE_RESET: u8 = 0x08;
 const READ_SECTORS: u8 = 0x20;
 /// PACKET.
 pub const PACKET: u8 = 0xa0;
@@ -130,13 +132,14 @@ impl Drive {
         self.tray.packet = Some(bytes[0]);
         tracing::trace!(target: "ide", packet = ?bytes, "packet");
         match packet::execute(self, &bytes) {
-            Ok(data) => {
+            Poll::Pending => self.wait(&bytes),
+            Poll::Ready(Ok(data)) => {
                 if bytes[0] != packet::REQUEST_SENSE {
                     self.tray.sense = Sense::default();
                 }
                 self.answer(data);
             }
-            Err(sense) => self.check_condition(sense),
+            Poll::Ready(Err(sense)) => self.check_condition(sense),
         }
     }
 
@@ -196,23 +199,24 @@ impl Drive {
     }
 
     /// Sectors of the disc.
-    pub(super) fn read_disc(&self, lba: u32, count: u32) -> Result<Vec<u8>, Sense> {
+    pub(super) fn read_disc(&self, lba: u32, count: u32) -> Poll<Result<Vec<u8>, Sense>> {
         /// As for a hard disk. Hosts read less at once: their buffers are not as large.
         const MAX_SECTORS: u64 = super::drive::MAX_TRANSFER as u64 / CD_SECTOR;
         let sectors = self.disc()?;
         let (lba, count) = (u64::from(lba), u64::from(count));
         if lba + count > sectors {
-            return Err(Sense::NO_SECTOR);
+            return Poll::Ready(Err(Sense::NO_SECTOR));
         }
         if count > MAX_SECTORS {
-            return Err(Sense::NO_FIELD);
+            return Poll::Ready(Err(Sense::NO_FIELD));
         }
         let mut data = vec![0; (count * CD_SECTOR) as usize];
-        let read = self.medium.as_ref().map_or(Ok(()), |medium| medium.read(lba * CD_SECTOR, &mut data));
-        read.map_err(|error| {
-            tracing::warn!(target: "ide", %error, lba, "sectors cannot be read");
-            Sense::UNREADABLE
-        })?;
-        Ok(data)
+        if let Some(medium) = &self.medium {
+            ready!(medium.read(lba * CD_SECTOR, &mut data)).map_err(|error| {
+                tracing::warn!(target: "ide", %error, lba, "sectors cannot be read");
+                Sense::UNREADABLE
+            })?;
+        }
+        Poll::Ready(Ok(data))
     }
 }

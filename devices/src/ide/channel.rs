@@ -124,6 +124,8 @@ impl Channel {
                 self.drives.iter_mut().for_each(|drive| drive.write_register(offset, value as u8));
                 if offset == DEVICE {
                     self.selected = usize::from(value as u8 & DEVICE_SLAVE != 0);
+                    // The bus master may have waited for data that have come to a drive not selected.
+                    self.act(|channel| channel.run_bus_master(mem));
                 }
             }
         }
@@ -134,9 +136,12 @@ impl Channel {
             return;
         }
         let before = self.irq();
-        self.drive().interrupt = false;
+        let busy = self.drive().waits();
+        if !busy {
+            self.drive().interrupt = false;
+        }
         self.act(|channel| {
-            if command == EXECUTE_DEVICE_DIAGNOSTIC {
+            if command == EXECUTE_DEVICE_DIAGNOSTIC && !busy {
                 channel.drives.iter_mut().for_each(Drive::sign);
                 channel.selected = 0;
                 channel.drive().interrupt = true;
@@ -153,12 +158,20 @@ impl Channel {
         self.bus_master.run(drive, mem);
     }
 
+    /// Data that drives wait for may have come from their media.
+    pub fn media_arrived(&mut self, mem: &mut Memory) {
+        self.act(|channel| {
+            channel.drives.iter_mut().for_each(Drive::retry);
+            channel.run_bus_master(mem);
+        });
+    }
+
     /// Writes Device Control.
     pub fn write_control(&mut self, value: u8) {
         let released = self.control & SRST != 0 && value & SRST == 0;
         self.control = value;
         if value & SRST != 0 {
-            self.drives.iter_mut().for_each(|drive| drive.interrupt = false);
+            self.drives.iter_mut().for_each(Drive::sign);
         }
         if released {
             self.drives.iter_mut().for_each(Drive::sign);

@@ -75,6 +75,9 @@ pub enum Phase {
     /// Nothing.
     #[default]
     Idle,
+    /// They are on their way from the medium, and the drive is busy. Of a packet command, the packet is
+    /// in the buffer.
+    Waiting,
     /// The host reads them from the data port.
     PioIn,
     /// The host writes them to the data port.
@@ -207,8 +210,12 @@ impl Drive {
         (self.registers.lba_mid, self.registers.lba_high) = (mid, high);
     }
 
-    /// A byte of the command block written by the host; the one before it moves up.
+    /// A byte of the command block written by the host; the one before it moves up. A busy drive takes
+    /// none (ATA/ATAPI-6, 7.15.6.1).
     pub fn write_register(&mut self, offset: u16, value: u8) {
+        if self.waits() {
+            return;
+        }
         let r = &mut self.registers;
         let register = match offset {
             super::FEATURES => &mut r.features,
@@ -237,8 +244,37 @@ impl Drive {
         register.to_le_bytes()[usize::from(previous)]
     }
 
-    /// Starts a command.
+    /// The medium has been asked for data that have not come yet.
+    pub fn waits(&self) -> bool {
+        self.transfer.phase == Phase::Waiting
+    }
+
+    /// Waits for the medium; of a packet command, with its packet.
+    pub fn wait(&mut self, packet: &[u8]) {
+        let (data, end) = (packet.to_vec(), packet.len());
+        self.transfer = Transfer { phase: Phase::Waiting, data, end, ..Transfer::default() };
+        self.registers.status = READY | BSY;
+    }
+
+    /// Asks the medium again for what it is waited for: the command starts anew.
+    pub fn retry(&mut self) {
+        match self.command {
+            _ if !self.waits() => {}
+            Some(atapi::PACKET) => self.packet_command(),
+            command => {
+                if let Some(access) = command.and_then(ata::access) {
+                    self.begin(access);
+                }
+            }
+        }
+    }
+
+    /// Starts a command. A drive that is busy takes none but DEVICE RESET, which is an ATAPI drive's
+    /// (ATA/ATAPI-6, 9.11).
     pub fn start(&mut self, command: u8) {
+        if self.waits() && (self.kind, command) != (Kind::Cdrom, atapi::DEVICE_RESET) {
+            return;
+        }
         self.transfer = Transfer::default();
         self.command = Some(command);
         self.registers.error = 0;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use thiserror::Error;
 
 /// Bytes that a write keeps at least: v86's states have blocks of this size.
@@ -19,7 +20,11 @@ pub trait DiskImage: Debug + Send + Sync {
     fn size(&self) -> u64;
 
     /// Fills a buffer from byte `offset` on. All of it lies within the size.
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError>;
+    ///
+    /// [`Poll::Pending`] says that the bytes have been asked for, wherever they come from, and will be
+    /// there on a later call with the same arguments; the buffer's content has no meaning then. The drive
+    /// stays busy until [`Board::media_arrived`](crate::Board::media_arrived) makes it ask again.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>>;
 }
 
 /// An image in memory.
@@ -28,11 +33,11 @@ impl DiskImage for Vec<u8> {
         self.len() as u64
     }
 
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
         let start = usize::try_from(offset).ok();
         let from = start.and_then(|start| self.get(start..start.checked_add(buf.len())?));
         buf.copy_from_slice(from.ok_or_else(|| DiskImageError("the image ends early".into()))?);
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -88,21 +93,25 @@ impl Medium {
         (self.form, self.written) = (form, written);
     }
 
-    /// Fills a buffer from `offset`, a multiple of [`BLOCK`], on. Behind the end are zeros.
-    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
-        let inside = self.size.saturating_sub(offset).min(buf.len() as u64) as usize;
-        let (head, tail) = buf.split_at_mut(inside);
-        tail.fill(0);
-        if !head.is_empty() {
-            self.image.read(offset, head)?;
-        }
+    /// Fills a buffer from `offset`, a multiple of [`BLOCK`], on. Behind the end are zeros. The image is
+    /// asked only if the guest has not written all of it.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
         let first = offset / BLOCK as u64;
-        let behind = first.saturating_add(buf.len().div_ceil(BLOCK) as u64);
+        let blocks = buf.len().div_ceil(BLOCK);
+        let behind = first.saturating_add(blocks as u64);
+        if self.written.range(first..behind).count() < blocks {
+            let inside = self.size.saturating_sub(offset).min(buf.len() as u64) as usize;
+            let (head, tail) = buf.split_at_mut(inside);
+            tail.fill(0);
+            if !head.is_empty() {
+                ready!(self.image.read(offset, head))?;
+            }
+        }
         for (number, block) in self.written.range(first..behind) {
             let to = buf[(number - first) as usize * BLOCK..].iter_mut();
             to.zip(block.iter()).for_each(|(to, from)| *to = *from);
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     /// Writes whole [`BLOCK`]s from `offset`, a multiple of it, on. The caller has checked that they
@@ -117,12 +126,14 @@ impl Medium {
         }
     }
 
-    /// All of it.
+    /// All of it. An image that is not all there yet is an error: it is to be tried again later.
     pub fn contents(&self) -> Result<Vec<u8>, DiskImageError> {
         let size = usize::try_from(self.size).map_err(|_| DiskImageError("the image is too large".into()))?;
         let mut bytes = vec![0; size];
-        self.read(0, &mut bytes)?;
-        Ok(bytes)
+        match self.read(0, &mut bytes) {
+            Poll::Ready(read) => read.map(|()| bytes),
+            Poll::Pending => Err(DiskImageError("the image is still on its way; try again later".into())),
+        }
     }
 }
 
@@ -137,7 +148,7 @@ mod tests {
         assert_eq!((medium.sectors(512), medium.sectors(2048)), (4, 1));
         medium.write(512, &[7; 512]);
         let mut buf = [0; 1024];
-        medium.read(256, &mut buf).unwrap();
+        assert_eq!(medium.read(256, &mut buf), Poll::Ready(Ok(())));
         assert_eq!(buf[..256], image[256..512]);
         assert_eq!(buf[256..768], [7; 512]);
         assert_eq!(buf[768..], image[1024..1280]);
@@ -149,11 +160,36 @@ mod tests {
     fn behind_the_end_are_zeros_until_they_are_written() {
         let mut medium = Medium::new(vec![1; 300], Form::Whole);
         let mut buf = [9; 512];
-        medium.read(0, &mut buf).unwrap();
+        assert_eq!(medium.read(0, &mut buf), Poll::Ready(Ok(())));
         assert_eq!((buf[299], buf[300], buf[511]), (1, 0, 0));
         medium.write(0, &[5; 512]);
-        medium.read(0, &mut buf).unwrap();
+        assert_eq!(medium.read(0, &mut buf), Poll::Ready(Ok(())));
         assert_eq!(buf, [5; 512]);
         assert_eq!(medium.contents().unwrap(), [5; 300]);
+    }
+
+    /// An image that never comes.
+    #[derive(Debug)]
+    struct Never;
+
+    impl DiskImage for Never {
+        fn size(&self) -> u64 {
+            4096
+        }
+
+        fn read(&self, _offset: u64, _buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn what_the_guest_has_written_needs_no_image() {
+        let mut medium = Medium::new(Never, Form::Written);
+        medium.write(1024, &[3; 1024]);
+        let mut buf = [0; 1024];
+        assert_eq!(medium.read(1024, &mut buf), Poll::Ready(Ok(())));
+        assert_eq!(buf, [3; 1024]);
+        assert_eq!(medium.read(768, &mut buf), Poll::Pending);
+        assert!(medium.contents().is_err());
     }
 }

@@ -1,7 +1,9 @@
 //! The IDE controller of the PIIX3 with its drives: two channels at their old ports, a bus master, and
 //! a function on the PCI bus.
 //!
-//! Commands are served at once. What takes a drive its time, the guest sees only by the interrupt.
+//! Commands are served at once, unless the medium answers later: then the drive stays busy until its data
+//! have come. A command has all of its data before the first of them move, as in v86, whose states hold
+//! them as one buffer.
 //!
 //! Sources: ATA/ATAPI-6 (T13 1410D), SFF-8020i, MMC-3; 82371SB (PIIX3) datasheet 2.3 and 2.7; where
 //! drives may choose, v86's choose.
@@ -174,6 +176,11 @@ impl Ide {
         if let Some(channel) = self.channel((offset / BUS_MASTER_CHANNEL_PORTS) as u8) {
             channel.write_bus_master(mem, offset % BUS_MASTER_CHANNEL_PORTS, width, value);
         }
+    }
+
+    /// Data that drives wait for may have come from their media.
+    pub fn media_arrived(&mut self, mem: &mut Memory) {
+        self.channels.iter_mut().flatten().for_each(|channel| channel.media_arrived(mem));
     }
 
     /// The level of a channel's interrupt line.

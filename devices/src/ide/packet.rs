@@ -3,6 +3,7 @@
 
 use super::atapi::{PACKET_SIZE, Sense};
 use super::drive::{CD_SECTOR, Drive};
+use std::task::Poll;
 
 const TEST_UNIT_READY: u8 = 0x00;
 /// REQUEST SENSE, which no sense data are lost by.
@@ -68,14 +69,25 @@ impl Packet<'_> {
     }
 }
 
-/// Executes a packet command: its data, or why it failed.
-pub(super) fn execute(drive: &mut Drive, bytes: &[u8; PACKET_SIZE]) -> Result<Vec<u8>, Sense> {
+/// Executes a packet command: its data, or why it failed. While data of the disc are on their way it
+/// changes nothing, and is to be executed again.
+pub(super) fn execute(drive: &mut Drive, bytes: &[u8; PACKET_SIZE]) -> Poll<Result<Vec<u8>, Sense>> {
     let p = Packet(bytes);
     if drive.tray.changed && !QUIET.contains(&bytes[0]) {
         drive.tray.changed = false;
-        return Err(Sense::DISC_CHANGED);
+        return Poll::Ready(Err(Sense::DISC_CHANGED));
     }
-    let (mut data, room) = match bytes[0] {
+    match bytes[0] {
+        READ_10 => drive.read_disc(p.u32(2), p.u16(7).into()),
+        READ_12 => drive.read_disc(p.u32(2), p.u32(6)),
+        READ_CD => read_cd(drive, &p),
+        _ => Poll::Ready(answer(drive, &p)),
+    }
+}
+
+/// Executes a packet command that reads no sectors.
+fn answer(drive: &mut Drive, p: &Packet) -> Result<Vec<u8>, Sense> {
+    let (mut data, room) = match p.u8(0) {
         TEST_UNIT_READY => return drive.disc().map(|_| Vec::new()),
         START_STOP_UNIT => return start_stop(drive, p.u8(4)).map(|()| Vec::new()),
         PREVENT_ALLOW_MEDIUM_REMOVAL => {
@@ -86,20 +98,17 @@ pub(super) fn execute(drive: &mut Drive, bytes: &[u8; PACKET_SIZE]) -> Result<Ve
             let there = u64::from(p.u32(2)) < drive.disc()?;
             return if there { Ok(Vec::new()) } else { Err(Sense::NO_SECTOR) };
         }
-        READ_10 => return drive.read_disc(p.u32(2), p.u16(7).into()),
-        READ_12 => return drive.read_disc(p.u32(2), p.u32(6)),
-        READ_CD => return read_cd(drive, &p),
         READ_CAPACITY => return capacity(drive.disc()?),
         REQUEST_SENSE => (request_sense(drive), p.u8(4).into()),
-        INQUIRY => (inquiry(&p)?, p.u8(4).into()),
-        MODE_SENSE_6 => (mode_sense(drive, &p, false)?, p.u8(4).into()),
-        MODE_SENSE_10 => (mode_sense(drive, &p, true)?, p.u16(7).into()),
-        READ_SUBCHANNEL => (subchannel(drive, &p)?, p.u16(7).into()),
-        READ_TOC => (table_of_contents(drive, &p)?, p.u16(7).into()),
-        GET_CONFIGURATION => (configuration(drive, &p)?, p.u16(7).into()),
-        GET_EVENT_STATUS_NOTIFICATION => (event_status(drive, &p)?, p.u16(7).into()),
+        INQUIRY => (inquiry(p)?, p.u8(4).into()),
+        MODE_SENSE_6 => (mode_sense(drive, p, false)?, p.u8(4).into()),
+        MODE_SENSE_10 => (mode_sense(drive, p, true)?, p.u16(7).into()),
+        READ_SUBCHANNEL => (subchannel(drive, p)?, p.u16(7).into()),
+        READ_TOC => (table_of_contents(drive, p)?, p.u16(7).into()),
+        GET_CONFIGURATION => (configuration(drive, p)?, p.u16(7).into()),
+        GET_EVENT_STATUS_NOTIFICATION => (event_status(drive, p)?, p.u16(7).into()),
         READ_DISC_INFORMATION => (disc_information(drive)?, p.u16(7).into()),
-        READ_TRACK_INFORMATION => (track_information(drive, &p)?, p.u16(7).into()),
+        READ_TRACK_INFORMATION => (track_information(drive, p)?, p.u16(7).into()),
         MECHANISM_STATUS => (mechanism_status(drive), p.u16(8).into()),
         _ => return Err(Sense::NO_COMMAND),
     };
@@ -133,19 +142,19 @@ fn start_stop(drive: &mut Drive, action: u8) -> Result<(), Sense> {
 }
 
 /// READ CD gives the 2048 bytes of the user's; an image has nothing else of a sector.
-fn read_cd(drive: &Drive, p: &Packet) -> Result<Vec<u8>, Sense> {
+fn read_cd(drive: &Drive, p: &Packet) -> Poll<Result<Vec<u8>, Sense>> {
     const ANY_TYPE: u8 = 0;
     const MODE_1: u8 = 2;
     const USER_DATA: u8 = 0x10;
     let count = p.u32(5) & 0x00ff_ffff;
     let sector_type = p.u8(1) >> 2 & 7;
     if ![ANY_TYPE, MODE_1].contains(&sector_type) || p.u8(10) & 7 != 0 {
-        return Err(Sense::NO_FIELD);
+        return Poll::Ready(Err(Sense::NO_FIELD));
     }
     match p.u8(9) & 0xfe {
         USER_DATA => drive.read_disc(p.u32(2), count),
-        0 => drive.disc().map(|_| Vec::new()),
-        _ => Err(Sense::NO_FIELD),
+        0 => Poll::Ready(drive.disc().map(|_| Vec::new())),
+        _ => Poll::Ready(Err(Sense::NO_FIELD)),
     }
 }
 

@@ -4,6 +4,10 @@ use super::atapi::PACKET;
 use super::bus_master::{ACTIVE, INTERRUPT, START, TO_MEMORY};
 use super::drive::{ABRT, BSY, DRQ, ERR, IDNF, READY, UNC};
 use super::*;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 const SECTORS: u64 = 4000;
 const CD_SECTORS: u64 = 30;
@@ -16,17 +20,126 @@ fn image(sectors: u64, size: usize) -> Vec<u8> {
     (0..sectors).flat_map(|n| [n.to_le_bytes().to_vec(), vec![n as u8; size - 8]].concat()).collect()
 }
 
+/// How long a test's media let their drives wait.
+#[derive(Clone, Copy, Debug)]
+enum Lag {
+    None,
+    /// As many questions as chance says, which starts here.
+    Random(u64),
+}
+
+impl Lag {
+    fn medium(self, image: Vec<u8>, form: Form) -> Medium {
+        match self {
+            Self::None => Medium::new(image, form),
+            Self::Random(seed) => {
+                Medium::new(Late { image, chance: AtomicU64::new(seed), asked: Mutex::default() }, form)
+            }
+        }
+    }
+}
+
+/// An image whose bytes come when they have been asked for some times.
 #[derive(Debug)]
-struct Broken;
+struct Late {
+    image: Vec<u8>,
+    chance: AtomicU64,
+    /// How often what has been asked for is still to be asked for in vain.
+    asked: Mutex<HashMap<(u64, usize), u64>>,
+}
 
-impl DiskImage for Broken {
+impl DiskImage for Late {
     fn size(&self) -> u64 {
-        1 << 20
+        self.image.size()
     }
 
-    fn read(&self, _offset: u64, _buf: &mut [u8]) -> Result<(), DiskImageError> {
-        Err(DiskImageError("gone".into()))
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        let mut asked = self.asked.lock().unwrap();
+        let left = asked.entry((offset, buf.len())).or_insert_with(|| {
+            let chance = self.chance.load(Ordering::Relaxed);
+            let chance =
+                chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.chance.store(chance, Ordering::Relaxed);
+            chance >> 62
+        });
+        if *left > 0 {
+            *left -= 1;
+            return Poll::Pending;
+        }
+        asked.remove(&(offset, buf.len()));
+        self.image.read(offset, buf)
     }
+}
+
+/// An image that answers as a test says.
+#[derive(Clone, Debug, Default)]
+struct Gate(Arc<AtomicU8>);
+
+impl Gate {
+    const OPEN: u8 = 1;
+    const BROKEN: u8 = 2;
+
+    fn set(&self, answer: u8) {
+        self.0.store(answer, Ordering::Relaxed);
+    }
+}
+
+impl DiskImage for Gate {
+    fn size(&self) -> u64 {
+        SECTORS * 512
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::OPEN => image(SECTORS, 512).read(offset, buf),
+            Self::BROKEN => Poll::Ready(Err(DiskImageError("gone".into()))),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// Runs each test with media that answer at once, and with media that let their drives wait.
+macro_rules! with_media {
+    ($($test:ident)*) => {
+        mod at_once {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Lag::None);
+            })*
+        }
+        mod late {
+            $(#[test]
+            fn $test() {
+                (1..=8).for_each(|seed| super::$test(super::Lag::Random(seed)));
+            })*
+        }
+    };
+}
+
+with_media! {
+    sectors_are_read_by_every_address
+    a_count_of_zero_is_the_most
+    multiple_sectors_come_in_a_block
+    what_is_written_is_read_and_the_neighbours_stay
+    the_bus_master_moves_data_both_ways
+    tables_of_other_lengths_end_as_the_datasheet_says
+    a_table_without_an_end_is_left
+    registers_of_the_bus_master
+    errors_tell_why
+    disks_say_who_they_are
+    geometry_can_be_set
+    commands_without_data
+    resets_sign
+    nobody_is_at_the_end_of_the_cable
+    interrupts_can_be_held_back
+    discs_are_read
+    drives_tell_of_themselves_and_of_the_disc
+    trays_open_and_close
+    the_function_shows_the_channels_that_there_are
+    a_hard_reset_keeps_the_media
+    what_v86_was_waiting_for_is_asked_for_again
+    a_bus_master_that_had_not_begun_begins
+    a_disc_that_v86_has_just_got_is_no_transfer
 }
 
 struct Host {
@@ -37,16 +150,23 @@ struct Host {
 
 impl Host {
     /// At the channel of the hard disks.
-    fn disk() -> Self {
-        let hda = Medium::new(image(SECTORS, 512), Form::Whole);
-        let hdb = Medium::new(image(100, 512), Form::Written);
-        let cdrom = Medium::new(image(CD_SECTORS, 2048), Form::Whole);
+    fn disk(lag: Lag) -> Self {
+        let hda = lag.medium(image(SECTORS, 512), Form::Whole);
+        let hdb = lag.medium(image(100, 512), Form::Written);
+        let cdrom = lag.medium(image(CD_SECTORS, 2048), Form::Whole);
         Self::of(Units::new(Some(hda), Some(hdb), Some(cdrom)), 0)
     }
 
     /// At the channel of the CD-ROM drive.
-    fn cdrom() -> Self {
-        Self { channel: 1, ..Self::disk() }
+    fn cdrom(lag: Lag) -> Self {
+        Self { channel: 1, ..Self::disk(lag) }
+    }
+
+    /// At a hard disk whose image answers as the gate says, and at a drive with a disc like that.
+    fn gated() -> (Self, Gate) {
+        let gate = Gate::default();
+        let medium = || Some(Medium::new(gate.clone(), Form::Written));
+        (Self::of(Units::new(medium(), None, medium()), 0), gate)
     }
 
     fn of(units: Units, channel: u8) -> Self {
@@ -59,6 +179,18 @@ impl Host {
         self.ide.write(&mut self.mem, self.channel, offset, Width::Byte, value.into());
     }
 
+    /// Lets the data come that the drive waits for.
+    fn settle(&mut self) {
+        while self.ide.read_control(self.channel) & BSY != 0 {
+            assert_eq!((self.get(STATUS), self.irq()), (READY | BSY, false));
+            self.arrive();
+        }
+    }
+
+    fn arrive(&mut self) {
+        self.ide.media_arrived(&mut self.mem);
+    }
+
     fn get(&mut self, offset: u16) -> u8 {
         self.ide.read(self.channel, offset, Width::Byte) as u8
     }
@@ -67,7 +199,13 @@ impl Host {
         self.ide.irq(self.channel.into())
     }
 
+    /// A command, to its end or to its data.
     fn command(&mut self, command: u8, device: u8, lba: u32, count: u8) {
+        self.issue(command, device, lba, count);
+        self.settle();
+    }
+
+    fn issue(&mut self, command: u8, device: u8, lba: u32, count: u8) {
         let [low, mid, high, top] = lba.to_le_bytes();
         self.put(DEVICE, device | top & 0x0f);
         self.put(SECTOR_COUNT, count);
@@ -91,6 +229,7 @@ impl Host {
             self.put(offset, last);
         }
         self.put(COMMAND, command);
+        self.settle();
     }
 
     /// Reads DRQ blocks of so many bytes until there are no more, each after its interrupt.
@@ -145,7 +284,13 @@ impl Host {
         self.bus_master(0, Width::Byte, (direction | START).into());
     }
 
+    /// A packet command, to its end or to its data.
     fn packet(&mut self, features: u8, limit: u16, packet: &[u8]) {
+        self.issue_packet(features, limit, packet);
+        self.settle();
+    }
+
+    fn issue_packet(&mut self, features: u8, limit: u16, packet: &[u8]) {
         let [low, high] = limit.to_le_bytes();
         self.put(FEATURES, features);
         self.put(LBA_MID, low);
@@ -192,9 +337,8 @@ fn numbers(data: &[u8], size: usize) -> Vec<u64> {
     data.chunks(size).map(|s| u64::from_le_bytes(s[..8].try_into().unwrap())).collect()
 }
 
-#[test]
-fn sectors_are_read_by_every_address() {
-    let mut host = Host::disk();
+fn sectors_are_read_by_every_address(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0x20, 0x40, 1234, 3);
     let data = host.read_blocks(512);
     assert_eq!(numbers(&data, 512), [1234, 1235, 1236]);
@@ -208,18 +352,16 @@ fn sectors_are_read_by_every_address() {
     assert_eq!(numbers(&host.read_blocks(512), 512), [99], "the slave");
 }
 
-#[test]
-fn a_count_of_zero_is_the_most() {
-    let mut host = Host::disk();
+fn a_count_of_zero_is_the_most(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0x20, 0x40, 0, 0);
     assert_eq!(host.read_blocks(512).len(), 256 * 512);
     host.command_ext(0x24, 0, 0);
     assert_eq!(host.get(ERROR), IDNF, "65536 sectors are not there");
 }
 
-#[test]
-fn multiple_sectors_come_in_a_block() {
-    let mut host = Host::disk();
+fn multiple_sectors_come_in_a_block(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0xc6, 0x40, 0, 3);
     assert_eq!(host.get(ERROR), ABRT);
     host.command(0xc6, 0x40, 0, 4);
@@ -238,9 +380,8 @@ fn multiple_sectors_come_in_a_block() {
     assert_eq!(host.read_blocks(512), data[..2560]);
 }
 
-#[test]
-fn what_is_written_is_read_and_the_neighbours_stay() {
-    let mut host = Host::disk();
+fn what_is_written_is_read_and_the_neighbours_stay(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0x30, 0x40, 7, 2);
     assert!(!host.irq(), "the first block is not announced");
     host.write_blocks(512, &[0xa5; 1024]);
@@ -250,9 +391,8 @@ fn what_is_written_is_read_and_the_neighbours_stay() {
     assert_eq!((numbers(&data, 512)[0], numbers(&data, 512)[3]), (6, 9));
 }
 
-#[test]
-fn the_bus_master_moves_data_both_ways() {
-    let mut host = Host::disk();
+fn the_bus_master_moves_data_both_ways(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.table(&[512, 1024, 510, 2]);
     host.command(0xc8, 0x40, 50, 4);
     assert_eq!(host.get(STATUS), READY | DRQ);
@@ -274,9 +414,8 @@ fn the_bus_master_moves_data_both_ways() {
     assert_eq!(numbers(&host.read_blocks(512), 512), [50, 51, 52, 53]);
 }
 
-#[test]
-fn tables_of_other_lengths_end_as_the_datasheet_says() {
-    let mut host = Host::disk();
+fn tables_of_other_lengths_end_as_the_datasheet_says(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.table(&[4096]);
     host.command(0xc8, 0x40, 0, 1);
     host.start_dma(TO_MEMORY);
@@ -293,9 +432,8 @@ fn tables_of_other_lengths_end_as_the_datasheet_says() {
     assert_eq!((host.bus_master_status(), host.mem.read_u32(BUFFER)), (INTERRUPT, 2));
 }
 
-#[test]
-fn a_table_without_an_end_is_left() {
-    let mut host = Host::disk();
+fn a_table_without_an_end_is_left(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.mem.write(0x10_0000, &[0; 0x1_0000]);
     for region in 0..8192 {
         host.mem.write_u32(0x10_0000 + region * 8, BUFFER);
@@ -308,9 +446,8 @@ fn a_table_without_an_end_is_left() {
     assert!(!host.irq());
 }
 
-#[test]
-fn registers_of_the_bus_master() {
-    let mut host = Host::disk();
+fn registers_of_the_bus_master(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.bus_master(2, Width::Byte, 0x60);
     assert_eq!(host.bus_master_status(), 0x60, "capable");
     host.bus_master(4, Width::Dword, 0xffff_ffff);
@@ -325,9 +462,8 @@ fn registers_of_the_bus_master() {
     assert_eq!(lonely.read_bus_master(2, Width::Byte), 0, "no simplex bit for the channel that is not there");
 }
 
-#[test]
-fn errors_tell_why() {
-    let mut host = Host::disk();
+fn errors_tell_why(lag: Lag) {
+    let mut host = Host::disk(lag);
     for (command, lba, count, error) in
         [(0x20, 3999, 2, IDNF), (0xca, 0xfff_ffff, 1, IDNF), (0x40, 3990, 20, IDNF), (0xb0, 0, 1, ABRT)]
     {
@@ -337,15 +473,14 @@ fn errors_tell_why() {
     }
     host.command(0x20, 0, 0x00_00_00, 1);
     assert_eq!(host.get(ERROR), IDNF, "there is no sector 0");
-    let broken = Medium::new(Broken, Form::Written);
-    let mut host = Host::of(Units::new(Some(broken), None, None), 0);
+    let (mut host, gate) = Host::gated();
+    gate.set(Gate::BROKEN);
     host.command(0x20, 0x40, 5, 1);
     assert_eq!((host.get(ERROR), host.get(STATUS)), (UNC, READY | ERR));
 }
 
-#[test]
-fn disks_say_who_they_are() {
-    let mut host = Host::disk();
+fn disks_say_who_they_are(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0xec, 0x40, 0, 0);
     let data = host.read_blocks(512);
     let word = |at: usize| u16::from_le_bytes([data[2 * at], data[2 * at + 1]]);
@@ -365,9 +500,8 @@ fn disks_say_who_they_are() {
     assert_eq!(host.get(LBA_LOW), 5, "a write ends that");
 }
 
-#[test]
-fn geometry_can_be_set() {
-    let mut host = Host::disk();
+fn geometry_can_be_set(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0x91, 0x03, 0, 17); // 4 heads
     host.command(0x20, 0x02, 0x00_05_03, 1);
     assert_eq!(numbers(&host.read_blocks(512), 512), [(5 * 4 + 2) * 17 + 2]);
@@ -379,9 +513,8 @@ fn geometry_can_be_set() {
     assert_eq!([1, 3, 6, 54, 55, 56].map(word), [3, 16, 63, 58, 4, 17]);
 }
 
-#[test]
-fn commands_without_data() {
-    let mut host = Host::disk();
+fn commands_without_data(lag: Lag) {
+    let mut host = Host::disk(lag);
     for command in [0x10, 0x70, 0x40, 0x42, 0xe7, 0xea, 0xe0, 0xe1, 0xe2, 0xe3, 0xe6, 0x94] {
         host.command(command, 0x40, 0, 1);
         assert!(host.irq());
@@ -396,9 +529,8 @@ fn commands_without_data() {
     }
 }
 
-#[test]
-fn resets_sign() {
-    let mut host = Host::disk();
+fn resets_sign(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0x20, 0x50, 0, 1);
     host.ide.write_control(0, 4);
     assert_eq!((host.get(STATUS), host.irq()), (BSY, false));
@@ -409,7 +541,7 @@ fn resets_sign() {
     host.put(COMMAND, 0x90);
     assert!(host.irq());
     assert_eq!((signature(&mut host), host.get(STATUS)), ([1, 1, 1, 0, 0, 0], READY));
-    let mut cd = Host::cdrom();
+    let mut cd = Host::cdrom(lag);
     cd.put(COMMAND, 0x08);
     assert!(!cd.irq());
     assert_eq!((signature(&mut cd), cd.get(STATUS)), ([1, 1, 1, 0x14, 0xeb, 0], 0));
@@ -419,9 +551,8 @@ fn resets_sign() {
     }
 }
 
-#[test]
-fn nobody_is_at_the_end_of_the_cable() {
-    let mut host = Host::cdrom();
+fn nobody_is_at_the_end_of_the_cable(lag: Lag) {
+    let mut host = Host::cdrom(lag);
     host.put(DEVICE, 0x10);
     host.put(SECTOR_COUNT, 0x55);
     host.put(COMMAND, 0xec);
@@ -430,9 +561,8 @@ fn nobody_is_at_the_end_of_the_cable() {
     assert_eq!(ide.read(0, STATUS, Width::Byte), 0xff, "no channel");
 }
 
-#[test]
-fn interrupts_can_be_held_back() {
-    let mut host = Host::disk();
+fn interrupts_can_be_held_back(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.ide.write_control(0, 2);
     host.command(0xe7, 0x40, 0, 0);
     assert!(!host.irq());
@@ -448,9 +578,8 @@ fn interrupts_can_be_held_back() {
     assert!(!host.irq());
 }
 
-#[test]
-fn discs_are_read() {
-    let mut host = Host::cdrom();
+fn discs_are_read(lag: Lag) {
+    let mut host = Host::cdrom(lag);
     let read = |lba: u8, count: u8| [0x28, 0, 0, 0, 0, lba, 0, 0, count];
     assert_eq!(numbers(&host.ask(&read(3, 4)).unwrap(), 2048), [3, 4, 5, 6]);
     assert_eq!(numbers(&host.ask(&[0xa8, 0, 0, 0, 0, 29, 0, 0, 0, 1]).unwrap(), 2048), [29]);
@@ -471,9 +600,8 @@ fn discs_are_read() {
     assert_eq!((host.mem.read_u32(BUFFER), host.mem.read_u32(BUFFER + 2048)), (10, 11));
 }
 
-#[test]
-fn drives_tell_of_themselves_and_of_the_disc() {
-    let mut host = Host::cdrom();
+fn drives_tell_of_themselves_and_of_the_disc(lag: Lag) {
+    let mut host = Host::cdrom(lag);
     assert_eq!(host.ask(&[0x12, 0, 0, 0, 36]).unwrap()[8..12], *b"SONY");
     assert_eq!(host.ask(&[0x12, 0, 0, 0, 5]).unwrap(), [5, 0x80, 0, 0x31, 31]);
     assert_eq!(host.ask(&[0x25]).unwrap(), [0, 0, 0, 29, 0, 0, 8, 0]);
@@ -496,9 +624,8 @@ fn drives_tell_of_themselves_and_of_the_disc() {
     assert_eq!((track.len(), track[27]), (36, 30));
 }
 
-#[test]
-fn trays_open_and_close() {
-    let mut host = Host::cdrom();
+fn trays_open_and_close(lag: Lag) {
+    let mut host = Host::cdrom(lag);
     let (eject, load, ready) = ([0x1b, 0, 0, 0, 2], [0x1b, 0, 0, 0, 3], [0; 6]);
     let event = [0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8];
     host.ask(&[0x1e, 0, 0, 0, 1]).unwrap();
@@ -517,24 +644,22 @@ fn trays_open_and_close() {
     assert_eq!(empty.ask(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1]), Err((2, 0x3a, 1)));
 }
 
-#[test]
-fn the_function_shows_the_channels_that_there_are() {
+fn the_function_shows_the_channels_that_there_are(lag: Lag) {
     let space = Ide::new(Units::default()).config_space();
     let register = |space: &ConfigSpace, at| space.read(at, Width::Dword);
     assert_eq!(register(&space, 0), 0x7010_8086);
     assert_eq!(register(&space, 8), 0x0101_8000);
     let bars: Vec<_> = (0..5).map(|bar| register(&space, bar_register(bar))).collect();
     assert_eq!(bars, [0, 0, 0x171, 0x377, 0xb401]);
-    let with_disk = Host::disk().ide.config_space();
+    let with_disk = Host::disk(lag).ide.config_space();
     assert_eq!((register(&with_disk, 0x10), register(&with_disk, 0x14)), (0x1f1, 0x3f7));
     let mut space = space;
     space.write(TIMING, Width::Dword, 0x8000_a307);
     assert_eq!(register(&space, TIMING), 0x8000_a307);
 }
 
-#[test]
-fn a_hard_reset_keeps_the_media() {
-    let mut host = Host::disk();
+fn a_hard_reset_keeps_the_media(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0x30, 0x40, 7, 1);
     host.write_blocks(512, &[1; 512]);
     host.command(0x91, 0x03, 0, 17);
@@ -555,16 +680,16 @@ fn saved_busy(host: &mut Host, buffer: &[u8]) -> Result<(), String> {
     drive.take_transfer(saved, sectors)?;
     assert!(drive.transfer.phase != super::drive::Phase::PioIn);
     drive.complete_resume();
+    host.settle();
     Ok(())
 }
 
-#[test]
-fn what_v86_was_waiting_for_is_asked_for_again() {
-    let mut host = Host::disk();
+fn what_v86_was_waiting_for_is_asked_for_again(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.command(0x20, 0x40, 77, 2);
     saved_busy(&mut host, &[0; 65_536]).unwrap();
     assert_eq!(numbers(&host.read_blocks(512), 512), [77, 78]);
-    let mut cd = Host::cdrom();
+    let mut cd = Host::cdrom(lag);
     cd.packet(0, 0, &[0x28, 0, 0, 0, 0, 9, 0, 0, 1]);
     let mut packet = vec![0x28, 0, 0, 0, 0, 9, 0, 0, 1];
     packet.resize(65_536, 0);
@@ -572,9 +697,8 @@ fn what_v86_was_waiting_for_is_asked_for_again() {
     assert_eq!(numbers(&cd.read_blocks(2048), 2048), [9]);
 }
 
-#[test]
-fn a_bus_master_that_had_not_begun_begins() {
-    let mut host = Host::disk();
+fn a_bus_master_that_had_not_begun_begins(lag: Lag) {
+    let mut host = Host::disk(lag);
     host.table(&[1024]);
     for command in [0xc8, 0xca] {
         host.command(command, 0x40, 30, 2);
@@ -582,6 +706,7 @@ fn a_bus_master_that_had_not_begun_begins() {
         let saved = SavedTransfer { buffer: &[], length: 0, pointer: 0, end: 0, start: 0 };
         drive.take_transfer(saved, SECTORS).unwrap();
         drive.complete_resume();
+        host.settle();
         host.start_dma(if command == 0xc8 { TO_MEMORY } else { 0 });
         assert_eq!((host.irq(), host.get(STATUS)), (true, READY));
         assert_eq!(host.mem.read_u32(BUFFER), 30);
@@ -590,15 +715,157 @@ fn a_bus_master_that_had_not_begun_begins() {
     }
 }
 
-#[test]
-fn a_disc_that_v86_has_just_got_is_no_transfer() {
+fn a_disc_that_v86_has_just_got_is_no_transfer(lag: Lag) {
     for command in [None, Some(PACKET)] {
-        let mut host = Host::cdrom();
+        let mut host = Host::cdrom(lag);
         let drive = host.ide.channels[1].as_mut().unwrap().drive();
         (drive.registers.status, drive.registers.error, drive.command) = (READY | DRQ | ERR, 0x60, command);
         let saved = SavedTransfer { buffer: &[], length: 0, pointer: 0, end: 0, start: 0 };
         drive.take_transfer(saved, 0).unwrap();
         drive.complete_resume();
         assert_eq!((host.get(STATUS), host.get(ERROR)), (READY | ERR, 0x60));
+    }
+}
+
+#[test]
+fn a_drive_that_waits_is_busy_until_its_data_come() {
+    let (mut host, gate) = Host::gated();
+    for (command, blocks) in [(0x20, 512), (0xc4, 1024)] {
+        gate.set(0);
+        host.issue(command, 0x40, 33, 2);
+        for _ in 0..3 {
+            assert_eq!((host.get(STATUS), host.irq()), (READY | BSY, false));
+            assert_eq!(host.ide.read(0, DATA, Width::Word), 0);
+            // It takes nothing.
+            host.put(LBA_LOW, 99);
+            host.put(COMMAND, 0xe7);
+            host.put(COMMAND, 0x90);
+            host.put(COMMAND, 0x08);
+            host.arrive();
+        }
+        gate.set(Gate::OPEN);
+        assert!(!host.irq(), "nobody has told the drive");
+        host.arrive();
+        host.arrive();
+        assert_eq!(numbers(&host.read_blocks(blocks), 512), [33, 34]);
+        assert_eq!(host.get(STATUS), READY);
+    }
+}
+
+#[test]
+fn the_bus_master_waits_with_the_drive() {
+    let (mut host, gate) = Host::gated();
+    host.table(&[512]);
+    host.issue(0xc8, 0x40, 70, 1);
+    host.start_dma(TO_MEMORY);
+    assert_eq!((host.bus_master_status(), host.irq()), (ACTIVE, false));
+    gate.set(Gate::OPEN);
+    host.arrive();
+    assert_eq!((host.bus_master_status(), host.irq(), host.get(STATUS)), (INTERRUPT, true, READY));
+    assert_eq!(host.mem.read_u32(BUFFER), 70);
+    // Stopped meanwhile, it moves nothing before it is started again.
+    gate.set(0);
+    host.bus_master(2, Width::Byte, 4);
+    host.issue(0xc9, 0x40, 71, 1);
+    host.start_dma(TO_MEMORY);
+    host.bus_master(0, Width::Byte, TO_MEMORY.into());
+    gate.set(Gate::OPEN);
+    host.arrive();
+    assert_eq!((host.bus_master_status(), host.irq(), host.mem.read_u32(BUFFER)), (0, false, 70));
+    assert_eq!(host.get(STATUS), READY | DRQ);
+    host.start_dma(TO_MEMORY);
+    assert_eq!((host.bus_master_status(), host.irq(), host.mem.read_u32(BUFFER)), (INTERRUPT, true, 71));
+}
+
+#[test]
+fn data_for_a_drive_that_is_not_selected_wait_for_that() {
+    let (hda, gate) = (Medium::new(image(100, 512), Form::Whole), Gate::default());
+    let hdb = Medium::new(gate.clone(), Form::Written);
+    let mut host = Host::of(Units::new(Some(hda), Some(hdb), None), 0);
+    host.table(&[512]);
+    host.issue(0xc8, 0x50, 7, 1);
+    host.start_dma(TO_MEMORY);
+    host.put(DEVICE, 0);
+    gate.set(Gate::OPEN);
+    host.arrive();
+    assert_eq!((host.get(STATUS), host.irq(), host.bus_master_status()), (READY, false, ACTIVE));
+    host.put(DEVICE, 0x10);
+    assert_eq!((host.irq(), host.bus_master_status(), host.mem.read_u32(BUFFER)), (true, INTERRUPT, 7));
+}
+
+#[test]
+fn discs_may_come_late_and_fail_late() {
+    let (mut host, gate) = Host::gated();
+    host.channel = 1;
+    let read = [0x28, 0, 0, 0, 0, 5, 0, 0, 1];
+    for features in [0, 1] {
+        gate.set(0);
+        host.table(&[2048]);
+        host.issue_packet(features, 2048, &read);
+        host.start_dma(TO_MEMORY);
+        assert_eq!((host.get(STATUS), host.irq()), (READY | BSY, false));
+        gate.set(Gate::OPEN);
+        host.arrive();
+        assert!(host.irq());
+        let data = if features == 0 {
+            host.read_blocks(2048)
+        } else {
+            let mut data = vec![0; 2048];
+            host.mem.read(BUFFER, &mut data);
+            data
+        };
+        assert_eq!((numbers(&data, 512), host.get(STATUS)), (vec![20, 21, 22, 23], READY));
+        host.bus_master(0, Width::Byte, 0);
+    }
+    gate.set(0);
+    host.issue_packet(0, 2048, &read);
+    gate.set(Gate::BROKEN);
+    host.arrive();
+    assert!(host.irq());
+    assert_eq!((host.get(STATUS), host.get(ERROR)), (READY | ERR, 0x30));
+    assert_eq!(host.ask(&[3, 0, 0, 0, 18]).unwrap()[12], 0x11);
+    host.channel = 0;
+    gate.set(0);
+    host.issue(0xc8, 0x40, 5, 1);
+    gate.set(Gate::BROKEN);
+    host.arrive();
+    assert_eq!((host.irq(), host.get(STATUS), host.get(ERROR)), (true, READY | ERR, UNC));
+}
+
+#[test]
+fn resets_end_the_wait() {
+    const SOFT: usize = 0;
+    const HARD: usize = 1;
+    const DEVICE: usize = 2;
+    for (channel, reset) in [(0, SOFT), (1, SOFT), (0, HARD), (1, HARD), (1, DEVICE)] {
+        let (mut host, gate) = Host::gated();
+        host.channel = channel;
+        if channel == 0 {
+            host.issue(0xc8, 0x40, 5, 1);
+        } else {
+            host.issue_packet(0, 2048, &[0x28, 0, 0, 0, 0, 5, 0, 0, 1]);
+        }
+        host.table(&[2048]);
+        host.start_dma(TO_MEMORY);
+        assert_eq!(host.get(STATUS), READY | BSY);
+        match reset {
+            SOFT => [4, 0].into_iter().for_each(|value| host.ide.write_control(channel, value)),
+            HARD => {
+                host.ide.reset();
+                host.ide.write_control(channel, 0);
+            }
+            _ => host.put(COMMAND, 0x08),
+        }
+        let quiet = host.get(STATUS);
+        assert_eq!(quiet & (BSY | DRQ | ERR), 0);
+        gate.set(Gate::OPEN);
+        host.arrive();
+        assert_eq!((host.get(STATUS), host.irq(), host.mem.read_u32(BUFFER)), (quiet, false, 0));
+        if channel == 0 {
+            host.command(0x20, 0x40, 9, 1);
+            assert_eq!(numbers(&host.read_blocks(512), 512), [9]);
+        } else {
+            assert_eq!(numbers(&host.ask(&[0x28, 0, 0, 0, 0, 1, 0, 0, 1]).unwrap(), 2048), [4]);
+        }
     }
 }

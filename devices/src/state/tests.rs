@@ -3,10 +3,11 @@
 use super::suite::Random;
 use super::*;
 use crate::board::{BoardConfig, ManualClock, Seeded};
-use crate::ide::{Form, Ide, Medium, Unit, Units};
+use crate::ide::{DiskImage, DiskImageError, Form, Ide, Medium, Unit, Units};
 use crate::{Pc, fs::Filesystem, fs::NoBlobs};
 use env86_emu::memory::Generation;
 use env86_emu::{Bus, Memory, Width};
+use std::task::Poll;
 
 /// Sectors of the hard disks.
 const SECTORS: usize = 300;
@@ -219,6 +220,52 @@ fn disks_go_on_in_the_middle_of_a_command() {
     };
     // What was written before is part of the image where the state has all of it.
     assert_eq!([written(board, 0), written(board, 1)], [(Form::Whole, 4), (Form::Written, 2)]);
+}
+
+/// An image that never comes.
+#[derive(Debug)]
+struct Never;
+
+impl DiskImage for Never {
+    fn size(&self) -> u64 {
+        SECTORS as u64 * 512
+    }
+
+    fn read(&self, _offset: u64, _buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        Poll::Pending
+    }
+}
+
+#[test]
+fn a_command_that_waits_for_its_image_starts_again() {
+    const TABLE: u32 = 0x1000;
+    const BUFFER: u32 = 0x2000;
+    for (command, status) in [(0x20, 0x58), (0xc8, 0x50)] {
+        let ide = Units::new(Some(Medium::new(Never, Form::Written)), None, None);
+        let config = BoardConfig { ide, ..BoardConfig::default() };
+        let clock = Box::new(ManualClock::default());
+        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let (board, mem) = (&mut first.board, first.cpu.mem_mut());
+        mem.write_u32(TABLE, BUFFER);
+        mem.write_u32(TABLE + 4, 1 << 31 | 512);
+        start(board, mem, command, 0xe0, 1);
+        board.port_write(mem, 0xb404, Width::Dword, TABLE);
+        board.port_write(mem, 0xb400, Width::Byte, 9);
+        assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), 0xd0);
+        board.media_arrived(mem);
+        assert_eq!(board.port_read(mem, 0x3f6, Width::Byte), 0xd0);
+        let file = save(&mut first, &|_| true).unwrap().to_vec();
+        // The image is there when the machine is resumed.
+        let mut second = restored(&file);
+        let (board, mem) = (&mut second.board, second.cpu.mem_mut());
+        assert!(board.ide.irq(0));
+        assert_eq!(board.port_read(mem, 0x1f7, Width::Byte), status);
+        let data = match command {
+            0x20 => board.port_read(mem, 0x1f0, Width::Dword),
+            _ => mem.read_u32(BUFFER),
+        };
+        assert_eq!(data.to_le_bytes(), [DISK; 4]);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 
 use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
 use env86_devices::state::{Slot, Source};
@@ -104,9 +105,10 @@ impl DiskImage for FileImage {
         self.size
     }
 
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
         let at = self.start.saturating_add(offset);
-        read_exact_at(&self.file, buf, at).map_err(|error| DiskImageError(error.to_string()))
+        let read = read_exact_at(&self.file, buf, at);
+        Poll::Ready(read.map_err(|error| DiskImageError(error.to_string())))
     }
 }
 

@@ -72,9 +72,11 @@ impl Client {
     }
 
     fn call(&mut self, kind: u8, fields: Fields) -> Result<Vec<u8>, u32> {
-        let mut reply = Vec::new();
-        let outcome = self.0.handle(&fields.message(kind, TAG), 1 << 20, NOW, &mut reply);
-        assert_eq!(outcome, Outcome::Done);
+        let (message, mut reply) = (fields.message(kind, TAG), Vec::new());
+        let mut questions = 0..100;
+        while self.0.handle(&message, 1 << 20, NOW, &mut reply) == Outcome::Pending {
+            assert!(questions.next().is_some(), "it never comes");
+        }
         let mut reader = Reader::new(&reply);
         assert_eq!(reader.u32(), Ok(reply.len() as u32));
         let answer = reader.u8().unwrap();
@@ -462,6 +464,24 @@ impl BlobStore for Slow {
     }
 }
 
+/// Contents that come when they have been asked for as often as chance says.
+struct Late {
+    blobs: BTreeMap<String, Vec<u8>>,
+    random: Random,
+    asked: BTreeMap<(u64, usize), u32>,
+}
+
+impl BlobStore for Late {
+    fn read(&mut self, blob: &str, offset: u64, buf: &mut [u8]) -> Result<Fetched, BlobError> {
+        let left = self.asked.entry((offset, buf.len())).or_insert_with(|| self.random.next(4));
+        if *left > 0 {
+            *left -= 1;
+            return Ok(Fetched::Pending);
+        }
+        self.blobs.read(blob, offset, buf)
+    }
+}
+
 fn image() -> Filesystem {
     Filesystem::from_json(
         br#"{"fsroot":[["base",100000,5,33188,1,2,"blob"],["lost",1,5,33188,1,2,"none"],
@@ -490,6 +510,28 @@ fn the_image_is_copied_on_write() {
     assert_eq!(client.read(2, 0, 1), errno(Errno::EIO));
     client.walk(0, 2, "short").unwrap();
     assert_eq!(client.read(2, 99_990, 100), errno(Errno::EIO));
+}
+
+#[test]
+fn contents_that_come_late_are_the_same() {
+    for seed in 1..=20 {
+        let content: Vec<u8> = (0..100_000u32).map(|i| (i % 253) as u8).collect();
+        let (blobs, asked) = (BTreeMap::from([("blob".to_owned(), content.clone())]), BTreeMap::new());
+        let mut client = Client::on(image(), Box::new(Late { blobs, random: Random(seed), asked }));
+        let mut random = Random(seed);
+        client.walk(0, 1, "base").unwrap();
+        let mut expected = content;
+        for round in 0..40u8 {
+            let (at, len) = (random.next(100_000) as usize, random.next(60_000) as usize);
+            let end = (at + len).min(expected.len());
+            if round % 2 == 0 {
+                client.write(1, at as u64, &vec![round; end - at]).unwrap();
+                expected[at..end].fill(round);
+            } else {
+                assert!(client.read(1, at as u64, len as u32) == Ok(expected[at..end].to_vec()));
+            }
+        }
+    }
 }
 
 #[test]
