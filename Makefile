@@ -51,10 +51,10 @@ wasm: deps
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
 
-cross: deps ## The program for Windows and for 64-bit ARM, where what that needs is installed
-	@tests/cross/run build $(TARGET)
+cross: deps ## Compiles for Windows and for 64-bit ARM, where what that needs is installed
+	@tests/cross/run check
 
-cross-boot: image ## The same, and runs them under Wine and QEMU's user mode
+cross-boot: image ## Builds for both, and runs them under Wine and QEMU's user mode
 	@tests/cross/run boot $(TARGET) $(ENV86) $(ENV86_IMAGE_ROOT)
 
 peers: ## The npm package v86, for the tests that exchange states with it
