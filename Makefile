@@ -22,7 +22,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: cross cross-boot conformance fuzz judges help demo test image image-pae bench release deps lint wasm clean peers bench-wasm bench-count bench-footprint bench-image figures
+.PHONY: cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-wasm bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +34,12 @@ demo: image ## From nothing to a 32-bit Debian's shell
 
 test: lint wasm cross image image-pae peers ## Everything, with real boots of the demo image
 	cargo test --workspace --no-fail-fast
+	@$(MAKE) examples
+
+examples: image ## The library's examples, each with the demo image
+	for example in boot_and_ask save_and_resume many_machines deterministic; do \
+	    cargo run --profile fast -p env86 --example $$example -- $(IMAGE) || exit; \
+	done
 
 lint: deps
 	cargo fmt --all --check

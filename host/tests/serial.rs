@@ -102,6 +102,33 @@ fn the_end_of_piped_input_is_not_the_end_of_the_machine() {
 }
 
 #[test]
+fn what_was_sent_behind_the_exit_pattern_is_shown() {
+    // The greeting goes out in one run of the machine.
+    let out = Rom::new().run(&["-ttyS0", "-exit-on", "hello"], b"");
+    assert_eq!(out.status.code(), Some(0));
+    assert_eq!(out.stdout, HELLO.as_bytes());
+}
+
+#[test]
+fn the_debug_ports_go_where_they_are_sent() {
+    let rom = Rom::new();
+    let mut bytes = fs::read(rom.path()).unwrap();
+    // mov al, 'd'; out E9h, al; mov dx, 402h; out dx, al; mov al, 7; out F4h, al
+    bytes[..11].copy_from_slice(&[0xb0, b'd', 0xe6, 0xe9, 0xba, 0x02, 0x04, 0xee, 0xb0, 0x07, 0xe6]);
+    bytes[11] = 0xf4;
+    fs::write(rom.path(), bytes).unwrap();
+    let file = rom.0.path().join("debug");
+    let boot = |to: &str| rom.run(&["-no-console", "-debug-exit", "0xf4", "--debug-console", to], b"");
+    let out = boot(file.to_str().unwrap());
+    assert_eq!((out.status.code(), &fs::read(&file).unwrap()[..]), (Some(7), &b"dd"[..]));
+    let out = boot("-");
+    assert_eq!((out.status.code(), &out.stdout[..]), (Some(7), &b"dd"[..]));
+    let out = boot("/no/such/folder/file");
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8(out.stderr).unwrap().contains("/no/such/folder/file"));
+}
+
+#[test]
 fn the_exit_pattern_works_without_showing_the_line() {
     let rom = Rom::new();
     let out = rom.run(&["-no-console", "-exit-on", "world"], b"");

@@ -130,7 +130,7 @@ impl Boot {
         }
         let save = match (self.save_state, image.filter(|_| self.save)) {
             (Some(path), _) => Some(SaveTo::File(path)),
-            (None, image) => image.map(SaveTo::Image),
+            (None, image) => image.map(|image| SaveTo::Image(Box::new(image))),
         };
         let place = save.as_ref().map(|save| match save {
             SaveTo::File(path) => path.clone(),
@@ -176,7 +176,8 @@ impl Boot {
         if self.cold {
             builder = builder.cold();
         }
-        let files: [(&Option<PathBuf>, fn(MachineBuilder, PathBuf) -> MachineBuilder); 7] = [
+        type Set = fn(MachineBuilder, PathBuf) -> MachineBuilder;
+        let files: [(&Option<PathBuf>, Set); 7] = [
             (&self.state, MachineBuilder::state),
             (&self.kernel, MachineBuilder::kernel),
             (&self.initrd, MachineBuilder::initrd),

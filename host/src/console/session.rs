@@ -30,7 +30,7 @@ pub enum SaveTo {
     /// A file.
     File(PathBuf),
     /// Its image, to be resumed by the next start.
-    Image(Image),
+    Image(Box<Image>),
 }
 
 /// What a session shows and waits for.
@@ -176,7 +176,7 @@ fn copy(
     mut pattern: Option<Pattern>,
     wishes: Sender<Wish>,
 ) -> Result<JoinHandle<io::Result<()>>, SessionError> {
-    let mut pass = move || -> io::Result<()> {
+    let pass = move || -> io::Result<()> {
         let mut piece = [0; 4096];
         loop {
             let bytes = match from.read(&mut piece)? {
@@ -192,7 +192,7 @@ fn copy(
             }
         }
     };
-    thread::Builder::new().name(name.into()).spawn(move || pass()).map_err(SessionError::Setup)
+    thread::Builder::new().name(name.into()).spawn(pass).map_err(SessionError::Setup)
 }
 
 /// Hears what the machine tells, in a thread, until its end.

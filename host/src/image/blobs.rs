@@ -13,7 +13,7 @@ const OPEN_FILES: usize = 32;
 
 /// Why contents could not be read.
 #[derive(Debug, Error)]
-pub enum BlobError {
+pub enum BlobFileError {
     /// The index names a file that is not there.
     #[error("`{}` is missing; the image is incomplete, copy or make it again", .0.display())]
     Missing(PathBuf),
@@ -58,47 +58,47 @@ impl BlobDir {
     }
 
     /// Fills `buf` from a blob, starting at byte `offset`.
-    pub fn read_exact_at(&mut self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), BlobError> {
+    pub fn read_exact_at(&mut self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), BlobFileError> {
         let path = self.path(name)?;
         let file = self.file(name, &path)?;
         match os::read_exact_at(file, buf, offset) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 let have = file.metadata().map_or(0, |m| m.len());
-                Err(BlobError::Short { path, have, want: offset.saturating_add(buf.len() as u64) })
+                Err(BlobFileError::Short { path, have, want: offset.saturating_add(buf.len() as u64) })
             }
-            Err(source) => Err(BlobError::Read { path, source }),
+            Err(source) => Err(BlobFileError::Read { path, source }),
         }
     }
 
     /// Reads the first `size` bytes of a blob.
-    pub fn read_all(&mut self, name: &str, size: u64) -> Result<Vec<u8>, BlobError> {
+    pub fn read_all(&mut self, name: &str, size: u64) -> Result<Vec<u8>, BlobFileError> {
         // The size comes from the index: check it against the file before making room for it.
         let path = self.path(name)?;
         let have = match self.file(name, &path)?.metadata() {
             Ok(meta) => meta.len(),
-            Err(source) => return Err(BlobError::Read { path, source }),
+            Err(source) => return Err(BlobFileError::Read { path, source }),
         };
         if have < size {
-            return Err(BlobError::Short { path, have, want: size });
+            return Err(BlobFileError::Short { path, have, want: size });
         }
         let mut bytes = vec![0; size as usize];
         self.read_exact_at(name, 0, &mut bytes)?;
         Ok(bytes)
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf, BlobError> {
+    fn path(&self, name: &str) -> Result<PathBuf, BlobFileError> {
         // Which characters part a path, and what stands for a drive, is the host's.
         let mut parts = Path::new(name).components();
         let plain =
             matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
         if !plain || name.contains('\0') {
-            return Err(BlobError::Name(name.into()));
+            return Err(BlobFileError::Name(name.into()));
         }
         Ok(self.dir.join(name))
     }
 
-    fn file(&mut self, name: &str, path: &Path) -> Result<&File, BlobError> {
+    fn file(&mut self, name: &str, path: &Path) -> Result<&File, BlobFileError> {
         let entry = match self.open.iter().position(|(open, _)| open == name) {
             Some(at) => self.open.remove(at),
             None => {
@@ -115,10 +115,10 @@ impl BlobDir {
 
 /// Opens a blob. A symbolic link is refused: an image from elsewhere must not reach the host's
 /// files. Nor may a FIFO among the blobs make the machine wait.
-fn open(path: &Path) -> Result<File, BlobError> {
+fn open(path: &Path) -> Result<File, BlobFileError> {
     os::open_no_follow(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => BlobError::Missing(path.into()),
-        _ => BlobError::Read { path: path.into(), source },
+        io::ErrorKind::NotFound => BlobFileError::Missing(path.into()),
+        _ => BlobFileError::Read { path: path.into(), source },
     })
 }
 
@@ -147,10 +147,10 @@ mod tests {
     fn a_missing_or_short_blob_is_named() {
         let (_dir, mut blobs) = blobs();
         let missing = blobs.read_all("b.bin", 1).unwrap_err();
-        assert!(matches!(missing, BlobError::Missing(_)) && missing.to_string().contains("b.bin"));
+        assert!(matches!(missing, BlobFileError::Missing(_)) && missing.to_string().contains("b.bin"));
         let short = blobs.read_exact_at("a.bin", 8, &mut [0; 4]).unwrap_err();
-        assert!(matches!(short, BlobError::Short { have: 10, want: 12, .. }), "{short}");
-        assert!(matches!(blobs.read_all("a.bin", u64::MAX), Err(BlobError::Short { .. })));
+        assert!(matches!(short, BlobFileError::Short { have: 10, want: 12, .. }), "{short}");
+        assert!(matches!(blobs.read_all("a.bin", u64::MAX), Err(BlobFileError::Short { .. })));
     }
 
     #[test]
@@ -158,14 +158,14 @@ mod tests {
     fn links_do_not_leave_the_folder() {
         let (dir, mut blobs) = blobs();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("l.bin")).unwrap();
-        assert!(matches!(blobs.read_all("l.bin", 1), Err(BlobError::Read { .. })));
+        assert!(matches!(blobs.read_all("l.bin", 1), Err(BlobFileError::Read { .. })));
     }
 
     #[test]
     fn names_do_not_leave_the_folder() {
         let (_dir, mut blobs) = blobs();
         for name in ["", ".", "..", "../x", "/etc/passwd", "a.bin/", "./a.bin", "a.bin\0"] {
-            assert!(matches!(blobs.read_all(name, 1), Err(BlobError::Name(_))), "{name}");
+            assert!(matches!(blobs.read_all(name, 1), Err(BlobFileError::Name(_))), "{name}");
         }
     }
 

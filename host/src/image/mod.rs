@@ -14,7 +14,7 @@ mod blobs;
 pub mod create;
 mod locate;
 
-pub use blobs::{BlobDir, BlobError};
+pub use blobs::{BlobDir, BlobFileError};
 pub use env86_core::{DEFAULT_CMDLINE, FileRef, ImageConfig};
 pub use locate::{find, global_root};
 

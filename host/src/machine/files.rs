@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use env86_devices::fs::{self as guest_fs, BlobStore, Fetched};
 
-use crate::image::{BlobDir, BlobError};
+use crate::image::{BlobDir, BlobFileError};
 
 /// An image's contents. The guest sees a failure as an I/O error; for the user, the first one of each
 /// file is kept.
@@ -18,7 +18,7 @@ pub struct Blobs {
 
 /// The files of [`Blobs`] that could not be read.
 #[derive(Clone, Debug, Default)]
-pub struct LostFiles(Arc<Mutex<Vec<BlobError>>>);
+pub struct LostFiles(Arc<Mutex<Vec<BlobFileError>>>);
 
 impl Blobs {
     /// The contents in a folder.
@@ -34,7 +34,7 @@ impl Blobs {
 
 impl LostFiles {
     /// Takes those that were found since the last call.
-    pub fn take(&self) -> Vec<BlobError> {
+    pub fn take(&self) -> Vec<BlobFileError> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -52,5 +52,34 @@ impl BlobStore for Blobs {
                 Err(guest_fs::BlobError::Unreadable { blob: blob.into(), reason })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_file_is_an_error_for_the_guest_and_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("short"), "12").unwrap();
+        let mut blobs = Blobs::new(BlobDir::new(dir.path()));
+        let lost = blobs.lost();
+        let mut buf = [0; 4];
+        assert!(blobs.read("short", 0, &mut buf[..2]).is_ok());
+        for _ in 0..3 {
+            for name in ["short", "missing"] {
+                assert!(matches!(
+                    blobs.read(name, 0, &mut buf),
+                    Err(guest_fs::BlobError::Unreadable { blob, .. }) if blob == name
+                ));
+            }
+        }
+        let told = lost.take();
+        assert!(
+            matches!(&told[..], [BlobFileError::Short { have: 2, want: 4, .. }, BlobFileError::Missing(_)]),
+            "{told:?}"
+        );
+        assert!(lost.take().is_empty());
     }
 }

@@ -27,7 +27,7 @@ pub use env86_core::{Computer, DEFAULT_MEMORY, Ending, Input, Recorded, Recordin
 pub use ports::{Com, Event, Events, ExpectError, NoEvent, SerialPort};
 pub use state::StateFileError;
 
-use crate::image::{BlobError, Image, ImageError};
+use crate::image::{BlobFileError, Image, ImageError};
 use files::LostFiles;
 use ports::{Desk, Line};
 use thread::Command;
@@ -94,7 +94,7 @@ pub enum MachineError {
     Computer(#[from] env86_core::ComputerError),
     /// The image's kernel or RAM disk cannot be read.
     #[error("The image has lost a file")]
-    Blob(#[from] BlobError),
+    Blob(#[from] BlobFileError),
     /// The guest's processor shut down, and the machine was not to restart.
     #[error("The guest's processor has shut down after a triple fault")]
     TripleFault,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use env86_core::Pattern;
 use thiserror::Error;
 
-use crate::image::BlobError;
+use crate::image::BlobFileError;
 
 /// Bytes from the guest that wait on a line. With a reader the guest waits then; without one the oldest
 /// are lost.
@@ -86,7 +86,7 @@ pub enum Event {
     /// the guest gets I/O errors.
     NoImage,
     /// A file of the image cannot be read: the guest has got an I/O error. Told once for each file.
-    FileLost(Arc<BlobError>),
+    FileLost(Arc<BlobFileError>),
 }
 
 /// What the machine's thread and its handles share.

@@ -1,0 +1,227 @@
+//! The library as a program uses it, with guests of a few instructions.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use env86::machine::NoEvent;
+use env86::{Com, Ending, Event, ExpectError, Image, Machine, MachineBuilder, MachineError};
+use tempfile::TempDir;
+
+/// Far more than anything here needs, on any machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// At F000:0000: says `#`, then answers each byte with itself and the count of them, in BL.
+const ECHO: [u8; 34] = [
+    0xba, 0xf8, 0x03, // 00 mov dx, 3F8h
+    0xb0, b'#', //       03 mov al, '#'
+    0xee, //             05 out dx, al
+    0x31, 0xdb, //       06 xor bx, bx
+    0xba, 0xfd, 0x03, // 08 mov dx, 3FDh          line status:
+    0xec, //             0B in al, dx
+    0xa8, 0x01, //       0C test al, 1            data ready?
+    0x74, 0xf8, //       0E jz 08h
+    0xba, 0xf8, 0x03, // 10 mov dx, 3F8h
+    0xec, //             13 in al, dx
+    0xee, //             14 out dx, al
+    0x43, //             15 inc bx
+    0x88, 0xd8, //       16 mov al, bl
+    0x04, b'0', //       18 add al, '0'
+    0xee, //             1A out dx, al
+    0xb0, b'\n', //      1B mov al, '\n'
+    0xee,  //             1D out dx, al
+    0xeb, 0xe8, //       1E jmp 08h
+    0xf4, 0xf4,
+];
+
+/// Sends without end: mov dx, 3F8h; out dx, al; inc ax; jmp back.
+const CHATTER: [u8; 7] = [0xba, 0xf8, 0x03, 0xee, 0x40, 0xeb, 0xfc];
+
+/// An image whose BIOS is a ROM with this code.
+fn image(code: &[u8]) -> (TempDir, Image) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("fs")).unwrap();
+    fs::write(dir.path().join("image.json"), r#"{"memory_size":2097152,"bios":{"url":"./rom"}}"#).unwrap();
+    fs::write(dir.path().join("fs.json"), r#"{"fsroot":[],"size":0,"version":3}"#).unwrap();
+    let mut rom = vec![0; 64 << 10];
+    rom[..code.len()].copy_from_slice(code);
+    rom[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
+    fs::write(dir.path().join("rom"), rom).unwrap();
+    let image = Image::open(dir.path()).unwrap();
+    (dir, image)
+}
+
+#[test]
+fn a_machine_is_asked_saved_and_resumed() -> Result<(), Box<dyn std::error::Error>> {
+    let (_dir, image) = image(&ECHO);
+    let machine = Machine::builder().image(&image).start()?;
+    let mut com1 = machine.serial(Com::One);
+    com1.expect("#", LIMIT)?;
+    com1.write_all(b"a")?;
+    assert_eq!(com1.expect("1\n", LIMIT)?, "a1\n");
+    machine.save_to(&image)?;
+    assert_eq!(machine.stop()?.ending, Ending::Stopped);
+    assert_eq!(com1.read(&mut [0; 8])?, 0, "the end of the machine is the end of what it sends");
+    assert_eq!(com1.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+
+    // It goes on where it was, unless told otherwise.
+    for (builder, answer) in [(Machine::builder(), "b2\n"), (Machine::builder().cold(), "b1\n")] {
+        let machine = builder.image(&image).start()?;
+        let mut com1 = machine.serial(Com::One);
+        com1.write_all(b"b")?;
+        com1.expect(answer, LIMIT)?;
+        machine.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_does_not_come_is_told_with_what_came() {
+    let (_dir, image) = image(&ECHO);
+    let machine = Machine::builder().image(&image).start().unwrap();
+    let mut com1 = machine.serial(Com::One);
+    com1.write_all(b"x").unwrap();
+    com1.expect("#x", LIMIT).unwrap();
+    // Nothing is lost by waiting in vain.
+    match com1.expect("never", Duration::from_millis(50)) {
+        Err(ExpectError::Timeout { text, .. }) => assert_eq!(text, "never"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(com1.expect("\n", LIMIT).unwrap(), "1\n");
+    machine.stop().unwrap();
+    assert!(matches!(com1.expect("never", LIMIT), Err(ExpectError::Ended { .. })));
+}
+
+#[test]
+fn a_port_that_is_not_there_gives_and_takes_nothing() {
+    let (_dir, image) = image(&ECHO);
+    let machine = Machine::builder().image(&image).start().unwrap();
+    for mut port in [machine.serial(Com::Four), machine.console(0).unwrap()] {
+        assert_eq!(port.read(&mut [0; 8]).unwrap(), 0);
+        assert_eq!(port.write(b"x").unwrap_err().kind(), io::ErrorKind::NotConnected);
+    }
+    assert!(machine.console(4).is_none());
+}
+
+#[test]
+fn output_that_no_one_takes_holds_nothing_up() {
+    let (_dir, image) = image(&CHATTER);
+    let machine = Machine::builder().image(&image).start().unwrap();
+    // Without a reader the guest runs on, and with one that does not read it waits; it can be saved and
+    // stopped in both cases.
+    machine.save_to(&image).unwrap();
+    let com1 = machine.serial(Com::One);
+    machine.save_to(&image).unwrap();
+    machine.stop().unwrap();
+    drop(com1);
+    let machine = Machine::builder().image(&image).start().unwrap();
+    let _unread = machine.serial(Com::One);
+    drop(machine);
+}
+
+#[test]
+fn a_reader_gets_every_byte() {
+    let (_dir, image) = image(&CHATTER);
+    let machine = Machine::builder().image(&image).start().unwrap();
+    let mut com1 = machine.serial(Com::One);
+    let mut bytes = vec![0; 1 << 20];
+    com1.read_exact(&mut bytes).unwrap();
+    assert!(bytes.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
+}
+
+#[test]
+fn events_tell_of_pauses_and_of_the_end() {
+    let (_dir, image) = image(&ECHO);
+    let machine = Machine::builder().image(&image).start().unwrap();
+    let mut events = machine.events();
+    machine.pause();
+    assert!(matches!(events.next_timeout(LIMIT), Ok(Event::Paused)));
+    let before = machine.with(|computer| computer.stats().instructions).unwrap();
+    assert_eq!(events.next_timeout(Duration::from_millis(20)).unwrap_err(), NoEvent::Timeout);
+    assert_eq!(machine.with(|computer| computer.stats().instructions).unwrap(), before);
+    machine.resume();
+    assert!(matches!(events.next(), Some(Event::Resumed)));
+    machine.stop().unwrap();
+    assert_eq!(events.next_timeout(LIMIT).unwrap_err(), NoEvent::Ended);
+}
+
+#[test]
+fn a_machine_whose_thread_panics_ends_alone() {
+    let (_dir, image) = image(&ECHO);
+    let start = || Machine::builder().image(&image).start().unwrap();
+    let (bad, good) = (start(), start());
+    let lost = bad.with(|_| panic!("an injected defect")).unwrap_err();
+    assert!(matches!(lost, MachineError::Gone));
+    match bad.wait() {
+        Err(MachineError::Panicked(message)) => assert_eq!(message, "an injected defect"),
+        other => panic!("{other:?}"),
+    }
+    let mut com1 = good.serial(Com::One);
+    com1.write_all(b"?").unwrap();
+    com1.expect("?1", LIMIT).unwrap();
+}
+
+/// Guests that fault for ever, in real mode: each with its stack at 7000:8000 and its vectors at zero.
+#[test]
+fn a_guest_that_only_faults_can_be_stopped() {
+    // xor ax, ax; mov ds, ax; mov ax, 7000h; mov ss, ax; mov sp, 8000h
+    let start = [0x31, 0xc0, 0x8e, 0xd8, 0xb8, 0x00, 0x70, 0x8e, 0xd0, 0xbc, 0x00, 0x80];
+    // mov word [0], 0B0Fh; jmp 0000:0000: UD2 there, and its vector leads to itself.
+    let invalid = [0xc7, 0x06, 0, 0, 0x0f, 0x0b, 0xea, 0, 0, 0, 0];
+    // lidt [cs:40h], where a limit of 0 lies; int3: a triple fault and a restart.
+    let triple = [0x2e, 0x0f, 0x01, 0x1e, 0x40, 0x00, 0xcc];
+    for code in [&invalid[..], &triple] {
+        let (_dir, image) = image(&[&start[..], code].concat());
+        let machine = Machine::builder().image(&image).start().unwrap();
+        machine.with(|computer| computer.stats()).unwrap();
+        assert_eq!(machine.stop().unwrap().ending, Ending::Stopped);
+    }
+}
+
+/// An image with a file system of one file.
+fn image_with_file(content: &str) -> (TempDir, Image) {
+    let (dir, image) = image(&ECHO);
+    let index =
+        format!(r#"{{"fsroot":[["file",{},0,33188,0,0,"abcd.bin"]],"size":4,"version":3}}"#, content.len());
+    fs::write(dir.path().join("fs.json"), index).unwrap();
+    fs::write(dir.path().join("fs/abcd.bin"), content).unwrap();
+    (dir, image)
+}
+
+#[test]
+fn a_state_knows_its_image() -> Result<(), Box<dyn std::error::Error>> {
+    let (dir, image) = image_with_file("some");
+    let place = tempfile::tempdir()?;
+    let state = place.path().join("state");
+    let machine = Machine::builder().image(&image).start()?;
+    machine.serial(Com::One).expect("#", LIMIT)?;
+    machine.save(&state)?;
+    machine.stop()?;
+    let resumes = |builder: MachineBuilder| -> Result<(), Box<dyn std::error::Error>> {
+        let machine = builder.state(&state).start()?;
+        let mut com1 = machine.serial(Com::One);
+        com1.write_all(b"x")?;
+        com1.expect("x1", LIMIT)?;
+        Ok(())
+    };
+    // It is found where it was, and may have moved.
+    resumes(Machine::builder())?;
+    resumes(Machine::builder().image(&image))?;
+    let moved = place.path().join("moved");
+    fs::create_dir_all(moved.join("fs"))?;
+    for name in ["image.json", "fs.json", "rom", "fs/abcd.bin"] {
+        fs::copy(dir.path().join(name), moved.join(name))?;
+    }
+    let moved = Image::open(moved)?;
+    resumes(Machine::builder().image(&moved))?;
+    // Another one is refused.
+    let (_other_dir, other) = image_with_file("something");
+    let error = Machine::builder().image(&other).state(&state).start().unwrap_err();
+    assert!(matches!(error, MachineError::OtherImage { .. }), "{error}");
+    // It is said which one is missing.
+    let was = dir.path().display().to_string();
+    dir.close()?;
+    let error = Machine::builder().state(&state).start().unwrap_err();
+    assert!(matches!(&error, MachineError::ImageGone { wanted, .. } if *wanted == was), "{error}");
+    Ok(())
+}
