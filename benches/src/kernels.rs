@@ -398,7 +398,8 @@ mod tests {
             assert!(stats(name).tlb_misses < 1100, "{name}: {}", stats(name).tlb_misses);
         }
         assert!(stats("interrupt/page-fault").interrupts > 2_000);
-        assert!(stats("interrupt/external").interrupts > 9_000);
+        // The delivery of an interrupt counts as an instruction, so it is every second one.
+        assert!(stats("interrupt/external").interrupts > 4_500);
         assert!(stats("interrupt/software").interrupts > 4_000);
     }
 }

@@ -123,6 +123,9 @@ impl Plan {
         let board = &mut machine.board;
         _ = board.take_request();
         board.synchronize(machine.cpu.mem_mut());
+        // What drives and readers of files were waiting for at the save may be there.
+        board.media_arrived(machine.cpu.mem_mut());
+        board.files_arrived(machine.cpu.mem_mut());
         Ok(())
     }
 }
