@@ -125,8 +125,10 @@ pub fn bound_to_us(program: impl AsRef<OsStr>) -> Command {
     if !binder.exists() {
         return Command::new(program);
     }
+    // The thread that started it may have ended before it was bound, which its parent tells.
+    let script = format!("[ $PPID = {} ] && exec \"$0\" \"$@\"", std::process::id());
     let mut command = Command::new(binder);
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command.args(["--pdeathsig", "KILL", "--", "sh", "-c", &script]).arg(program);
     command
 }
 

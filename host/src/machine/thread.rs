@@ -271,6 +271,7 @@ mod tests {
         let read_sector = [
             0xba, 0xf6, 0x01, 0xb0, 0xe0, 0xee, // mov dx, 1F6h; mov al, E0h; out dx, al
             0xba, 0xf2, 0x01, 0xb0, 0x01, 0xee, // mov dx, 1F2h; mov al, 1; out dx, al
+            0x42, 0xee, // inc dx; out dx, al
             0xba, 0xf7, 0x01, 0xb0, 0x20, 0xee, // mov dx, 1F7h; mov al, 20h; out dx, al
         ];
         let blank = || vec![0; 1 << 20];
