@@ -382,6 +382,9 @@ impl Uart {
 
     /// The enabled interrupt with the highest priority.
     fn interrupt_id(&self) -> u8 {
+        if self.ier == 0 {
+            return IIR_NONE;
+        }
         let enabled = |bit| self.ier & bit != 0;
         if enabled(IER_RLS) && self.lsr & LSR_ERRORS != 0 {
             IIR_RLS

@@ -120,7 +120,7 @@ impl Guest {
             ..BoardConfig::default()
         };
         let memory = Memory::new(RAM).unwrap();
-        let machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed)));
+        let machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed))).unwrap();
         let mut guest = Self { machine, clock, random: Seeded(seed) };
         guest.place_virtio();
         guest

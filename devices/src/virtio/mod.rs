@@ -24,6 +24,9 @@ pub const BAR_ISR: usize = 2;
 /// Base address of the device's own configuration.
 pub const BAR_DEVICE: usize = 3;
 
+/// All of them, for the board.
+pub(crate) const BARS: [u8; 4] = [BAR_COMMON as u8, BAR_NOTIFY as u8, BAR_ISR as u8, BAR_DEVICE as u8];
+
 /// Device status (2.1): the driver has seen the device.
 pub const STATUS_ACKNOWLEDGE: u8 = 1;
 /// Device status: the driver knows how to drive it.
