@@ -27,6 +27,7 @@ use crate::rtc::{self, CmosConfig, Rtc};
 use crate::system_control::{self, SystemControl};
 use crate::uart::{self, Uart};
 use crate::vga::{self, Vga};
+use crate::virtio::balloon::VirtioBalloon;
 use crate::virtio::console::{self, VirtioConsole};
 use crate::virtio::p9::{self, Virtio9p};
 use crate::vmware::Backdoor;
@@ -63,6 +64,8 @@ pub struct BoardConfig {
     pub filesystem: Option<(Filesystem, Box<dyn BlobStore>)>,
     /// A virtio console is fitted.
     pub virtio_console: bool,
+    /// A virtio balloon is fitted.
+    pub virtio_balloon: bool,
     /// Hard disks and CD-ROM drives.
     pub ide: ide::Units,
 }
@@ -81,6 +84,7 @@ impl Default for BoardConfig {
             debug_exit: None,
             filesystem: None,
             virtio_console: false,
+            virtio_balloon: false,
             ide: ide::Units::default(),
         }
     }
@@ -232,6 +236,8 @@ rows! { |board, config, mem|
     p9: Option<Virtio9p> => config.filesystem.take().map(|(files, store)| Virtio9p::new(files, store));
     /// Virtio console, if fitted.
     console: Option<VirtioConsole> => config.virtio_console.then(VirtioConsole::default);
+    /// Virtio balloon, if fitted.
+    balloon: Option<VirtioBalloon> => config.virtio_balloon.then(VirtioBalloon::default);
     /// Calls to the hypervisor.
     backdoor: Backdoor => Backdoor::default();
     /// Firmware configuration.

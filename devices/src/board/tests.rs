@@ -381,6 +381,7 @@ fn any_port_and_address_is_harmless() {
         acpi: true,
         uarts: [true; 4],
         virtio_console: true,
+        virtio_balloon: true,
         filesystem: Some((Filesystem::default(), Box::new(crate::fs::NoBlobs))),
         ..BoardConfig::default()
     });

@@ -126,6 +126,7 @@ fn machine() -> Pc {
         acpi: true,
         uarts: [true; 4],
         virtio_console: true,
+        virtio_balloon: true,
         vga_memory_size: crate::vga::MIN_MEMORY,
         ide: Units::new(
             Some(Medium::new(vec![1; 100 * 512], Form::Whole)),

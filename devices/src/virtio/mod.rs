@@ -4,6 +4,7 @@
 //! interrupt status and the device's own configuration. A device owns a [`Transport`], hands it the
 //! accesses to the first three, and acts on the [`Action`]s that come of them.
 
+pub mod balloon;
 pub mod console;
 pub mod p9;
 pub mod queue;
