@@ -482,9 +482,10 @@ impl Memory {
         (offset as usize) < self.ram.len || self.regions.iter().find_map(bears) == Some(true)
     }
 
-    /// Whether [`Memory::take_retags`] has something.
-    pub(crate) fn has_retags(&self) -> bool {
-        !self.retags.is_empty()
+    /// Whether [`Memory::take_retags`] or [`Memory::take_code_writes`] has something.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.retags.len() | self.code_writes.len() != 0
     }
 
     /// What the TLB has to do before it is used again.
@@ -503,11 +504,6 @@ impl Memory {
         if let Some(word) = self.code.get_mut(page as usize / 64) {
             *word = if code { *word | bit } else { *word & !bit };
         }
-    }
-
-    /// Whether [`Memory::take_code_writes`] has something.
-    pub(crate) fn has_code_writes(&self) -> bool {
-        !self.code_writes.is_empty()
     }
 
     /// The ranges in code pages written since the last call.
