@@ -123,10 +123,9 @@ impl Board {
             self.rewire(mem);
         }
     }
-}
 
-impl Bus for Board {
-    fn port_read(&mut self, mem: &mut Memory, port: u16, width: Width) -> u32 {
+    #[inline(never)]
+    fn read_wide(&mut self, mem: &mut Memory, port: u16, width: Width) -> u32 {
         if let Ok(region) = self.ports.whole(port, width) {
             return self.read_port(mem, region, port, width);
         }
@@ -137,13 +136,30 @@ impl Bus for Board {
         })
     }
 
-    fn port_write(&mut self, mem: &mut Memory, port: u16, width: Width, value: u32) {
+    #[inline(never)]
+    fn write_wide(&mut self, mem: &mut Memory, port: u16, width: Width, value: u32) {
         if let Ok(region) = self.ports.whole(port, width) {
             return self.write_port(mem, region, port, width, value);
         }
         for (i, byte) in (0..width.bytes() as u16).zip(value.to_le_bytes()) {
             let port = port.wrapping_add(i);
             self.write_port(mem, self.ports.find(port), port, Width::Byte, byte.into());
+        }
+    }
+}
+
+impl Bus for Board {
+    fn port_read(&mut self, mem: &mut Memory, port: u16, width: Width) -> u32 {
+        match width {
+            Width::Byte => self.read_port(mem, self.ports.find(port), port, width),
+            _ => self.read_wide(mem, port, width),
+        }
+    }
+
+    fn port_write(&mut self, mem: &mut Memory, port: u16, width: Width, value: u32) {
+        match width {
+            Width::Byte => self.write_port(mem, self.ports.find(port), port, width, value),
+            _ => self.write_wide(mem, port, width, value),
         }
     }
 

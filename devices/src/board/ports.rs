@@ -129,14 +129,10 @@ impl PortMap {
         self.regions.get(number.wrapping_sub(1)).copied()
     }
 
-    /// Where an access goes if one device takes it in one piece, or none takes any of it (`Ok(None)`).
-    /// Else it is to be split.
-    #[inline]
+    /// Where an access wider than a byte goes if one device takes it in one piece, or none takes any of it
+    /// (`Ok(None)`). Else it is to be split.
     pub fn whole(&self, port: u16, width: Width) -> Result<Option<Region>, Split> {
         let region = self.find(port);
-        if width == Width::Byte {
-            return Ok(region);
-        }
         let last = port.wrapping_add(width.bytes() as u16 - 1);
         let fits = match region {
             None => (1..width.bytes() as u16).all(|i| self.find(port.wrapping_add(i)).is_none()),
@@ -253,7 +249,7 @@ mod tests {
             map.claim(Row::pit, 0, base, count, widths).unwrap();
         }
         let whole = |port, width| map.whole(port, width).is_ok();
-        assert!(whole(0x11, Width::Byte) && !whole(0x10, Width::Word));
+        assert!(!whole(0x10, Width::Word));
         assert!(whole(0x21, Width::Word) && !whole(0x20, Width::Dword));
         assert!(whole(0x30, Width::Dword) && !whole(0x2f, Width::Word));
         assert!(whole(0x42, Width::Word) && !whole(0x41, Width::Dword));

@@ -559,8 +559,14 @@ impl Device for [Option<Uart>; 4] {
 
     /// Two share a line.
     fn lines(&mut self, _: u64) -> Lines {
-        let uarts = uart::IRQS.into_iter().zip(self.iter().flatten().map(Uart::irq));
-        uarts.fold(Lines::NONE, |lines, (irq, level)| lines.with(irq, level))
+        let mut lines = Lines::NONE;
+        for (irq, uart) in uart::IRQS.into_iter().zip(self.iter()) {
+            lines.driven |= u16::from(uart.is_some()) << irq;
+            if uart.as_ref().is_some_and(Uart::irq) {
+                lines.high |= 1 << irq;
+            }
+        }
+        lines
     }
 }
 

@@ -458,9 +458,7 @@ impl Cpu {
             self.attention = true;
             self.retag();
         }
-        self.attention |= bus.yield_requested()
-            || !self.nmi_blocked && bus.nmi()
-            || self.flags.system & flags::IF != 0 && bus.interrupt();
+        self.attention |= bus.pending(!self.nmi_blocked, self.flags.system & flags::IF != 0);
         r
     }
 
