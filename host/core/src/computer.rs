@@ -128,6 +128,7 @@ impl Computer {
             debug_exit: setup.debug_exit,
             filesystem: Some((setup.filesystem, setup.blobs)),
             virtio_console: setup.virtio_console,
+            virtio_balloon: setup.virtio_balloon,
             cmos,
             ide: setup.drives,
             ..BoardConfig::default()
