@@ -460,10 +460,15 @@ impl Memory {
 
     /// Notes that the page at an offset is written in this generation, if it is a region's.
     #[inline]
-    pub(crate) fn note_page(&mut self, offset: u32) {
-        if (offset as usize) < self.ram.len {
-            return;
+    fn note_page(&mut self, offset: u32) {
+        if offset as usize >= self.ram.len {
+            self.note_region_page(offset);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_region_page(&mut self, offset: u32) {
         for store in &mut self.regions {
             if let Some(at) = store.position(offset as usize) {
                 store.written[at / PAGE_SIZE as usize] = self.generation;
@@ -472,14 +477,28 @@ impl Memory {
         }
     }
 
-    /// Whether a write to the page at an offset need not be noted: the page is RAM, or was written in
-    /// this generation.
-    pub(crate) fn is_noted(&self, offset: u32) -> bool {
+    /// The host address of the page at an offset, for an access of the processor's; and whether further
+    /// writes to it need not be noted: it is RAM, or was written in this generation.
+    #[inline]
+    pub(crate) fn access_page(&mut self, offset: u32, write: bool) -> (usize, bool) {
+        if (offset as usize) < self.ram.len {
+            return (self.ram.base + offset as usize, true);
+        }
+        self.access_region_page(offset, write)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn access_region_page(&mut self, offset: u32, write: bool) -> (usize, bool) {
+        if write {
+            self.note_region_page(offset);
+        }
         let bears = |store: &Store| {
             let at = store.position(offset as usize)?;
             Some(store.written[at / PAGE_SIZE as usize] == self.generation)
         };
-        (offset as usize) < self.ram.len || self.regions.iter().find_map(bears) == Some(true)
+        let noted = self.regions.iter().find_map(bears) == Some(true);
+        (self.region_host(offset as usize, PAGE_SIZE as usize), noted)
     }
 
     /// Whether [`Memory::take_retags`] has something.
@@ -518,9 +537,12 @@ impl Memory {
     /// The host address of `bytes` bytes at an offset.
     #[inline]
     pub(crate) fn host(&self, offset: usize, bytes: usize) -> usize {
-        if offset + bytes <= self.ram.len {
-            return self.ram.base + offset;
-        }
+        if offset + bytes <= self.ram.len { self.ram.base + offset } else { self.region_host(offset, bytes) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn region_host(&self, offset: usize, bytes: usize) -> usize {
         let inside = |store: &Store| {
             let at = store.position(offset)?;
             (at + bytes <= store.len).then(|| store.base + at)

@@ -76,7 +76,7 @@ impl Board {
     }
 
     /// Maps the video memory where the processor sees it.
-    pub(super) fn map_video(&self, mem: &mut Memory) {
+    pub(super) fn map_video(&mut self, mem: &mut Memory) {
         let address = self.pci.function(vga::DEVFN).and_then(|space| space.bar(vga::FRAMEBUFFER_BAR));
         self.vga.map_framebuffer(mem, address);
         self.vga.map_window(mem);
@@ -187,7 +187,7 @@ impl Board {
                 }
                 self.drive_uart_line(number.into());
             }
-            Target::Vga => self.vga.write(mem, port, byte),
+            Target::Vga => self.vga.write(mem, port, byte, now),
             Target::Vbe => self.vga.write_vbe_port(mem, port, value as u16),
             Target::FwCfg if port == fw_cfg::PORT_SELECT => self.fw_cfg.select(value as u16),
             Target::FwCfg => {}

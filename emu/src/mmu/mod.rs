@@ -247,9 +247,7 @@ impl Cpu {
             return Ok(Place::Device(page.physical));
         };
         let offset = offset as u32;
-        if access.write {
-            self.mem.note_page(offset);
-        }
+        let (host, noted) = self.mem.access_page(offset, access.write);
         let (reads, writes) =
             if self.watch.host { self.debugger.watches_page(linear) } else { (false, false) };
         if reads {
@@ -257,11 +255,8 @@ impl Cpu {
         }
         let fill = Fill {
             linear,
-            host: self.mem.host(offset as usize, PAGE_SIZE as usize),
-            writable: !writes
-                && page.writable
-                && !self.mem.is_code(offset >> 12)
-                && self.mem.is_noted(offset),
+            host,
+            writable: !writes && page.writable && noted && !self.mem.is_code(offset >> 12),
             user: access.user,
             global: page.global,
             large: page.large,
