@@ -472,6 +472,19 @@ impl Board {
         (0..ide::IRQS.len()).for_each(|channel| self.drive_ide(channel));
     }
 
+    /// Changes the disc in a CD-ROM drive, or takes it out, while the machine runs. `place` is the drive's
+    /// channel and unit: v86's is at (1, 0).
+    pub fn change_disc(
+        &mut self,
+        mem: &mut Memory,
+        place: (u8, u8),
+        disc: Option<ide::Medium>,
+    ) -> Result<(), ide::DiscError> {
+        let result = self.ide.change_disc(mem, place, disc);
+        (0..ide::IRQS.len()).for_each(|channel| self.drive_ide(channel));
+        result
+    }
+
     /// Wall time in nanoseconds since 1970.
     fn unix_ns(&mut self) -> u64 {
         u64::try_from(self.clock.unix_millis()).unwrap_or(0).saturating_mul(1_000_000)
