@@ -8,6 +8,7 @@ mod clock;
 mod disk;
 mod files;
 mod mapped;
+mod parts;
 mod ports;
 mod state;
 mod thread;
