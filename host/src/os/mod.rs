@@ -31,6 +31,7 @@ pub struct Attributes {
 }
 
 /// Entries of a directory without a content.
+#[cfg_attr(windows, allow(dead_code, reason = "Windows has none of them"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
     /// A device, by its major and minor number.
