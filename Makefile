@@ -57,11 +57,11 @@ wasm: deps
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
 
-cross: deps ## The program for Windows and for 64-bit ARM, where what that needs is installed
-	@tests/cross/run build $(TARGET)
+cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
+	@tests/cross/run build
 
-cross-boot: image ## The same, and runs them under Wine and QEMU's user mode
-	@tests/cross/run boot $(TARGET) $(ENV86) $(ENV86_IMAGE_ROOT)
+cross-boot: image ## Both as they are released; a ROM under Wine, the demo image under QEMU's user mode
+	@tests/cross/run boot $(TARGET) $(ENV86) $(IMAGE)
 
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86

@@ -90,7 +90,8 @@ impl BlobDir {
     fn path(&self, name: &str) -> Result<PathBuf, BlobFileError> {
         // Which characters part a path, and what stands for a drive, is the host's.
         let mut parts = Path::new(name).components();
-        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+        let plain =
+            matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
         if !plain || name.contains('\0') {
             return Err(BlobFileError::Name(name.into()));
         }

@@ -156,11 +156,7 @@ impl TerminalMode {
     pub fn raw(&self) -> Self {
         let output =
             ENABLE_PROCESSED_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING | DISABLE_NEWLINE_AUTO_RETURN;
-        Self {
-            input: ENABLE_VIRTUAL_TERMINAL_INPUT,
-            output: self.output.map(|_| output),
-            code_page: CP_UTF8,
-        }
+        Self { input: ENABLE_VIRTUAL_TERMINAL_INPUT, output: self.output.map(|_| output), code_page: CP_UTF8 }
     }
 
     /// Makes the console so.
