@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 
@@ -15,6 +14,7 @@ use super::builder::MachineBuilder;
 use super::parts::Parts;
 use super::state::StateFile;
 use crate::image::{self, FileRef};
+use crate::os::read_exact_at;
 
 /// An image given by the user that has as many bytes is not put into states, as v86 does it with files.
 const LAZY_FROM: u64 = 256 << 20;
@@ -130,7 +130,7 @@ impl DiskImage for FileImage {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
         let at = self.start.saturating_add(offset);
-        let read = self.file.read_exact_at(buf, at);
+        let read = read_exact_at(&self.file, buf, at);
         Poll::Ready(read.map_err(|error| DiskImageError(error.to_string())))
     }
 }
