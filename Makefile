@@ -38,7 +38,7 @@ test: lint wasm image image-pae peers ## Everything, with real boots of the demo
 
 examples: image ## The library's examples, each with the demo image
 	for example in boot_and_ask save_and_resume many_machines deterministic; do \
-	    cargo run --profile fast -p env86 --example $$example -- $(IMAGE) || exit; \
+	    cargo run --profile fast -p env86 --no-default-features --example $$example -- $(IMAGE) || exit; \
 	done
 
 lint: deps
@@ -60,8 +60,9 @@ wasm: deps
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86
 
+# Without the window, which would take longer to build than all else here and show nothing to a test.
 release: deps
-	cargo build --release -p env86
+	cargo build --release -p env86 --no-default-features
 
 image: release ## The demo image, in target/images/debian
 	@images/debian/build --env86 $(ENV86) $(TARGET)/images/debian
