@@ -174,6 +174,17 @@ pub(crate) enum Retag {
     Protect(Range<usize>),
 }
 
+/// A page of memory, for the TLB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryPage {
+    /// Its offset.
+    pub offset: u32,
+    /// Its host address.
+    pub host: usize,
+    /// A write need not be noted: the page is RAM, or was written in this generation.
+    pub noted: bool,
+}
+
 /// Guest RAM and other memory that behaves like it, by physical address.
 ///
 /// RAM covers 0 to `size`, less [`VGA_WINDOW`]. Regions are reached through windows, where there is
@@ -405,8 +416,10 @@ impl Memory {
 
     /// The bytes at an offset, as many as follow there in RAM or in the region.
     pub(crate) fn bytes_at(&self, offset: usize, len: usize) -> &[u8] {
-        let mut stores = std::iter::once(&self.ram).chain(&self.regions);
-        let found = stores.find_map(|store| Some((store, store.position(offset)?)));
+        if let Some(bytes) = self.ram.bytes().get(offset..offset + len) {
+            return bytes;
+        }
+        let found = self.regions.iter().find_map(|store| Some((store, store.position(offset)?)));
         found.map_or(&[], |(store, at)| &store.bytes()[at..at + len])
     }
 
@@ -477,33 +490,34 @@ impl Memory {
         }
     }
 
-    /// The host address of the page at an offset, for an access of the processor's; and whether further
-    /// writes to it need not be noted: it is RAM, or was written in this generation.
+    /// The page at a physical address, if it is memory. `write` notes that it is written now.
     #[inline]
-    pub(crate) fn access_page(&mut self, offset: u32, write: bool) -> (usize, bool) {
-        if (offset as usize) < self.ram.len {
-            return (self.ram.base + offset as usize, true);
+    pub(crate) fn page(&mut self, addr: u32, write: bool) -> Option<MemoryPage> {
+        if addr < self.size() && !VGA_WINDOW.contains(&addr) {
+            return Some(MemoryPage { offset: addr, host: self.ram.base + addr as usize, noted: true });
         }
-        self.access_region_page(offset, write)
+        self.page_beside_ram(addr, write)
     }
 
     #[cold]
     #[inline(never)]
-    fn access_region_page(&mut self, offset: u32, write: bool) -> (usize, bool) {
+    fn page_beside_ram(&mut self, addr: u32, write: bool) -> Option<MemoryPage> {
+        let offset = self.extent(addr)?.start;
         if write {
-            self.note_region_page(offset);
+            self.note_page(offset as u32);
         }
         let bears = |store: &Store| {
-            let at = store.position(offset as usize)?;
+            let at = store.position(offset)?;
             Some(store.written[at / PAGE_SIZE as usize] == self.generation)
         };
-        let noted = self.regions.iter().find_map(bears) == Some(true);
-        (self.region_host(offset as usize, PAGE_SIZE as usize), noted)
+        let noted = offset < self.ram.len || self.regions.iter().find_map(bears) == Some(true);
+        Some(MemoryPage { offset: offset as u32, host: self.host(offset, PAGE_SIZE as usize), noted })
     }
 
-    /// Whether [`Memory::take_retags`] has something.
-    pub(crate) fn has_retags(&self) -> bool {
-        !self.retags.is_empty()
+    /// Whether [`Memory::take_retags`] or [`Memory::take_code_writes`] has something.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.retags.len() | self.code_writes.len() != 0
     }
 
     /// What the TLB has to do before it is used again.
@@ -522,11 +536,6 @@ impl Memory {
         if let Some(word) = self.code.get_mut(page as usize / 64) {
             *word = if code { *word | bit } else { *word & !bit };
         }
-    }
-
-    /// Whether [`Memory::take_code_writes`] has something.
-    pub(crate) fn has_code_writes(&self) -> bool {
-        !self.code_writes.is_empty()
     }
 
     /// The ranges in code pages written since the last call.
@@ -607,10 +616,19 @@ impl Memory {
     /// Reads a little-endian 32-bit value at any alignment.
     #[inline]
     pub fn read_u32(&self, addr: u32) -> u32 {
-        // What is memory and what is not begins and ends with a page.
-        if let (Some(offset), true) = (self.offset(addr), addr % PAGE_SIZE <= PAGE_SIZE - 4) {
-            return self.peek(offset as u32, 4);
+        // What is RAM and what is not begins and ends with a page.
+        if addr < self.size() && !VGA_WINDOW.contains(&addr) && addr % PAGE_SIZE <= PAGE_SIZE - 4 {
+            // SAFETY: the bytes are RAM, which `self` owns and never moves.
+            let value =
+                unsafe { with_exposed_provenance::<u32>(self.ram.base + addr as usize).read_unaligned() };
+            return u32::from_le(value);
         }
+        self.read_u32_slowly(addr)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_u32_slowly(&self, addr: u32) -> u32 {
         let mut b = [0; 4];
         self.read(addr, &mut b);
         u32::from_le_bytes(b)

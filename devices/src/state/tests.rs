@@ -46,6 +46,7 @@ fn machine(acpi: bool) -> Pc {
         ..BoardConfig::default()
     };
     Pc::new(Memory::new(4 << 20).unwrap(), config, Box::new(ManualClock::default()), Box::new(Seeded(1)))
+        .unwrap()
 }
 
 /// Builds a machine from a state alone.
@@ -56,7 +57,7 @@ fn restored(file: &[u8]) -> Pc {
     clock.advance(plan.time);
     let memory = plan.pages().copy(file).unwrap();
     let config = plan.configure(BoardConfig { ide: saved_units(&plan, file), ..BoardConfig::default() });
-    let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
+    let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1))).unwrap();
     plan.apply(&mut machine, file).unwrap();
     machine
 }
@@ -244,7 +245,7 @@ fn a_command_that_waits_for_its_image_starts_again() {
         let ide = Units::new(Some(Medium::new(Never, Form::Written)), None, None);
         let config = BoardConfig { ide, ..BoardConfig::default() };
         let clock = Box::new(ManualClock::default());
-        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1))).unwrap();
         let (board, mem) = (&mut first.board, first.cpu.mem_mut());
         mem.write_u32(TABLE, BUFFER);
         mem.write_u32(TABLE + 4, 1 << 31 | 512);
@@ -269,13 +270,39 @@ fn a_command_that_waits_for_its_image_starts_again() {
 }
 
 #[test]
+fn a_request_for_a_file_that_waits_for_its_content_is_answered() {
+    const REQUEST: u32 = 0x4000;
+    const REPLY: u32 = 0x5000;
+    let mut first = machine(true);
+    let p9 = first.board.p9.as_mut().unwrap();
+    p9.transport.device_status = crate::virtio::STATUS_DRIVER_OK;
+    let queue = &mut p9.transport.queues[0];
+    (queue.size, queue.enabled, queue.avail_last_idx) = (4, true, 1);
+    (queue.desc_addr, queue.avail_addr, queue.used_addr) = (0x1000, 0x2000, 0x3000);
+    p9.held = vec![0];
+    let mem = first.cpu.mem_mut();
+    // TREAD of a fid that is not there, in descriptor 0; the reply goes to descriptor 1.
+    mem.write(REQUEST, &[23, 0, 0, 0, 116, 5, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    for (at, value) in [(0, REQUEST), (8, 23), (12, 1 << 16 | 1), (16, REPLY), (24, 64), (28, 2)] {
+        mem.write_u32(0x1000 + at, value);
+    }
+    let file = save(&mut first, &|_| true).unwrap().to_vec();
+    let second = restored(&file);
+    assert!(second.board.p9.as_ref().unwrap().held.is_empty());
+    let mut reply = [0; 7];
+    second.cpu.mem().read(REPLY, &mut reply);
+    assert_eq!(reply, [11, 0, 0, 0, 7, 5, 0], "an RLERROR");
+    assert_eq!(second.cpu.mem().read_u32(0x3000) >> 16, 1, "the used ring has it");
+}
+
+#[test]
 fn machines_of_old_versions_have_one_channel() {
     let disc = Medium::new(vec![7; 5 * 2048], Form::Whole);
     for (unit, number) in [(Unit::Cdrom(Some(disc)), 56), (Unit::Disk(disk(Form::Written)), 57)] {
         let ide = Units([Some([Some(unit), None]), None]);
         let config = BoardConfig { ide, ..BoardConfig::default() };
         let clock = Box::new(ManualClock::default());
-        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1))).unwrap();
         let file = save(&mut first, &|_| true).unwrap().to_vec();
         let state = Container::parse(&file).unwrap().state;
         assert!(!state.at(number).is_null() && state.at(85).is_null());
@@ -317,7 +344,7 @@ fn disks_that_cannot_be_are_refused() {
     let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
     let config = plan.configure(BoardConfig { ide: units(false), ..BoardConfig::default() });
     let clock = Box::new(ManualClock::default());
-    let mut other = Pc::new(plan.pages().copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
+    let mut other = Pc::new(plan.pages().copy(&file).unwrap(), config, clock, Box::new(Seeded(1))).unwrap();
     assert!(matches!(plan.apply(&mut other, &file), Err(StateError::OtherMachine(_))));
 }
 
@@ -410,7 +437,7 @@ fn hostile_states_do_no_harm() {
         let config = plan.configure(BoardConfig { ide: saved_units(&plan, &file), ..BoardConfig::default() });
         let clock = ManualClock::default();
         clock.advance(plan.time);
-        let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
+        let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1))).unwrap();
         if plan.apply(&mut machine, &file).is_ok() {
             read += 1;
             machine.run(2_000);

@@ -7,7 +7,7 @@ use env86::console::session::SessionError;
 use env86::console::window::WindowError;
 use env86::machine::{DiskError, MachineError, StateFileError};
 use env86_bios::BootError;
-use env86_core::PowerOnError;
+use env86_core::{ComputerError, PowerOnError};
 use env86_devices::state::StateError;
 
 /// The first remedy that is known for an error, or for one of its sources.
@@ -33,6 +33,7 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             // These stand for the error inside.
             MachineError::State(error) => of(error),
             MachineError::Disk(error) => of(error),
+            MachineError::Computer(error) => of(error),
             _ => None,
         };
     }
@@ -42,6 +43,10 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     #[cfg(feature = "window")]
     if let Some(WindowError::NoDisplay(_)) = error.downcast_ref() {
         return Some("give --no-console, and --ttyS0 to work at the machine's serial line in this terminal");
+    }
+    if let Some(ComputerError::Board(_)) = error.downcast_ref() {
+        // Nothing else that the user chooses can overlap.
+        return Some("choose another port for --debug-exit");
     }
     if let Some(error) = error.downcast_ref::<PowerOnError>() {
         return match error {

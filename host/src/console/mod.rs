@@ -16,7 +16,8 @@
 
 pub mod script;
 pub mod session;
-mod stdin;
 pub mod terminal;
 #[cfg(feature = "window")]
 pub mod window;
+
+pub use crate::os::flag_when_interrupted;

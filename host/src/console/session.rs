@@ -4,25 +4,21 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-#[cfg(feature = "window")]
-use std::sync::mpsc::RecvError;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use env86_core::Pattern;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
 use thiserror::Error;
 use tracing::debug;
 
 use super::script::{Player, Script, ScriptError, Transcript};
-use super::stdin::StdinThread;
 use super::terminal::{self, RawMode, Saved};
 #[cfg(feature = "window")]
 use super::window::{Window, WindowError};
 use crate::image::Image;
 use crate::machine::{Com, Ending, Event, Machine, MachineError, Report, SerialPort};
+use crate::os::{self, Closer, Signals, StdinThread};
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
 const CTRL_D: u8 = 4;
@@ -158,7 +154,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let transcript = options.script.is_some().then(Transcript::default);
     if options.serial || pattern.is_some() || transcript.is_some() {
         let to: Box<dyn Write + Send> =
-            if options.serial { Box::new(io::stdout()) } else { Box::new(io::sink()) };
+            if options.serial { os::stdout().map_err(SessionError::Output)? } else { Box::new(io::sink()) };
         let to = Box::new(Tee { to, transcript: transcript.clone() });
         threads.push(copy("output", machine.serial(Com::One), to, pattern, wishes.clone())?);
     }
@@ -169,7 +165,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     if let Some(debug) = options.debug {
         let to: Box<dyn Write + Send> = match debug {
             DebugTo::File(file) => Box::new(file),
-            DebugTo::Stdout => Box::new(io::stdout()),
+            DebugTo::Stdout => os::stdout().map_err(SessionError::Output)?,
         };
         threads.push(copy("debug console", machine.debug_console(), to, None, wishes.clone())?);
     }
@@ -185,18 +181,18 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     #[cfg(feature = "window")]
     let (wish, shown) = match options.window {
         Some(window) => in_window(window, &machine, wished, wishes)?,
-        None => (wished.recv(), Ok(())),
+        None => (wished.recv().ok(), Ok(())),
     };
     #[cfg(not(feature = "window"))]
-    let wish = wished.recv();
+    let wish = wished.recv().ok();
     let cause = match wish {
         #[cfg(feature = "window")]
-        Ok(Wish::Window) => Some(Cause::Window),
-        Ok(Wish::CtrlD) => Some(Cause::CtrlD),
-        Ok(Wish::Signal(number)) => Some(Cause::Signal(number)),
-        Ok(Wish::Pattern) => Some(Cause::Pattern),
-        Ok(Wish::Script) => Some(Cause::Script),
-        Ok(Wish::OutputFailed | Wish::Ended) | Err(_) => None,
+        Some(Wish::Window) => Some(Cause::Window),
+        Some(Wish::CtrlD) => Some(Cause::CtrlD),
+        Some(Wish::Signal(number)) => Some(Cause::Signal(number)),
+        Some(Wish::Pattern) => Some(Cause::Pattern),
+        Some(Wish::Script) => Some(Cause::Script),
+        Some(Wish::OutputFailed | Wish::Ended) | None => None,
     };
     // A script that the machine's end has overtaken fails soon, if it had not got to its own. One that
     // waits for a line of standard input does not, and had nothing more to do.
@@ -267,17 +263,17 @@ fn in_window(
     machine: &Machine,
     wished: Receiver<Wish>,
     wishes: Sender<Wish>,
-) -> Result<(Result<Wish, RecvError>, Result<(), WindowError>), SessionError> {
+) -> Result<(Option<Wish>, Result<(), WindowError>), SessionError> {
     let closer = window.closer();
     let wait = move || {
-        let wish = wished.recv();
+        let wish = wished.recv().ok();
         closer.close();
         wish
     };
     let waiter = thread::Builder::new().name("session".into()).spawn(wait).map_err(SessionError::Setup)?;
     let shown = window.run(machine.controls());
     let _ = wishes.send(Wish::Window);
-    Ok((waiter.join().unwrap_or(Err(RecvError)), shown))
+    Ok((waiter.join().unwrap_or(None), shown))
 }
 
 /// Does a script's steps, in a thread.
@@ -370,31 +366,31 @@ fn on_stdin(
 
 /// Turns signals into an orderly way out, and into a quick one if that takes too long.
 struct SignalThread {
-    handle: signal_hook::iterator::Handle,
+    closer: Closer,
     done: Option<mpsc::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl SignalThread {
     fn spawn(wishes: Sender<Wish>, saved: Saved, patience: Duration) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
-        let handle = signals.handle();
+        let mut signals = Signals::listen()?;
+        let closer = signals.closer();
         let (done, is_done) = mpsc::channel();
         let thread = thread::Builder::new().name("signals".into()).spawn(move || {
-            let Some(number) = signals.forever().next() else { return };
+            let Some(number) = signals.wait() else { return };
             let _ = wishes.send(Wish::Signal(number));
             if is_done.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
                 saved.restore();
                 std::process::exit(exit_status(number).into());
             }
         })?;
-        Ok(Self { handle, done: Some(done), thread: Some(thread) })
+        Ok(Self { closer, done: Some(done), thread: Some(thread) })
     }
 }
 
 impl Drop for SignalThread {
     fn drop(&mut self) {
-        self.handle.close();
+        self.closer.close();
         self.done = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
