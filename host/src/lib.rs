@@ -27,6 +27,6 @@ mod replace;
 
 pub use image::Image;
 pub use machine::{
-    Com, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder, MachineError, Recording, Report,
-    SerialPort,
+    Com, ControlError, Controls, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder,
+    MachineError, Recording, Report, SerialPort,
 };

@@ -1,13 +1,14 @@
 //! The machine: a [`Pc`] with what it was loaded with, what waits for it, and what it waits for.
 
 use std::error::Error;
+use std::ops::Range;
 
 use env86_bios::{BoardInfo, BootError, BootSource};
 use env86_devices::board::Connected;
 use env86_devices::ide::Units;
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::{self, Plan, Run, Saved, StateError};
-use env86_devices::vga::{TextScreen, Vga};
+use env86_devices::vga::{Screen, TextScreen};
 use env86_devices::{BoardConfig, Pc, Stop};
 use env86_emu::Memory;
 use env86_emu::cpu::Stats;
@@ -350,10 +351,17 @@ impl Computer {
         self.pc.board.vga.text(self.pc.cpu.mem())
     }
 
-    /// The graphics card and the memory that it shows, for a desk that draws: [`Vga::changes`] says what
-    /// changed since the desk looked last.
-    pub fn screen(&mut self) -> (&Vga, &mut Memory) {
-        (&self.pc.board.vga, self.pc.cpu.mem_mut())
+    /// Brings a picture of the screen up to date; gives the lines that differ from before, or `None` if
+    /// none does, which costs next to nothing. A desk keeps a [`Screen`] of its own; any number may look.
+    pub fn show(&mut self, screen: &mut Screen) -> Option<Range<usize>> {
+        let now = self.pc.board.time();
+        screen.update(&self.pc.board.vga, self.pc.cpu.mem_mut(), now)
+    }
+
+    /// The guest wants to know where the pointer is ([`Input::PointerAt`]), not how far it has moved.
+    pub fn wants_positions(&self) -> bool {
+        let pointer = &self.pc.board.backdoor;
+        pointer.enabled && pointer.absolute
     }
 
     /// The serial port is on the board; 0 is COM1.

@@ -47,6 +47,7 @@ mod idle;
 mod image_config;
 mod input;
 pub mod kernel;
+pub mod keys;
 mod outside;
 mod pattern;
 mod power_on;
@@ -54,6 +55,7 @@ mod recording;
 mod setup;
 
 pub use computer::{Computer, ComputerError, Ending, Progress};
+pub use env86_devices::vga::{Cell, Cursor, Frame, Screen, TextScreen};
 pub use image_config::{DEFAULT_CMDLINE, FileRef, ImageConfig};
 pub use input::{Accepted, Button, Input};
 pub use outside::Outside;

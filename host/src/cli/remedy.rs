@@ -3,6 +3,8 @@
 use std::error::Error;
 
 use env86::console::session::SessionError;
+#[cfg(feature = "window")]
+use env86::console::window::WindowError;
 use env86::machine::{DiskError, MachineError, StateFileError};
 use env86_bios::BootError;
 use env86_core::{ComputerError, PowerOnError};
@@ -37,6 +39,10 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(SessionError::Machine(error)) = error.downcast_ref() {
         return of(error);
+    }
+    #[cfg(feature = "window")]
+    if let Some(WindowError::NoDisplay(_)) = error.downcast_ref() {
+        return Some("give --no-console, and --ttyS0 to work at the machine's serial line in this terminal");
     }
     if let Some(ComputerError::Board(_)) = error.downcast_ref() {
         // Nothing else that the user chooses can overlap.

@@ -5,6 +5,7 @@
 
 mod builder;
 mod clock;
+mod controls;
 mod disk;
 mod files;
 mod parts;
@@ -15,7 +16,7 @@ mod thread;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,8 +24,12 @@ use thiserror::Error;
 
 pub use builder::MachineBuilder;
 pub use clock::HostClock;
+pub use controls::{ControlError, Controls, View, png};
 pub use disk::DiskError;
-pub use env86_core::{Computer, DEFAULT_MEMORY, Ending, Input, Recorded, Recording};
+pub use env86_core::{
+    Button, Cell, Computer, Cursor, DEFAULT_MEMORY, Ending, Frame, Input, Recorded, Recording, Screen,
+    TextScreen,
+};
 pub use ports::{Com, Event, Events, ExpectError, NoEvent, SerialPort};
 pub use state::StateFileError;
 
@@ -137,7 +142,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Machine {
     desk: Arc<Desk>,
-    commands: Sender<Command>,
+    controls: Controls,
     thread: Option<JoinHandle<Result<Report, MachineError>>>,
 }
 
@@ -167,12 +172,13 @@ impl Machine {
             })
             .map_err(MachineError::Thread)?;
         desk.runs_in(thread.thread().clone());
-        Ok(Self { desk, commands, thread: Some(thread) })
+        let controls = Controls::new(&desk, &commands);
+        Ok(Self { desk, controls, thread: Some(thread) })
     }
 
     /// A serial port. One that the board has not gives no bytes and takes none.
     pub fn serial(&self, com: Com) -> SerialPort {
-        self.with_soon(move |computer| computer.connect_serial(com as u8));
+        self.controls.with_soon(move |computer| computer.connect_serial(com as u8));
         SerialPort::new(&self.desk, Line::Serial(com as u8))
     }
 
@@ -193,20 +199,25 @@ impl Machine {
         Events::new(&self.desk)
     }
 
+    /// Its screen, keyboard and mouse.
+    pub fn controls(&self) -> Controls {
+        self.controls.clone()
+    }
+
     /// Gives the machine keys, a pointer's motion and such. What it has no device or no room for is lost;
     /// bytes for a serial line are better written to [`Machine::serial`], which waits.
     pub fn input(&self, input: Input) {
-        self.command(Command::Input(input));
+        self.controls.input(input);
     }
 
     /// Stops executing; guest time stands still.
     pub fn pause(&self) {
-        self.command(Command::Pause);
+        self.controls.command(Command::Pause);
     }
 
     /// Goes on executing.
     pub fn resume(&self) {
-        self.command(Command::Resume);
+        self.controls.command(Command::Resume);
     }
 
     /// Lets a function have the machine between two runs, in the machine's thread, and waits for it: to look
@@ -215,21 +226,13 @@ impl Machine {
         &self,
         act: impl FnOnce(&mut Computer) -> T + Send + 'static,
     ) -> Result<T, MachineError> {
-        let (done, result) = mpsc::channel();
-        // One who does not wait for the answer any more does not miss it.
-        self.with_soon(move |computer| _ = done.send(act(computer)));
-        result.recv().map_err(|_| MachineError::Gone)
-    }
-
-    fn with_soon(&self, act: impl FnOnce(&mut Computer) + Send + 'static) {
-        self.command(Command::With(Box::new(act)));
+        self.controls.with(act)
     }
 
     /// Saves the machine to a file, whole or not at all, after which it goes on. Gives the size of the
     /// file in bytes. A name that ends in `.zst` asks for compression.
     pub fn save(&self, path: impl Into<PathBuf>) -> Result<u64, MachineError> {
-        let path = path.into();
-        self.with(move |computer| save(computer, &path))?
+        self.controls.save(&path.into())
     }
 
     /// Saves the machine to its image, to be resumed by the next start. Gives the size of the state in
@@ -242,7 +245,7 @@ impl Machine {
 
     /// Ends the machine as pulling the plug does, and waits for that.
     pub fn stop(self) -> Result<Report, MachineError> {
-        self.command(Command::Stop);
+        self.controls.command(Command::Stop);
         self.wait()
     }
 
@@ -254,18 +257,12 @@ impl Machine {
             Some(Err(_)) | None => Err(MachineError::Panicked("outside of the machine".into())),
         }
     }
-
-    /// A machine that has ended takes no commands, which is no error.
-    fn command(&self, command: Command) {
-        let _ = self.commands.send(command);
-        self.desk.wake();
-    }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
-            self.command(Command::Stop);
+            self.controls.command(Command::Stop);
             let _ = thread.join();
         }
     }
