@@ -228,6 +228,8 @@ impl Board {
                     p9.port_write(mem, bar.into(), port - region.base, width, value, unix_ns);
                 }
                 self.drive_p9();
+                // As for drives: a file's content may have been asked for.
+                self.yield_requested = true;
             }
             Target::VirtioConsole(bar) => {
                 if let Some(console) = &mut self.console {

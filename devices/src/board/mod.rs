@@ -403,6 +403,9 @@ impl Board {
     /// Carries the line of an IDE channel.
     fn drive_ide(&mut self, channel: usize) {
         let Some(irq) = ide::IRQS.get(channel) else { return };
+        // Where the machine stands still until data have come, it does so behind this instruction, and
+        // whether it does makes no other difference.
+        self.yield_requested |= self.ide.take_asked();
         if self.ide.take_pulse(channel) {
             self.interrupts.pulse_isa(*irq);
         } else {
@@ -472,17 +475,16 @@ impl Board {
         (0..ide::IRQS.len()).for_each(|channel| self.drive_ide(channel));
     }
 
-    /// Changes the disc in a CD-ROM drive, or takes it out, while the machine runs. `place` is the drive's
-    /// channel and unit: v86's is at (1, 0).
-    pub fn change_disc(
-        &mut self,
-        mem: &mut Memory,
-        place: (u8, u8),
-        disc: Option<ide::Medium>,
-    ) -> Result<(), ide::DiscError> {
-        let result = self.ide.change_disc(mem, place, disc);
+    /// Changes the disc in the CD-ROM drive, or takes it out, while the machine runs.
+    pub fn change_disc(&mut self, mem: &mut Memory, disc: Option<ide::Medium>) -> Result<(), ide::DiscError> {
+        let result = self.ide.change_disc(mem, disc);
         (0..ide::IRQS.len()).for_each(|channel| self.drive_ide(channel));
         result
+    }
+
+    /// The guest waits for data of a medium or of a file that have not come yet.
+    pub fn waits_for_data(&self) -> bool {
+        self.ide.waits() || self.p9.as_ref().is_some_and(|p9| !p9.held.is_empty())
     }
 
     /// Wall time in nanoseconds since 1970.

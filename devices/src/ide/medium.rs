@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Poll, Waker, ready};
 use thiserror::Error;
 
 /// Bytes that a write keeps at least: v86's states have blocks of this size.
@@ -23,8 +23,14 @@ pub trait DiskImage: Debug + Send + Sync {
     ///
     /// [`Poll::Pending`] says that the bytes have been asked for, wherever they come from, and will be
     /// there on a later call with the same arguments; the buffer's content has no meaning then. The drive
-    /// stays busy until [`Board::media_arrived`](crate::Board::media_arrived) makes it ask again.
+    /// stays busy until [`Board::media_arrived`](crate::Board::media_arrived) makes it ask again. A hard
+    /// disk's first sector should be there from the start: the drive's geometry follows from it, and is the
+    /// usual one else.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>>;
+
+    /// Gives an image that answers [`Poll::Pending`] the one to be woken when the bytes have come. An
+    /// image that is always there needs none.
+    fn wake_by(&self, _waker: &Waker) {}
 
     /// Writes bytes from `offset` on. All of them lie within the size. Only the images of media that are
     /// [written through](Medium::written_through) are asked.
@@ -84,6 +90,11 @@ impl Medium {
     /// image only for as long as nothing more is written.
     pub fn written_through(image: impl DiskImage + 'static) -> Self {
         Self { through: true, ..Self::new(image, Form::Written) }
+    }
+
+    /// Gives the image the one to be woken when bytes have come that it was asked for.
+    pub fn wake_by(&self, waker: &Waker) {
+        self.image.wake_by(waker);
     }
 
     /// The image gets what the guest writes.

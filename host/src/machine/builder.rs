@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use env86_bios::BootSource;
 use env86_core::{Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, Recording, Setup, choose};
@@ -13,9 +14,10 @@ use tracing::warn;
 
 use super::clock::{HostClock, OsEntropy};
 use super::disk;
-use super::files::{Blobs, LostFiles};
+use super::files::Blobs;
 use super::state::{StateFile, StateFileError};
-use super::{Event, Machine, MachineError};
+use super::thread::{Arrivals, Built};
+use super::{Event, Machine, MachineError, Medium, Slot};
 use crate::image::{BlobDir, FileRef, Image};
 
 /// What a machine is to be. Where nothing is said here, the image decides, and else the defaults.
@@ -36,6 +38,7 @@ pub struct MachineBuilder {
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
+    pub(super) media: Vec<(Slot, Medium)>,
     debug_exit: Option<u16>,
     debug_console: bool,
     state: Option<PathBuf>,
@@ -59,6 +62,7 @@ impl Default for MachineBuilder {
             hda: None,
             hdb: None,
             cdrom: None,
+            media: Vec::new(),
             debug_exit: None,
             debug_console: false,
             state: None,
@@ -147,6 +151,14 @@ impl MachineBuilder {
         Self { cdrom: Some(path.into()), ..self }
     }
 
+    /// What is in a drive, wherever the program has it from: its image may answer later
+    /// ([`DiskImage::read`](super::DiskImage::read)).
+    #[must_use]
+    pub fn medium(mut self, slot: Slot, medium: Medium) -> Self {
+        self.media.push((slot, medium));
+        self
+    }
+
     /// A port where a guest's write ends the machine with the value written.
     #[must_use]
     pub fn debug_exit(self, port: u16) -> Self {
@@ -186,8 +198,7 @@ impl MachineBuilder {
     /// Builds the machine and starts it.
     pub fn start(&self) -> Result<Machine, MachineError> {
         let Some(paths) = self.state_files()? else {
-            let (computer, lost_files) = self.power_on()?;
-            return Machine::spawn(computer, lost_files, None);
+            return Machine::spawn(self.power_on()?, None);
         };
         if self.memory.is_some() || self.acpi.is_some() {
             return Err(MachineError::StateDecides);
@@ -198,8 +209,7 @@ impl MachineBuilder {
         }
         let builder = Self { image: self.image_of(&file)?, ..self.clone() };
         let no_image = builder.image.is_none() && file.plan.needs_image();
-        let (computer, lost_files) = builder.resume(&file)?;
-        Machine::spawn(computer, lost_files, no_image.then_some(Event::NoImage))
+        Machine::spawn(builder.resume(&file)?, no_image.then_some(Event::NoImage))
     }
 
     /// The image that a state's files are in: the one at hand, else where the state says. `None` if
@@ -222,14 +232,15 @@ impl MachineBuilder {
     }
 
     /// The machine that a saved state is of, in that state.
-    fn resume(&self, file: &StateFile) -> Result<(Computer, LostFiles), MachineError> {
+    fn resume(&self, file: &StateFile) -> Result<Built, MachineError> {
         let blobs = self.blobs();
-        let lost = blobs.lost();
+        let (lost_files, arrivals) = (blobs.lost(), Arc::new(Arrivals::default()));
         let (time, unix_millis) = (file.plan.time, file.plan.unix_millis());
         let setup = Setup {
             drives: disk::saved_units(self, file)?,
             blobs: Box::new(blobs),
             image: self.image_source()?,
+            waker: arrivals.clone().into(),
             ..self.setup(|recording| Setup::deterministic_from(recording, time, unix_millis), time)
         };
         let mem = file.memory()?;
@@ -247,13 +258,13 @@ impl MachineBuilder {
             }
             other => MachineError::from(other),
         })?;
-        Ok((computer, lost))
+        Ok(Built { computer, lost_files, arrivals })
     }
 
     /// A machine after power-on.
-    fn power_on(&self) -> Result<(Computer, LostFiles), MachineError> {
+    fn power_on(&self) -> Result<Built, MachineError> {
         let (filesystem, mut blobs) = (self.filesystem()?, self.blobs());
-        let lost = blobs.lost();
+        let (lost_files, arrivals) = (blobs.lost(), Arc::new(Arrivals::default()));
         let config = self.config();
         let setup = self.setup(Setup::deterministic, 0).with_image(&config);
         let memory = self.memory.unwrap_or(setup.memory);
@@ -268,9 +279,11 @@ impl MachineBuilder {
             filesystem,
             blobs: Box::new(blobs),
             image: self.image_source()?,
+            waker: arrivals.clone().into(),
             ..setup
         };
-        Ok((Computer::power_on(setup, Firmware::new(name, source))?, lost))
+        let computer = Computer::power_on(setup, Firmware::new(name, source))?;
+        Ok(Built { computer, lost_files, arrivals })
     }
 
     /// The world that the machine stands in, from this guest time on.
@@ -282,6 +295,7 @@ impl MachineBuilder {
         Setup {
             debug_exit: self.debug_exit,
             debug_console: self.debug_console,
+            media: Box::new(disk::Files),
             restart: self.restart,
             ..world
         }

@@ -1,11 +1,13 @@
 //! Disk images: files that are opened, and read only when the guest reads its disk.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 
+use env86_core::{Drive, MediaStore};
 use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
 use env86_devices::state::{Slot, Source};
 use thiserror::Error;
@@ -14,6 +16,7 @@ use tracing::warn;
 use super::builder::MachineBuilder;
 use super::parts::Parts;
 use super::state::StateFile;
+use super::threaded::Threaded;
 use crate::image::{self, FileRef};
 
 /// An image given by the user that has as many bytes is not put into states, as v86 does it with files.
@@ -146,6 +149,23 @@ impl FileImage {
         let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
         if size == 0 { Err(DiskError::Empty(path.into())) } else { Ok(Self { file, start: 0, size }) }
     }
+
+    /// A medium of a user's file.
+    fn medium(self) -> Medium {
+        let form = if self.size >= LAZY_FROM { Form::Written } else { Form::Whole };
+        Medium::new(self, form)
+    }
+}
+
+/// The discs that are put into drives while the machine runs: files, by their paths.
+pub(super) struct Files;
+
+impl MediaStore for Files {
+    fn open(&mut self, drive: Drive, name: &str) -> Result<Medium, Box<dyn Error + Send + Sync>> {
+        match drive {
+            Drive::Cdrom => Ok(FileImage::open(Path::new(name))?.medium()),
+        }
+    }
 }
 
 /// The user's image for a drive.
@@ -168,10 +188,11 @@ fn named(image: &image::Image, slot: Slot) -> Option<&FileRef> {
 
 /// What is to be in a drive, and where that is: what the user says, else what the image says.
 fn medium(config: &MachineBuilder, slot: Slot) -> Result<Option<(Medium, PathBuf)>, super::MachineError> {
+    if let Some((_, medium)) = config.media.iter().rfind(|(other, _)| *other == slot) {
+        return Ok(Some((medium.clone(), slot.name().into())));
+    }
     if let Some(path) = given(config, slot) {
-        let file = FileImage::open(path)?;
-        let form = if file.size >= LAZY_FROM { Form::Written } else { Form::Whole };
-        return Ok(Some((Medium::new(file, form), path.into())));
+        return Ok(Some((FileImage::open(path)?.medium(), path.into())));
     }
     let Some((image, file)) = config.image.as_ref().and_then(|image| Some((image, named(image, slot)?)))
     else {
@@ -183,7 +204,10 @@ fn medium(config: &MachineBuilder, slot: Slot) -> Result<Option<(Medium, PathBuf
         let (Some(size), Some(part)) = (file.size, part) else {
             return Err(DiskError::Parts { slot }.into());
         };
-        return Ok(Some((Medium::new(Parts::open(&path, size, part)?, Form::Written), path)));
+        let mut parts = Parts::open(&path, size, part)?;
+        let image = Threaded::new(size, Box::new(move |offset, buf| parts.read(offset, buf)))
+            .map_err(|source| DiskError::Open { path: path.clone(), source })?;
+        return Ok(Some((Medium::new(image, Form::Written), path)));
     }
     if path.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes()) {
         return Err(DiskError::Compressed { slot }.into());

@@ -12,6 +12,7 @@ mod parts;
 mod ports;
 mod state;
 mod thread;
+mod threaded;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,14 +26,15 @@ use thiserror::Error;
 pub use builder::MachineBuilder;
 pub use clock::HostClock;
 pub use disk::DiskError;
-pub use env86_core::{Computer, DEFAULT_MEMORY, Ending, Input, Recorded, Recording};
+pub use env86_core::{Computer, DEFAULT_MEMORY, Drive, Ending, Input, MediumError, Recorded, Recording};
+pub use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium};
+pub use env86_devices::state::Slot;
 pub use ports::{Com, Event, Events, ExpectError, NoEvent, SerialPort};
 pub use state::StateFileError;
 
 use crate::image::{BlobFileError, Image, ImageError};
-use files::LostFiles;
 use ports::{Desk, Line};
-use thread::Command;
+use thread::{Built, Command};
 
 /// Why a machine could not be started, or ended otherwise than it should.
 #[derive(Debug, Error)]
@@ -103,6 +105,9 @@ pub enum MachineError {
     /// A disk image.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A medium has not been changed.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
     /// A saved state.
     #[error(transparent)]
     State(#[from] StateFileError),
@@ -149,7 +154,8 @@ impl Machine {
     }
 
     /// Gives a machine its thread.
-    fn spawn(computer: Computer, lost_files: LostFiles, first: Option<Event>) -> Result<Self, MachineError> {
+    fn spawn(built: Built, first: Option<Event>) -> Result<Self, MachineError> {
+        let computer = &built.computer;
         let desk = Arc::new(Desk::new(|line| match line {
             Line::Serial(port) => computer.has_serial(port),
             Line::Console(_) => computer.has_console(),
@@ -163,7 +169,7 @@ impl Machine {
                 let desk = desk.clone();
                 move || {
                     desk.runs_in(std::thread::current());
-                    thread::run(computer, &desk, queue, lost_files)
+                    thread::run(built, &desk, queue)
                 }
             })
             .map_err(MachineError::Thread)?;
@@ -198,6 +204,18 @@ impl Machine {
     /// bytes for a serial line are better written to [`Machine::serial`], which waits.
     pub fn input(&self, input: Input) {
         self.command(Command::Input(input));
+    }
+
+    /// Puts the disc in this file into a drive, or takes out what is there. A disc that the guest has locked
+    /// stays, and the guest is told that someone wants it.
+    pub fn change_medium(&self, drive: Drive, path: Option<&Path>) -> Result<(), MachineError> {
+        let no_text = |path: &Path| MediumError::Open {
+            name: path.display().to_string(),
+            source: "its name is not UTF-8".into(),
+        };
+        let name = path.map(|path| path.to_str().map(str::to_owned).ok_or_else(|| no_text(path)));
+        let name = name.transpose()?;
+        Ok(self.with(move |computer| computer.change_medium(drive, name.as_deref()))??)
     }
 
     /// Stops executing; guest time stands still.
