@@ -258,7 +258,9 @@ impl MachineBuilder {
             }
             other => MachineError::from(other),
         })?;
-        Ok(Built { computer, lost_files, arrivals })
+        let source = file.source();
+        source.check()?;
+        Ok(Built { computer, lost_files, arrivals, source: Some(source) })
     }
 
     /// A machine after power-on.
@@ -283,7 +285,7 @@ impl MachineBuilder {
             ..setup
         };
         let computer = Computer::power_on(setup, Firmware::new(name, source))?;
-        Ok(Built { computer, lost_files, arrivals })
+        Ok(Built { computer, lost_files, arrivals, source: None })
     }
 
     /// The world that the machine stands in, from this guest time on.

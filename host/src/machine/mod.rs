@@ -5,6 +5,7 @@
 
 mod builder;
 mod clock;
+mod cut_off;
 mod disk;
 mod files;
 mod mapped;
@@ -34,6 +35,7 @@ pub use state::StateFileError;
 
 use crate::image::{BlobFileError, Image, ImageError};
 use ports::{Desk, Line};
+use state::StateSource;
 use thread::{Built, Command};
 
 /// Why a machine could not be started, or ended otherwise than it should.
@@ -143,6 +145,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Machine {
     desk: Arc<Desk>,
+    source: Option<StateSource>,
     commands: Sender<Command>,
     thread: Option<JoinHandle<Result<Report, MachineError>>>,
 }
@@ -163,6 +166,7 @@ impl Machine {
         }));
         first.into_iter().for_each(|event| desk.tell(event));
         let (commands, queue) = mpsc::channel();
+        let source = built.source.clone();
         let thread = std::thread::Builder::new()
             .name("machine".into())
             .spawn({
@@ -174,7 +178,7 @@ impl Machine {
             })
             .map_err(MachineError::Thread)?;
         desk.runs_in(thread.thread().clone());
-        Ok(Self { desk, commands, thread: Some(thread) })
+        Ok(Self { desk, source, commands, thread: Some(thread) })
     }
 
     /// A serial port. One that the board has not gives no bytes and takes none.
@@ -247,8 +251,8 @@ impl Machine {
     /// Saves the machine to a file, whole or not at all, after which it goes on. Gives the size of the
     /// file in bytes. A name that ends in `.zst` asks for compression.
     pub fn save(&self, path: impl Into<PathBuf>) -> Result<u64, MachineError> {
-        let path = path.into();
-        self.with(move |computer| save(computer, &path))?
+        let (path, source) = (path.into(), self.source.clone());
+        self.with(move |computer| save(computer, &path, source.as_ref()))?
     }
 
     /// Saves the machine to its image, to be resumed by the next start. Gives the size of the state in
@@ -291,8 +295,8 @@ impl Drop for Machine {
 }
 
 /// Saves a machine to a file.
-fn save(computer: &mut Computer, path: &Path) -> Result<u64, MachineError> {
+fn save(computer: &mut Computer, path: &Path, source: Option<&StateSource>) -> Result<u64, MachineError> {
     let used = mapped::touched(computer.memory().contents());
     let saved = computer.save(used.as_deref()).map_err(StateFileError::Save)?;
-    Ok(state::write(path, &saved)?)
+    Ok(state::write(path, &saved, source)?)
 }

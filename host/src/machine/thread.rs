@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::files::LostFiles;
 use super::ports::{Desk, Event, Line};
+use super::state::StateSource;
 use super::{MachineError, Report};
 
 /// Instructions between looks at what has come from outside: about a millisecond.
@@ -40,6 +41,8 @@ pub(super) struct Built {
     pub lost_files: LostFiles,
     /// Whom its media wake.
     pub arrivals: Arc<Arrivals>,
+    /// The saved state that its memory is mapped from.
+    pub source: Option<StateSource>,
 }
 
 /// Wakes the machine's thread when data have come that media were asked for.
@@ -73,11 +76,11 @@ impl Wake for Arrivals {
 
 /// Runs a machine to its end. A panic ends it, too, and no other machine of the process.
 pub(super) fn run(built: Built, desk: &Desk, commands: Receiver<Command>) -> Result<Report, MachineError> {
-    let Built { computer, lost_files, arrivals } = built;
+    let Built { computer, lost_files, arrivals, source } = built;
     arrivals.lock().machine = Some(thread::current());
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         let (stopped, busy) = (false, Duration::ZERO);
-        Shell { computer, desk, commands, lost_files, arrivals, stopped, busy }.run()
+        Shell { computer, desk, commands, lost_files, arrivals, source, stopped, busy }.run()
     }));
     desk.end();
     result.unwrap_or_else(|panic| Err(MachineError::Panicked(message(&*panic))))
@@ -95,6 +98,7 @@ struct Shell<'a> {
     commands: Receiver<Command>,
     lost_files: LostFiles,
     arrivals: Arc<Arrivals>,
+    source: Option<StateSource>,
     stopped: bool,
     busy: Duration,
 }
@@ -137,7 +141,10 @@ impl Shell<'_> {
                 continue;
             }
             let slice = Instant::now();
-            let progress = self.computer.run(budget, &mut ToDesk(self.desk))?;
+            let progress = self.computer.run(budget, &mut ToDesk(self.desk));
+            // Whatever the guest did with memory that is gone says nothing.
+            self.source.as_ref().map_or(Ok(()), StateSource::check)?;
+            let progress = progress?;
             let took = slice.elapsed();
             self.busy += took;
             budget = match took > LONG_RUN {
