@@ -226,18 +226,18 @@ fn a_state_knows_its_image() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Reads a byte of each page of memory, and says `.`, without end.
-const SWEEP: [u8; 25] = [
-    0x31, 0xdb, //             00 xor bx, bx
-    0x8e, 0xdb, //             02 mov ds, bx
-    0xa0, 0x00, 0x00, //       04 mov al, [0]
-    0x81, 0xc3, 0x00, 0x01, // 07 add bx, 100h
-    0x81, 0xfb, 0x00, 0x90, // 0B cmp bx, 9000h
-    0x75, 0xf1, //             0F jnz 02h
-    0xba, 0xf8, 0x03, //       11 mov dx, 3F8h
-    0xb0, b'.', //             14 mov al, '.'
-    0xee, //                   16 out dx, al
-    0xeb, 0xe7, //             17 jmp 00h
+/// Writes to each page of memory, and says `.`, without end.
+const SWEEP: [u8; 27] = [
+    0x31, 0xdb, //                   00 xor bx, bx
+    0x8e, 0xdb, //                   02 mov ds, bx
+    0xc6, 0x06, 0x00, 0x00, 0x01, // 04 mov byte [0], 1
+    0x81, 0xc3, 0x00, 0x01, //       09 add bx, 100h
+    0x81, 0xfb, 0x00, 0x90, //       0D cmp bx, 9000h
+    0x75, 0xef, //                   11 jnz 02h
+    0xba, 0xf8, 0x03, //             13 mov dx, 3F8h
+    0xb0, b'.', //                   16 mov al, '.'
+    0xee, //                         18 out dx, al
+    0xeb, 0xe5, //                   19 jmp 00h
 ];
 
 #[test]

@@ -122,9 +122,19 @@ impl Medium {
         self.written.iter().map(|(number, block)| (*number, &**block))
     }
 
-    /// Takes the place of all that was written, from a saved state.
+    /// Takes the place of all that was written, from a saved state. An image that is written through gets it,
+    /// or it would be lost at the end.
     pub fn restore(&mut self, form: Form, written: BTreeMap<u64, Box<[u8; BLOCK]>>) {
         (self.form, self.written) = (form, written);
+        if self.through {
+            let (image, size) = (&self.image, self.size);
+            self.written.retain(|number, block| {
+                let at = number.saturating_mul(BLOCK as u64);
+                let inside = size.saturating_sub(at).min(BLOCK as u64) as usize;
+                // What it cannot take stays above it.
+                image.write(at, &block[..inside]).is_err()
+            });
+        }
     }
 
     /// Fills a buffer from `offset`, a multiple of [`BLOCK`], on. Behind the end are zeros. The image is
@@ -155,7 +165,7 @@ impl Medium {
         if self.through {
             let inside = self.size.saturating_sub(offset).min(data.len() as u64) as usize;
             self.image.write(offset, &data[..inside])?;
-            // What a state has brought lay above the image until now.
+            // What a state has brought, and the image could not take then.
             let behind = first.saturating_add((data.len() / BLOCK) as u64);
             if !self.written.is_empty() {
                 self.written.retain(|number, _| !(first..behind).contains(number));
@@ -268,7 +278,7 @@ mod tests {
         let mut medium = Medium::written_through(Writable(vec![1; 1300].into()));
         medium.restore(Form::Written, [0, 2].map(|number| (number, Box::new([9; BLOCK]))).into());
         medium.write(512, &[5; 512]).unwrap();
-        assert_eq!(medium.written().map(|(number, _)| number).collect::<Vec<_>>(), [0]);
+        assert_eq!(medium.written().count(), 0);
         medium.write(1024, &[6; 512]).unwrap();
         let mut buf = [0; 1536];
         assert_eq!(medium.read(0, &mut buf), Poll::Ready(Ok(())));

@@ -39,6 +39,8 @@ pub struct MachineBuilder {
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
     pub(super) media: Vec<(Slot, Medium)>,
+    pub(super) persist: bool,
+    pub(super) overlay: Option<PathBuf>,
     debug_exit: Option<u16>,
     debug_console: bool,
     state: Option<PathBuf>,
@@ -63,6 +65,8 @@ impl Default for MachineBuilder {
             hdb: None,
             cdrom: None,
             media: Vec::new(),
+            persist: false,
+            overlay: None,
             debug_exit: None,
             debug_console: false,
             state: None,
@@ -133,13 +137,14 @@ impl MachineBuilder {
         Self { virtio_console: Some(fitted), ..self }
     }
 
-    /// The image of the first hard disk. It is never written to.
+    /// The image of the first hard disk. It is never written to, unless [`persist`](Self::persist) is asked
+    /// for.
     #[must_use]
     pub fn hda(self, path: impl Into<PathBuf>) -> Self {
         Self { hda: Some(path.into()), ..self }
     }
 
-    /// The image of the second hard disk. It is never written to.
+    /// The image of the second hard disk.
     #[must_use]
     pub fn hdb(self, path: impl Into<PathBuf>) -> Self {
         Self { hdb: Some(path.into()), ..self }
@@ -149,6 +154,20 @@ impl MachineBuilder {
     #[must_use]
     pub fn cdrom(self, path: impl Into<PathBuf>) -> Self {
         Self { cdrom: Some(path.into()), ..self }
+    }
+
+    /// What the guest writes to its hard disks goes to their images, which no other machine may use
+    /// meanwhile. A saved state does not have it.
+    #[must_use]
+    pub fn persist(self) -> Self {
+        Self { persist: true, ..self }
+    }
+
+    /// What the guest writes to its first hard disk goes to this file, which is made if it is not there. The
+    /// disk's image is only read, and must not change as long as the file is used.
+    #[must_use]
+    pub fn overlay(self, path: impl Into<PathBuf>) -> Self {
+        Self { overlay: Some(path.into()), ..self }
     }
 
     /// What is in a drive, wherever the program has it from: its image may answer later

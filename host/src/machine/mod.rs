@@ -9,6 +9,7 @@ mod cut_off;
 mod disk;
 mod files;
 mod mapped;
+mod overlay;
 mod parts;
 mod ports;
 mod state;
