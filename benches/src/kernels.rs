@@ -249,7 +249,9 @@ impl Bench {
         let mut guest = match kernel.board {
             Wired::Pc => {
                 let clock = Box::new(ManualClock::default());
-                Guest::Pc(Box::new(Pc::new(mem, BoardConfig::default(), clock, Box::new(Seeded(1)))))
+                // Nothing on the default board overlaps.
+                let machine = Pc::new(mem, BoardConfig::default(), clock, Box::new(Seeded(1)));
+                Guest::Pc(Box::new(machine.unwrap_or_else(|e| unreachable!("{e}"))))
             }
             board => {
                 let pins = Pins { interrupt: board == Wired::Interrupting };

@@ -105,6 +105,9 @@ impl Function for Acpi {
 
     fn config_space(&self) -> ConfigSpace {
         const PMBA: u8 = 0x40;
+        /// Device activity B (82371AB, 7.1.12), whose bit 25 lets writes to [`SMI_COMMAND`] raise SMI#.
+        const DEVACTB: u8 = 0x58;
+        const APMC_EN: u32 = 1 << 25;
         const PMREGMISC: u8 = 0x80;
         ConfigSpace::new(0x8086, 0x7113, 0x06_8000, 0x08)
             .with_command(COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER)
@@ -115,6 +118,10 @@ impl Function for Acpi {
             .with_bytes(PMBA, &[1])
             .with_writable(PMBA, &[0xc0, 0xff])
             .with_writable(0x48, &[0xff; 0x38])
+            // There is no system management mode: what a handler would do, the write itself does.
+            // SeaBIOS with SMM support takes this bit for a handler that is installed already, and
+            // waits forever for its own to run otherwise.
+            .with_bytes(DEVACTB, &APMC_EN.to_le_bytes())
             .with_writable(PMREGMISC, &[1])
             .with_bytes(0x90, &[1])
             .with_writable(0x90, &[0xf0, 0xff])

@@ -22,6 +22,15 @@ const PAGE_LAST: u16 = 0x8f;
 const HIGH_PAGE_BASE: u16 = 0x480;
 const HIGH_PAGE_LAST: u16 = 0x48f;
 
+/// The controller's ports, first and last. The first page registers of both kinds are not fitted: port
+/// 80h shows how far a start has come.
+pub const PORTS: [core::ops::RangeInclusive<u16>; 4] = [
+    CHIP0_BASE..=CHIP0_LAST,
+    CHIP1_BASE..=CHIP1_LAST,
+    PAGE_BASE + 1..=PAGE_LAST,
+    HIGH_PAGE_BASE + 1..=HIGH_PAGE_LAST,
+];
+
 // Registers of one chip.
 const STATUS_COMMAND: u16 = 8;
 const REQUEST: u16 = 9;
@@ -118,13 +127,6 @@ impl Dma {
     /// A reset: like a master clear of both chips.
     pub fn reset(&mut self) {
         *self = Self::default();
-    }
-
-    /// Whether the controller answers at a port.
-    pub fn claims(port: u16) -> bool {
-        matches!(port,
-            CHIP0_BASE..=CHIP0_LAST | CHIP1_BASE..=CHIP1_LAST
-            | 0x81..=PAGE_LAST | HIGH_PAGE_BASE..=HIGH_PAGE_LAST)
     }
 
     /// Reads a port.

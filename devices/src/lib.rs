@@ -25,5 +25,5 @@ pub mod vga;
 pub mod virtio;
 pub mod vmware;
 
-pub use board::{Board, BoardConfig, Clock, Entropy};
+pub use board::{Board, BoardConfig, BoardError, Clock, Entropy};
 pub use pc::{Pc, Stop};

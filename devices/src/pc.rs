@@ -1,7 +1,7 @@
 //! A whole machine: the processor on its board, run in slices.
 
 use crate::board::Clock;
-use crate::board::{Board, BoardConfig, Entropy, OUTPUT_LIMIT, Request};
+use crate::board::{Board, BoardConfig, BoardError, Entropy, OUTPUT_LIMIT, Request};
 use crate::state::Passengers;
 use env86_emu::{Bus, Cpu, CpuConfig, Exit, Memory};
 
@@ -72,22 +72,25 @@ pub struct Pc {
 
 impl Pc {
     /// A machine after power-on, with `mem` as its RAM.
+    ///
+    /// # Errors
+    /// As [`Board::new`].
     pub fn new(
         mut mem: Box<Memory>,
         config: BoardConfig,
         clock: Box<dyn Clock>,
         entropy: Box<dyn Entropy>,
-    ) -> Self {
+    ) -> Result<Self, BoardError> {
         let cpu_config = CpuConfig { apic: config.acpi, ..CpuConfig::default() };
         let config = BoardConfig { memory_size: mem.size(), ..config };
-        let board = Board::new(config, &mut mem, clock, entropy);
-        Self {
+        let board = Board::new(config, &mut mem, clock, entropy)?;
+        Ok(Self {
             cpu: Cpu::new(mem, cpu_config),
             board,
             passengers: Passengers::default(),
             stands_still: false,
             speed: INITIAL_SPEED,
-        }
+        })
     }
 
     /// What the reset button does. Memory keeps its contents.
@@ -101,7 +104,7 @@ impl Pc {
         let mut left = budget;
         loop {
             let now = self.board.time();
-            self.board.begin_slice(now);
+            self.board.begin_slice(self.cpu.mem_mut(), now);
             if let Some(event) = self.requested() {
                 return event;
             }
@@ -160,7 +163,7 @@ impl Pc {
             return self.requested().or(Some(Stop::Idle { until: None }));
         }
         let now = self.board.time();
-        self.board.begin_slice(now);
+        self.board.begin_slice(self.cpu.mem_mut(), now);
         if let Some(event) = self.requested() {
             return Some(event);
         }
@@ -196,7 +199,7 @@ mod tests {
     fn machine() -> Pc {
         let config = BoardConfig { debug_exit: Some(0xf4), ..BoardConfig::default() };
         let memory = Memory::new(1 << 20).unwrap();
-        Pc::new(memory, config, Box::new(VirtualClock::new(1, 0)), Box::new(Seeded(1)))
+        Pc::new(memory, config, Box::new(VirtualClock::new(1, 0)), Box::new(Seeded(1))).unwrap()
     }
 
     fn out(machine: &mut Pc, port: u16, value: u32) {
@@ -255,7 +258,7 @@ mod tests {
         let mut memory = Memory::new(1 << 20).unwrap();
         memory.load(0x1_0000, code);
         let config = BoardConfig { uarts: [true; 4], ..BoardConfig::default() };
-        let mut machine = Pc::new(memory, config, clock, Box::new(Seeded(1)));
+        let mut machine = Pc::new(memory, config, clock, Box::new(Seeded(1))).unwrap();
         let mut state = machine.cpu.state();
         (state.seg[1].selector, state.seg[1].base, state.eip) = (0x1000, 0x1_0000, 0);
         machine.cpu.set_state(&state);

@@ -244,7 +244,7 @@ impl Uart {
     /// The level of the interrupt line as the board sees it. On a PC's card OUT2 opens a gate in it.
     /// QEMU, Bochs and v86 have no such gate, and drivers that were written on them leave OUT2 low.
     pub fn irq(&self) -> bool {
-        self.interrupt_id() != IIR_NONE
+        self.ier != 0 && self.interrupt_id() != IIR_NONE
     }
 
     /// The driver looks for a character in a register; `again` says that it did so last, too, and in
@@ -258,7 +258,14 @@ impl Uart {
     /// Moves input into the receiver. The machine calls this once per time slice: a read of a
     /// character leaves its place empty until then, so that the interrupt line drops in between
     /// for drivers that take one character per interrupt.
+    #[inline]
     pub fn poll(&mut self) {
+        if !self.input.is_empty() {
+            self.move_input();
+        }
+    }
+
+    fn move_input(&mut self) {
         if self.mcr & MCR_LOOP != 0 {
             return;
         }
@@ -382,6 +389,9 @@ impl Uart {
 
     /// The enabled interrupt with the highest priority.
     fn interrupt_id(&self) -> u8 {
+        if self.ier == 0 {
+            return IIR_NONE;
+        }
         let enabled = |bit| self.ier & bit != 0;
         if enabled(IER_RLS) && self.lsr & LSR_ERRORS != 0 {
             IIR_RLS

@@ -110,6 +110,7 @@ impl Guest {
             acpi: seed.is_multiple_of(2),
             uarts: [true; 4],
             virtio_console: true,
+            virtio_balloon: true,
             debug_exit: Some(0xf4),
             ide: Units::new(
                 Some(Medium::new(Late(vec![1; SECTORS * 512], AtomicU64::new(seed)), Form::Written)),
@@ -120,7 +121,7 @@ impl Guest {
             ..BoardConfig::default()
         };
         let memory = Memory::new(RAM).unwrap();
-        let machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed)));
+        let machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed))).unwrap();
         let mut guest = Self { machine, clock, random: Seeded(seed) };
         guest.place_virtio();
         guest

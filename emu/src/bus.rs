@@ -98,6 +98,13 @@ pub trait Bus {
         false
     }
 
+    /// Whether anything of this is so, asked in one call because it follows every access to a port:
+    /// the board wants the processor to return, an NMI waits if `nmi` may be taken, or a vector if
+    /// `interrupts` may.
+    fn pending(&self, nmi: bool, interrupts: bool) -> bool {
+        self.yield_requested() || nmi && self.nmi() || interrupts && self.interrupt()
+    }
+
     /// Guest time in nanoseconds since power-on; never goes back. The TSC counts it.
     fn now(&mut self) -> u64;
 

@@ -174,6 +174,17 @@ pub(crate) enum Retag {
     Protect(Range<usize>),
 }
 
+/// A page of memory, for the TLB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryPage {
+    /// Its offset.
+    pub offset: u32,
+    /// Its host address.
+    pub host: usize,
+    /// A write need not be noted: the page is RAM, or was written in this generation.
+    pub noted: bool,
+}
+
 /// Guest RAM and other memory that behaves like it, by physical address.
 ///
 /// RAM covers 0 to `size`, less [`VGA_WINDOW`]. Regions are reached through windows, where there is
@@ -405,8 +416,10 @@ impl Memory {
 
     /// The bytes at an offset, as many as follow there in RAM or in the region.
     pub(crate) fn bytes_at(&self, offset: usize, len: usize) -> &[u8] {
-        let mut stores = std::iter::once(&self.ram).chain(&self.regions);
-        let found = stores.find_map(|store| Some((store, store.position(offset)?)));
+        if let Some(bytes) = self.ram.bytes().get(offset..offset + len) {
+            return bytes;
+        }
+        let found = self.regions.iter().find_map(|store| Some((store, store.position(offset)?)));
         found.map_or(&[], |(store, at)| &store.bytes()[at..at + len])
     }
 
@@ -460,10 +473,15 @@ impl Memory {
 
     /// Notes that the page at an offset is written in this generation, if it is a region's.
     #[inline]
-    pub(crate) fn note_page(&mut self, offset: u32) {
-        if (offset as usize) < self.ram.len {
-            return;
+    fn note_page(&mut self, offset: u32) {
+        if offset as usize >= self.ram.len {
+            self.note_region_page(offset);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_region_page(&mut self, offset: u32) {
         for store in &mut self.regions {
             if let Some(at) = store.position(offset as usize) {
                 store.written[at / PAGE_SIZE as usize] = self.generation;
@@ -472,19 +490,34 @@ impl Memory {
         }
     }
 
-    /// Whether a write to the page at an offset need not be noted: the page is RAM, or was written in
-    /// this generation.
-    pub(crate) fn is_noted(&self, offset: u32) -> bool {
-        let bears = |store: &Store| {
-            let at = store.position(offset as usize)?;
-            Some(store.written[at / PAGE_SIZE as usize] == self.generation)
-        };
-        (offset as usize) < self.ram.len || self.regions.iter().find_map(bears) == Some(true)
+    /// The page at a physical address, if it is memory. `write` notes that it is written now.
+    #[inline]
+    pub(crate) fn page(&mut self, addr: u32, write: bool) -> Option<MemoryPage> {
+        if addr < self.size() && !VGA_WINDOW.contains(&addr) {
+            return Some(MemoryPage { offset: addr, host: self.ram.base + addr as usize, noted: true });
+        }
+        self.page_beside_ram(addr, write)
     }
 
-    /// Whether [`Memory::take_retags`] has something.
-    pub(crate) fn has_retags(&self) -> bool {
-        !self.retags.is_empty()
+    #[cold]
+    #[inline(never)]
+    fn page_beside_ram(&mut self, addr: u32, write: bool) -> Option<MemoryPage> {
+        let offset = self.extent(addr)?.start;
+        if write {
+            self.note_page(offset as u32);
+        }
+        let bears = |store: &Store| {
+            let at = store.position(offset)?;
+            Some(store.written[at / PAGE_SIZE as usize] == self.generation)
+        };
+        let noted = offset < self.ram.len || self.regions.iter().find_map(bears) == Some(true);
+        Some(MemoryPage { offset: offset as u32, host: self.host(offset, PAGE_SIZE as usize), noted })
+    }
+
+    /// Whether [`Memory::take_retags`] or [`Memory::take_code_writes`] has something.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.retags.len() | self.code_writes.len() != 0
     }
 
     /// What the TLB has to do before it is used again.
@@ -505,11 +538,6 @@ impl Memory {
         }
     }
 
-    /// Whether [`Memory::take_code_writes`] has something.
-    pub(crate) fn has_code_writes(&self) -> bool {
-        !self.code_writes.is_empty()
-    }
-
     /// The ranges in code pages written since the last call.
     pub(crate) fn take_code_writes(&mut self) -> Vec<(u32, u32)> {
         std::mem::take(&mut self.code_writes)
@@ -518,9 +546,12 @@ impl Memory {
     /// The host address of `bytes` bytes at an offset.
     #[inline]
     pub(crate) fn host(&self, offset: usize, bytes: usize) -> usize {
-        if offset + bytes <= self.ram.len {
-            return self.ram.base + offset;
-        }
+        if offset + bytes <= self.ram.len { self.ram.base + offset } else { self.region_host(offset, bytes) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn region_host(&self, offset: usize, bytes: usize) -> usize {
         let inside = |store: &Store| {
             let at = store.position(offset)?;
             (at + bytes <= store.len).then(|| store.base + at)
@@ -585,10 +616,19 @@ impl Memory {
     /// Reads a little-endian 32-bit value at any alignment.
     #[inline]
     pub fn read_u32(&self, addr: u32) -> u32 {
-        // What is memory and what is not begins and ends with a page.
-        if let (Some(offset), true) = (self.offset(addr), addr % PAGE_SIZE <= PAGE_SIZE - 4) {
-            return self.peek(offset as u32, 4);
+        // What is RAM and what is not begins and ends with a page.
+        if addr < self.size() && !VGA_WINDOW.contains(&addr) && addr % PAGE_SIZE <= PAGE_SIZE - 4 {
+            // SAFETY: the bytes are RAM, which `self` owns and never moves.
+            let value =
+                unsafe { with_exposed_provenance::<u32>(self.ram.base + addr as usize).read_unaligned() };
+            return u32::from_le(value);
         }
+        self.read_u32_slowly(addr)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_u32_slowly(&self, addr: u32) -> u32 {
         let mut b = [0; 4];
         self.read(addr, &mut b);
         u32::from_le_bytes(b)

@@ -22,6 +22,7 @@
 pub mod console;
 pub mod image;
 pub mod machine;
+mod os;
 mod replace;
 
 pub use image::Image;

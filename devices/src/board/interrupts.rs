@@ -66,10 +66,16 @@ impl Interrupts {
         self.drive();
     }
 
-    /// Drives a line low and high again.
-    pub fn pulse_isa(&mut self, irq: u8) {
-        self.set_isa(irq, false);
-        self.set_isa(irq, true);
+    /// Drives the lines in `driven` from a device on the board: those in `high` high, the others low;
+    /// those in `pulsed` low first.
+    #[inline]
+    pub fn set_lines(&mut self, driven: u16, high: u16, pulsed: u16) {
+        if self.isa & pulsed != 0 {
+            self.isa &= !pulsed;
+            self.drive();
+        }
+        self.isa = self.isa & !driven | high & driven;
+        self.drive();
     }
 
     /// Drives the lines that PCI functions are routed to.
@@ -89,13 +95,18 @@ impl Interrupts {
         self.pci = 0;
     }
 
+    #[inline]
     fn drive(&mut self) {
         let levels = self.isa | self.pci;
-        let mut changed = levels ^ self.driven;
-        if changed == 0 {
-            return;
+        if levels != self.driven {
+            self.tell(levels);
         }
-        self.driven = levels;
+    }
+
+    /// Tells the controllers of new levels.
+    #[inline(never)]
+    fn tell(&mut self, levels: u16) {
+        let mut changed = std::mem::replace(&mut self.driven, levels) ^ levels;
         while changed != 0 {
             let irq = changed.trailing_zeros() as u8;
             changed &= changed - 1;

@@ -1,5 +1,7 @@
 use super::*;
-use crate::pci::devfn;
+use crate::acpi::Acpi;
+use crate::fs::{BlobStore, Filesystem};
+use crate::pci::{Pci, devfn};
 use env86_emu::{Bus, Width};
 
 fn memory() -> Box<Memory> {
@@ -9,7 +11,7 @@ fn memory() -> Box<Memory> {
 fn board(config: BoardConfig) -> (Board, Box<Memory>, ManualClock) {
     let clock = ManualClock::default();
     let mut mem = memory();
-    (Board::new(config, &mut mem, Box::new(clock.clone()), Box::new(Seeded(0))), mem, clock)
+    (Board::new(config, &mut mem, Box::new(clock.clone()), Box::new(Seeded(0))).unwrap(), mem, clock)
 }
 
 fn default_board() -> (Board, Box<Memory>, ManualClock) {
@@ -105,7 +107,7 @@ fn com1_and_com3_share_their_line() {
 fn the_timer_interrupts_at_its_deadline() {
     let (mut board, mut mem, clock) = default_board();
     set_up_pic(&mut board, &mut mem);
-    board.begin_slice(0);
+    board.begin_slice(&mut mem, 0);
     board.set_slice_end(500_000);
     board.port_write(&mut mem, 0x43, Width::Byte, 0x34);
     board.port_write(&mut mem, 0x40, Width::Byte, 0xa9);
@@ -117,10 +119,10 @@ fn the_timer_interrupts_at_its_deadline() {
     let deadline = board.next_event().unwrap();
     assert!((141_000..143_500).contains(&deadline), "{deadline}");
     clock.advance(deadline - 1);
-    board.begin_slice(deadline - 1);
+    board.begin_slice(&mut mem, deadline - 1);
     assert!(!board.interrupt());
     clock.advance(1);
-    board.begin_slice(deadline);
+    board.begin_slice(&mut mem, deadline);
     assert!(board.interrupt());
     assert_eq!(board.acknowledge(), 0x30);
     assert!(board.next_event().unwrap() > deadline);
@@ -134,7 +136,7 @@ fn the_clock_chip_interrupts() {
     board.port_write(&mut mem, 0x71, Width::Byte, 0x42);
     let deadline = board.next_event().unwrap();
     clock.advance(deadline);
-    board.begin_slice(deadline);
+    board.begin_slice(&mut mem, deadline);
     assert_eq!(board.acknowledge(), 0x38);
     board.port_write(&mut mem, 0x70, Width::Byte, 0x0c);
     assert_eq!(board.port_read(&mut mem, 0x71, Width::Byte) & 0xc0, 0xc0);
@@ -218,7 +220,7 @@ fn the_local_timer_has_a_deadline() {
     assert_eq!(board.mmio_read(&mut mem, 0xfee0_0390, Width::Dword), 3000);
     assert_eq!(board.mmio_read(&mut mem, 0xfee0_0032, Width::Byte), 5, "a part of the version");
     clock.advance(3000);
-    board.begin_slice(5000);
+    board.begin_slice(&mut mem, 5000);
     assert_eq!(board.acknowledge(), 0xef);
     assert_eq!(board.next_event(), None);
     board.set_apic_base(0);
@@ -355,13 +357,13 @@ fn keys_interrupt() {
     board.port_write(&mut mem, 0x60, Width::Byte, 0x45);
     assert!(board.keyboard_input(&[0x1e, 0x9e]));
     clock.advance(10_000_000);
-    board.begin_slice(10_000_000);
+    board.begin_slice(&mut mem, 10_000_000);
     assert_eq!(board.acknowledge(), 0x31);
     assert_eq!(board.port_read(&mut mem, 0x60, Width::Byte), 0x1e);
     assert!(!board.interrupt());
     let next = board.next_event().unwrap();
     board.port_write(&mut mem, 0x20, Width::Byte, 0x20);
-    board.begin_slice(next);
+    board.begin_slice(&mut mem, next);
     assert_eq!(board.acknowledge(), 0x31);
     assert_eq!(board.port_read(&mut mem, 0x60, Width::Byte), 0x9e);
 }
@@ -379,6 +381,7 @@ fn any_port_and_address_is_harmless() {
         acpi: true,
         uarts: [true; 4],
         virtio_console: true,
+        virtio_balloon: true,
         filesystem: Some((Filesystem::default(), Box::new(crate::fs::NoBlobs))),
         ..BoardConfig::default()
     });
@@ -391,7 +394,7 @@ fn any_port_and_address_is_harmless() {
         }
         clock.advance(1_000_000_000);
         let now = board.time();
-        board.begin_slice(now);
+        board.begin_slice(&mut mem, now);
         board.acknowledge();
     }
     for addr in [0xa_0000, 0xb_ffff, 0xe000_0000, 0xe07f_ffff, 0xfec0_0ffd, 0xfee0_0fff, u32::MAX] {
@@ -406,4 +409,42 @@ fn any_port_and_address_is_harmless() {
 fn a_board_can_be_sent_to_a_thread() {
     fn sendable<T: Send>() {}
     sendable::<crate::Pc>();
+}
+
+#[test]
+fn devices_that_overlap_are_an_error() {
+    let build = |debug_exit| {
+        let config = BoardConfig { debug_exit, acpi: true, uarts: [true; 4], ..BoardConfig::default() };
+        Board::new(config, &mut memory(), Box::<ManualClock>::default(), Box::new(Seeded(0))).map(|_| ())
+    };
+    for port in [0xf4, 0x501, 0xfffc] {
+        assert_eq!(build(Some(port)), Ok(()));
+    }
+    let overlap = |port, first| Err(BoardError::Port { port, first, second: "debug_exit" });
+    assert_eq!(build(Some(0x376)), overlap(0x376, "ide"));
+    assert_eq!(build(Some(0x40)), overlap(0x40, "pit"));
+    assert_eq!(build(Some(0x2f5)), overlap(0x2f8, "uarts"));
+    assert_eq!(build(Some(0xe8)), overlap(0xe9, "debug"));
+    assert!(matches!(build(Some(0xfffd)), Err(BoardError::Ports { device: "debug_exit", .. })));
+}
+
+#[test]
+fn a_base_address_over_other_ports_takes_only_what_is_free() {
+    let (mut board, mut mem, _) = files_board();
+    // The 64 ports from 3C0h on: VGA, COM1 and what is between them.
+    board.port_write(&mut mem, 0xcf8, Width::Dword, config_address(6, 0x10));
+    board.port_write(&mut mem, 0xcfc, Width::Dword, 0x3c0);
+    let rows = [0x3c0, 0x3e0, 0x3f8].map(|port| board.ports.find(port).map(|region| region.row));
+    assert_eq!(rows, [Row::vga, Row::p9, Row::uarts].map(Some));
+    // The first row wins where two base addresses lie at the same ports.
+    board.port_write(&mut mem, 0xcf8, Width::Dword, config_address(12, 0x10));
+    board.port_write(&mut mem, 0xcfc, Width::Dword, 0x3c0);
+    assert_eq!(board.ports.find(0x3e0).map(|region| region.row), Some(Row::p9));
+}
+
+#[test]
+fn rows_have_names() {
+    let entries: Vec<_> = Row::ALL.iter().flat_map(|row| row.states()).collect();
+    assert!(entries.contains(&&"uart3") && entries.contains(&&"virtio_console"));
+    assert_eq!((Row::p9.name(), Row::p9.states()), ("p9", &["virtio_9p"][..]));
 }

@@ -1,31 +1,19 @@
 //! The times at which devices must be looked at.
 
-/// A device with a deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Timer {
-    Pit,
-    Rtc,
-    Apic,
-    Acpi,
-    Ps2,
-}
+use super::rows::Row;
 
-impl Timer {
-    pub const ALL: [Self; 5] = [Self::Pit, Self::Rtc, Self::Apic, Self::Acpi, Self::Ps2];
-}
-
-/// The deadline of each timer and the first of them. All times are guest time in ns; `u64::MAX` is
+/// The deadline of each device and the first of them. All times are guest time in ns; `u64::MAX` is
 /// never.
 #[derive(Clone, Debug)]
 pub(super) struct Timers {
-    deadlines: [u64; Timer::ALL.len()],
+    deadlines: [u64; Row::ALL.len()],
     next: u64,
     slice_end: u64,
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { deadlines: [u64::MAX; Timer::ALL.len()], next: u64::MAX, slice_end: u64::MAX }
+        Self { deadlines: [u64::MAX; Row::ALL.len()], next: u64::MAX, slice_end: u64::MAX }
     }
 }
 
@@ -35,9 +23,15 @@ impl Timers {
         (self.next != u64::MAX).then_some(self.next)
     }
 
-    /// A timer's deadline has come.
-    pub fn due(&self, timer: Timer, now: u64) -> bool {
-        self.deadlines[timer as usize] <= now
+    /// Some deadline has come.
+    #[inline]
+    pub fn any_due(&self, now: u64) -> bool {
+        self.next <= now && self.next != u64::MAX
+    }
+
+    /// A device's deadline has come.
+    pub fn due(&self, row: Row, now: u64) -> bool {
+        self.deadlines[row as usize] <= now
     }
 
     /// The slice that runs will be over by then, and deadlines looked at.
@@ -45,14 +39,20 @@ impl Timers {
         self.slice_end = end;
     }
 
-    /// Sets a timer's deadline. Gives true if it is now the first one, sooner than the one before,
+    /// Sets a device's deadline. Gives true if it is now the first one, sooner than the one before,
     /// and comes before the slice's end.
-    pub fn set(&mut self, timer: Timer, deadline: Option<u64>) -> bool {
+    #[inline]
+    pub fn set(&mut self, row: Row, deadline: Option<u64>) -> bool {
         let deadline = deadline.unwrap_or(u64::MAX);
-        let sooner = deadline < self.next;
-        self.deadlines[timer as usize] = deadline;
-        self.next = self.deadlines.into_iter().fold(u64::MAX, u64::min);
-        sooner && deadline < self.slice_end
+        let before = std::mem::replace(&mut self.deadlines[row as usize], deadline);
+        if deadline < self.next {
+            self.next = deadline;
+            return deadline < self.slice_end;
+        }
+        if before == self.next && deadline != before {
+            self.next = self.deadlines.into_iter().fold(u64::MAX, u64::min);
+        }
+        false
     }
 }
 
@@ -64,12 +64,16 @@ mod tests {
     fn the_first_deadline_counts() {
         let mut timers = Timers::default();
         assert_eq!(timers.next(), None);
+        assert!(!timers.any_due(u64::MAX));
         timers.set_slice_end(150);
-        assert!(!timers.set(Timer::Rtc, Some(200)));
-        assert!(timers.set(Timer::Pit, Some(100)));
+        assert!(!timers.set(Row::rtc, Some(200)));
+        assert!(timers.set(Row::pit, Some(100)));
         assert_eq!(timers.next(), Some(100));
-        assert!(timers.due(Timer::Pit, 100) && !timers.due(Timer::Rtc, 100));
-        timers.set(Timer::Pit, None);
+        assert!(timers.due(Row::pit, 100) && !timers.due(Row::rtc, 100));
+        assert!(timers.any_due(100) && !timers.any_due(99));
+        timers.set(Row::pit, None);
         assert_eq!(timers.next(), Some(200));
+        timers.set(Row::rtc, Some(300));
+        assert_eq!(timers.next(), Some(300));
     }
 }

@@ -192,6 +192,8 @@ impl Ide {
     /// Data that drives wait for may have come from their media.
     pub fn media_arrived(&mut self, mem: &mut Memory) {
         self.channels.iter_mut().flatten().for_each(|channel| channel.media_arrived(mem));
+        // It was no instruction that has asked again.
+        self.take_asked();
     }
 
     /// A drive waits for data from its medium.

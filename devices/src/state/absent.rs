@@ -10,11 +10,17 @@ use super::container::{Buffers, Container};
 use super::pci::SPACE;
 use super::record::Record;
 use super::value::{Kind, Value};
+use crate::board::Row;
 use crate::pc::Pc;
 use std::collections::BTreeMap;
 
-/// The entries that are carried.
+/// The entries of devices that v86's machine can have.
 const ENTRIES: [&str; 7] = ["fdc", "ne2k", "sb16", "virtio_net", "virtio_balloon", "parallel0", "parallel1"];
+
+/// Those that are carried: no row of the board has them.
+fn carried() -> impl Iterator<Item = &'static str> {
+    ENTRIES.into_iter().filter(|entry| Row::ALL.iter().all(|row| !row.states().contains(entry)))
+}
 
 const NE2K: u8 = 5 << 3;
 /// The configuration space at power-on: identity, command and status, class, base address, subsystem,
@@ -47,7 +53,7 @@ impl Chip for Passengers {
     /// Takes the entries out of a state.
     fn read(state: &State) -> Result<Self, StateError> {
         let mut passengers = Self::default();
-        for name in ENTRIES {
+        for name in carried() {
             let value = passengers.adopt(state.top.get(name), state.container);
             let value = value.map_err(|error| state.top.wrong(name, error.to_string()))?;
             passengers.entries.insert(name, value);
@@ -61,7 +67,7 @@ impl Chip for Passengers {
     }
 
     fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
-        for name in ENTRIES {
+        for name in carried() {
             let value = machine.passengers.entry(name, &mut writer.buffers);
             writer.set(name, value);
         }
@@ -76,7 +82,8 @@ pub(super) fn notes(top: &Record) -> Vec<String> {
         ("virtio_net", "a virtio network card"),
         ("virtio_balloon", "a virtio balloon"),
     ];
-    let present = missing.into_iter().filter(|(name, _)| !top.get(name).is_null());
+    let carried = |name: &str| carried().any(|entry| entry == name);
+    let present = missing.into_iter().filter(|(name, _)| carried(name) && !top.get(name).is_null());
     present.map(|(_, what)| format!("the machine has {what}, which does not work here")).collect()
 }
 

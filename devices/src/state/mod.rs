@@ -40,6 +40,7 @@ mod uart;
 mod value;
 mod vga;
 mod virtio;
+mod virtio_balloon;
 mod virtio_console;
 mod vmware;
 
@@ -77,6 +78,7 @@ macro_rules! for_each_chip {
             pic,
             ioapic,
             virtio_console,
+            virtio_balloon,
             absent,
             system_control,
             image

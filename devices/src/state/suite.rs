@@ -126,6 +126,7 @@ fn machine() -> Pc {
         acpi: true,
         uarts: [true; 4],
         virtio_console: true,
+        virtio_balloon: true,
         vga_memory_size: crate::vga::MIN_MEMORY,
         ide: Units::new(
             Some(Medium::new(vec![1; 100 * 512], Form::Whole)),
@@ -137,7 +138,7 @@ fn machine() -> Pc {
     };
     let clock = ManualClock::default();
     clock.advance(5_000_000_000);
-    Pc::new(Memory::new(1 << 20).unwrap(), config, Box::new(clock), Box::new(Seeded(1)))
+    Pc::new(Memory::new(1 << 20).unwrap(), config, Box::new(clock), Box::new(Seeded(1))).unwrap()
 }
 
 fn file_of(machine: &mut Pc) -> Vec<u8> {
@@ -150,7 +151,7 @@ fn built(plan: &Plan, file: &[u8]) -> Pc {
     clock.advance(plan.time);
     let memory = plan.pages().copy(file).unwrap();
     let config = plan.configure(BoardConfig { ide: saved_units(plan, file), ..BoardConfig::default() });
-    Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)))
+    Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1))).unwrap()
 }
 
 /// A machine of which one chip is in a state's.

@@ -46,6 +46,7 @@ fn machine(acpi: bool) -> Pc {
         ..BoardConfig::default()
     };
     Pc::new(Memory::new(4 << 20).unwrap(), config, Box::new(ManualClock::default()), Box::new(Seeded(1)))
+        .unwrap()
 }
 
 /// Builds a machine from a state alone.
@@ -56,7 +57,7 @@ fn restored(file: &[u8]) -> Pc {
     clock.advance(plan.time);
     let memory = plan.pages().copy(file).unwrap();
     let config = plan.configure(BoardConfig { ide: saved_units(&plan, file), ..BoardConfig::default() });
-    let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
+    let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1))).unwrap();
     plan.apply(&mut machine, file).unwrap();
     machine
 }
@@ -244,7 +245,7 @@ fn a_command_that_waits_for_its_image_starts_again() {
         let ide = Units::new(Some(Medium::new(Never, Form::Written)), None, None);
         let config = BoardConfig { ide, ..BoardConfig::default() };
         let clock = Box::new(ManualClock::default());
-        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1))).unwrap();
         let (board, mem) = (&mut first.board, first.cpu.mem_mut());
         mem.write_u32(TABLE, BUFFER);
         mem.write_u32(TABLE + 4, 1 << 31 | 512);
@@ -301,7 +302,7 @@ fn machines_of_old_versions_have_one_channel() {
         let ide = Units([Some([Some(unit), None]), None]);
         let config = BoardConfig { ide, ..BoardConfig::default() };
         let clock = Box::new(ManualClock::default());
-        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1)));
+        let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1))).unwrap();
         let file = save(&mut first, &|_| true).unwrap().to_vec();
         let state = Container::parse(&file).unwrap().state;
         assert!(!state.at(number).is_null() && state.at(85).is_null());
@@ -343,7 +344,7 @@ fn disks_that_cannot_be_are_refused() {
     let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
     let config = plan.configure(BoardConfig { ide: units(false), ..BoardConfig::default() });
     let clock = Box::new(ManualClock::default());
-    let mut other = Pc::new(plan.pages().copy(&file).unwrap(), config, clock, Box::new(Seeded(1)));
+    let mut other = Pc::new(plan.pages().copy(&file).unwrap(), config, clock, Box::new(Seeded(1))).unwrap();
     assert!(matches!(plan.apply(&mut other, &file), Err(StateError::OtherMachine(_))));
 }
 
@@ -436,7 +437,7 @@ fn hostile_states_do_no_harm() {
         let config = plan.configure(BoardConfig { ide: saved_units(&plan, &file), ..BoardConfig::default() });
         let clock = ManualClock::default();
         clock.advance(plan.time);
-        let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1)));
+        let mut machine = Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1))).unwrap();
         if plan.apply(&mut machine, &file).is_ok() {
             read += 1;
             machine.run(2_000);

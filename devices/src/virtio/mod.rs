@@ -4,6 +4,7 @@
 //! interrupt status and the device's own configuration. A device owns a [`Transport`], hands it the
 //! accesses to the first three, and acts on the [`Action`]s that come of them.
 
+pub mod balloon;
 pub mod console;
 pub mod p9;
 pub mod queue;
@@ -23,6 +24,9 @@ pub const BAR_NOTIFY: usize = 1;
 pub const BAR_ISR: usize = 2;
 /// Base address of the device's own configuration.
 pub const BAR_DEVICE: usize = 3;
+
+/// All of them, for the board.
+pub(crate) const BARS: [u8; 4] = [BAR_COMMON as u8, BAR_NOTIFY as u8, BAR_ISR as u8, BAR_DEVICE as u8];
 
 /// Device status (2.1): the driver has seen the device.
 pub const STATUS_ACKNOWLEDGE: u8 = 1;

@@ -16,7 +16,7 @@ pub(crate) mod segment;
 mod stack;
 pub(crate) mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ptr::NonNull;
 
@@ -453,15 +453,12 @@ impl Cpu {
             None => &mut nothing,
         };
         let r = f(bus, &mut self.mem);
-        if self.mem.has_retags() {
-            // The block that is running may be in a window that has moved.
+        if self.mem.has_news() {
+            // The block that is running may be among what was written, or in a window that has moved.
             self.attention = true;
             self.retag();
         }
-        self.attention |= bus.yield_requested()
-            || self.mem.has_code_writes()
-            || !self.nmi_blocked && bus.nmi()
-            || self.flags.system & flags::IF != 0 && bus.interrupt();
+        self.attention |= bus.pending(!self.nmi_blocked, self.flags.system & flags::IF != 0);
         r
     }
 

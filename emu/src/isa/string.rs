@@ -31,8 +31,9 @@ trait Element: 'static {
     }
     /// One element.
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()>;
-    /// Up to `count` elements at once; how many it did, 0 if it cannot.
-    fn many(_: &mut Cpu, _: &Uop, _count: u32) -> u32 {
+    /// Up to `count` elements at once, `count` not 0; how many it did, 0 if it cannot. What compares stops
+    /// after the first element that ends the repetition.
+    fn many(_: &mut Cpu, _: &Uop, _count: u32, _: Until) -> u32 {
         0
     }
 }
@@ -50,6 +51,16 @@ enum Until {
 
 const COUNT: u8 = Until::Count as u8;
 const UNEQUAL: u8 = Until::Unequal as u8;
+const EQUAL: u8 = Until::Equal as u8;
+
+/// The constants as what they stand for.
+const fn until(constant: u8) -> Until {
+    match constant {
+        UNEQUAL => Until::Unequal,
+        EQUAL => Until::Equal,
+        _ => Until::Count,
+    }
+}
 
 struct Repeated<E, const UNTIL: u8>(P<E>);
 
@@ -95,7 +106,7 @@ fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
         if left == 0 || cpu.attention {
             break false;
         }
-        let mut done = if UNTIL == COUNT { E::many(cpu, u, count.min(left)) } else { 0 };
+        let mut done = E::many(cpu, u, count.min(left), until(UNTIL));
         if done == 0 {
             E::one(cpu, u)?;
             done = 1;
@@ -121,7 +132,7 @@ fn lower<E: Element>(b: &mut Builder, i: &Insn) {
     let run = match (E::COMPARES, rep) {
         (false, _) => step::<Repeated<E, COUNT>>,
         (true, Rep::Equal) => step::<Repeated<E, UNEQUAL>>,
-        (true, Rep::NotEqual) => step::<Repeated<E, { Until::Equal as u8 }>>,
+        (true, Rep::NotEqual) => step::<Repeated<E, EQUAL>>,
     };
     b.emit(i, run).imm = next;
     b.leaves();
@@ -178,7 +189,7 @@ impl<T: Int> Element for Movs<T> {
         Ok(())
     }
 
-    fn many(cpu: &mut Cpu, u: &Uop, count: u32) -> u32 {
+    fn many(cpu: &mut Cpu, u: &Uop, count: u32, _: Until) -> u32 {
         let Some((from, count)) = run_of::<T>(cpu, u, u.form & 7, gpr::ESI, count, false) else { return 0 };
         let Some((to, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, true) else { return 0 };
         if !cpu.copy_in_pages(to, from, count * T::BYTES) {
@@ -200,7 +211,7 @@ impl<T: Int> Element for Stos<T> {
         Ok(())
     }
 
-    fn many(cpu: &mut Cpu, u: &Uop, count: u32) -> u32 {
+    fn many(cpu: &mut Cpu, u: &Uop, count: u32, _: Until) -> u32 {
         let Some((to, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, true) else { return 0 };
         let v = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
         if !cpu.fill_in_page(to, v, count) {
@@ -242,6 +253,17 @@ impl<T: Int> Element for Cmps<T> {
         advance::<T>(cpu, u, gpr::EDI, 1);
         Ok(())
     }
+
+    fn many(cpu: &mut Cpu, u: &Uop, count: u32, until: Until) -> u32 {
+        let Some((at, count)) = run_of::<T>(cpu, u, u.form & 7, gpr::ESI, count, false) else { return 0 };
+        let Some((with, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, false) else { return 0 };
+        let found = cpu.compare_in_pages::<T>(at, with, count, until == Until::Equal);
+        let Some((done, a, b)) = found else { return 0 };
+        compare(cpu, a, b);
+        advance::<T>(cpu, u, gpr::ESI, done);
+        advance::<T>(cpu, u, gpr::EDI, done);
+        done
+    }
 }
 
 struct Scas<T>(P<T>);
@@ -255,6 +277,16 @@ impl<T: Int> Element for Scas<T> {
         compare(cpu, a, b);
         advance::<T>(cpu, u, gpr::EDI, 1);
         Ok(())
+    }
+
+    fn many(cpu: &mut Cpu, u: &Uop, count: u32, until: Until) -> u32 {
+        let Some((at, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, false) else { return 0 };
+        let a = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
+        let found = cpu.scan_in_page(at, count, a, until == Until::Equal);
+        let Some((done, b)) = found else { return 0 };
+        compare(cpu, a, b);
+        advance::<T>(cpu, u, gpr::EDI, done);
+        done
     }
 }
 

@@ -14,7 +14,7 @@ use crate::bus::Width;
 use crate::cpu::regs::Int;
 use crate::dispatch::Stop;
 use crate::exception::{Exception, Result};
-use crate::memory::{PAGE_SIZE, Retag};
+use crate::memory::{MemoryPage, PAGE_SIZE, Retag};
 use tlb::Fill;
 use walk::{Access, Paging};
 
@@ -156,6 +156,44 @@ impl Cpu {
         true
     }
 
+    /// Compares a value with upward elements within a page, if it is at hand in the TLB, until one is
+    /// `equal` or is not: how many it looked at, and the last of them.
+    pub(crate) fn scan_in_page<T: Int>(
+        &self,
+        at: u32,
+        count: u32,
+        value: T,
+        equal: bool,
+    ) -> Option<(u32, T)> {
+        let host = self.tlb.read(at, count * T::BYTES)? as *const T;
+        // SAFETY: as in `load`, for `count` elements within a page.
+        let element = |i: u32| unsafe { host.add(i as usize).read_unaligned() };
+        let last = (0..count).find(|i| (element(*i) == value) == equal).unwrap_or(count - 1);
+        Some((last + 1, element(last)))
+    }
+
+    /// Compares upward elements of two pages in the same way; gives the last of both.
+    pub(crate) fn compare_in_pages<T: Int>(
+        &self,
+        a: u32,
+        b: u32,
+        count: u32,
+        equal: bool,
+    ) -> Option<(u32, T, T)> {
+        let a = self.tlb.read(a, count * T::BYTES)? as *const T;
+        let b = self.tlb.read(b, count * T::BYTES)? as *const T;
+        // SAFETY: as in `load`, for `count` elements within a page each.
+        let pair =
+            |i: u32| unsafe { (a.add(i as usize).read_unaligned(), b.add(i as usize).read_unaligned()) };
+        let ends = |i: &u32| {
+            let (a, b) = pair(*i);
+            (a == b) == equal
+        };
+        let last = (0..count).find(ends).unwrap_or(count - 1);
+        let (a, b) = pair(last);
+        Some((last + 1, a, b))
+    }
+
     /// Reads a block of bytes, at most a page.
     pub(crate) fn read_array<const N: usize>(&mut self, linear: u32) -> Result<[u8; N]> {
         let mut out = [0; N];
@@ -243,13 +281,9 @@ impl Cpu {
                 return Err(e);
             }
         };
-        let Some(offset) = self.mem.offset(page.physical) else {
+        let Some(MemoryPage { offset, host, noted }) = self.mem.page(page.physical, access.write) else {
             return Ok(Place::Device(page.physical));
         };
-        let offset = offset as u32;
-        if access.write {
-            self.mem.note_page(offset);
-        }
         let (reads, writes) =
             if self.watch.host { self.debugger.watches_page(linear) } else { (false, false) };
         if reads {
@@ -257,11 +291,8 @@ impl Cpu {
         }
         let fill = Fill {
             linear,
-            host: self.mem.host(offset as usize, PAGE_SIZE as usize),
-            writable: !writes
-                && page.writable
-                && !self.mem.is_code(offset >> 12)
-                && self.mem.is_noted(offset),
+            host,
+            writable: !writes && page.writable && noted && !self.mem.is_code(offset >> 12),
             user: access.user,
             global: page.global,
             large: page.large,
@@ -288,6 +319,8 @@ impl Cpu {
                 Place::Ram(page) => self.mem.peek(page + (linear & PAGE), bytes),
                 Place::Device(page) => self.device_read(page + (linear & PAGE), bytes),
             }
+        } else if let Some(v) = self.read_across(linear, bytes, user) {
+            v
         } else {
             // Both pages are translated before either is touched.
             let first = self.translate(linear, access)?;
@@ -316,7 +349,7 @@ impl Cpu {
                 Place::Ram(page) => self.ram_write(page + (linear & PAGE), bytes, value),
                 Place::Device(page) => self.device_write(page + (linear & PAGE), bytes, value),
             }
-        } else {
+        } else if !self.write_across(linear, bytes, user, value) {
             let first = self.translate(linear, access)?;
             let second = self.translate(linear.wrapping_add(bytes - 1) & !PAGE, access)?;
             for i in 0..bytes {
@@ -331,6 +364,30 @@ impl Cpu {
         }
         self.watch_data(linear, bytes, true);
         Ok(())
+    }
+
+    /// Reads what lies in two pages that the TLB has for the current privilege.
+    fn read_across(&self, linear: u32, bytes: u32, user: bool) -> Option<u32> {
+        if user != (self.cpl == 3) {
+            return None;
+        }
+        let second = linear.wrapping_add(bytes - 1) & !PAGE;
+        let low = u32::from_le_bytes(self.tlb.load(second.wrapping_sub(4))?);
+        let high = u32::from_le_bytes(self.tlb.load(second)?);
+        let both = u64::from(high) << 32 | u64::from(low);
+        Some((both >> (8 * (linear & 3))) as u32 & u32::MAX >> (32 - 8 * bytes))
+    }
+
+    /// Writes what lies in two pages that the TLB has for the current privilege; says whether it could.
+    fn write_across(&self, linear: u32, bytes: u32, user: bool, value: u32) -> bool {
+        let second = linear.wrapping_add(bytes - 1) & !PAGE;
+        if user != (self.cpl == 3)
+            || self.tlb.write(linear, 1).is_none()
+            || self.tlb.write(second, 1).is_none()
+        {
+            return false;
+        }
+        (0..bytes).zip(value.to_le_bytes()).all(|(i, byte)| self.tlb.store(linear.wrapping_add(i), [byte]))
     }
 
     fn ram_write(&mut self, offset: u32, bytes: u32, value: u32) {

@@ -37,6 +37,9 @@ pub enum ComputerError {
     /// The guest's memory cannot be made.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The board cannot be built.
+    #[error(transparent)]
+    Board(#[from] env86_devices::BoardError),
     /// The video card cannot have that much or that little.
     #[error("Video memory of {0} bytes is not possible; a card has 256 KiB to 256 MiB")]
     VideoMemory(u64),
@@ -129,11 +132,12 @@ impl Computer {
             debug_exit: setup.debug_exit,
             filesystem: Some((setup.filesystem, setup.blobs)),
             virtio_console: setup.virtio_console,
+            virtio_balloon: setup.virtio_balloon,
             cmos,
             ide: setup.drives,
             ..BoardConfig::default()
         };
-        let mut pc = Pc::new(mem, config, setup.clock, setup.entropy);
+        let mut pc = Pc::new(mem, config, setup.clock, setup.entropy)?;
         pc.board.connected = setup.connected;
         pc.board.debug.connected = setup.debug_console;
         pc.passengers.image = setup.image;
@@ -162,7 +166,7 @@ impl Computer {
             ..BoardConfig::default()
         };
         let restored = plan.pages().runs.clone();
-        let mut pc = Pc::new(mem, plan.configure(config), setup.clock, setup.entropy);
+        let mut pc = Pc::new(mem, plan.configure(config), setup.clock, setup.entropy)?;
         pc.board.connected = setup.connected;
         pc.board.debug.connected = setup.debug_console;
         plan.apply(&mut pc, file)?;
@@ -615,7 +619,7 @@ mod tests {
             let board = BoardConfig { acpi, virtio_console: true, ..BoardConfig::default() };
             let mut mem = Memory::new(1 << 20).unwrap();
             let (clock, entropy) = (Box::new(ManualClock::default()), Box::new(Seeded(1)));
-            let mut board = Board::new(board, &mut mem, clock, entropy);
+            let mut board = Board::new(board, &mut mem, clock, entropy).unwrap();
             let found = BoardInfo::probe(&mut board, &mut mem);
             assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
             let ports = |space: &pci::ConfigSpace| {

@@ -45,6 +45,9 @@ pub struct ImageConfig {
     /// A virtio console is on the board: `true`, or what v86's page would show it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtio_console: Option<Value>,
+    /// A virtio balloon is on the board.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtio_balloon: Option<bool>,
     /// The kernel and the initial RAM disk are in the image's own file system.
     #[serde(default, skip_serializing_if = "is_false")]
     pub bzimage_initrd_from_filesystem: bool,

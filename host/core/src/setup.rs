@@ -32,6 +32,8 @@ pub struct Setup {
     pub acpi: bool,
     /// A virtio console is on the board.
     pub virtio_console: bool,
+    /// A virtio balloon is on the board.
+    pub virtio_balloon: bool,
     /// A guest's write to this port ends the machine with the value written.
     pub debug_exit: Option<u16>,
     /// Hard disks and CD-ROM drives.
@@ -70,6 +72,7 @@ impl Setup {
             video_memory: DEFAULT_VIDEO_MEMORY,
             acpi: false,
             virtio_console: false,
+            virtio_balloon: false,
             debug_exit: None,
             drives: Units::default(),
             media: Box::new(NoMedia),
@@ -116,6 +119,7 @@ impl Setup {
                 .virtio_console
                 .as_ref()
                 .map_or(self.virtio_console, |value| *value != false),
+            virtio_balloon: image.virtio_balloon.unwrap_or(self.virtio_balloon),
             ..self
         }
     }

@@ -5,7 +5,7 @@ use std::error::Error;
 use env86::console::session::SessionError;
 use env86::machine::{DiskError, MachineError, StateFileError};
 use env86_bios::BootError;
-use env86_core::PowerOnError;
+use env86_core::{ComputerError, PowerOnError};
 use env86_devices::state::StateError;
 
 /// The first remedy that is known for an error, or for one of its sources.
@@ -31,11 +31,16 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             // These stand for the error inside.
             MachineError::State(error) => of(error),
             MachineError::Disk(error) => of(error),
+            MachineError::Computer(error) => of(error),
             _ => None,
         };
     }
     if let Some(SessionError::Machine(error)) = error.downcast_ref() {
         return of(error);
+    }
+    if let Some(ComputerError::Board(_)) = error.downcast_ref() {
+        // Nothing else that the user chooses can overlap.
+        return Some("choose another port for --debug-exit");
     }
     if let Some(error) = error.downcast_ref::<PowerOnError>() {
         return match error {

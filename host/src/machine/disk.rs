@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 
@@ -19,6 +18,7 @@ use super::parts::Parts;
 use super::state::StateFile;
 use super::threaded::Threaded;
 use crate::image::{self, FileRef};
+use crate::os::{read_exact_at, write_all_at};
 
 /// An image given by the user that has as many bytes is not put into states, as v86 does it with files.
 const LAZY_FROM: u64 = 256 << 20;
@@ -162,7 +162,7 @@ impl DiskImage for FileImage {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), DiskImageError> {
         let at = self.start.saturating_add(offset);
-        self.file.write_all_at(data, at).map_err(|error| DiskImageError(error.to_string()))
+        write_all_at(&self.file, data, at).map_err(|error| DiskImageError(error.to_string()))
     }
 
     fn flush(&self) -> Result<(), DiskImageError> {
@@ -198,7 +198,7 @@ impl FileImage {
 
     /// Fills a buffer from byte `offset` on.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buf, self.start.saturating_add(offset))
+        read_exact_at(&self.file, buf, self.start.saturating_add(offset))
     }
 
     /// A medium of a user's file.

@@ -5,10 +5,8 @@
 
 mod builder;
 mod clock;
-mod cut_off;
 mod disk;
 mod files;
-mod mapped;
 mod overlay;
 mod parts;
 mod ports;
@@ -297,7 +295,7 @@ impl Drop for Machine {
 
 /// Saves a machine to a file.
 fn save(computer: &mut Computer, path: &Path, source: Option<&StateSource>) -> Result<u64, MachineError> {
-    let used = mapped::touched(computer.memory().contents());
+    let used = crate::os::touched(computer.memory().contents());
     let saved = computer.save(used.as_deref()).map_err(StateFileError::Save)?;
     Ok(state::write(path, &saved, source)?)
 }

@@ -17,7 +17,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -25,6 +24,7 @@ use std::task::Poll;
 use env86_devices::ide::{DiskImage, DiskImageError};
 
 use super::disk::{DiskError, FileImage};
+use crate::os::{read_exact_at, write_all_at};
 
 const MAGIC: &[u8; 8] = b"env86ovl";
 const VERSION: u64 = 1;
@@ -68,12 +68,12 @@ impl Overlay {
         let header = [&MAGIC[..], &VERSION.to_le_bytes(), &size.to_le_bytes()].concat();
         let mut bytes = vec![0; bits_of(size) as usize];
         if file.metadata().map_err(failed)?.len() == 0 {
-            file.write_all_at(&header, 0).map_err(failed)?;
+            write_all_at(&file, &header, 0).map_err(failed)?;
             file.set_len(CLUSTER + bits_of(size)).map_err(failed)?;
         } else {
             let mut own = vec![0; header.len()];
-            let read = file.read_exact_at(&mut own, 0);
-            if read.is_err() || own != header || file.read_exact_at(&mut bytes, CLUSTER).is_err() {
+            let read = read_exact_at(&file, &mut own, 0);
+            if read.is_err() || own != header || read_exact_at(&file, &mut bytes, CLUSTER).is_err() {
                 return Err(DiskError::OtherOverlay { path: path.into(), size });
             }
         }
@@ -92,7 +92,7 @@ impl Overlay {
     /// Reads what lies in one cluster.
     fn read_piece(&self, bits: &Bits, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if bits.has(offset / CLUSTER) {
-            self.file.read_exact_at(buf, self.place(offset))
+            read_exact_at(&self.file, buf, self.place(offset))
         } else {
             self.base.read_at(offset, buf)
         }
@@ -102,12 +102,12 @@ impl Overlay {
     fn write_piece(&self, bits: &mut Bits, offset: u64, data: &[u8]) -> io::Result<()> {
         let start = offset - offset % CLUSTER;
         if bits.has(start / CLUSTER) {
-            return self.file.write_all_at(data, self.place(offset));
+            return write_all_at(&self.file, data, self.place(offset));
         }
         let mut cluster = vec![0; CLUSTER.min(self.base.size() - start) as usize];
         self.base.read_at(start, &mut cluster)?;
         cluster[(offset - start) as usize..][..data.len()].copy_from_slice(data);
-        self.file.write_all_at(&cluster, self.place(start))?;
+        write_all_at(&self.file, &cluster, self.place(start))?;
         bits.set(start / CLUSTER);
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Overlay {
         let mut bits = self.bits();
         if bits.changed {
             self.file.sync_data()?;
-            self.file.write_all_at(&bits.bytes, CLUSTER)?;
+            write_all_at(&self.file, &bits.bytes, CLUSTER)?;
             bits.changed = false;
         }
         self.file.sync_data()

@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use env86_devices::ide::DiskImageError;
 
 use super::disk::DiskError;
+use crate::os::read_exact_at;
 
 /// The name ending of parts that are compressed, each by itself.
 const COMPRESSED: &str = ".zst";
@@ -84,7 +84,7 @@ impl Parts {
         let path = self.path(number);
         let failed = |error: io::Error| DiskImageError(format!("`{}`: {error}", path.display()));
         if !self.is_compressed() {
-            return File::open(&path).and_then(|file| file.read_exact_at(buf, within)).map_err(failed);
+            return File::open(&path).and_then(|file| read_exact_at(&file, buf, within)).map_err(failed);
         }
         let content = self.unpack(number, &path).map_err(failed)?;
         let from = content.get(within as usize..).and_then(|content| content.get(..buf.len()));

@@ -13,6 +13,10 @@ use crate::isa::decode::{self, DecodeError, MAX_LEN};
 /// Most instructions in a block.
 const MAX_INSTRUCTIONS: u8 = 64;
 
+/// Most bytes of code that are fetched at once; a block ends where they do. Few blocks are as long as that,
+/// and to copy more would cost more than to decode them.
+const MOST_CODE: usize = 512;
+
 /// A block's properties, its uops aside.
 pub(crate) struct Built {
     /// It may go into the cache.
@@ -62,7 +66,7 @@ impl Op for FallThrough {
 
 /// The code to decode, as far as it is in reach.
 struct Code {
-    bytes: [u8; PAGE_SIZE as usize + MAX_LEN],
+    bytes: [u8; MOST_CODE + MAX_LEN],
     len: usize,
 }
 
@@ -72,7 +76,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     let page_offset = linear & (PAGE_SIZE - 1);
     let first = cpu.fetch_page(linear)?;
     let mut code = Code { bytes: [0; _], len: 0 };
-    let want = if alone { MAX_LEN } else { PAGE_SIZE as usize };
+    let want = if alone { MAX_LEN } else { MOST_CODE };
     append(cpu, &mut code, first, page_offset, want.min((PAGE_SIZE - page_offset) as usize));
     let mut keep = first.is_ok() && !alone;
     let mut page2 = None;
@@ -147,7 +151,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
             looked_at = (b.start + MAX_LEN as u32).min(end);
         }
         match &decoded {
-            Ok(i) => b.lower(i),
+            Ok(i) => i.lower(&mut b),
             Err(DecodeError::Long | DecodeError::Short) => b.raise(Exception::GP0),
             Err(DecodeError::Invalid) => b.raise(Exception::INVALID_OPCODE),
         }

@@ -17,22 +17,12 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::param::page_size;
 
-/// A page of a mapping could not be read, because its file has been cut off, or the disk has failed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Lost(Arc<AtomicBool>);
-
-impl Lost {
-    /// It has happened.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::os::Lost;
 
 /// A mapping that is watched for as long as this exists.
 pub(super) struct Watch(Range<usize>);
@@ -112,7 +102,7 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, cont
 fn replace(address: usize) -> bool {
     let watched = watched();
     let Some(found) = watched.iter().find(|watched| watched.place.contains(&address)) else { return false };
-    found.lost.0.store(true, Ordering::Relaxed);
+    found.lost.set();
     let page = address & !(page_size() - 1);
     let rw = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the page is one of the mapping, which is there for as long as it is watched, and has no content
