@@ -380,7 +380,12 @@ impl Memory {
         self.ram.len as u32
     }
 
-    /// Fits or removes the alias of the first MiB at [`ROM_ALIAS`].
+    /// Whether the first MiB has an alias at [`ROM_ALIAS`].
+    pub fn has_rom_alias(&self) -> bool {
+        self.rom_alias
+    }
+
+    /// Fits or removes that alias.
     pub fn set_rom_alias(&mut self, present: bool) {
         self.rom_alias = present;
     }

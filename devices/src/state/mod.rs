@@ -27,6 +27,7 @@ mod pit;
 mod plan;
 mod ps2;
 mod ram;
+mod rom_alias;
 mod record;
 mod rtc;
 mod save;
@@ -61,6 +62,7 @@ macro_rules! for_each_chip {
     ($use:ident) => {
         $use!(
             ram,
+            rom_alias,
             p9,
             ide,
             fw_cfg,
