@@ -79,10 +79,15 @@ const MSR_LINES: u8 = 0xf0;
 pub const FIFO_SIZE: usize = 16;
 /// Bytes of host input that wait for the FIFO at most.
 pub const INPUT_SIZE: usize = 4096;
-/// Time slices without a write to a register after which no driver is still opening the port: 16,000
-/// instructions at least. Linux writes the FIFO control register 2,000 to 5,000 instructions after it
-/// has enabled interrupts.
-const SETTLED: u8 = 16;
+/// Time slices without a write to a register after which no driver is still opening the port: a million
+/// instructions or more. Linux writes the FIFO control register 2,000 to 5,000 instructions after it has
+/// enabled interrupts, and later when an interrupt or another process comes between.
+const SETTLED: u16 = 1000;
+/// Time slices that a processor counts for that has halted.
+const HALT: u16 = SETTLED / 4;
+/// Looks for a character, one after the other and all in vain, after which a driver polls. Linux's looks a few
+/// times when it asks whether all has been sent.
+const POLLING: u8 = 64;
 
 /// A character in the receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,10 +134,10 @@ pub struct Uart {
     pub fifo_used: bool,
     /// The driver reads the port without interrupts; see [`Uart::listens`].
     pub polled: bool,
-    /// The register that was read last, if no character was there.
-    pub(crate) looked: Option<u16>,
+    /// The register that was read last, if no character was there, and how often in turn.
+    pub(crate) looked: Option<(u16, u8)>,
     /// Time slices since a register was written, [`SETTLED`] at most.
-    pub(crate) quiet: u8,
+    pub(crate) quiet: u16,
 }
 
 impl Default for Uart {
@@ -205,7 +210,7 @@ impl Uart {
 
     /// Reads register 0 to 7.
     pub fn read(&mut self, register: u16) -> u8 {
-        let looked = self.looked.take() == Some(register);
+        let looked = self.looked.take();
         match register {
             RBR_THR_DLL if self.dlab() => self.divisor as u8,
             RBR_THR_DLL => {
@@ -247,12 +252,14 @@ impl Uart {
         self.ier != 0 && self.interrupt_id() != IIR_NONE
     }
 
-    /// The driver looks for a character in a register; `again` says that it did so last, too, and in
-    /// vain. A driver that only sends reads the line status once for each character.
-    fn look(&mut self, register: u16, again: bool) {
-        let nothing = self.receiver.is_empty();
-        self.looked = nothing.then_some(register);
-        self.polled |= again && nothing;
+    /// The driver looks for a character in a register; `before` is the read before this one. A driver that
+    /// only sends reads the line status once for each character.
+    fn look(&mut self, register: u16, before: Option<(u16, u8)>) {
+        if self.receiver.is_empty() {
+            let looks = before.filter(|before| before.0 == register).map_or(0, |before| before.1);
+            self.looked = Some((register, looks.saturating_add(1)));
+            self.polled |= looks >= POLLING;
+        }
     }
 
     /// Moves input into the receiver. The machine calls this once per time slice: a read of a
@@ -347,9 +354,9 @@ impl Uart {
         self.quiet = self.quiet.saturating_add(1).min(SETTLED);
     }
 
-    /// The processor has halted: no driver is in the middle of opening the port.
+    /// The processor has halted, which it seldom does while a driver opens the port.
     pub fn halted(&mut self) {
-        self.quiet = SETTLED;
+        self.quiet = self.quiet.saturating_add(HALT).min(SETTLED);
     }
 
     /// The guest holds its output in the break state.
@@ -837,7 +844,7 @@ mod tests {
         }
         let mut typed = b"polled".to_vec();
         let mut seen = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..2 * u32::from(POLLING) {
             if uart.read(LSR) & LSR_DR != 0 {
                 seen.push(uart.read(RBR_THR_DLL));
                 uart.write(RBR_THR_DLL, b'.');
@@ -850,8 +857,10 @@ mod tests {
         assert_eq!(seen, b"polled");
         uart.write(IIR_FCR, FCR_ENABLE);
         assert!(!uart.listens(), "another driver opens the port");
-        uart.read(RBR_THR_DLL);
-        assert!(!uart.listens());
+        for _ in 0..POLLING {
+            uart.read(RBR_THR_DLL);
+            assert!(!uart.listens());
+        }
         uart.read(RBR_THR_DLL);
         assert!(uart.listens(), "it reads without looking");
     }
@@ -865,7 +874,7 @@ mod tests {
                 uart.write(MCR, mcr);
                 uart.write(IER_DLM, IER_RDA);
                 let mut halted = uart.clone();
-                halted.halted();
+                (0..SETTLED / HALT).for_each(|_| halted.halted());
                 assert!(halted.listens());
                 (0..SETTLED).for_each(|_| uart.slice_over());
                 assert!(uart.listens());
