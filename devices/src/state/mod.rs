@@ -27,8 +27,8 @@ mod pit;
 mod plan;
 mod ps2;
 mod ram;
-mod rom_alias;
 mod record;
+mod rom_alias;
 mod rtc;
 mod save;
 #[cfg(test)]
