@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use env86_bios::{BoardInfo, BootError, BootSource};
 use env86_devices::board::Connected;
-use env86_devices::ide::Units;
+use env86_devices::ide::{DiscError, Units};
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::{self, Plan, Run, Saved, StateError};
 use env86_devices::vga::{Screen, TextScreen};
@@ -18,6 +18,7 @@ use tracing::info;
 
 use crate::idle::Idleness;
 use crate::input::{Accepted, Inlet, Input, SERIAL_PORTS};
+use crate::media::{Drive, MediumError};
 use crate::outside::Outside;
 use crate::power_on::Firmware;
 use crate::recording::{Playback, Recording};
@@ -101,6 +102,8 @@ pub struct Computer {
     inlet: Inlet,
     playback: Option<Playback>,
     idleness: Idleness,
+    /// What is left of a run in which a machine that repeats stands still until data have come.
+    unfinished: Option<u64>,
     /// Guest time at the pause that is on.
     paused_at: Option<u64>,
     ending: Option<Ending>,
@@ -111,7 +114,8 @@ pub struct Computer {
 
 impl Computer {
     /// Builds a machine and does what firmware does before the first instruction.
-    pub fn power_on(setup: Setup, mut firmware: Firmware) -> Result<Self, ComputerError> {
+    pub fn power_on(mut setup: Setup, mut firmware: Firmware) -> Result<Self, ComputerError> {
+        setup.wire();
         let vga_rom = match firmware.get()? {
             (BootSource::Rom { vga_bios, .. }, _) => vga_bios.clone().unwrap_or_default(),
             (BootSource::Linux { .. } | BootSource::Multiboot { .. }, _) => Vec::new(),
@@ -138,7 +142,8 @@ impl Computer {
         pc.board.connected = setup.connected;
         pc.board.debug.connected = setup.debug_console;
         pc.passengers.image = setup.image;
-        let mut computer = Self::of(pc, firmware, setup.restart, setup.recording);
+        let inlet = Inlet::new(setup.media, setup.waker);
+        let mut computer = Self::of(pc, firmware, setup.restart, inlet, setup.recording);
         computer.load()?;
         Ok(computer)
     }
@@ -148,12 +153,13 @@ impl Computer {
     /// state's time ([`Plan::time`]), its drives have to be the state's ([`Plan::units`]), and the
     /// firmware is read at the first reset.
     pub fn resume(
-        setup: Setup,
+        mut setup: Setup,
         plan: Plan,
         mem: Box<Memory>,
         file: &[u8],
         firmware: Firmware,
     ) -> Result<Self, ComputerError> {
+        setup.wire();
         let config = BoardConfig {
             debug_exit: setup.debug_exit,
             filesystem: Some((setup.filesystem, setup.blobs)),
@@ -168,17 +174,20 @@ impl Computer {
         if setup.image.is_some() {
             pc.passengers.image = setup.image;
         }
-        Ok(Self { restored, ..Self::of(pc, firmware, setup.restart, setup.recording) })
+        let inlet = Inlet::new(setup.media, setup.waker);
+        Ok(Self { restored, ..Self::of(pc, firmware, setup.restart, inlet, setup.recording) })
     }
 
-    fn of(pc: Pc, firmware: Firmware, restart: bool, recording: Option<Recording>) -> Self {
+    fn of(mut pc: Pc, firmware: Firmware, restart: bool, inlet: Inlet, recording: Option<Recording>) -> Self {
+        pc.stands_still = recording.is_some();
         Self {
             pc,
             firmware,
             restart,
-            inlet: Inlet::default(),
+            inlet,
             playback: recording.map(Playback::new),
             idleness: Idleness::default(),
+            unfinished: None,
             paused_at: None,
             ending: None,
             resets: 0,
@@ -207,21 +216,21 @@ impl Computer {
         if self.paused_at.is_some() {
             return Ok(Progress::Sleep { until: None, slack: 0 });
         }
-        if let Some(playback) = &mut self.playback {
-            playback.play(&mut self.inlet, &mut self.pc);
+        if self.pc.stands_still && self.pc.board.waits_for_data() {
+            return Ok(Progress::Sleep { until: None, slack: 0 });
         }
-        self.inlet.feed(&mut self.pc);
-        let budget = match (self.inlet.waiting() > 0, &self.playback) {
-            (true, Some(_)) => SHORT_RUN,
-            (true, None) => budget.min(SHORT_RUN),
-            (false, Some(_)) => REPEATABLE_RUN,
-            (false, None) => budget,
-        };
+        let budget = self.unfinished.take().unwrap_or_else(|| self.begin_run(budget));
         let stop = self.pc.run(budget);
-        self.carry_output(outside);
+        if !matches!(stop, Stop::Waiting { .. }) {
+            self.carry_output(outside);
+        }
         Ok(match stop {
             // No debugger is attached here, so nothing sets breakpoints.
             Stop::Budget | Stop::Output | Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => Progress::More,
+            Stop::Waiting { left } => {
+                self.unfinished = Some(left);
+                Progress::Sleep { until: None, slack: 0 }
+            }
             Stop::Idle { .. } if self.is_dead() => self.end(Ending::Halted),
             Stop::Idle { until } => {
                 let slack = self.idleness.halted(&self.pc.cpu.stats(), self.pc.board.slack());
@@ -238,6 +247,20 @@ impl Computer {
                 Progress::More
             }
         })
+    }
+
+    /// Gives the machine what waits for it, and chooses the length of a run.
+    fn begin_run(&mut self, budget: u64) -> u64 {
+        if let Some(playback) = &mut self.playback {
+            playback.play(&mut self.inlet, &mut self.pc);
+        }
+        self.inlet.feed(&mut self.pc);
+        match (self.inlet.waiting() > 0, &self.playback) {
+            (true, Some(_)) => SHORT_RUN,
+            (true, None) => budget.min(SHORT_RUN),
+            (false, Some(_)) => REPEATABLE_RUN,
+            (false, None) => budget,
+        }
     }
 
     fn end(&mut self, ending: Ending) -> Progress {
@@ -282,13 +305,39 @@ impl Computer {
         }
     }
 
-    /// Gives the machine something from outside. What has not been taken is to be given again.
+    /// Gives the machine something from outside. What has not been taken is to be given again: a machine that
+    /// repeats takes nothing while it waits for data of its media.
     pub fn input(&mut self, input: &Input) -> Accepted {
+        if self.unfinished.is_some() {
+            return Accepted::Some(0);
+        }
         let accepted = self.inlet.take(input, &mut self.pc);
         if let Some(playback) = &mut self.playback {
             playback.note(self.pc.cpu.stats().instructions, input, accepted);
         }
         accepted
+    }
+
+    /// Puts another medium into a drive, or none: what an [`Input::Medium`] does, for a desk that wants to
+    /// know what became of it.
+    pub fn change_medium(&mut self, drive: Drive, name: Option<&str>) -> Result<(), MediumError> {
+        if self.unfinished.is_some() {
+            return Err(MediumError::Busy);
+        }
+        let changed = self.inlet.change_medium(drive, name, &mut self.pc);
+        let seen = matches!(changed, Ok(()) | Err(MediumError::Disc(DiscError::Locked)));
+        if let Some(playback) = self.playback.as_mut().filter(|_| seen) {
+            let input = Input::Medium { drive, name: name.map(str::to_owned) };
+            playback.note(self.pc.cpu.stats().instructions, &input, Accepted::All);
+        }
+        changed
+    }
+
+    /// Data of media or files that the guest waits for have come ([`Setup::waker`]): they are asked again.
+    pub fn data_arrived(&mut self) {
+        let Pc { board, cpu, .. } = &mut self.pc;
+        board.media_arrived(cpu.mem_mut());
+        board.files_arrived(cpu.mem_mut());
     }
 
     /// Presses the reset button, and does what firmware does afterwards.
@@ -420,6 +469,7 @@ mod tests {
     use env86_devices::board::{Board, ManualClock, Seeded};
     use env86_devices::pci;
     use env86_devices::state::Container;
+    use env86_tests::roms;
 
     /// A clock that a test moves; it keeps what it was told at the end of pauses.
     fn setup(clock: &ManualClock) -> Setup {
@@ -428,9 +478,10 @@ mod tests {
 
     /// A ROM with this code at F000:0000, where it starts.
     fn rom(code: &[u8]) -> Firmware {
-        let mut bios = vec![0; 64 << 10];
-        bios[..code.len()].copy_from_slice(code);
-        bios[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
+        bios(roms::rom(code))
+    }
+
+    fn bios(bios: Vec<u8>) -> Firmware {
         Firmware::new("rom", BootSource::Rom { bios, vga_bios: None })
     }
 
@@ -491,6 +542,28 @@ mod tests {
             assert_eq!((taken.resets, computer.resets(), taken.debug.len()), (3, 3, 3));
             let mut computer = Computer::power_on(setup(false), rom(code)).unwrap();
             assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::Ended(ending));
+        }
+    }
+
+    #[test]
+    fn a_guest_that_only_faults_gives_the_processor_back() {
+        const BUDGET: u64 = 50_000;
+        /// The processor runs over by a block, and a delivery may need a second one.
+        const OVERRUN: u64 = 128;
+        for (name, rom) in roms::fault_loops() {
+            let clock = ManualClock::default();
+            let mut computer = Computer::power_on(setup(&clock), bios(rom)).unwrap();
+            for _ in 0..20 {
+                let before = computer.stats();
+                assert_eq!(computer.run(BUDGET, &mut ()).unwrap(), Progress::More, "{name}");
+                let after = computer.stats();
+                let spent = after.instructions - before.instructions;
+                // A restart ends a run, too.
+                let least = if name == "triple faults" { 1 } else { BUDGET };
+                assert!((least..BUDGET + OVERRUN).contains(&spent), "{name}: {spent} of {BUDGET}");
+                assert!(after.interrupts > before.interrupts, "{name}");
+            }
+            assert_eq!(computer.resets(), if name == "triple faults" { 20 } else { 0 }, "{name}");
         }
     }
 

@@ -88,13 +88,22 @@ pub struct Boot {
     bios: Option<PathBuf>,
 
     /// The image of the first hard disk, or a device. It is only read: what the guest writes is gone at
-    /// the end, or in the saved state
+    /// the end, or in the saved state, unless --persist is given
     #[arg(long, value_name = "FILE")]
     hda: Option<PathBuf>,
 
     /// The image of the second hard disk
     #[arg(long, value_name = "FILE")]
     hdb: Option<PathBuf>,
+
+    /// Keep what the guest writes to its hard disks in their images, which no other machine may use then
+    #[arg(long, conflicts_with = "deterministic")]
+    persist: bool,
+
+    /// Keep what the guest writes to its first hard disk in this file, beside the image, which is only read
+    /// and must not change
+    #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
+    overlay: Option<PathBuf>,
 
     /// The image in the CD-ROM drive
     #[arg(long, value_name = "FILE")]
@@ -231,7 +240,7 @@ impl Boot {
             builder = builder.cold();
         }
         type Set = fn(MachineBuilder, PathBuf) -> MachineBuilder;
-        let files: [(&Option<PathBuf>, Set); 7] = [
+        let files: [(&Option<PathBuf>, Set); 8] = [
             (&self.state, MachineBuilder::state),
             (&self.kernel, MachineBuilder::kernel),
             (&self.initrd, MachineBuilder::initrd),
@@ -239,11 +248,15 @@ impl Boot {
             (&self.hda, MachineBuilder::hda),
             (&self.hdb, MachineBuilder::hdb),
             (&self.cdrom, MachineBuilder::cdrom),
+            (&self.overlay, MachineBuilder::overlay),
         ];
         for (path, set) in files {
             if let Some(path) = path {
                 builder = set(builder, path.clone());
             }
+        }
+        if self.persist {
+            builder = builder.persist();
         }
         if let Some(bytes) = self.memory {
             builder = builder.memory(bytes);

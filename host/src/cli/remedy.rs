@@ -73,8 +73,18 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(StateFileError::Read { .. }) = error.downcast_ref::<StateFileError>() {
         return Some("check the path, or boot with --cold");
     }
-    if let Some(DiskError::Missing { .. }) = error.downcast_ref::<DiskError>() {
-        return Some("name it with --hda, --hdb or --cdrom FILE, or in image.json");
+    match error.downcast_ref::<DiskError>()? {
+        DiskError::Missing { .. } => Some("name it with --hda, --hdb or --cdrom FILE, or in image.json"),
+        DiskError::NothingToKeep => {
+            Some("name its image with --hda FILE, or boot without --persist and --overlay")
+        }
+        DiskError::InUse(_) => Some("end that one, or use a copy"),
+        DiskError::OtherOverlay { .. } => {
+            Some("give the --overlay that was made with this image, or a new name")
+        }
+        DiskError::NotKept { .. } => {
+            Some("boot without --persist and --overlay, or from a directory with the image in one file")
+        }
+        _ => None,
     }
-    None
 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use env86_bios::BootSource;
 use env86_core::{Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, Recording, Setup, choose};
@@ -13,9 +14,10 @@ use tracing::warn;
 
 use super::clock::{HostClock, OsEntropy};
 use super::disk;
-use super::files::{Blobs, LostFiles};
+use super::files::Blobs;
 use super::state::{StateFile, StateFileError};
-use super::{Event, Machine, MachineError};
+use super::thread::{Arrivals, Built};
+use super::{Event, Machine, MachineError, Medium, Slot};
 use crate::image::{BlobDir, FileRef, Image};
 
 /// What a machine is to be. Where nothing is said here, the image decides, and else the defaults.
@@ -36,6 +38,9 @@ pub struct MachineBuilder {
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
+    pub(super) media: Vec<(Slot, Medium)>,
+    pub(super) persist: bool,
+    pub(super) overlay: Option<PathBuf>,
     debug_exit: Option<u16>,
     debug_console: bool,
     state: Option<PathBuf>,
@@ -59,6 +64,9 @@ impl Default for MachineBuilder {
             hda: None,
             hdb: None,
             cdrom: None,
+            media: Vec::new(),
+            persist: false,
+            overlay: None,
             debug_exit: None,
             debug_console: false,
             state: None,
@@ -129,13 +137,14 @@ impl MachineBuilder {
         Self { virtio_console: Some(fitted), ..self }
     }
 
-    /// The image of the first hard disk. It is never written to.
+    /// The image of the first hard disk. It is never written to, unless [`persist`](Self::persist) is asked
+    /// for.
     #[must_use]
     pub fn hda(self, path: impl Into<PathBuf>) -> Self {
         Self { hda: Some(path.into()), ..self }
     }
 
-    /// The image of the second hard disk. It is never written to.
+    /// The image of the second hard disk.
     #[must_use]
     pub fn hdb(self, path: impl Into<PathBuf>) -> Self {
         Self { hdb: Some(path.into()), ..self }
@@ -145,6 +154,28 @@ impl MachineBuilder {
     #[must_use]
     pub fn cdrom(self, path: impl Into<PathBuf>) -> Self {
         Self { cdrom: Some(path.into()), ..self }
+    }
+
+    /// What the guest writes to its hard disks goes to their images, which no other machine may use
+    /// meanwhile. A saved state does not have it.
+    #[must_use]
+    pub fn persist(self) -> Self {
+        Self { persist: true, ..self }
+    }
+
+    /// What the guest writes to its first hard disk goes to this file, which is made if it is not there. The
+    /// disk's image is only read, and must not change as long as the file is used.
+    #[must_use]
+    pub fn overlay(self, path: impl Into<PathBuf>) -> Self {
+        Self { overlay: Some(path.into()), ..self }
+    }
+
+    /// What is in a drive, wherever the program has it from: its image may answer later
+    /// ([`DiskImage::read`](super::DiskImage::read)).
+    #[must_use]
+    pub fn medium(mut self, slot: Slot, medium: Medium) -> Self {
+        self.media.push((slot, medium));
+        self
     }
 
     /// A port where a guest's write ends the machine with the value written.
@@ -186,8 +217,7 @@ impl MachineBuilder {
     /// Builds the machine and starts it.
     pub fn start(&self) -> Result<Machine, MachineError> {
         let Some(paths) = self.state_files()? else {
-            let (computer, lost_files) = self.power_on()?;
-            return Machine::spawn(computer, lost_files, None);
+            return Machine::spawn(self.power_on()?, None);
         };
         if self.memory.is_some() || self.acpi.is_some() {
             return Err(MachineError::StateDecides);
@@ -198,8 +228,7 @@ impl MachineBuilder {
         }
         let builder = Self { image: self.image_of(&file)?, ..self.clone() };
         let no_image = builder.image.is_none() && file.plan.needs_image();
-        let (computer, lost_files) = builder.resume(&file)?;
-        Machine::spawn(computer, lost_files, no_image.then_some(Event::NoImage))
+        Machine::spawn(builder.resume(&file)?, no_image.then_some(Event::NoImage))
     }
 
     /// The image that a state's files are in: the one at hand, else where the state says. `None` if
@@ -222,14 +251,15 @@ impl MachineBuilder {
     }
 
     /// The machine that a saved state is of, in that state.
-    fn resume(&self, file: &StateFile) -> Result<(Computer, LostFiles), MachineError> {
+    fn resume(&self, file: &StateFile) -> Result<Built, MachineError> {
         let blobs = self.blobs();
-        let lost = blobs.lost();
+        let (lost_files, arrivals) = (blobs.lost(), Arc::new(Arrivals::default()));
         let (time, unix_millis) = (file.plan.time, file.plan.unix_millis());
         let setup = Setup {
             drives: disk::saved_units(self, file)?,
             blobs: Box::new(blobs),
             image: self.image_source()?,
+            waker: arrivals.clone().into(),
             ..self.setup(|recording| Setup::deterministic_from(recording, time, unix_millis), time)
         };
         let mem = file.memory()?;
@@ -247,13 +277,15 @@ impl MachineBuilder {
             }
             other => MachineError::from(other),
         })?;
-        Ok((computer, lost))
+        let source = file.source();
+        source.check()?;
+        Ok(Built { computer, lost_files, arrivals, source: Some(source) })
     }
 
     /// A machine after power-on.
-    fn power_on(&self) -> Result<(Computer, LostFiles), MachineError> {
+    fn power_on(&self) -> Result<Built, MachineError> {
         let (filesystem, mut blobs) = (self.filesystem()?, self.blobs());
-        let lost = blobs.lost();
+        let (lost_files, arrivals) = (blobs.lost(), Arc::new(Arrivals::default()));
         let config = self.config();
         let setup = self.setup(Setup::deterministic, 0).with_image(&config);
         let memory = self.memory.unwrap_or(setup.memory);
@@ -268,9 +300,11 @@ impl MachineBuilder {
             filesystem,
             blobs: Box::new(blobs),
             image: self.image_source()?,
+            waker: arrivals.clone().into(),
             ..setup
         };
-        Ok((Computer::power_on(setup, Firmware::new(name, source))?, lost))
+        let computer = Computer::power_on(setup, Firmware::new(name, source))?;
+        Ok(Built { computer, lost_files, arrivals, source: None })
     }
 
     /// The world that the machine stands in, from this guest time on.
@@ -282,6 +316,7 @@ impl MachineBuilder {
         Setup {
             debug_exit: self.debug_exit,
             debug_console: self.debug_console,
+            media: Box::new(disk::Files),
             restart: self.restart,
             ..world
         }

@@ -12,6 +12,7 @@ use env86_core::{Accepted, Button, Computer, Frame, Input, Screen, TextScreen};
 use thiserror::Error;
 
 use super::ports::Desk;
+use super::state::StateSource;
 use super::thread::Command;
 use super::{MachineError, save};
 
@@ -79,11 +80,13 @@ pub struct View {
 pub struct Controls {
     desk: Arc<Desk>,
     commands: Sender<Command>,
+    /// The saved state that the machine was resumed from.
+    source: Option<StateSource>,
 }
 
 impl Controls {
-    pub(super) fn new(desk: &Arc<Desk>, commands: &Sender<Command>) -> Self {
-        Self { desk: desk.clone(), commands: commands.clone() }
+    pub(super) fn new(desk: &Arc<Desk>, commands: &Sender<Command>, source: Option<StateSource>) -> Self {
+        Self { desk: desk.clone(), commands: commands.clone(), source }
     }
 
     /// A machine that has ended takes no commands, which is no error.
@@ -114,8 +117,8 @@ impl Controls {
 
     /// Saves the machine to a file; see [`Machine::save`](super::Machine::save).
     pub fn save(&self, path: &Path) -> Result<u64, MachineError> {
-        let path = path.to_owned();
-        self.with(move |computer| save(computer, &path))?
+        let (path, source) = (path.to_owned(), self.source.clone());
+        self.with(move |computer| save(computer, &path, source.as_ref()))?
     }
 
     fn ask<T: Send + 'static>(

@@ -8,10 +8,12 @@ mod clock;
 mod controls;
 mod disk;
 mod files;
+mod overlay;
 mod parts;
 mod ports;
 mod state;
 mod thread;
+mod threaded;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,16 +29,18 @@ pub use clock::HostClock;
 pub use controls::{ControlError, Controls, View, png};
 pub use disk::DiskError;
 pub use env86_core::{
-    Button, Cell, Computer, Cursor, DEFAULT_MEMORY, Ending, Frame, Input, Recorded, Recording, Screen,
-    TextScreen,
+    Button, Cell, Computer, Cursor, DEFAULT_MEMORY, Drive, Ending, Frame, Input, MediumError, Recorded,
+    Recording, Screen, TextScreen,
 };
+pub use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium};
+pub use env86_devices::state::Slot;
 pub use ports::{Com, Event, Events, ExpectError, NoEvent, SerialPort};
 pub use state::StateFileError;
 
 use crate::image::{BlobFileError, Image, ImageError};
-use files::LostFiles;
 use ports::{Desk, Line};
-use thread::Command;
+use state::StateSource;
+use thread::{Built, Command};
 
 /// Why a machine could not be started, or ended otherwise than it should.
 #[derive(Debug, Error)]
@@ -107,6 +111,9 @@ pub enum MachineError {
     /// A disk image.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A medium has not been changed.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
     /// A saved state.
     #[error(transparent)]
     State(#[from] StateFileError),
@@ -153,7 +160,8 @@ impl Machine {
     }
 
     /// Gives a machine its thread.
-    fn spawn(computer: Computer, lost_files: LostFiles, first: Option<Event>) -> Result<Self, MachineError> {
+    fn spawn(built: Built, first: Option<Event>) -> Result<Self, MachineError> {
+        let computer = &built.computer;
         let desk = Arc::new(Desk::new(|line| match line {
             Line::Serial(port) => computer.has_serial(port),
             Line::Console(_) => computer.has_console(),
@@ -161,18 +169,19 @@ impl Machine {
         }));
         first.into_iter().for_each(|event| desk.tell(event));
         let (commands, queue) = mpsc::channel();
+        let source = built.source.clone();
         let thread = std::thread::Builder::new()
             .name("machine".into())
             .spawn({
                 let desk = desk.clone();
                 move || {
                     desk.runs_in(std::thread::current());
-                    thread::run(computer, &desk, queue, lost_files)
+                    thread::run(built, &desk, queue)
                 }
             })
             .map_err(MachineError::Thread)?;
         desk.runs_in(thread.thread().clone());
-        let controls = Controls::new(&desk, &commands);
+        let controls = Controls::new(&desk, &commands, source);
         Ok(Self { desk, controls, thread: Some(thread) })
     }
 
@@ -208,6 +217,18 @@ impl Machine {
     /// bytes for a serial line are better written to [`Machine::serial`], which waits.
     pub fn input(&self, input: Input) {
         self.controls.input(input);
+    }
+
+    /// Puts the disc in this file into a drive, or takes out what is there. A disc that the guest has locked
+    /// stays, and the guest is told that someone wants it.
+    pub fn change_medium(&self, drive: Drive, path: Option<&Path>) -> Result<(), MachineError> {
+        let no_text = |path: &Path| MediumError::Open {
+            name: path.display().to_string(),
+            source: "its name is not UTF-8".into(),
+        };
+        let name = path.map(|path| path.to_str().map(str::to_owned).ok_or_else(|| no_text(path)));
+        let name = name.transpose()?;
+        Ok(self.with(move |computer| computer.change_medium(drive, name.as_deref()))??)
     }
 
     /// Stops executing; guest time stands still.
@@ -269,8 +290,8 @@ impl Drop for Machine {
 }
 
 /// Saves a machine to a file.
-fn save(computer: &mut Computer, path: &Path) -> Result<u64, MachineError> {
+fn save(computer: &mut Computer, path: &Path, source: Option<&StateSource>) -> Result<u64, MachineError> {
     let used = crate::os::touched(computer.memory().contents());
     let saved = computer.save(used.as_deref()).map_err(StateFileError::Save)?;
-    Ok(state::write(path, &saved)?)
+    Ok(state::write(path, &saved, source)?)
 }

@@ -3,9 +3,10 @@
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use env86_core::{Accepted, Computer, Ending, Input, Outside, Progress};
@@ -13,6 +14,7 @@ use tracing::debug;
 
 use super::files::LostFiles;
 use super::ports::{Desk, Event, Line};
+use super::state::StateSource;
 use super::{MachineError, Report};
 
 /// Instructions between looks at what has come from outside: about a millisecond.
@@ -32,16 +34,53 @@ pub(super) enum Command {
     Stop,
 }
 
+/// A machine, and what its thread looks at besides it.
+pub(super) struct Built {
+    pub computer: Computer,
+    /// Files that could not be read.
+    pub lost_files: LostFiles,
+    /// Whom its media wake.
+    pub arrivals: Arc<Arrivals>,
+    /// The saved state that its memory is mapped from.
+    pub source: Option<StateSource>,
+}
+
+/// Wakes the machine's thread when data have come that media were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals(Mutex<Arrived>);
+
+#[derive(Debug, Default)]
+struct Arrived {
+    any: bool,
+    machine: Option<Thread>,
+}
+
+impl Arrivals {
+    fn lock(&self) -> MutexGuard<'_, Arrived> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether any have come since the last call.
+    fn take(&self) -> bool {
+        std::mem::take(&mut self.lock().any)
+    }
+}
+
+impl Wake for Arrivals {
+    fn wake(self: Arc<Self>) {
+        let mut arrived = self.lock();
+        arrived.any = true;
+        arrived.machine.iter().for_each(Thread::unpark);
+    }
+}
+
 /// Runs a machine to its end. A panic ends it, too, and no other machine of the process.
-pub(super) fn run(
-    computer: Computer,
-    desk: &Desk,
-    commands: Receiver<Command>,
-    lost_files: LostFiles,
-) -> Result<Report, MachineError> {
+pub(super) fn run(built: Built, desk: &Desk, commands: Receiver<Command>) -> Result<Report, MachineError> {
+    let Built { computer, lost_files, arrivals, source } = built;
+    arrivals.lock().machine = Some(thread::current());
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        let shell = Shell { computer, desk, commands, lost_files, stopped: false, busy: Duration::ZERO };
-        shell.run()
+        let (stopped, busy) = (false, Duration::ZERO);
+        Shell { computer, desk, commands, lost_files, arrivals, source, stopped, busy }.run()
     }));
     desk.end();
     result.unwrap_or_else(|panic| Err(MachineError::Panicked(message(&*panic))))
@@ -58,6 +97,8 @@ struct Shell<'a> {
     desk: &'a Desk,
     commands: Receiver<Command>,
     lost_files: LostFiles,
+    arrivals: Arc<Arrivals>,
+    source: Option<StateSource>,
     stopped: bool,
     busy: Duration,
 }
@@ -93,13 +134,17 @@ impl Shell<'_> {
                 break Ending::Stopped;
             }
             self.give_input();
+            self.give_data();
             if self.computer.is_paused() || self.desk.is_full() {
                 // Whoever ends that unparks this thread afterwards.
                 thread::park();
                 continue;
             }
             let slice = Instant::now();
-            let progress = self.computer.run(budget, &mut ToDesk(self.desk))?;
+            let progress = self.computer.run(budget, &mut ToDesk(self.desk));
+            // Whatever the guest did with memory that is gone says nothing.
+            self.source.as_ref().map_or(Ok(()), StateSource::check)?;
+            let progress = progress?;
             let took = slice.elapsed();
             self.busy += took;
             budget = match took > LONG_RUN {
@@ -180,16 +225,25 @@ impl Shell<'_> {
                 Line::Debug => return bytes.len(),
             };
             match computer.input(&input) {
-                Accepted::All | Accepted::NoDevice => bytes.len(),
+                Accepted::All | Accepted::NoDevice | Accepted::Refused => bytes.len(),
                 Accepted::Some(taken) => taken,
             }
         })
     }
 
+    /// Lets the machine have data that have come. Says whether there were any.
+    fn give_data(&mut self) -> bool {
+        let any = self.arrivals.take();
+        if any {
+            self.computer.data_arrived();
+        }
+        any
+    }
+
     /// Sleeps until a guest time, or until something comes from outside.
     fn sleep(&mut self, until: Option<u64>) {
         // Input that the guest has no room for must not wake it again and again.
-        while !self.commands() && !self.give_input() {
+        while !self.commands() && !self.give_input() && !self.give_data() {
             // Whoever sends something unparks this thread afterwards. A channel's own wait would do,
             // but spins before it parks, which an idle guest pays for at each of its timer's ticks.
             match until.map(|until| until.saturating_sub(self.computer.time())) {
@@ -197,6 +251,108 @@ impl Shell<'_> {
                 Some(left) => thread::park_timeout(Duration::from_nanos(left)),
                 None => thread::park(),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::task::Poll;
+
+    use env86_bios::BootSource;
+    use env86_core::{Firmware, Setup};
+    use env86_devices::Entropy;
+    use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
+    use env86_tests::roms;
+
+    use super::*;
+    use crate::machine::clock::{HostClock, OsEntropy};
+    use crate::machine::{Com, Machine};
+
+    /// Far more than anything here needs, on any machine.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A part of the world that has a defect.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Entropy for Broken {
+        fn next_u32(&mut self) -> u32 {
+            panic!("chance is broken")
+        }
+    }
+
+    impl DiskImage for Broken {
+        fn size(&self) -> u64 {
+            1 << 20
+        }
+
+        fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+            // The first sector is looked at for the disk's geometry.
+            assert!(offset == 0, "the disk is broken");
+            buf.fill(0);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A machine that answers each byte from COM1 with itself and then does this.
+    fn machine(act: &[u8], entropy: Box<dyn Entropy>, disk: impl DiskImage + 'static) -> Machine {
+        let mut code = vec![
+            0xba, 0xfd, 0x03, // 00 mov dx, 3FDh          line status:
+            0xec, //             03 in al, dx
+            0xa8, 0x01, //       04 test al, 1            data ready?
+            0x74, 0xf8, //       06 jz 00h
+            0xba, 0xf8, 0x03, // 08 mov dx, 3F8h
+            0xec, //             0B in al, dx
+            0xee, //             0C out dx, al
+        ];
+        code.extend(act);
+        let back = -(code.len() as i16 + 3);
+        code.push(0xe9); // jmp 00h
+        code.extend(back.to_le_bytes());
+        let firmware = Firmware::new("rom", BootSource::Rom { bios: roms::rom(&code), vga_bios: None });
+        let drives = Units::new(Some(Medium::new(disk, Form::Whole)), None, None);
+        let clock = Box::new(HostClock::start_at(0));
+        let setup = Setup { memory: 2 << 20, drives, ..Setup::new(clock, entropy) };
+        let computer = Computer::power_on(setup, firmware).unwrap();
+        let built =
+            Built { computer, lost_files: LostFiles::default(), arrivals: Arc::default(), source: None };
+        Machine::spawn(built, None).unwrap()
+    }
+
+    #[test]
+    fn a_device_that_panics_ends_its_own_machine_and_no_other() {
+        let rdrand = [0x0f, 0xc7, 0xf0];
+        let read_sector = [
+            0xba, 0xf6, 0x01, 0xb0, 0xe0, 0xee, // mov dx, 1F6h; mov al, E0h; out dx, al
+            0xba, 0xf2, 0x01, 0xb0, 0x01, 0xee, // mov dx, 1F2h; mov al, 1; out dx, al
+            0x42, 0xee, // inc dx; out dx, al
+            0xba, 0xf7, 0x01, 0xb0, 0x20, 0xee, // mov dx, 1F7h; mov al, 20h; out dx, al
+        ];
+        let blank = || vec![0; 1 << 20];
+        let bad = [
+            ("chance is broken", &rdrand[..], machine(&rdrand, Box::new(Broken), blank())),
+            ("the disk is broken", &read_sector[..], machine(&read_sector, Box::new(OsEntropy), Broken)),
+        ];
+        for (says, act, bad) in bad {
+            let good = machine(act, Box::new(OsEntropy), blank());
+            let mut line = good.serial(Com::One);
+            line.write_all(b"a").unwrap();
+            line.expect("a", LIMIT).unwrap();
+            let mut broken_line = bad.serial(Com::One);
+            broken_line.write_all(b"b").unwrap();
+            // Up to its end.
+            broken_line.read_to_end(&mut Vec::new()).unwrap();
+            match bad.wait() {
+                Err(MachineError::Panicked(message)) => assert_eq!(message, says),
+                other => panic!("{says}: {other:?}"),
+            }
+            for text in ["c", "d"] {
+                line.write_all(text.as_bytes()).unwrap();
+                line.expect(text, LIMIT).unwrap();
+            }
+            good.stop().unwrap();
         }
     }
 }
