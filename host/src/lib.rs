@@ -22,10 +22,12 @@
 pub mod console;
 pub mod image;
 pub mod machine;
+#[cfg(feature = "net")]
+pub mod net;
 mod replace;
 
 pub use image::Image;
 pub use machine::{
-    Com, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder, MachineError, Recording, Report,
-    SerialPort,
+    Com, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder, MachineError, NetDevice,
+    Recording, Report, SerialPort,
 };

@@ -382,6 +382,7 @@ fn any_port_and_address_is_harmless() {
         uarts: [true; 4],
         virtio_console: true,
         virtio_balloon: true,
+        virtio_net: Some(crate::ne2k::MAC),
         filesystem: Some((Filesystem::default(), Box::new(crate::fs::NoBlobs))),
         ..BoardConfig::default()
     });

@@ -85,6 +85,10 @@ pub struct Boot {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     acpi: Option<bool>,
 
+    #[cfg(feature = "net")]
+    #[command(flatten)]
+    net: super::net::Net,
+
     /// A guest's write to this port ends the program with the value as exit status
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     debug_exit: Option<u16>,
@@ -118,6 +122,8 @@ impl Boot {
         let resumed = builder.state_files()?.is_some();
         let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
         let machine = builder.start()?;
+        #[cfg(feature = "net")]
+        self.net.say_ports(&machine);
         if !self.serial && !self.no_console {
             eprintln!(
                 "env86: this build has no window; the machine runs without one, Ctrl-D or Ctrl-C ends it \
@@ -196,6 +202,10 @@ impl Boot {
         }
         if let Some(fitted) = self.acpi {
             builder = builder.acpi(fitted);
+        }
+        #[cfg(feature = "net")]
+        {
+            builder = self.net.add_to(builder);
         }
         if let Some(port) = self.debug_exit {
             builder = builder.debug_exit(port);

@@ -6,11 +6,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use env86_bios::BootSource;
-use env86_core::{Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, Recording, Setup, choose};
+use env86_core::{
+    Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, NetDevice, Recording, Setup, choose,
+};
 use env86_devices::fs::Filesystem;
 use env86_devices::state::ImageSource;
-use tracing::warn;
+use env86_devices::{Entropy, ne2k};
 
+use super::cable;
 use super::clock::{HostClock, OsEntropy};
 use super::disk;
 use super::files::{Blobs, LostFiles};
@@ -33,6 +36,8 @@ pub struct MachineBuilder {
     memory: Option<u64>,
     acpi: Option<bool>,
     virtio_console: Option<bool>,
+    net_device: Option<NetDevice>,
+    network: Option<cable::Config>,
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
@@ -56,6 +61,8 @@ impl Default for MachineBuilder {
             memory: None,
             acpi: None,
             virtio_console: None,
+            net_device: None,
+            network: None,
             hda: None,
             hdb: None,
             cdrom: None,
@@ -129,6 +136,19 @@ impl MachineBuilder {
         Self { virtio_console: Some(fitted), ..self }
     }
 
+    /// The network card on the board.
+    #[must_use]
+    pub fn net_device(self, device: NetDevice) -> Self {
+        Self { net_device: Some(device), ..self }
+    }
+
+    /// A network of the machine's own, into which its card is plugged.
+    #[cfg(feature = "net")]
+    #[must_use]
+    pub fn network(self, config: crate::net::Config) -> Self {
+        Self { network: Some(config), ..self }
+    }
+
     /// The image of the first hard disk. It is never written to.
     #[must_use]
     pub fn hda(self, path: impl Into<PathBuf>) -> Self {
@@ -187,19 +207,17 @@ impl MachineBuilder {
     pub fn start(&self) -> Result<Machine, MachineError> {
         let Some(paths) = self.state_files()? else {
             let (computer, lost_files) = self.power_on()?;
-            return Machine::spawn(computer, lost_files, None);
+            return Machine::spawn(computer, lost_files, None, self.network.as_ref());
         };
-        if self.memory.is_some() || self.acpi.is_some() {
+        if self.memory.is_some() || self.acpi.is_some() || self.net_device.is_some() {
             return Err(MachineError::StateDecides);
         }
         let file = StateFile::open(&paths)?;
-        for note in &file.plan.notes {
-            warn!(target: "state", "{note}");
-        }
         let builder = Self { image: self.image_of(&file)?, ..self.clone() };
         let no_image = builder.image.is_none() && file.plan.needs_image();
         let (computer, lost_files) = builder.resume(&file)?;
-        Machine::spawn(computer, lost_files, no_image.then_some(Event::NoImage))
+        let first = no_image.then_some(Event::NoImage);
+        Machine::spawn(computer, lost_files, first, self.network.as_ref())
     }
 
     /// The image that a state's files are in: the one at hand, else where the state says. `None` if
@@ -264,6 +282,8 @@ impl MachineBuilder {
             memory,
             acpi: self.acpi.unwrap_or(setup.acpi),
             virtio_console: self.virtio_console.unwrap_or(setup.virtio_console),
+            net_device: self.net_device.unwrap_or(setup.net_device),
+            mac: if self.recording.is_some() { ne2k::MAC } else { address() },
             drives: disk::units(self)?,
             filesystem,
             blobs: Box::new(blobs),
@@ -367,6 +387,13 @@ impl MachineBuilder {
         let inside = name.starts_with('/') && !own;
         Ok((source, if inside { format!("{name} of {}", path.display()) } else { name }))
     }
+}
+
+/// A network card's address, as v86 gives them.
+fn address() -> [u8; 6] {
+    let [a, b, c] = ne2k::MAC_PREFIX;
+    let [d, e, f, _] = OsEntropy.next_u32().to_le_bytes();
+    [a, b, c, d, e, f]
 }
 
 /// Reads a file of the user's, which may be a pipe, or without end.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use env86_core::{Accepted, Computer, Ending, Input, Outside, Progress};
 use tracing::debug;
 
+use super::cable::Cable;
 use super::files::LostFiles;
 use super::ports::{Desk, Event, Line};
 use super::{MachineError, Report};
@@ -38,9 +39,11 @@ pub(super) fn run(
     desk: &Desk,
     commands: Receiver<Command>,
     lost_files: LostFiles,
+    cable: Option<Cable>,
 ) -> Result<Report, MachineError> {
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        let shell = Shell { computer, desk, commands, lost_files, stopped: false, busy: Duration::ZERO };
+        let (stopped, busy) = (false, Duration::ZERO);
+        let shell = Shell { computer, desk, commands, lost_files, cable, stopped, busy };
         shell.run()
     }));
     desk.end();
@@ -58,28 +61,36 @@ struct Shell<'a> {
     desk: &'a Desk,
     commands: Receiver<Command>,
     lost_files: LostFiles,
+    cable: Option<Cable>,
     stopped: bool,
     busy: Duration,
 }
 
-/// Carries output to the handles.
-struct ToDesk<'a>(&'a Desk);
+/// Carries output to the handles, and frames to the network.
+struct ToDesk<'a> {
+    desk: &'a Desk,
+    cable: Option<&'a Cable>,
+}
 
 impl Outside for ToDesk<'_> {
     fn serial(&mut self, port: u8, bytes: &[u8]) {
-        self.0.put_output(Line::Serial(port), bytes);
+        self.desk.put_output(Line::Serial(port), bytes);
     }
 
     fn console(&mut self, port: u8, bytes: &[u8]) {
-        self.0.put_output(Line::Console(port), bytes);
+        self.desk.put_output(Line::Console(port), bytes);
+    }
+
+    fn frame(&mut self, frame: &[u8]) {
+        self.cable.inspect(|cable| cable.send(frame));
     }
 
     fn debug(&mut self, bytes: &[u8]) {
-        self.0.put_output(Line::Debug, bytes);
+        self.desk.put_output(Line::Debug, bytes);
     }
 
     fn reset(&mut self) {
-        self.0.tell(Event::Reset);
+        self.desk.tell(Event::Reset);
     }
 }
 
@@ -99,7 +110,8 @@ impl Shell<'_> {
                 continue;
             }
             let slice = Instant::now();
-            let progress = self.computer.run(budget, &mut ToDesk(self.desk))?;
+            let mut outside = ToDesk { desk: self.desk, cable: self.cable.as_ref() };
+            let progress = self.computer.run(budget, &mut outside)?;
             let took = slice.elapsed();
             self.busy += took;
             budget = match took > LONG_RUN {
@@ -170,20 +182,22 @@ impl Shell<'_> {
         }
     }
 
-    /// Gives the machine what has been written to its lines. Says whether it took any.
+    /// Gives the machine what has been written to its lines, and frames. Says whether it took any.
     fn give_input(&mut self) -> bool {
         let computer = &mut self.computer;
-        self.desk.give_input(|line, bytes| {
-            let input = match line {
-                Line::Serial(port) => Input::Serial { port, bytes: bytes.to_vec() },
-                Line::Console(port) => Input::Console { port, bytes: bytes.to_vec() },
-                Line::Debug => return bytes.len(),
-            };
-            match computer.input(&input) {
-                Accepted::All | Accepted::NoDevice => bytes.len(),
-                Accepted::Some(taken) => taken,
-            }
-        })
+        let frames = self.cable.as_mut().is_some_and(|cable| cable.give(computer));
+        frames
+            | self.desk.give_input(|line, bytes| {
+                let input = match line {
+                    Line::Serial(port) => Input::Serial { port, bytes: bytes.to_vec() },
+                    Line::Console(port) => Input::Console { port, bytes: bytes.to_vec() },
+                    Line::Debug => return bytes.len(),
+                };
+                match computer.input(&input) {
+                    Accepted::All | Accepted::NoDevice => bytes.len(),
+                    Accepted::Some(taken) => taken,
+                }
+            })
     }
 
     /// Sleeps until a guest time, or until something comes from outside.
