@@ -22,7 +22,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-wasm bench-count bench-footprint bench-image figures
+.PHONY: cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-wasm bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -32,7 +32,7 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	@if [ -t 0 ] && [ -t 1 ]; then $(ENV86) boot $(IMAGE) --ttyS0 --no-console; \
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 
-test: lint wasm image image-pae peers ## Everything, with real boots of the demo image
+test: lint wasm cross image image-pae peers ## Everything, with real boots of the demo image
 	cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
 
@@ -56,6 +56,12 @@ wasm: deps
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
+
+cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
+	@tests/cross/run build
+
+cross-boot: image ## Both as they are released; a ROM under Wine, the demo image under QEMU's user mode
+	@tests/cross/run boot $(TARGET) $(ENV86) $(IMAGE)
 
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86

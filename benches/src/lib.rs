@@ -1,5 +1,8 @@
 //! What the benchmark programs share: an emulator as a process that prints, and its costs.
 
+#[cfg(not(unix))]
+compile_error!("the benchmark programs end process groups and read /proc: build them on Linux");
+
 pub mod kernels;
 
 use std::fs;

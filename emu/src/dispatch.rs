@@ -1,10 +1,14 @@
 //! How one decoded instruction leads to the next.
 //!
 //! A block is a row of [`Uop`]s. Each holds the address of its handler, and a handler ends by
-//! calling the next one. In optimised native builds that call is a jump (the compiler turns a call
-//! in tail position with the same signature into one); elsewhere, where it would eat the stack, the
-//! handler returns the next uop to a loop. What an instruction means is written once, as an
+//! calling the next one. In optimised builds for x86-64 and 64-bit ARM that call is a jump (the compiler
+//! turns a call in tail position with the same signature into one); elsewhere, where it would eat the
+//! stack, the handler returns the next uop to a loop. What an instruction means is written once, as an
 //! [`Op`] or as a plain function ([`call`]), and does not know which of the two runs it.
+//!
+//! Only those two are seen to jump: `tests/tests/assembly.rs` reads the program for Linux on x86-64, `make
+//! cross-boot` those for Windows and for 64-bit ARM. 32-bit x86, for one, passes arguments on the stack and
+//! calls. A profile that does not optimise must leave `debug-assertions` on, which is what selects the loop.
 //!
 //! Rules for handlers, which keep them jumps: no value with a destructor, no local whose address
 //! escapes, no call in the hot path that is not the last thing done.
@@ -23,13 +27,6 @@ use crate::{Cpu, exception};
 /// A device that panics ends the run of its processor and nothing else: a panic passes through
 /// handlers, which have nothing to clean up.
 pub(crate) type Handler = unsafe extern "C-unwind" fn(&mut Cpu, *const Uop, i32) -> Ret;
-
-/// Native optimised builds: nothing is returned until the driver gets control.
-#[cfg(all(not(debug_assertions), not(target_family = "wasm")))]
-pub(crate) type Ret = ();
-/// Elsewhere: the next uop, or null for the driver; the budget travels in [`Cpu::budget`].
-#[cfg(any(debug_assertions, target_family = "wasm"))]
-pub(crate) type Ret = *const Uop;
 
 /// One decoded instruction.
 #[derive(Clone)]
@@ -183,9 +180,12 @@ pub(crate) enum Why {
     Attention,
 }
 
-#[cfg(all(not(debug_assertions), not(target_family = "wasm")))]
+#[cfg(all(not(debug_assertions), any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod flavour {
     use super::*;
+
+    /// Nothing is returned until the driver gets control.
+    pub(crate) type Ret = ();
 
     #[inline(always)]
     pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
@@ -214,9 +214,12 @@ mod flavour {
     }
 }
 
-#[cfg(any(debug_assertions, target_family = "wasm"))]
+#[cfg(not(all(not(debug_assertions), any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod flavour {
     use super::*;
+
+    /// The next uop, or null for the driver; the budget travels in [`Cpu::budget`].
+    pub(crate) type Ret = *const Uop;
 
     #[inline(always)]
     pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
@@ -268,7 +271,7 @@ mod flavour {
     }
 }
 
-pub(crate) use flavour::run;
+pub(crate) use flavour::{Ret, run};
 use flavour::{go, leave, next};
 
 /// The handler of an [`Op`].

@@ -473,10 +473,15 @@ impl Memory {
 
     /// Notes that the page at an offset is written in this generation, if it is a region's.
     #[inline]
-    pub(crate) fn note_page(&mut self, offset: u32) {
-        if (offset as usize) < self.ram.len {
-            return;
+    fn note_page(&mut self, offset: u32) {
+        if offset as usize >= self.ram.len {
+            self.note_region_page(offset);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_region_page(&mut self, offset: u32) {
         for store in &mut self.regions {
             if let Some(at) = store.position(offset as usize) {
                 store.written[at / PAGE_SIZE as usize] = self.generation;
@@ -541,9 +546,12 @@ impl Memory {
     /// The host address of `bytes` bytes at an offset.
     #[inline]
     pub(crate) fn host(&self, offset: usize, bytes: usize) -> usize {
-        if offset + bytes <= self.ram.len {
-            return self.ram.base + offset;
-        }
+        if offset + bytes <= self.ram.len { self.ram.base + offset } else { self.region_host(offset, bytes) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn region_host(&self, offset: usize, bytes: usize) -> usize {
         let inside = |store: &Store| {
             let at = store.position(offset)?;
             (at + bytes <= store.len).then(|| store.base + at)

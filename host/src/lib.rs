@@ -24,6 +24,7 @@ pub mod image;
 pub mod machine;
 #[cfg(feature = "net")]
 pub mod net;
+mod os;
 mod replace;
 
 pub use image::Image;

@@ -5,8 +5,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use tracing::debug;
+
+use crate::os;
 
 /// Replaces a file by what `fill` writes; gives its size. There is always a whole one: what was there
 /// before stays until the new one is on the disk, whatever happens.
@@ -22,7 +23,7 @@ pub fn replace(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::R
         let size = file.metadata()?.len();
         fs::rename(&temporary, path)?;
         // The new name is on the disk when the directory is.
-        File::open(dir)?.sync_all()?;
+        os::sync_directory(dir)?;
         Ok(size)
     });
     if written.is_err() {
@@ -49,7 +50,7 @@ fn create_temporary(dir: &Path, name: &OsStr) -> io::Result<(PathBuf, File)> {
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => {
                 // A file system without locks leaves nothing worse than litter behind.
-                let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+                let _ = file.try_lock();
                 return Ok((path, file));
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -69,7 +70,7 @@ fn sweep(dir: &Path, name: &OsStr) {
         }
         let path = entry.path();
         let Ok(file) = File::open(&path) else { continue };
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if file.try_lock().is_ok() {
             debug!(target: "replace", path = %path.display(), "Removing an unfinished file");
             let _ = fs::remove_file(&path);
         }

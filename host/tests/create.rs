@@ -1,5 +1,7 @@
 //! `env86 create --from-dir`: what a tree of every kind of file becomes.
 
+#![cfg(unix)]
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

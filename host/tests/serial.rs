@@ -1,6 +1,8 @@
 //! COM1 at standard input and output, with a guest of 16 instructions: a ROM that says hello, then
 //! echoes what it receives until `q`, which it answers with 42 at port F4h.
 
+#![cfg(unix)]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;

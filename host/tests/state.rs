@@ -141,6 +141,7 @@ fn an_image_keeps_its_machine() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_signal_saves_the_machine() {
     use rustix::process::{Pid, Signal, kill_process};
     let desk = Desk::new();

@@ -116,6 +116,7 @@ fn reboot_starts_the_machine_again() -> Result<()> {
 }
 
 /// Processor time of a process in seconds, from the kernel's table.
+#[cfg(target_os = "linux")]
 fn processor_seconds(pid: u32) -> Result<f64> {
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -126,6 +127,7 @@ fn processor_seconds(pid: u32) -> Result<f64> {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn idle_guest_sleeps() -> Result<()> {
     let mut guest = Guest::boot(&image()?, NO_FLAGS)?;
     guest.wait_for(PROMPT, BOOT_LIMIT)?;

@@ -159,6 +159,31 @@ fn what_stands_behind_tests_is_read() {
     assert_eq!(forbidden("/// std::fs\nfn f() { std::format!(\"\"); }").unwrap(), Vec::<String>::new());
 }
 
+/// What only one operating system has.
+const ONE_SYSTEMS: [&str; 4] = ["std::os", "rustix", "windows_sys", "libc"];
+
+#[test]
+fn what_differs_between_operating_systems_is_in_one_module_of_host() {
+    let source = workspace().join("host/src");
+    let mut files = Vec::new();
+    sources(&source, &mut files);
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| file.starts_with(source.join("os")));
+    let named = |file: &PathBuf| {
+        let mut names = Names::default();
+        let text = fs::read_to_string(file).expect("a source is text");
+        names.visit_file(
+            &syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())),
+        );
+        let is_one = |name: &String| ONE_SYSTEMS.iter().any(|system| name.starts_with(system));
+        names.0.into_iter().find(is_one)
+    };
+    assert!(inside.iter().any(|file| named(file).is_some()));
+    for file in outside {
+        assert_eq!(named(&file), None, "{} is for one operating system", file.display());
+    }
+}
+
 #[test]
 fn imports_run_one_way() {
     for (_, name, allowed) in LAYERS {

@@ -4,6 +4,8 @@
 //!
 //! Needs Node with the package and SeaBIOS, which `make peers` puts below the target folder.
 
+#![cfg(unix)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;

@@ -14,6 +14,7 @@ pub(crate) mod requests;
 pub mod rows;
 mod timers;
 
+use crate::ide;
 use crate::ne2k::Ne2k;
 use crate::ps2::Ps2;
 use crate::uart::Uart;
@@ -344,6 +345,19 @@ impl Board {
     pub fn media_arrived(&mut self, mem: &mut Memory) {
         self.ide.media_arrived(mem);
         self.changed(Row::ide);
+    }
+
+    /// Changes the disc in a CD-ROM drive, or takes it out, while the machine runs. `place` is the drive's
+    /// channel and unit: v86's is at (1, 0).
+    pub fn change_disc(
+        &mut self,
+        mem: &mut Memory,
+        place: (u8, u8),
+        disc: Option<ide::Medium>,
+    ) -> Result<(), ide::DiscError> {
+        let result = self.ide.change_disc(mem, place, disc);
+        self.changed(Row::ide);
+        result
     }
 
     /// Presses and releases keys, as bytes of scan code set 1. Takes all or nothing: false says to

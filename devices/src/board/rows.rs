@@ -289,7 +289,7 @@ impl Device for Vga {
 
     fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
         if at.window == 0 {
-            self.write(cx.mem, at.port, value as u8);
+            self.write(cx.mem, at.port, value as u8, cx.time.now);
         } else {
             self.write_vbe_port(cx.mem, at.port, value as u16);
         }

@@ -141,12 +141,22 @@ impl Drive {
             IDENTIFY_DEVICE => self.give(self.identify_disk(), SECTOR as usize),
             READ_NATIVE_MAX => self.native_max(false),
             READ_NATIVE_MAX_EXT => self.native_max(true),
-            // What is written is where it belongs at once.
-            FLUSH_CACHE | FLUSH_CACHE_EXT => self.succeed(),
+            FLUSH_CACHE | FLUSH_CACHE_EXT => self.flush(),
             _ if POWER.contains(&command) => self.succeed(),
             _ if CHECK_POWER_MODE.contains(&command) => self.tell_power(),
             // What this disk has not; and NOP, which has no other outcome (8.28).
             _ => self.fail(ABRT),
+        }
+    }
+
+    /// What has been written through is to outlive the host.
+    fn flush(&mut self) {
+        match self.medium.as_ref().map_or(Ok(()), Medium::flush) {
+            Ok(()) => self.succeed(),
+            Err(error) => {
+                tracing::warn!(target: "ide", %error, "the disk's cache cannot be flushed");
+                self.fail(ABRT);
+            }
         }
     }
 

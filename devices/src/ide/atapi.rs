@@ -1,9 +1,11 @@
 //! A CD-ROM drive behind the PACKET command: how packets and their answers move, and what can go wrong
 //! with them (ATA/ATAPI-6, 9.8 and 9.9; SFF-8020i; SPC-2 for sense data).
 
-use super::drive::{ABRT, CD_SECTOR, DRQ, Drive, ERR, Phase, READY, SECTOR, Transfer};
+use super::drive::{ABRT, CD_SECTOR, DRQ, Drive, ERR, Kind, Phase, READY, SECTOR, Transfer};
+use super::medium::Medium;
 use super::{ata, packet};
 use std::task::{Poll, ready};
+use thiserror::Error;
 
 /// DEVICE RESET.
 pub(super) const DEVICE_RESET: u8 = 0x08;
@@ -88,7 +90,41 @@ pub struct Tray {
     pub event: u8,
 }
 
+/// Why a disc cannot be changed.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DiscError {
+    /// There is no CD-ROM drive at that place.
+    #[error("There is no CD-ROM drive")]
+    NoDrive,
+    /// The guest holds the disc: it has been told that the button was pressed.
+    #[error("The guest has locked the drive; let it unmount the disc first")]
+    Locked,
+}
+
 impl Drive {
+    /// Does what a person does with the button: takes out what is in the drive, puts in another disc or
+    /// none, and closes the tray. The host is told as it is by a real drive: by a unit attention for a
+    /// disc, by an event for its removal, and by an event for a button that it has locked.
+    pub fn change_disc(&mut self, disc: Option<Medium>) -> Result<(), DiscError> {
+        if self.kind != Kind::Cdrom {
+            return Err(DiscError::NoDrive);
+        }
+        let tray = &mut self.tray;
+        if tray.locked {
+            tray.event = packet::EVENT_EJECT_REQUEST;
+            return Err(DiscError::Locked);
+        }
+        let removed = self.medium.is_some();
+        (tray.open, tray.changed) = (false, disc.is_some());
+        tray.event = match disc {
+            Some(_) => packet::EVENT_NEW_MEDIUM,
+            None if removed => packet::EVENT_REMOVAL,
+            None => tray.event,
+        };
+        self.medium = disc;
+        Ok(())
+    }
+
     /// An ATA command to a CD-ROM drive.
     pub(super) fn atapi_command(&mut self, command: u8) {
         match command {

@@ -367,7 +367,9 @@ impl Drive {
         if t.phase == Phase::Packet {
             return self.packet_command();
         }
-        self.commit();
+        if !self.commit() {
+            return self.fail(ABRT);
+        }
         let t = &mut self.transfer;
         if t.end < t.data.len() {
             t.end = t.end.saturating_add(t.block.max(1)).min(t.data.len());
@@ -377,13 +379,18 @@ impl Drive {
         }
     }
 
-    /// Puts on the medium what has come of the data.
-    pub fn commit(&mut self) {
+    /// Puts on the medium what has come of the data; says whether that could be done.
+    fn commit(&mut self) -> bool {
         let t = &mut self.transfer;
         if let (Some(medium), Some(data)) = (&mut self.medium, t.data.get(t.committed..t.pointer)) {
-            medium.write(t.start.saturating_add(t.committed as u64), data);
+            let start = t.start.saturating_add(t.committed as u64);
+            if let Err(error) = medium.write(start, data) {
+                tracing::warn!(target: "ide", %error, lba = start / SECTOR, "sectors cannot be written");
+                return false;
+            }
             t.committed = t.pointer;
         }
+        true
     }
 
     /// What the bus master may move now, if it may: the rest of the data, and whether they go to memory.
@@ -404,10 +411,9 @@ impl Drive {
         if t.pointer < t.data.len() {
             return false;
         }
-        if t.phase == Phase::DmaOut {
-            self.commit();
-        }
-        if self.command == Some(atapi::PACKET) {
+        if t.phase == Phase::DmaOut && !self.commit() {
+            self.fail(ABRT);
+        } else if self.command == Some(atapi::PACKET) {
             self.packet_done()
         } else {
             self.succeed()

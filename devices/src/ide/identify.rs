@@ -5,6 +5,7 @@
 
 use super::ata::MAX_MULTIPLE;
 use super::drive::{Drive, SECTOR};
+use super::medium::Medium;
 
 const MODEL_DISK: &str = "v86 ATA HD";
 const MODEL_CDROM: &str = "v86 ATAPI CD-ROM";
@@ -27,6 +28,8 @@ const VERSIONS_ATA: u16 = 0x007e;
 const VERSIONS_ATAPI: u16 = 0x0070;
 /// Words 82 and 85 of a hard disk: NOP, power management.
 const FEATURES_DISK: u16 = 0x4008;
+/// A cache for writes, without which drivers flush none: on a disk that is written through.
+const WRITE_CACHE: u16 = 0x0020;
 /// Of a CD-ROM drive: NOP, DEVICE RESET, PACKET, power management.
 const FEATURES_CDROM: u16 = 0x4218;
 /// Words 83 and 86: 48-bit addresses, FLUSH CACHE, FLUSH CACHE EXT. Bit 14 says that the word is valid.
@@ -89,7 +92,9 @@ impl Drive {
     /// IDENTIFY DEVICE.
     pub(super) fn identify_disk(&self) -> Vec<u8> {
         let serial = self.serial();
-        let mut words = self.identify(MODEL_DISK, &serial, FEATURES_DISK, FEATURES_2_DISK);
+        let cached = self.medium.as_ref().is_some_and(Medium::is_written_through);
+        let features = FEATURES_DISK | if cached { WRITE_CACHE } else { 0 };
+        let mut words = self.identify(MODEL_DISK, &serial, features, FEATURES_2_DISK);
         let (native, set, sectors) = (self.native, self.geometry, self.sectors());
         words.0[0] = FIXED_DISK;
         words.0[1] = native.cylinders;

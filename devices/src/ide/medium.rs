@@ -1,4 +1,4 @@
-//! What is in a drive: an image that is never changed, and over it what the guest has written.
+//! What is in a drive: an image, and what the guest has written, which lies over it or goes into it.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,12 +9,12 @@ use thiserror::Error;
 /// Bytes that a write keeps at least: v86's states have blocks of this size.
 pub const BLOCK: usize = 256;
 
-/// Why an image could not be read.
+/// Why an image could not be read or written.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct DiskImageError(pub String);
 
-/// The unchanged content of a medium, wherever it is stored.
+/// The content of a medium, wherever it is stored. It changes only by [`DiskImage::write`].
 pub trait DiskImage: Debug + Send + Sync {
     /// Its bytes.
     fn size(&self) -> u64;
@@ -25,6 +25,17 @@ pub trait DiskImage: Debug + Send + Sync {
     /// there on a later call with the same arguments; the buffer's content has no meaning then. The drive
     /// stays busy until [`Board::media_arrived`](crate::Board::media_arrived) makes it ask again.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>>;
+
+    /// Writes bytes from `offset` on. All of them lie within the size. Only the images of media that are
+    /// [written through](Medium::written_through) are asked.
+    fn write(&self, _offset: u64, _data: &[u8]) -> Result<(), DiskImageError> {
+        Err(DiskImageError("the image cannot be written".into()))
+    }
+
+    /// Returns when all that was written is where it outlives the host.
+    fn flush(&self) -> Result<(), DiskImageError> {
+        Ok(())
+    }
 }
 
 /// An image in memory.
@@ -57,15 +68,27 @@ pub struct Medium {
     image: Arc<dyn DiskImage>,
     size: u64,
     form: Form,
-    /// What the guest has written, by offset in [`BLOCK`]s.
+    /// What the guest has written and the image has not, by offset in [`BLOCK`]s.
     written: BTreeMap<u64, Box<[u8; BLOCK]>>,
+    through: bool,
 }
 
 impl Medium {
     /// A medium that the guest has not written to.
     pub fn new(image: impl DiskImage + 'static, form: Form) -> Self {
         let size = image.size();
-        Self { image: Arc::new(image), size, form, written: BTreeMap::new() }
+        Self { image: Arc::new(image), size, form, written: BTreeMap::new(), through: false }
+    }
+
+    /// A medium whose image gets what the guest writes. A saved state has none of that, so that it fits the
+    /// image only for as long as nothing more is written.
+    pub fn written_through(image: impl DiskImage + 'static) -> Self {
+        Self { through: true, ..Self::new(image, Form::Written) }
+    }
+
+    /// The image gets what the guest writes.
+    pub fn is_written_through(&self) -> bool {
+        self.through
     }
 
     /// Its bytes.
@@ -83,7 +106,7 @@ impl Medium {
         self.form
     }
 
-    /// What the guest has written, by offset in [`BLOCK`]s.
+    /// What the guest has written and the image has not, by offset in [`BLOCK`]s.
     pub fn written(&self) -> impl Iterator<Item = (u64, &[u8; BLOCK])> {
         self.written.iter().map(|(number, block)| (*number, &**block))
     }
@@ -116,14 +139,31 @@ impl Medium {
 
     /// Writes whole [`BLOCK`]s from `offset`, a multiple of it, on. The caller has checked that they
     /// lie on the medium, which bounds what is kept.
-    pub fn write(&mut self, offset: u64, data: &[u8]) {
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskImageError> {
+        let first = offset / BLOCK as u64;
+        if self.through {
+            let inside = self.size.saturating_sub(offset).min(data.len() as u64) as usize;
+            self.image.write(offset, &data[..inside])?;
+            // What a state has brought lay above the image until now.
+            let behind = first.saturating_add((data.len() / BLOCK) as u64);
+            if !self.written.is_empty() {
+                self.written.retain(|number, _| !(first..behind).contains(number));
+            }
+            return Ok(());
+        }
         let blocks = data.as_chunks::<BLOCK>().0;
-        for (number, block) in (offset / BLOCK as u64..).zip(blocks) {
+        for (number, block) in (first..).zip(blocks) {
             match self.written.get_mut(&number) {
                 Some(kept) => **kept = *block,
                 None => _ = self.written.insert(number, Box::new(*block)),
             }
         }
+        Ok(())
+    }
+
+    /// Returns when what the image has got is where it outlives the host.
+    pub fn flush(&self) -> Result<(), DiskImageError> {
+        if self.through { self.image.flush() } else { Ok(()) }
     }
 
     /// All of it. An image that is not all there yet is an error: it is to be tried again later.
@@ -146,7 +186,7 @@ mod tests {
         let image: Vec<u8> = (0..2000).map(|i| i as u8).collect();
         let mut medium = Medium::new(image.clone(), Form::Written);
         assert_eq!((medium.sectors(512), medium.sectors(2048)), (4, 1));
-        medium.write(512, &[7; 512]);
+        medium.write(512, &[7; 512]).unwrap();
         let mut buf = [0; 1024];
         assert_eq!(medium.read(256, &mut buf), Poll::Ready(Ok(())));
         assert_eq!(buf[..256], image[256..512]);
@@ -162,7 +202,7 @@ mod tests {
         let mut buf = [9; 512];
         assert_eq!(medium.read(0, &mut buf), Poll::Ready(Ok(())));
         assert_eq!((buf[299], buf[300], buf[511]), (1, 0, 0));
-        medium.write(0, &[5; 512]);
+        medium.write(0, &[5; 512]).unwrap();
         assert_eq!(medium.read(0, &mut buf), Poll::Ready(Ok(())));
         assert_eq!(buf, [5; 512]);
         assert_eq!(medium.contents().unwrap(), [5; 300]);
@@ -185,11 +225,43 @@ mod tests {
     #[test]
     fn what_the_guest_has_written_needs_no_image() {
         let mut medium = Medium::new(Never, Form::Written);
-        medium.write(1024, &[3; 1024]);
+        medium.write(1024, &[3; 1024]).unwrap();
         let mut buf = [0; 1024];
         assert_eq!(medium.read(1024, &mut buf), Poll::Ready(Ok(())));
         assert_eq!(buf, [3; 1024]);
         assert_eq!(medium.read(768, &mut buf), Poll::Pending);
         assert!(medium.contents().is_err());
+    }
+
+    /// An image in memory that can be written.
+    #[derive(Debug, Default)]
+    struct Writable(std::sync::Mutex<Vec<u8>>);
+
+    impl DiskImage for Writable {
+        fn size(&self) -> u64 {
+            self.0.lock().unwrap().size()
+        }
+
+        fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+            self.0.lock().unwrap().read(offset, buf)
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), DiskImageError> {
+            self.0.lock().unwrap()[offset as usize..][..data.len()].copy_from_slice(data);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_image_gets_what_is_written_through() {
+        let mut medium = Medium::written_through(Writable(vec![1; 1300].into()));
+        medium.restore(Form::Written, [0, 2].map(|number| (number, Box::new([9; BLOCK]))).into());
+        medium.write(512, &[5; 512]).unwrap();
+        assert_eq!(medium.written().map(|(number, _)| number).collect::<Vec<_>>(), [0]);
+        medium.write(1024, &[6; 512]).unwrap();
+        let mut buf = [0; 1536];
+        assert_eq!(medium.read(0, &mut buf), Poll::Ready(Ok(())));
+        assert_eq!([0, 256, 512, 1024, 1299, 1300].map(|at| buf[at]), [9, 1, 5, 6, 6, 0]);
+        assert!(Medium::written_through(vec![1; 512]).write(0, &[0; 512]).is_err());
     }
 }

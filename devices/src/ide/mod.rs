@@ -21,6 +21,7 @@ mod resume;
 #[cfg(test)]
 mod tests;
 
+pub use atapi::DiscError;
 pub use channel::Channel;
 pub use drive::{Drive, Kind};
 pub use medium::{BLOCK, DiskImage, DiskImageError, Form, Medium};
@@ -181,6 +182,19 @@ impl Ide {
     /// Data that drives wait for may have come from their media.
     pub fn media_arrived(&mut self, mem: &mut Memory) {
         self.channels.iter_mut().flatten().for_each(|channel| channel.media_arrived(mem));
+    }
+
+    /// Changes the disc in a CD-ROM drive, or takes it out; a command that waits for it fails.
+    pub fn change_disc(
+        &mut self,
+        mem: &mut Memory,
+        (channel, unit): (u8, u8),
+        disc: Option<Medium>,
+    ) -> Result<(), DiscError> {
+        let drives = &mut self.channel(channel).ok_or(DiscError::NoDrive)?.drives;
+        drives.get_mut(usize::from(unit)).ok_or(DiscError::NoDrive)?.change_disc(disc)?;
+        self.media_arrived(mem);
+        Ok(())
     }
 
     /// The level of a channel's interrupt line.

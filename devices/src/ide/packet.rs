@@ -44,8 +44,10 @@ const PROFILE_CDROM: u16 = 0x0008;
 const MECHANISM: u8 = 0x29;
 /// Events of the media class (MMC-3, 6.6).
 const MEDIA_CLASS: u8 = 4;
-const EVENT_NEW_MEDIUM: u8 = 2;
-const EVENT_REMOVAL: u8 = 3;
+/// The drive's button was pressed while the host had locked it.
+pub(super) const EVENT_EJECT_REQUEST: u8 = 1;
+pub(super) const EVENT_NEW_MEDIUM: u8 = 2;
+pub(super) const EVENT_REMOVAL: u8 = 3;
 
 /// A packet's fields by their offsets, the highest byte first.
 struct Packet<'a>(&'a [u8; PACKET_SIZE]);

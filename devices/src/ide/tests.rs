@@ -869,3 +869,107 @@ fn resets_end_the_wait() {
         }
     }
 }
+
+#[test]
+fn discs_are_changed_while_the_machine_runs() {
+    let mut host = Host::cdrom(Lag::None);
+    let (event, ready) = ([0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8], [0; 6]);
+    let disc = |sectors| Some(Medium::new(image(sectors, 2048), Form::Written));
+    let change = |host: &mut Host, disc| host.ide.change_disc(&mut host.mem, (1, 0), disc);
+    // Locked, as Linux does while it is mounted.
+    host.ask(&[0x1e, 0, 0, 0, 1]).unwrap();
+    assert_eq!(change(&mut host, None), Err(DiscError::Locked));
+    assert_eq!(host.ask(&event).unwrap(), [0, 6, 4, 0x10, 1, 2, 0, 0]);
+    host.ask(&[0x1e, 0, 0, 0, 0]).unwrap();
+    // Another disc.
+    change(&mut host, disc(7)).unwrap();
+    assert_eq!(host.ask(&event).unwrap(), [0, 6, 4, 0x10, 2, 2, 0, 0]);
+    assert_eq!(host.ask(&ready), Err((6, 0x28, 0)));
+    assert_eq!(host.ask(&[0x25]).unwrap(), [0, 0, 0, 6, 0, 0, 8, 0]);
+    // None.
+    change(&mut host, None).unwrap();
+    assert_eq!(host.ask(&event).unwrap(), [0, 6, 4, 0x10, 3, 0, 0, 0]);
+    assert_eq!(host.ask(&ready), Err((2, 0x3a, 1)));
+    // Into a tray that the host has opened, which the button closes.
+    host.ask(&[0x1b, 0, 0, 0, 2]).unwrap();
+    change(&mut host, disc(3)).unwrap();
+    assert_eq!(host.ask(&ready), Err((6, 0x28, 0)));
+    assert_eq!(numbers(&host.ask(&[0x28, 0, 0, 0, 0, 2, 0, 0, 1]).unwrap(), 2048), [2]);
+    // While data of it are waited for.
+    let gate = Gate::default();
+    change(&mut host, Some(Medium::new(gate.clone(), Form::Written))).unwrap();
+    assert_eq!(host.ask(&ready), Err((6, 0x28, 0)));
+    host.issue_packet(0, 2048, &[0x28, 0, 0, 0, 0, 2, 0, 0, 1]);
+    assert_eq!(host.get(STATUS), READY | BSY);
+    change(&mut host, None).unwrap();
+    assert!(host.irq());
+    assert_eq!((host.get(STATUS), host.get(ERROR)), (READY | ERR, 0x20));
+    for place in [(0, 0), (1, 1), (2, 0), (1, 2)] {
+        assert_eq!(host.ide.change_disc(&mut host.mem, place, None), Err(DiscError::NoDrive));
+    }
+}
+
+/// A disk of zeros that keeps what is written, counts flushes, and may be full.
+#[derive(Clone, Debug)]
+struct Kept(Arc<Mutex<(Vec<u8>, u32, bool)>>);
+
+impl DiskImage for Kept {
+    fn size(&self) -> u64 {
+        self.0.lock().unwrap().0.size()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        self.0.lock().unwrap().0.read(offset, buf)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), DiskImageError> {
+        let (content, _, full) = &mut *self.0.lock().unwrap();
+        if *full {
+            return Err(DiskImageError("no space left".into()));
+        }
+        content[offset as usize..][..data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), DiskImageError> {
+        let (_, flushes, full) = &mut *self.0.lock().unwrap();
+        *flushes += 1;
+        if *full { Err(DiskImageError("no space left".into())) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_disk_that_is_written_through_keeps_what_is_written_and_flushes() {
+    let kept = Kept(Arc::new(Mutex::new((vec![0; 200 * 512], 0, false))));
+    let mut host = Host::of(Units::new(Some(Medium::written_through(kept.clone())), None, None), 0);
+    host.command(0xec, 0x40, 0, 0);
+    let data = host.read_blocks(512);
+    let word = |at: usize| u16::from_le_bytes([data[2 * at], data[2 * at + 1]]);
+    assert_eq!([82, 85].map(|at| word(at) & 0x20), [0x20; 2], "drivers flush no cache that is not there");
+    host.command(0x30, 0x40, 3, 2);
+    host.write_blocks(512, &[7; 1024]);
+    host.table(&[512]);
+    host.mem.write(BUFFER, &[8; 512]);
+    host.command(0xca, 0x40, 5, 1);
+    host.start_dma(0);
+    host.get(STATUS);
+    let at = |sector: usize| kept.0.lock().unwrap().0[sector * 512];
+    assert_eq!([2, 3, 4, 5, 6].map(at), [0, 7, 7, 8, 0]);
+    for command in [0xe7, 0xea] {
+        host.command(command, 0x40, 0, 0);
+        assert_eq!(host.get(STATUS), READY);
+    }
+    assert_eq!(kept.0.lock().unwrap().1, 2);
+    // A host's disk that is full.
+    kept.0.lock().unwrap().2 = true;
+    host.command(0xe7, 0x40, 0, 0);
+    assert_eq!((host.irq(), host.get(STATUS), host.get(ERROR)), (true, READY | ERR, ABRT));
+    host.command(0xca, 0x40, 5, 1);
+    host.start_dma(0);
+    assert_eq!((host.irq(), host.get(STATUS), host.get(ERROR)), (true, READY | ERR, ABRT));
+    host.command(0x30, 0x40, 3, 1);
+    for _ in 0..128 {
+        host.ide.write(&mut host.mem, 0, DATA, Width::Dword, 1);
+    }
+    assert_eq!((host.irq(), host.get(STATUS), host.get(ERROR)), (true, READY | ERR, ABRT));
+}

@@ -15,7 +15,7 @@ use crate::fs::{
 use crate::pc::Pc;
 use crate::virtio::Transport;
 use crate::virtio::p9::server::{BLOCK_SIZE, Fid, FidKind, MAX_MSIZE, Server, VERSION};
-use crate::virtio::p9::{MOUNT_TAG, Virtio9p};
+use crate::virtio::p9::{MOUNT_TAG, QUEUE_SIZE, Virtio9p};
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -77,6 +77,8 @@ const MAX_FID: u32 = 1 << 20;
 const MAX_REPLY_BUFFER: usize = 16 << 20;
 
 const NAME: &str = "virtio_9p";
+/// The key of [`Files::held`].
+const HELD: &str = "files_held";
 
 /// The device of a state.
 #[derive(Clone, Debug)]
@@ -87,6 +89,8 @@ pub(super) struct Files {
     pub fs: Filesystem,
     msize: u32,
     fids: BTreeMap<u32, Fid>,
+    /// Requests that wait for the image's content, by their first descriptors: v86 loses them.
+    held: Vec<u16>,
 }
 
 impl Files {
@@ -108,6 +112,9 @@ impl Chip for Saved {
         let Some(record) = state.optional(&P9, NAME)? else { return Ok(None) };
         let mut files = read(&record)?;
         refine(&mut files.fs, state.ours("files"));
+        let held = state.ours(HELD).as_array().map_or(&[][..], Vec::as_slice);
+        let heads = held.iter().filter_map(|head| head.as_u64().and_then(|head| u16::try_from(head).ok()));
+        files.held.extend(heads.take(QUEUE_SIZE.into()));
         Ok(Some(files))
     }
 
@@ -127,7 +134,7 @@ impl Chip for Saved {
     fn apply(self, machine: &mut Pc, _: &Moment) {
         if let (Some(p9), Some(files)) = (&mut machine.board.p9, self) {
             p9.transport = files.transport;
-            p9.held.clear();
+            p9.held = files.held;
             p9.server.restore(files.fs, files.msize, files.fids);
         }
     }
@@ -151,6 +158,9 @@ impl Chip for Saved {
         let value = write(p9, writer);
         writer.set(NAME, value);
         writer.add("files", write_ours(&p9.server.fs));
+        if !p9.held.is_empty() {
+            writer.add(HELD, json!(p9.held));
+        }
         Ok(())
     }
 }
@@ -229,7 +239,7 @@ fn read(r: &Record) -> Result<Files, StateError> {
         }
         fids.insert(number, Fid { ino, kind, uid: fid.u32_or("uid", 0)?, name: None });
     }
-    Ok(Files { transport, fs, msize: r.u32("msize")?.min(MAX_MSIZE), fids })
+    Ok(Files { transport, fs, msize: r.u32("msize")?.min(MAX_MSIZE), fids, held: Vec::new() })
 }
 
 fn read_fs(r: &Record) -> Result<Filesystem, StateError> {

@@ -270,6 +270,32 @@ fn a_command_that_waits_for_its_image_starts_again() {
 }
 
 #[test]
+fn a_request_for_a_file_that_waits_for_its_content_is_answered() {
+    const REQUEST: u32 = 0x4000;
+    const REPLY: u32 = 0x5000;
+    let mut first = machine(true);
+    let p9 = first.board.p9.as_mut().unwrap();
+    p9.transport.device_status = crate::virtio::STATUS_DRIVER_OK;
+    let queue = &mut p9.transport.queues[0];
+    (queue.size, queue.enabled, queue.avail_last_idx) = (4, true, 1);
+    (queue.desc_addr, queue.avail_addr, queue.used_addr) = (0x1000, 0x2000, 0x3000);
+    p9.held = vec![0];
+    let mem = first.cpu.mem_mut();
+    // TREAD of a fid that is not there, in descriptor 0; the reply goes to descriptor 1.
+    mem.write(REQUEST, &[23, 0, 0, 0, 116, 5, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    for (at, value) in [(0, REQUEST), (8, 23), (12, 1 << 16 | 1), (16, REPLY), (24, 64), (28, 2)] {
+        mem.write_u32(0x1000 + at, value);
+    }
+    let file = save(&mut first, &|_| true).unwrap().to_vec();
+    let second = restored(&file);
+    assert!(second.board.p9.as_ref().unwrap().held.is_empty());
+    let mut reply = [0; 7];
+    second.cpu.mem().read(REPLY, &mut reply);
+    assert_eq!(reply, [11, 0, 0, 0, 7, 5, 0], "an RLERROR");
+    assert_eq!(second.cpu.mem().read_u32(0x3000) >> 16, 1, "the used ring has it");
+}
+
+#[test]
 fn machines_of_old_versions_have_one_channel() {
     let disc = Medium::new(vec![7; 5 * 2048], Form::Whole);
     for (unit, number) in [(Unit::Cdrom(Some(disc)), 56), (Unit::Disk(disk(Form::Written)), 57)] {

@@ -138,6 +138,11 @@ impl Chip for Saved {
         load(&mut machine.board.vga, machine.cpu.mem_mut(), self.vga, planes, framebuffer);
     }
 
+    fn prepare(machine: &mut Pc, _: &mut Writer) -> Result<(), StateError> {
+        machine.board.vga.settle(machine.cpu.mem_mut());
+        Ok(())
+    }
+
     fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
         let vga = &machine.board.vga;
         let value = write(vga, machine.cpu.mem(), &mut writer.buffers);
@@ -307,8 +312,7 @@ fn read_vbe(vga: &mut Vga, record: &Record) -> Result<(), StateError> {
         other => return Err(record.wrong("svga_bpp", format!("is {other}, not 8, 15, 16, 24 or 32"))),
     };
     vbe.enable = record.u16("dispi_enable")?;
-    let bytes = u64::from(vbe.width) * u64::from(vbe.height) * u64::from(vbe.bytes_per_pixel());
-    vbe.active = record.bool("svga_enabled")? && bytes != 0 && bytes <= size.into();
+    vbe.active = record.bool("svga_enabled")? && vbe.fits(size);
     vbe.bank = (record.u32("svga_bank_offset")? >> 16) as u16;
     vbe.virtual_width = vbe.width;
     let pixels = record.u32("svga_offset")?;
@@ -334,7 +338,7 @@ fn load(vga: &mut Vga, mem: &mut Memory, saved: Vga, planes: &[u8], framebuffer:
     };
     copy(vga.memory.planes, planes);
     copy(vga.memory.framebuffer, framebuffer);
-    *vga = Vga { memory: vga.memory, changed: mem.note_change(), ..saved };
+    vga.resume(mem, saved);
 }
 
 fn write<'m>(vga: &'m Vga, mem: &'m Memory, buffers: &mut Buffers<'m>) -> Value {
@@ -420,7 +424,7 @@ mod suite {
     use super::*;
 
     impl Suite for Saved {
-        const NOT_IN_STATE: &'static [&'static str] = &["memory", "changed", "active"];
+        const NOT_IN_STATE: &'static [&'static str] = &["memory", "changed", "chained", "raster", "active"];
 
         fn fields() -> Vec<Field> {
             fields!(m:

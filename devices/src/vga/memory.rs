@@ -20,12 +20,17 @@ const OPEN_BUS: u8 = 0xff;
 
 impl Vga {
     /// What the window shows, where neither reads nor writes of it depend on more than their address:
-    /// a bank of the framebuffer, or characters and attributes. A read of text through the mapped window
-    /// does not load the latches, which no access in text mode uses.
+    /// a bank of the framebuffer, characters and attributes, or chained bytes. A read through the mapped
+    /// window does not load the latches, which no access in such a mode uses.
     pub(super) fn linear_window(&self) -> Option<Placement> {
         if let Some(offset) = self.vbe.window_bank() {
             let region = self.memory.framebuffer;
             return Some(Placement { address: WINDOW, len: PLANE_SIZE as u32, region, offset });
+        }
+        if self.chained {
+            let address = WINDOW + self.window().0;
+            let len = (self.window().1 - self.window().0).min(PLANE_SIZE as u32);
+            return Some(Placement { address, len, region: self.memory.chained, offset: 0 });
         }
         let writes_text = self.sequencer.registers[sequencer::MAP_MASK] & TEXT_PLANES != 0;
         let reads_text = self.graphics.registers[graphics::READ_MAP_SELECT] & 3 == 0;
@@ -47,7 +52,7 @@ impl Vga {
             let plane = self.graphics.registers[graphics::READ_MAP_SELECT] & 3;
             self.load_latches(mem, offset & 0xffff);
             let at = (usize::from(plane) << 16 | offset as usize) & (4 * PLANE_SIZE - 1);
-            return mem.region(self.memory.planes).get(at).copied().unwrap_or(OPEN_BUS);
+            return self.planes(mem).all().get(at).copied().unwrap_or(OPEN_BUS);
         }
         let mode = self.graphics.registers[graphics::MODE];
         let (plane, offset) = if self.chain_4() {
@@ -68,19 +73,16 @@ impl Vga {
 
     /// Writes a byte of the window; `offset` counts from A0000h.
     pub(super) fn window_write(&mut self, mem: &mut Memory, offset: u32, value: u8) {
-        let mut put = |region, at: u32, byte| mem.region_mut(region, at..at.saturating_add(1)).fill(byte);
         if let Some(bank) = self.vbe.window_bank() {
-            return put(self.memory.framebuffer, bank + (offset & 0xffff), value);
+            let at = bank + (offset & 0xffff);
+            return mem.region_mut(self.memory.framebuffer, at..at + 1).fill(value);
         }
-        let planes = self.memory.planes;
         let Some(offset) = self.decode(offset) else { return };
         let map_mask = self.sequencer.registers[sequencer::MAP_MASK];
         if !self.attribute.graphics() {
             return match map_mask {
-                _ if map_mask & TEXT_PLANES != 0 => put(planes, offset, value),
-                _ if map_mask & FONT_PLANE != 0 => {
-                    put(planes, 2 * PLANE_SIZE as u32 + (offset & 0xffff), value)
-                }
+                _ if map_mask & TEXT_PLANES != 0 => self.put(mem, offset >> 16, offset, value),
+                _ if map_mask & FONT_PLANE != 0 => self.put(mem, 2, offset, value),
                 _ => {}
             };
         }
@@ -93,10 +95,9 @@ impl Vga {
         } else {
             (0b1111, offset)
         };
-        let offset = offset & (PLANE_SIZE as u32 - 1);
         for (plane, byte) in (0..).zip(data.to_le_bytes()) {
             if select & map_mask & 1 << plane != 0 {
-                put(planes, plane * PLANE_SIZE as u32 + offset, byte);
+                self.put(mem, plane, offset, byte);
             }
         }
     }
@@ -117,9 +118,7 @@ impl Vga {
     }
 
     fn load_latches(&mut self, mem: &Memory, offset: u32) {
-        let planes = mem.region(self.memory.planes);
-        let byte = |plane| planes.get(plane * PLANE_SIZE + offset as usize).copied().unwrap_or(OPEN_BUS);
-        self.latch = u32::from_le_bytes(core::array::from_fn(byte));
+        self.latch = u32::from_le_bytes(self.planes(mem).at(offset as usize));
     }
 
     /// Read mode 1: a bit for each pixel whose colour is the one compared with.
@@ -136,7 +135,7 @@ impl Vga {
         let rotated = value.rotate_right(u32::from(registers[graphics::DATA_ROTATE] & 7));
         let bit_mask = registers[graphics::BIT_MASK];
         let set_reset = spread(registers[graphics::SET_RESET]);
-        match registers[graphics::MODE] & 3 {
+        match registers[graphics::MODE] & graphics::MODE_WRITE {
             0 => {
                 let enable = spread(registers[graphics::ENABLE_SET_RESET]);
                 let data = repeat(rotated) & !enable | set_reset & enable;

@@ -8,7 +8,9 @@
 //! Sources: IBM VGA Technical Reference (1992), Bochs' dispi interface. The card answers at the
 //! monochrome and the colour addresses alike, as v86's does.
 
+mod chain;
 mod memory;
+mod raster;
 pub mod registers;
 pub mod render;
 mod text;
@@ -18,6 +20,7 @@ use crate::pci::{COMMAND_IO, COMMAND_MEMORY, ConfigSpace, Function, devfn};
 use core::ops::Range;
 use env86_emu::Width;
 use env86_emu::memory::{Generation, Memory, Placement, Region, Window};
+use raster::{Raster, Register};
 use registers::{Attribute, Crtc, Dac, GRAPHICS_MASKS, Indexed, SEQUENCER_MASKS, crtc, graphics, sequencer};
 pub use render::{Frame, Screen};
 pub use text::{Cell, Cursor, TextScreen, cp437};
@@ -113,8 +116,12 @@ pub struct Vga {
     pub vbe: Vbe,
     /// The card's memory.
     pub memory: VideoMemory,
+    /// Chained bytes are in their own region.
+    chained: bool,
     /// When a register that the picture depends on was changed last.
     pub changed: Generation,
+    /// What was changed while the beam was in the picture.
+    raster: Raster,
 }
 
 /// What the card has of the machine's memory. The default is none: a card that is on no board.
@@ -122,6 +129,8 @@ pub struct Vga {
 pub struct VideoMemory {
     /// The four planes, one after the other; see the storage notes in this folder.
     pub planes: Region,
+    /// Bytes of the planes, side by side.
+    chained: Region,
     /// The linear framebuffer.
     pub framebuffer: Region,
     /// Where the framebuffer is.
@@ -134,6 +143,7 @@ impl VideoMemory {
     fn new(mem: &mut Memory, size: u32) -> Self {
         Self {
             planes: mem.add_region(4 * PLANE_SIZE as u32),
+            chained: mem.add_region(PLANE_SIZE as u32),
             framebuffer: mem.add_region(size),
             bar: mem.add_window(),
             window: mem.add_window(),
@@ -161,8 +171,21 @@ impl Vga {
 
     /// What a reset does: registers as after power-on; the memory keeps its contents.
     pub fn reset(&mut self, mem: &mut Memory) {
-        *self = Self { memory: self.memory, changed: mem.note_change(), ..Self::default() };
+        let (memory, chained) = (self.memory, self.chained);
+        *self = Self { memory, chained, changed: mem.note_change(), ..Self::default() };
         self.map_window(mem);
+    }
+
+    /// Takes over the registers of a saved state, whose memory is in the planes and the framebuffer
+    /// already. The windows are to be mapped anew.
+    pub(crate) fn resume(&mut self, mem: &mut Memory, saved: Self) {
+        *self = Self {
+            memory: self.memory,
+            chained: false,
+            changed: mem.note_change(),
+            raster: Raster::default(),
+            ..saved
+        };
     }
 
     /// Maps the framebuffer at the address in its base address register, if that decodes.
@@ -174,7 +197,8 @@ impl Vga {
 
     /// Maps the window to what it shows, or not at all if the registers have a say in its accesses. To
     /// be called when they were changed.
-    pub fn map_window(&self, mem: &mut Memory) {
+    pub fn map_window(&mut self, mem: &mut Memory) {
+        self.arrange(mem);
         mem.place(self.memory.window, self.linear_window());
     }
 
@@ -189,6 +213,8 @@ impl Vga {
         }
         let (region, part) = if self.vbe.active {
             (self.memory.framebuffer, self.vbe.shown())
+        } else if self.chained {
+            (self.memory.chained, 0..self.memory.chained.size())
         } else {
             (self.memory.planes, 0..self.memory.planes.size())
         };
@@ -220,7 +246,9 @@ impl Default for Vga {
             latch: 0,
             vbe: Vbe::default(),
             memory: VideoMemory::default(),
+            chained: false,
             changed: Generation::default(),
+            raster: Raster::default(),
         }
     }
 }
@@ -258,9 +286,10 @@ impl Vga {
         }
     }
 
-    /// Writes a port of [`PORTS`] or [`MONO_PORTS`].
-    pub fn write(&mut self, mem: &mut Memory, port: u16, value: u8) {
+    /// Writes a port of [`PORTS`] or [`MONO_PORTS`] at guest time `now` in nanoseconds.
+    pub fn write(&mut self, mem: &mut Memory, port: u16, value: u8, now: u64) {
         let before = self.shown_registers();
+        let register = Register::of(self, port).map(|register| (register, register.value(self)));
         match port {
             ATTRIBUTE_WRITE => self.attribute.write(value),
             MISCELLANEOUS_WRITE => self.miscellaneous = value,
@@ -278,8 +307,12 @@ impl Vga {
             INPUT_STATUS_1 | MONO_INPUT_STATUS_1 => self.feature = value,
             _ => {}
         }
-        if port == DAC_DATA || self.shown_registers() != before {
+        let register = register.filter(|(register, old)| register.value(self) != *old);
+        if register.is_some() || self.shown_registers() != before {
             self.changed = mem.note_change();
+        }
+        if let Some((register, old)) = register {
+            self.note_raster(register, old, now);
         }
         self.map_window(mem);
     }
@@ -360,9 +393,7 @@ impl Vga {
     /// Where the beam is.
     fn input_status_1(&self, now: u64) -> u8 {
         let timing = self.timing();
-        let in_frame = (u128::from(now) * 1000 % u128::from(timing.frame_ps())) as u64;
-        let line = (in_frame / timing.line_ps()) as u32;
-        let column = in_frame % timing.line_ps() / timing.character_ps;
+        let (line, column) = timing.beam(now);
         let mut status = 0;
         if line >= timing.shown_lines || column >= timing.shown_columns {
             status |= DISPLAY_DISABLED;
@@ -395,6 +426,13 @@ impl Timing {
 
     fn frame_ps(&self) -> u64 {
         self.line_ps() * u64::from(self.lines)
+    }
+
+    /// The line and the character in it that the beam is at.
+    fn beam(&self, now: u64) -> (u32, u64) {
+        let in_frame = (u128::from(now) * 1000 % u128::from(self.frame_ps())) as u64;
+        let line = (in_frame / self.line_ps()) as u32;
+        (line, in_frame % self.line_ps() / self.character_ps)
     }
 }
 

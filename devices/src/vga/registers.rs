@@ -140,6 +140,8 @@ pub mod graphics {
     pub const BIT_MASK: usize = 8;
     /// How many there are.
     pub const COUNT: usize = 9;
+    /// Mode: the write mode.
+    pub const MODE_WRITE: u8 = 3;
     /// Mode: read mode 1.
     pub const MODE_READ_COMPARE: u8 = 1 << 3;
     /// Mode: even addresses read even planes, odd ones odd planes.
@@ -174,6 +176,8 @@ pub mod attribute {
     pub const MODE_PANNING_SPLIT: u8 = 1 << 5;
     /// Mode control: bits 4 and 5 of colours come from the colour select register.
     pub const MODE_PALETTE_BITS: u8 = 1 << 7;
+    /// Index: the number of a register.
+    pub const INDEX: u8 = 0x1f;
     /// Index: the palette is shown, and not being loaded.
     pub const INDEX_PALETTE_SOURCE: u8 = 1 << 5;
 }

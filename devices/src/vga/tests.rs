@@ -36,7 +36,11 @@ impl Card {
     }
 
     pub(super) fn write(&mut self, port: u16, value: u8) {
-        self.vga.write(&mut self.mem, port, value);
+        self.write_at(port, value, 0);
+    }
+
+    pub(super) fn write_at(&mut self, port: u16, value: u8, now: u64) {
+        self.vga.write(&mut self.mem, port, value, now);
     }
 
     pub(super) fn write_vbe_port(&mut self, port: u16, value: u16) {
@@ -56,6 +60,7 @@ impl Card {
     }
 
     pub(super) fn planes(&mut self) -> &mut [u8] {
+        assert!(!self.vga.chained);
         self.mem.region_mut(self.vga.memory.planes, 0..4 * PLANE_SIZE as u32)
     }
 
@@ -120,7 +125,7 @@ pub(super) fn planar() -> Card {
 }
 
 fn plane(vga: &Card, number: usize, offset: usize) -> u8 {
-    vga.mem.region(vga.memory.planes)[number * PLANE_SIZE + offset]
+    vga.vga.planes(&vga.mem).at(offset)[number]
 }
 
 fn put(vga: &mut Card, offset: u32, value: u32) {
@@ -401,6 +406,32 @@ fn the_window_is_mapped_where_it_is_linear() {
     vga.vga.reset(&mut vga.mem);
     assert_eq!(vga.mapped(5), Some(0), "text again, at the power-on window");
     assert_eq!(vga.mem.read_u16(FRAMEBUFFER + 0x2_0005), 0x0807);
+}
+
+#[test]
+fn chained_bytes_are_mapped_while_no_register_has_a_say() {
+    let mut vga = planar();
+    vga.planes()[PLANE_SIZE + 4] = 0x15;
+    let chain = |vga: &mut Card| indexed(vga, SEQUENCER_INDEX, &[(4, 0x0e)]);
+    chain(&mut vga);
+    assert_eq!((vga.mapped(5), vga.mapped(0x1_0005)), (Some(0x15), None));
+    vga.mem.write_u32(WINDOW + 0xfffc, 0x4433_2211);
+    assert_eq!(vga.read_window(0xfffe, Width::Word), 0x4433);
+    // A bit mask: the latches have a say, and find what was stored.
+    indexed(&mut vga, GRAPHICS_INDEX, &[(8, 0x0f)]);
+    assert_eq!(vga.mapped(5), None);
+    assert_eq!((plane(&vga, 3, 0xfffc), get(&mut vga, 0xfffd)), (0x44, 0x22));
+    put(&mut vga, 0xfffd, 0xff);
+    indexed(&mut vga, GRAPHICS_INDEX, &[(8, 0xff)]);
+    assert_eq!(vga.mapped(0xfffd), Some(0x2f));
+    // What is not chained stays where it is; a reset and a saved state find all of it.
+    assert_eq!(vga.mem.region(vga.memory.planes)[PLANE_SIZE + 4], 0x15);
+    vga.mem.write_u8(WINDOW + 6, 0x66);
+    vga.vga.settle(&mut vga.mem);
+    assert_eq!(vga.mem.region(vga.memory.planes)[2 * PLANE_SIZE + 4], 0x66);
+    vga.mem.write_u8(WINDOW + 6, 0x67);
+    vga.vga.reset(&mut vga.mem);
+    assert_eq!(vga.planes()[2 * PLANE_SIZE + 4], 0x67);
 }
 
 #[test]

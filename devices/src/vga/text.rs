@@ -81,7 +81,7 @@ impl Vga {
             return None;
         }
         let (columns, rows) = self.text_size();
-        let planes = mem.region(self.memory.planes);
+        let planes = self.planes(mem).all();
         let registers = &self.crtc.registers;
         let pitch = columns.max(usize::from(registers[crtc::OFFSET]) * 2);
         let split =

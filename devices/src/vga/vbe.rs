@@ -77,6 +77,12 @@ impl Default for Vbe {
 }
 
 impl Vbe {
+    /// There is a mode with this size, whose picture has room in so many bytes of memory.
+    pub(crate) fn fits(&self, memory: u32) -> bool {
+        let bytes = u64::from(self.width) * u64::from(self.height) * u64::from(self.bytes_per_pixel());
+        self.width <= MAX_XRES && self.height <= MAX_YRES && (1..=u64::from(memory)).contains(&bytes)
+    }
+
     /// The framebuffer offset of the window at A0000h while a mode is set.
     pub(super) fn window_bank(&self) -> Option<u32> {
         self.active.then(|| u32::from(self.bank) << 16)
@@ -156,12 +162,11 @@ impl Vga {
     }
 
     fn enable_vbe(&mut self, mem: &mut Memory, value: u16) {
-        let memory = u64::from(self.memory.framebuffer.size());
+        let memory = self.memory.framebuffer.size();
         let vbe = &mut self.vbe;
         vbe.enable = value;
-        let bytes = u64::from(vbe.width) * u64::from(vbe.height) * u64::from(vbe.bytes_per_pixel());
         let was_active = vbe.active;
-        vbe.active = value & ENABLED != 0 && bytes != 0 && bytes <= memory;
+        vbe.active = value & ENABLED != 0 && vbe.fits(memory);
         if !vbe.active {
             vbe.bank = 0;
             return;

@@ -16,7 +16,7 @@ pub(crate) mod segment;
 mod stack;
 pub(crate) mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ptr::NonNull;
 

@@ -50,15 +50,15 @@ impl Bus for Board {
     }
 }
 
-/// Flat 32-bit ring 0 at 1000h, stack at 8000h.
-fn flat(code: &[u8]) -> Cpu {
+/// Flat 32-bit ring 0 at 1000h, stack at 8000h, the other registers 0.
+pub(crate) fn flat(code: &[u8]) -> Cpu {
     let mut mem = Memory::new(4 << 20).unwrap();
     mem.write(0x1000, code);
     let mut cpu = Cpu::new(mem, CpuConfig::default());
     let mut s = ArchState { eip: 0x1000, cr0: CR0_PE, ..ArchState::default() };
     s.seg = [Segment::flat(0x10, 0x93); 6];
     s.seg[1] = Segment::flat(8, 0x9b);
-    s.gpr[4] = 0x8000;
+    s.gpr = [0, 0, 0, 0, 0x8000, 0, 0, 0];
     cpu.set_state(&s);
     cpu
 }

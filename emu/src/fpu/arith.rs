@@ -3,8 +3,9 @@
 
 use core::cmp::Ordering;
 
+use super::convert::from_i64;
 use super::f80::{BIAS, Class, F80, INTEGER_BIT};
-use super::round::{C0, C1, C2, C3, Context, IE, Rounding, ZE, shift_right_sticky};
+use super::round::{C0, C1, C2, C3, Context, IE, Rounding, ZE, integer_part, shift_right_sticky};
 
 /// Deals with operands that are NaNs or unsupported: the result, if that settles it.
 pub(super) fn nan_result(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
@@ -453,7 +454,7 @@ pub fn extract(cx: &mut Context, a: F80) -> (F80, F80) {
         return (F80::INDEFINITE, F80::INDEFINITE);
     }
     let (exponent, significand) = a.normalized();
-    let exponent = super::convert::from_i64(i64::from(exponent - BIAS));
+    let exponent = from_i64(i64::from(exponent - BIAS));
     (exponent, F80::new(a.is_negative(), BIAS as u16, significand))
 }
 
@@ -479,17 +480,6 @@ pub fn round_to_integer(cx: &mut Context, a: F80) -> F80 {
     // 1.11 to 10.0; or a fraction to 1.
     let exponent = if integer_bits > 0 { a.exponent() + 1 } else { BIAS as u16 };
     F80::new(a.is_negative(), exponent, INTEGER_BIT)
-}
-
-/// A finite number below 2^64 as a magnitude whose upper `bits` are the integer part: what
-/// [`Context::cut`] rounds to an integer.
-pub(super) fn integer_part(a: F80, integer_bits: i32) -> (u32, u128) {
-    let magnitude = u128::from(a.significand) << 64;
-    if integer_bits > 0 {
-        (integer_bits as u32, magnitude)
-    } else {
-        (0, shift_right_sticky(magnitude, integer_bits.unsigned_abs()))
-    }
 }
 
 /// How two numbers compare, as C3, C2 and C0 say it.

@@ -1,8 +1,7 @@
 //! Between register values and what memory holds: 32- and 64-bit reals, integers, packed decimals.
 
-use super::arith::integer_part;
 use super::f80::{BIAS, Class, EXPONENT_MAX, F80, INTEGER_BIT, QUIET_BIT};
-use super::round::{C1, Context, IE, OE, PE, Rounding, UE, shift_right_sticky};
+use super::round::{C1, Context, IE, OE, PE, Rounding, UE, integer_part, shift_right_sticky};
 
 /// A real format in memory.
 #[derive(Clone, Copy, Debug)]

@@ -316,3 +316,14 @@ pub fn shift_right_sticky(value: u128, shift: u32) -> u128 {
         _ => u128::from(value != 0),
     }
 }
+
+/// A finite number below 2^64 as a magnitude whose upper `bits` are the integer part: what
+/// [`Context::cut`] rounds to an integer.
+pub fn integer_part(a: F80, integer_bits: i32) -> (u32, u128) {
+    let magnitude = u128::from(a.significand) << 64;
+    if integer_bits > 0 {
+        (integer_bits as u32, magnitude)
+    } else {
+        (0, shift_right_sticky(magnitude, integer_bits.unsigned_abs()))
+    }
+}

@@ -18,21 +18,25 @@ use super::operand::{
 };
 use super::shift::{ByCl, ByImm, Rol, Ror, Sar, Shl, Shr};
 use super::stack::{Leave, Pop, Push};
-use crate::Cpu;
-use crate::dispatch::{
-    self, Handler, Uop, branch, far_link, fused, guard_page, lead_fused, pair, quick, step,
-};
+use crate::dispatch::{Handler, branch, far_link, fused, guard_page, lead_fused, pair, quick, step};
 
 /// A general register of 32 bits.
+#[cfg(target_family = "wasm")]
 type R = operand::R<{ operand::ANY }>;
+/// Elsewhere each register has handlers of its own. The test below looks for those of EAX.
+#[cfg(not(target_family = "wasm"))]
+type R = operand::R<0>;
 
 /// Functions that a module may have and every handler still be found; there are 2500.
+#[cfg(target_family = "wasm")]
 const FUNCTIONS: usize = 8192;
 
 /// The numbers of the hot handlers, from 1, by address: on WebAssembly a function's address is its
 /// place in a table, which is a small number. Part of the processor, so that one load finds them.
+#[cfg(target_family = "wasm")]
 pub(crate) struct Numbers([u8; FUNCTIONS]);
 
+#[cfg(target_family = "wasm")]
 impl Numbers {
     pub fn new() -> Self {
         let mut numbers = [0; FUNCTIONS];
@@ -56,13 +60,19 @@ macro_rules! hot {
     ($($handler:expr,)*) => {
         const HANDLERS: &[Handler] = &[$($handler),*];
         const _: () = assert!(HANDLERS.len() <= u8::MAX as usize);
+        #[cfg(test)]
+        const NAMES: &[&str] = &[$(stringify!($handler)),*];
 
         /// Executes one uop. The comparisons with constants become one branch through a table.
         ///
         /// # Safety
         /// `u` is in a live block.
+        #[cfg(target_family = "wasm")]
         #[inline(always)]
-        pub(crate) unsafe fn run_one(cpu: &mut Cpu, u: *const Uop) -> dispatch::Ret {
+        pub(crate) unsafe fn run_one(
+            cpu: &mut crate::Cpu,
+            u: *const crate::dispatch::Uop,
+        ) -> crate::dispatch::Ret {
             // SAFETY: the caller's promise; the number is that of the uop's own handler.
             unsafe {
                 let number = cpu.hot.of((*u).run.get());
@@ -156,7 +166,7 @@ hot! {
     two!(Cmp, u32, DstMem<Flat>, SrcReg, true), two!(Cmp, u32, DstMem<Flat>, SrcImm, true),
     two!(Cmp, u32, DstReg, SrcReg, true),
     one!(Inc, R, true), one!(Inc, R, false), one!(Dec, R, true), one!(Dec, R, false),
-    one!(Dec, DstMem<Flat>, true), step::<One<Not, u32, DstReg, true>>,
+    one!(Dec, DstMem<Flat>, true), one!(Not, DstReg, true),
     by_imm!(Shl, true), by_imm!(Shl, false), by_imm!(Shr, true), by_imm!(Shr, false),
     by_imm!(Sar, true), by_imm!(Sar, false), by_imm!(Rol, true), by_imm!(Rol, false), by_imm!(Ror, false),
     step::<ByCl<Shl, u32, DstReg, true>>, step::<ByCl<Shr, u32, DstReg, true>>,
@@ -204,4 +214,97 @@ hot! {
     step::<JmpTo<SrcReg>>, step::<JmpTo<SrcMem<Flat>>>, step::<JmpTo<SrcMem<FlatIndexed>>>,
     step::<CallTo<SrcReg, true>>, step::<CallTo<SrcMem<Flat>, true>>,
     far_link, guard_page,
+}
+
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::Cpu;
+    use crate::cpu::tests::flat;
+    use crate::dispatch::Uop;
+    use crate::isa::decode::decode;
+    use crate::isa::lower;
+    use crate::isa::table::{Map, TABLE};
+
+    /// mov eax, [12345678h]: what a comparison behind it is fused with.
+    const LOAD: [u8; 6] = [0x8b, 0x05, 0x78, 0x56, 0x34, 0x12];
+    /// xor ecx, ecx: no flag of what comes before it is read.
+    const OVERWRITE_FLAGS: [u8; 2] = [0x31, 0xc9];
+    const HLT: u8 = 0xf4;
+
+    /// Decodes and lowers blocks, and notes the handlers.
+    struct Lowering {
+        cpu: Cpu,
+        uops: Vec<Uop>,
+        given: HashSet<usize>,
+    }
+
+    impl Lowering {
+        /// Lowers the block that consists of these pieces, at this address.
+        fn lower(&mut self, at: u32, pieces: &[&[u8]]) {
+            self.cpu.eip = at;
+            self.cpu.mem.write(at, &[&pieces.concat(), &[HLT][..]].concat());
+            lower::build(&mut self.cpu, &mut self.uops, false).unwrap();
+            self.given.extend(self.uops.iter().map(|u| u.run.get() as usize));
+        }
+
+        /// Lowers an instruction by itself and with neighbours that flags and fusing depend on.
+        fn among_neighbours(&mut self, insn: &[u8]) {
+            self.lower(0x1000, &[insn]);
+            self.lower(0x1000, &[insn, &OVERWRITE_FLAGS]);
+            self.lower(0x1000, &[insn, insn]);
+            // pop eax; ret
+            self.lower(0x1000, &[insn, &[0x58, 0xc3]]);
+            for condition in 0..16 {
+                let branch = [0x70 + condition, 1];
+                self.lower(0x1000, &[insn, &branch]);
+                self.lower(0x1000, &[&LOAD, insn, &branch]);
+            }
+        }
+    }
+
+    /// Instructions of every row, with EAX or another register, or in memory by every kind of address.
+    fn instructions() -> Vec<Vec<u8>> {
+        // Register, displacement, index and displacement.
+        let forms: [(u8, &[u8]); 4] = [(0xc0, &[]), (0xc1, &[]), (0x05, &[]), (0x04, &[0x0d])];
+        let mut all = Vec::new();
+        for row in TABLE.iter().filter(|row| matches!(row.map, Map::Base | Map::Of0F)) {
+            for opcode in (0..=u8::MAX).skip(row.opcode.into()).take(row.opcodes()) {
+                for reg in row.ext.map_or(0..2, |ext| ext..ext + 1) {
+                    for (modrm, sib) in forms {
+                        // The address or the immediate operand.
+                        let mut bytes = [row.map.escape(), &[opcode, modrm | reg << 3], sib].concat();
+                        bytes.extend([1; 8]);
+                        for prefix in [&[][..], &[0x66], &[0x64]] {
+                            let bytes = [prefix, &bytes].concat();
+                            if let Ok(insn) = decode(&bytes, true) {
+                                all.push(bytes[..insn.len.into()].to_vec());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    #[test]
+    fn every_hot_handler_is_one_that_lowering_gives() {
+        let mut lowering = Lowering { cpu: flat(&[]), uops: Vec::new(), given: HashSet::new() };
+        for insn in instructions() {
+            lowering.among_neighbours(&insn);
+        }
+        // Over the end of a page: mov eax, 12345678h
+        lowering.lower(0x1ffe, &[&[0xb8, 0x78, 0x56, 0x34, 0x12]]);
+        // What a link to another page becomes, once its target is known.
+        lowering.given.insert(far_link as Handler as usize);
+        let missing = NAMES.iter().zip(HANDLERS);
+        let missing = missing.filter(|(_, handler)| !lowering.given.contains(&(**handler as usize)));
+        let missing: Vec<_> = missing.map(|(name, _)| name).collect();
+        assert!(missing.is_empty(), "lowering never gives {missing:#?}");
+    }
 }

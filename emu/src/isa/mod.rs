@@ -11,7 +11,7 @@ mod branch;
 mod decimal;
 mod flag;
 mod float;
-#[cfg(target_family = "wasm")]
+#[cfg(any(target_family = "wasm", test))]
 pub(crate) mod hot;
 mod mov;
 mod muldiv;

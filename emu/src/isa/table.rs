@@ -3,7 +3,7 @@
 //!
 //! MMX and SSE have a table of their own in [`crate::simd`], which is looked up first.
 
-use super::decode::{Insn, Rep};
+use super::decode::{Insn, Rep, What};
 use super::lower::Builder;
 use super::{alu, bits, branch, decimal, flag, float, mov, muldiv, port, shift, stack, string, system};
 use crate::simd;
@@ -153,6 +153,16 @@ const fn base(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u
 
 const fn of_0f(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
     Row { map: Map::Of0F, opcode, ext: None, name, operands, attr, lower }
+}
+
+impl Insn {
+    /// Emits the uops of this instruction.
+    pub(super) fn lower(&self, b: &mut Builder) {
+        match self.what {
+            What::Row(row) => (row.lower)(b, self),
+            What::Simd(row) => float::simd(b, self, row),
+        }
+    }
 }
 
 impl Row {
@@ -381,7 +391,7 @@ impl Spec {
 
 impl Row {
     /// How many opcodes in a row it has.
-    const fn opcodes(&self) -> usize {
+    pub(crate) const fn opcodes(&self) -> usize {
         match self.attr & (Attr::EIGHT | Attr::CONDITION) {
             0 => 1,
             Attr::EIGHT => 8,

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
+use env86::console::flag_when_interrupted;
 use env86::image::create::{Options, Progress, from_dir};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::size::parse_owner;
 use super::{CliError, Outcome};
@@ -35,9 +35,7 @@ impl Create {
             return Err("Nothing to create from; give --from-dir DIR".into());
         };
         let interrupt = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, interrupt.clone())?;
-        }
+        flag_when_interrupted(&interrupt)?;
         let bar = Bar::new();
         let options =
             Options { progress: &bar, interrupt: &interrupt, owner: self.owner, ..Options::default() };

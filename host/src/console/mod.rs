@@ -12,5 +12,6 @@
 //! The demo image's `/etc/profile.d/resize.sh` does both.
 
 pub mod session;
-mod stdin;
 pub mod terminal;
+
+pub use crate::os::flag_when_interrupted;

@@ -9,15 +9,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use env86_core::Pattern;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
 use thiserror::Error;
 use tracing::debug;
 
-use super::stdin::StdinThread;
 use super::terminal::{self, RawMode, Saved};
 use crate::image::Image;
 use crate::machine::{Com, Ending, Event, Machine, MachineError, Report, SerialPort};
+use crate::os::{self, Closer, Signals, StdinThread};
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
 const CTRL_D: u8 = 4;
@@ -126,13 +124,13 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let pattern = options.exit_on.map(Pattern::new);
     if options.serial || pattern.is_some() {
         let to: Box<dyn Write + Send> =
-            if options.serial { Box::new(io::stdout()) } else { Box::new(io::sink()) };
+            if options.serial { os::stdout().map_err(SessionError::Output)? } else { Box::new(io::sink()) };
         threads.push(copy("output", machine.serial(Com::One), to, pattern, wishes.clone())?);
     }
     if let Some(debug) = options.debug {
         let to: Box<dyn Write + Send> = match debug {
             DebugTo::File(file) => Box::new(file),
-            DebugTo::Stdout => Box::new(io::stdout()),
+            DebugTo::Stdout => os::stdout().map_err(SessionError::Output)?,
         };
         threads.push(copy("debug console", machine.debug_console(), to, None, wishes.clone())?);
     }
@@ -246,31 +244,31 @@ fn on_stdin(
 
 /// Turns signals into an orderly way out, and into a quick one if that takes too long.
 struct SignalThread {
-    handle: signal_hook::iterator::Handle,
+    closer: Closer,
     done: Option<mpsc::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl SignalThread {
     fn spawn(wishes: Sender<Wish>, saved: Saved, patience: Duration) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
-        let handle = signals.handle();
+        let mut signals = Signals::listen()?;
+        let closer = signals.closer();
         let (done, is_done) = mpsc::channel();
         let thread = thread::Builder::new().name("signals".into()).spawn(move || {
-            let Some(number) = signals.forever().next() else { return };
+            let Some(number) = signals.wait() else { return };
             let _ = wishes.send(Wish::Signal(number));
             if is_done.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
                 saved.restore();
                 std::process::exit(exit_status(number).into());
             }
         })?;
-        Ok(Self { handle, done: Some(done), thread: Some(thread) })
+        Ok(Self { closer, done: Some(done), thread: Some(thread) })
     }
 }
 
 impl Drop for SignalThread {
     fn drop(&mut self) {
-        self.handle.close();
+        self.closer.close();
         self.done = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,12 +1,12 @@
 //! The contents of an image's files: one host file each, opened when first read.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::OFlags;
 use thiserror::Error;
+
+use crate::os;
 
 /// How many files are kept open for the next read.
 const OPEN_FILES: usize = 32;
@@ -61,7 +61,7 @@ impl BlobDir {
     pub fn read_exact_at(&mut self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), BlobFileError> {
         let path = self.path(name)?;
         let file = self.file(name, &path)?;
-        match file.read_exact_at(buf, offset) {
+        match os::read_exact_at(file, buf, offset) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 let have = file.metadata().map_or(0, |m| m.len());
@@ -88,7 +88,11 @@ impl BlobDir {
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, BlobFileError> {
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        // Which characters part a path, and what stands for a drive, is the host's.
+        let mut parts = Path::new(name).components();
+        let plain =
+            matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+        if !plain || name.contains('\0') {
             return Err(BlobFileError::Name(name.into()));
         }
         Ok(self.dir.join(name))
@@ -112,12 +116,9 @@ impl BlobDir {
 /// Opens a blob. A symbolic link is refused: an image from elsewhere must not reach the host's
 /// files. Nor may a FIFO among the blobs make the machine wait.
 fn open(path: &Path) -> Result<File, BlobFileError> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    OpenOptions::new().read(true).custom_flags(flags as i32).open(path).map_err(|source| {
-        match source.kind() {
-            io::ErrorKind::NotFound => BlobFileError::Missing(path.into()),
-            _ => BlobFileError::Read { path: path.into(), source },
-        }
+    os::open_no_follow(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => BlobFileError::Missing(path.into()),
+        _ => BlobFileError::Read { path: path.into(), source },
     })
 }
 
@@ -153,11 +154,17 @@ mod tests {
     }
 
     #[test]
-    fn names_and_links_do_not_leave_the_folder() {
+    #[cfg(unix)]
+    fn links_do_not_leave_the_folder() {
         let (dir, mut blobs) = blobs();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("l.bin")).unwrap();
         assert!(matches!(blobs.read_all("l.bin", 1), Err(BlobFileError::Read { .. })));
-        for name in ["", "..", "../x", "/etc/passwd"] {
+    }
+
+    #[test]
+    fn names_do_not_leave_the_folder() {
+        let (_dir, mut blobs) = blobs();
+        for name in ["", ".", "..", "../x", "/etc/passwd", "a.bin/", "./a.bin", "a.bin\0"] {
             assert!(matches!(blobs.read_all(name, 1), Err(BlobFileError::Name(_))), "{name}");
         }
     }

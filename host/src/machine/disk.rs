@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 
@@ -12,15 +11,18 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::builder::MachineBuilder;
+use super::parts::Parts;
 use super::state::StateFile;
 use crate::image::{self, FileRef};
+use crate::os::read_exact_at;
 
 /// An image given by the user that has as many bytes is not put into states, as v86 does it with files.
 const LAZY_FROM: u64 = 256 << 20;
 /// An image that has as many fits into no state.
 const STATE_LIMIT: u64 = 1 << 31;
-/// The key by which v86 reads an image from pieces.
+/// The keys by which v86 reads an image in parts, and of how many bytes.
 const USE_PARTS: &str = "use_parts";
+const PART_SIZE: &str = "fixed_chunk_size";
 /// The name ending of images that v86 unpacks.
 const COMPRESSED: &str = ".zst";
 
@@ -51,14 +53,35 @@ pub enum DiskError {
         /// Those that it should have.
         want: u64,
     },
-    /// It lies in pieces.
+    /// It lies in parts, and nothing says in how many.
     #[error(
-        "image.json: {slot} is to be read in pieces (use_parts), which is not done here; put them together into \
-         one file"
+        "image.json: {slot} is to be read in parts (use_parts), which needs its `size` and the parts' \
+         `fixed_chunk_size` in bytes; add them there"
     )]
     Parts {
         /// The drive.
         slot: &'static str,
+    },
+    /// Its parts cannot have that size.
+    #[error(
+        "image.json: the disk image `{}` cannot lie in parts of {part} bytes (fixed_chunk_size): it is not 0, and at \
+         most 64 MiB for compressed parts", path.display()
+    )]
+    PartSize {
+        /// The image.
+        path: PathBuf,
+        /// The size.
+        part: u64,
+    },
+    /// A part is shorter than it should be.
+    #[error("The part `{}` of a disk image has {have} bytes of {want}; copy it again", path.display())]
+    ShortPart {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        have: u64,
+        /// Those that it should have.
+        want: u64,
     },
     /// It is compressed.
     #[error("image.json: {slot} is compressed, and a disk image cannot be; unpack it with `zstd -d`")]
@@ -107,7 +130,7 @@ impl DiskImage for FileImage {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
         let at = self.start.saturating_add(offset);
-        let read = self.file.read_exact_at(buf, at);
+        let read = read_exact_at(&self.file, buf, at);
         Poll::Ready(read.map_err(|error| DiskImageError(error.to_string())))
     }
 }
@@ -156,7 +179,11 @@ fn medium(config: &MachineBuilder, slot: Slot) -> Result<Option<(Medium, PathBuf
     };
     let (path, slot) = (image.path_of_ref(slot.name(), file)?, slot.name());
     if file.other.get(USE_PARTS).is_some_and(|value| *value != false) {
-        return Err(DiskError::Parts { slot }.into());
+        let part = file.other.get(PART_SIZE).and_then(serde_json::Value::as_u64);
+        let (Some(size), Some(part)) = (file.size, part) else {
+            return Err(DiskError::Parts { slot }.into());
+        };
+        return Ok(Some((Medium::new(Parts::open(&path, size, part)?, Form::Written), path)));
     }
     if path.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes()) {
         return Err(DiskError::Compressed { slot }.into());

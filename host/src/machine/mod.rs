@@ -8,7 +8,7 @@ mod cable;
 mod clock;
 mod disk;
 mod files;
-mod mapped;
+mod parts;
 mod ports;
 mod state;
 mod thread;
@@ -301,7 +301,7 @@ impl Drop for Machine {
 
 /// Saves a machine to a file.
 fn save(computer: &mut Computer, path: &Path) -> Result<u64, MachineError> {
-    let used = mapped::touched(computer.memory().contents());
+    let used = crate::os::touched(computer.memory().contents());
     let saved = computer.save(used.as_deref()).map_err(StateFileError::Save)?;
     Ok(state::write(path, &saved)?)
 }

@@ -10,7 +10,7 @@ use env86_emu::Memory;
 use thiserror::Error;
 use tracing::debug;
 
-use super::mapped::{MappedFile, MappedRam};
+use crate::os::{MappedFile, MappedRam};
 use crate::replace::replace;
 
 /// The most bytes of a state, by its format.

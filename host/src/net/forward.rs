@@ -3,15 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-#[cfg(unix)]
-use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use thiserror::Error;
-#[cfg(unix)]
-use tokio::net::UnixListener;
 use tokio::net::{TcpListener, UdpSocket};
+
+use crate::os::LocalListener;
 
 /// A forward that is not understood.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -116,21 +114,7 @@ pub enum Socket {
     /// For UDP.
     Udp(UdpSocket),
     /// For a Unix socket, which is removed in the end.
-    #[cfg(unix)]
-    Unix(UnixListener, SocketFile),
-}
-
-/// A Unix socket's file. It is removed when this is dropped.
-#[cfg(unix)]
-#[derive(Debug)]
-pub struct SocketFile(PathBuf);
-
-#[cfg(unix)]
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Another may have removed it.
-        let _ = std::fs::remove_file(&self.0);
-    }
+    Unix(LocalListener),
 }
 
 impl Forward {
@@ -156,26 +140,8 @@ fn open(listen: &Listen) -> io::Result<(Socket, Listen)> {
             let listen = Listen::Udp(socket.local_addr()?);
             (Socket::Udp(UdpSocket::from_std(socket)?), listen)
         }
-        #[cfg(unix)]
-        Listen::Unix(path) => {
-            remove_dead_socket(path);
-            (Socket::Unix(UnixListener::bind(path)?, SocketFile(path.clone())), listen.clone())
-        }
-        #[cfg(not(unix))]
-        Listen::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+        Listen::Unix(path) => (Socket::Unix(LocalListener::bind(path)?), listen.clone()),
     })
-}
-
-/// Removes a socket that no program listens at any more.
-#[cfg(unix)]
-fn remove_dead_socket(path: &Path) {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = path.symlink_metadata().is_ok_and(|data| data.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if is_socket && std::os::unix::net::UnixStream::connect(path).err().is_some_and(refused) {
-        // If it cannot be removed, binding says so.
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 #[cfg(test)]

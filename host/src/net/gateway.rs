@@ -739,9 +739,8 @@ async fn serve_forward(socket: Socket, guest_port: u16, events: Sender<Event>) -
                 return Done::Forward;
             }
         },
-        #[cfg(unix)]
-        Socket::Unix(listener, _file) => loop {
-            let Ok((stream, _)) = accepted(listener.accept().await).await else { continue };
+        Socket::Unix(listener) => loop {
+            let Ok(stream) = accepted(listener.accept().await).await else { continue };
             if events.send(client(Box::new(stream), "unix socket".into())).await.is_err() {
                 return Done::Forward;
             }

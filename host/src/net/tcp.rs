@@ -22,8 +22,6 @@ use smoltcp::wire::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
-#[cfg(unix)]
-use tokio::net::UnixStream;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, error::SendError};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -50,7 +48,7 @@ impl HostSide for TcpStream {
     }
 }
 #[cfg(unix)]
-impl HostSide for UnixStream {}
+impl HostSide for crate::os::LocalStream {}
 impl HostSide for DuplexStream {}
 impl HostSide for Box<dyn HostSide> {
     fn reset(&self) {

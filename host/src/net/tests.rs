@@ -12,6 +12,7 @@ use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::socket::{dhcpv4, icmp, tcp, udp};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::*;
 
@@ -562,7 +563,11 @@ fn forwards_lead_into_a_guest_that_has_said_nothing() {
         let path = socket_file.clone();
         let client = thread::spawn(move || {
             talk(match unix {
-                true => Box::new(std::os::unix::net::UnixStream::connect(path).unwrap()),
+                true => {
+                    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+                    socket.connect(&SockAddr::unix(path).unwrap()).unwrap();
+                    Box::new(socket)
+                }
                 false => Box::new(TcpStream::connect(tcp).unwrap()),
             })
         });

@@ -1,6 +1,7 @@
 //! Lines of the VGA's own graphics modes: four planes of a bit a pixel, CGA's pairs of bits, and a byte a
 //! pixel (IBM VGA Technical Reference, chapter 2, "Display memory organization").
 
+use super::super::chain::Planes;
 use super::super::registers::{crtc, graphics};
 use super::super::{PLANE_SIZE, Vga};
 use super::{Colors, Pixel};
@@ -28,7 +29,7 @@ fn offset(vga: &Vga, address: u32, scan: u32) -> usize {
 /// Draws line `scan` of the row from address `row` on.
 pub(super) fn line(
     vga: &Vga,
-    planes: &[u8],
+    planes: Planes,
     colors: &Colors,
     row: u32,
     scan: u32,
@@ -45,7 +46,7 @@ pub(super) fn line(
     };
     for column in 0..columns {
         let at = offset(vga, row.wrapping_add(column / each), scan);
-        let bytes: [u8; 4] = core::array::from_fn(|plane| planes[plane * PLANE_SIZE + at]);
+        let bytes = planes.at(at);
         if mode & graphics::MODE_256_COLORS != 0 {
             out.extend(bytes.into_iter().flat_map(|byte| [colors.dac[usize::from(byte)]; 2]));
         } else if mode & graphics::MODE_INTERLEAVED != 0 {

@@ -11,6 +11,7 @@ mod graphics;
 mod packed;
 mod text;
 
+use super::chain::Planes;
 use super::registers::{attribute, crtc, graphics as gc, sequencer};
 use super::{PLANE_SIZE, Vga};
 use core::ops::Range;
@@ -69,6 +70,9 @@ pub struct Screen {
     frame: Frame,
     seen: Generation,
     phase: Phase,
+    /// The picture is that of a frame in which registers changed, and will be another when the next one
+    /// is over.
+    replayed: bool,
     /// A line that is being drawn. It may be longer than the picture is wide, for panning.
     line: Vec<Pixel>,
 }
@@ -86,9 +90,11 @@ impl Screen {
         let phase = Phase::at(vga, now);
         let blinked = std::mem::replace(&mut self.phase, phase) != phase;
         let resized = self.frame.resize(vga.size());
+        let raster = vga.raster.before(vga.frame_number(now)).filter(|_| !vga.vbe.active);
+        let replayed = std::mem::replace(&mut self.replayed, raster.is_some()) || raster.is_some();
         let all = 0..self.frame.height;
         let lines = match &changes {
-            _ if resized || blinked => all.clone(),
+            _ if resized || blinked || replayed => all.clone(),
             Some(changes) if changes.registers || !vga.vbe.active => all.clone(),
             Some(changes) => {
                 let first = changes.memory.first()?.start;
@@ -97,13 +103,25 @@ impl Screen {
             }
             None => return None,
         };
-        let colors = Colors::of(vga);
+        let mut colors = Colors::of(vga);
         let changed = if vga.vbe.active {
             let memory = mem.region(vga.memory.framebuffer);
             let draw = |line: usize, out: &mut Vec<Pixel>| packed::line(&vga.vbe, memory, &colors, line, out);
             self.draw(lines, draw)
+        } else if let Some(frame) = raster {
+            let planes = vga.planes(mem);
+            let mut replay = frame.replay();
+            let mut beam = Beam::new(&replay.vga);
+            colors = Colors::of(&replay.vga);
+            self.draw(lines, |line, out| {
+                if replay.advance(line as u32) {
+                    colors = Colors::of(&replay.vga);
+                }
+                beam.draw(&replay.vga, planes, &colors, phase, out);
+                beam.next_line(&replay.vga);
+            })
         } else {
-            let planes = mem.region(vga.memory.planes);
+            let planes = vga.planes(mem);
             let mut beam = Beam::new(vga);
             self.draw(lines, |_, out| {
                 beam.draw(vga, planes, &colors, phase, out);
@@ -140,7 +158,7 @@ impl Phase {
         if vga.graphics_shown() {
             return Self::default();
         }
-        let frame = (u128::from(now) * 1000 / u128::from(vga.timing().frame_ps())) as u64;
+        let frame = vga.frame_number(now);
         let shown = |frames: u64| (frame / frames).is_multiple_of(2);
         Self { cursor: shown(CURSOR_FRAMES), text: shown(BLINK_FRAMES) }
     }
@@ -187,8 +205,8 @@ struct Beam {
     scan: u32,
     /// The second of two equal lines is next.
     again: bool,
-    /// Dots by which the picture is moved to the left.
-    pan: usize,
+    /// The picture began anew at the line compare.
+    split: bool,
 }
 
 impl Beam {
@@ -199,12 +217,12 @@ impl Beam {
             row: vga.crtc.start_address() + u32::from(preset >> 5 & 3),
             scan: (preset & 0x1f).into(),
             again: false,
-            pan: vga.panning(),
+            split: false,
         }
     }
 
-    fn draw(&self, vga: &Vga, planes: &[u8], colors: &Colors, phase: Phase, out: &mut Vec<Pixel>) {
-        if !vga.is_lit() || planes.len() < 4 * PLANE_SIZE {
+    fn draw(&self, vga: &Vga, planes: Planes, colors: &Colors, phase: Phase, out: &mut Vec<Pixel>) {
+        if !vga.is_lit() || planes.all().len() < 4 * PLANE_SIZE {
             return;
         }
         // One character more, for what panning moves in.
@@ -212,25 +230,25 @@ impl Beam {
         if vga.attribute.graphics() {
             graphics::line(vga, planes, colors, self.row, self.scan, columns, out);
         } else {
-            text::line(vga, planes, colors, phase, self.row, self.scan, columns, out);
+            text::line(vga, planes.all(), colors, phase, self.row, self.scan, columns, out);
         }
+        let mode = vga.attribute.registers[attribute::MODE_CONTROL];
+        let still = self.split && mode & attribute::MODE_PANNING_SPLIT != 0;
+        let pan = if still { 0 } else { vga.panning() };
         if vga.sequencer.registers[sequencer::CLOCKING_MODE] & sequencer::CLOCKING_HALF != 0 {
             let dots = out.len();
             out.resize(2 * dots, BLACK);
             (0..2 * dots).rev().for_each(|dot| out[dot] = out[dot / 2]);
-            out.drain(..(2 * self.pan).min(2 * dots));
+            out.drain(..(2 * pan).min(2 * dots));
         } else {
-            out.drain(..self.pan.min(out.len()));
+            out.drain(..pan.min(out.len()));
         }
     }
 
     fn next_line(&mut self, vga: &Vga) {
         let maximum = vga.crtc.registers[crtc::MAXIMUM_SCAN_LINE];
         if self.line == vga.crtc.line_compare() {
-            (self.row, self.scan, self.again) = (0, 0, false);
-            if vga.attribute.registers[attribute::MODE_CONTROL] & attribute::MODE_PANNING_SPLIT != 0 {
-                self.pan = 0;
-            }
+            (self.row, self.scan, self.again, self.split) = (0, 0, false, true);
         } else if maximum & crtc::MAXIMUM_DOUBLE != 0 && !self.again {
             self.again = true;
         } else {

@@ -18,7 +18,7 @@ impl Vbe {
 
 /// Draws a line. What lies beyond the memory is left to be black.
 pub(super) fn line(vbe: &Vbe, memory: &[u8], colors: &Colors, line: usize, out: &mut Vec<Pixel>) {
-    let start = vbe.shown().start as usize + line * vbe.pitch() as usize;
+    let start = (vbe.shown().start as usize).saturating_add(line * vbe.pitch() as usize);
     let bytes = vbe.bytes_per_pixel() as usize;
     let row = memory.get(start..).unwrap_or_default();
     let row = &row[..row.len().min(usize::from(vbe.width) * bytes)];

@@ -351,3 +351,65 @@ fn any_registers_make_a_picture() {
         shown(&mut card);
     }
 }
+
+/// Nanoseconds at which a line of a frame begins.
+fn time(card: &Card, frame: u64, line: u64) -> u64 {
+    let timing = card.vga.timing();
+    (timing.frame_ps() * frame + timing.line_ps() * line) / 1000 + 1
+}
+
+#[test]
+fn registers_that_change_in_a_frame_are_seen_at_their_lines() {
+    let mut card = text();
+    indexed(&mut card, CRTC_INDEX, &[(0x0a, 0x20)]);
+    let mut screen = shown(&mut card);
+    let color_0 = |card: &mut Card, red: u8, now: u64| {
+        for (port, value) in [(DAC_WRITE_INDEX, 0), (DAC_DATA, red >> 2), (DAC_DATA, 0), (DAC_DATA, 0)] {
+            card.write_at(port, value, now);
+        }
+    };
+    let left = |screen: &Screen| (0..400).map(|line| screen.frame().line(line)[0][0]).collect::<Vec<u8>>();
+    let bars = |card: &mut Card, frame: u64| {
+        let at = |card: &Card, line| time(card, frame, line);
+        for (red, line) in [(0x20, 100), (0x40, 200), (0, 420)] {
+            let now = at(card, line);
+            color_0(card, red, now);
+        }
+    };
+    for frame in 5..8 {
+        bars(&mut card, frame);
+        let now = time(&card, frame + 1, 50);
+        let drawn = update(&mut screen, &mut card, now);
+        assert_eq!(drawn, if frame == 5 { Some(100..400) } else { None }, "{frame}");
+        let left = left(&screen);
+        let is = |lines: Range<usize>, red| left[lines].iter().all(|dot| *dot == red);
+        assert!(is(0..100, 0) && is(100..200, 0x20) && is(200..400, 0x40), "{left:?}");
+    }
+    // When it ends, the picture is whole again, and costs nothing.
+    let now = time(&card, 9, 50);
+    assert_eq!(update(&mut screen, &mut card, now), Some(100..400));
+    assert!(left(&screen).iter().all(|dot| *dot == 0));
+    assert_eq!(update(&mut screen, &mut card, now), None);
+    assert!(!screen.replayed);
+
+    // Line compare and panning, in the retrace of lines; the start address counts from the next frame.
+    let change = |card: &mut Card, line: u64| {
+        let timing = card.vga.timing();
+        let now = time(card, 20, line) + timing.character_ps * timing.shown_columns / 1000;
+        card.read(INPUT_STATUS_1, 0);
+        card.write_at(ATTRIBUTE_WRITE, 0x33, now);
+        card.write_at(ATTRIBUTE_WRITE, 2, now);
+        card.write_at(CRTC_INDEX, 0x0d, now);
+        card.write_at(CRTC_INDEX + 1, 80, now);
+    };
+    put(&mut card, 0, &[0x41, 0x02]);
+    put(&mut card, 160, &[0x41, 0x03]);
+    change(&mut card, 9);
+    let now = time(&card, 21, 0);
+    update(&mut screen, &mut card, now);
+    assert_eq!(dots(&screen, 0, 0..8), [2, 0, 0, 0, 0, 0, 0, 2]);
+    assert_eq!(dots(&screen, 16, 0..5), [0, 0, 0, 0, 3]);
+    let now = time(&card, 22, 0);
+    update(&mut screen, &mut card, now);
+    assert_eq!(dots(&screen, 0, 0..5), [0, 0, 0, 0, 3]);
+}

@@ -23,7 +23,7 @@ const PORTS: [u16; 4] = [0xa800, 0xa900, 0xa700, 0xa600];
 /// Bytes of the configuration: the tag's length in 2 bytes and room for the tag.
 const CONFIG_LENGTH: u16 = 256;
 const QUEUE: usize = 0;
-const QUEUE_SIZE: u16 = 32;
+pub(crate) const QUEUE_SIZE: u16 = 32;
 
 /// The device.
 pub struct Virtio9p {

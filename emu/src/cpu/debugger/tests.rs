@@ -1,22 +1,10 @@
 use super::*;
 use crate::cpu::regs::gpr;
+use crate::cpu::tests::flat;
 use crate::cpu::{CR0_PE, CR0_PG};
 use crate::mmu::walk::CR4_PSE;
 use crate::state::TableRegister;
-use crate::{ArchState, Bus, CpuConfig, Exit, Memory, Segment, Unconnected};
-
-/// Flat 32-bit ring 0 at 1000h, stack at 8000h.
-fn flat(code: &[u8]) -> Cpu {
-    let mut mem = Memory::new(4 << 20).unwrap();
-    mem.write(0x1000, code);
-    let mut cpu = Cpu::new(mem, CpuConfig::default());
-    let mut s = ArchState { eip: 0x1000, cr0: CR0_PE, ..ArchState::default() };
-    s.seg = [Segment::flat(0x10, 0x93); 6];
-    s.seg[1] = Segment::flat(8, 0x9b);
-    s.gpr = [0, 0, 0, 0, 0x8000, 0, 0, 0];
-    cpu.set_state(&s);
-    cpu
-}
+use crate::{ArchState, Bus, Exit, Unconnected};
 
 fn run(cpu: &mut Cpu) -> Exit {
     cpu.run(&mut Unconnected, 100_000)

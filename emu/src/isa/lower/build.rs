@@ -151,7 +151,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
             looked_at = (b.start + MAX_LEN as u32).min(end);
         }
         match &decoded {
-            Ok(i) => b.lower(i),
+            Ok(i) => i.lower(&mut b),
             Err(DecodeError::Long | DecodeError::Short) => b.raise(Exception::GP0),
             Err(DecodeError::Invalid) => b.raise(Exception::INVALID_OPCODE),
         }

@@ -9,7 +9,7 @@ mod flags;
 mod fuse;
 mod select;
 
-#[cfg(target_family = "wasm")]
+#[cfg(any(target_family = "wasm", test))]
 pub(super) use build::FallThrough;
 pub(crate) use build::build;
 pub(super) use build::raise_ud;
@@ -19,7 +19,6 @@ pub(crate) use fuse::{Fuse, Prior};
 pub(crate) use select::{AddrKind, by_addr, by_base, by_octal, by_reg};
 
 use super::decode::{Insn, What};
-use super::float;
 use super::table::Spec;
 use crate::Cpu;
 use crate::blocks::{filler, link_slot};
@@ -234,12 +233,5 @@ impl Builder<'_> {
     pub fn end(&mut self) {
         self.push(Uop { eip: self.next as u16, ..filler() });
         self.done = true;
-    }
-
-    fn lower(&mut self, i: &Insn) {
-        match i.what {
-            What::Row(row) => (row.lower)(self, i),
-            What::Simd(row) => float::simd(self, i, row),
-        }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirEntry, Metadata};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::index::{Entry, Node};
 use super::{CreateError, Options};
+use crate::os::{self, Attributes, Special};
 
 /// The deepest directory: far above any real one, and what the reader of fs.json goes down to.
 const MAX_DEPTH: usize = 255;
@@ -55,15 +55,16 @@ impl Tree {
         for child in children {
             let path = child.path();
             let meta = fs::symlink_metadata(&path).map_err(CreateError::read(&path))?;
-            let Some(node) = self.node(&path, &meta, depth, options)? else { continue };
+            let attributes = os::attributes(&meta);
+            let Some(node) = self.node(&path, &meta, &attributes, depth, options)? else { continue };
             let name = child.file_name().into_string().map_err(|_| CreateError::NotUtf8(path))?;
-            let (uid, gid) = options.owner.unwrap_or((meta.uid(), meta.gid()));
+            let (uid, gid) = options.owner.unwrap_or((attributes.uid, attributes.gid));
             self.count += 1;
             entries.push(Entry {
                 name,
                 size: meta.len(),
-                mtime: meta.mtime(),
-                mode: meta.mode(),
+                mtime: attributes.mtime,
+                mode: attributes.mode,
                 uid,
                 gid,
                 node,
@@ -77,6 +78,7 @@ impl Tree {
         &mut self,
         path: &Path,
         meta: &Metadata,
+        attributes: &Attributes,
         depth: usize,
         options: &Options,
     ) -> Result<Option<Node>, CreateError> {
@@ -87,28 +89,28 @@ impl Tree {
             let target = fs::read_link(path).map_err(CreateError::read(path))?;
             let target = target.into_os_string().into_string();
             Node::Symlink(target.map_err(|_| CreateError::NotUtf8(path.into()))?)
-        } else if kind.is_block_device() || kind.is_char_device() {
-            Node::Device(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()))
-        } else if kind.is_fifo() {
-            Node::Fifo
-        } else if kind.is_socket() {
-            self.sockets += 1;
-            return Ok(None);
         } else {
-            let number = self.visit(path, meta);
-            Node::File(String::new(), (meta.nlink() > 1).then_some(number))
+            match attributes.special {
+                Some(Special::Device(major, minor)) => Node::Device(major, minor),
+                Some(Special::Fifo) => Node::Fifo,
+                Some(Special::Socket) => {
+                    self.sockets += 1;
+                    return Ok(None);
+                }
+                None => {
+                    let number = self.visit(path, meta.len(), attributes.link);
+                    Node::File(String::new(), attributes.link.map(|_| number))
+                }
+            }
         }))
     }
 
     /// Notes a file to be read, once for all its names; returns its number.
-    fn visit(&mut self, path: &Path, meta: &Metadata) -> usize {
+    fn visit(&mut self, path: &Path, size: u64, link: Option<(u64, u64)>) -> usize {
         let next = self.files.len();
-        let number = match meta.nlink() {
-            0 | 1 => next,
-            _ => *self.links.entry((meta.dev(), meta.ino())).or_insert(next),
-        };
+        let number = link.map_or(next, |link| *self.links.entry(link).or_insert(next));
         if number == next {
-            self.files.push((path.into(), meta.len()));
+            self.files.push((path.into(), size));
         }
         self.visits.push(number);
         number

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::slice;
 
@@ -13,6 +12,8 @@ use env86_devices::state::{Pages, Run};
 use env86_emu::memory::Backing;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::param::page_size;
+
+use super::read_exact_at;
 
 /// A mapping of some bytes, which nothing else has.
 struct Mapping {
@@ -120,7 +121,7 @@ pub fn touched(memory: &[u8]) -> Option<Vec<bool>> {
     let entries = pages + usize::from(!(memory.as_ptr() as usize).is_multiple_of(PAGE));
     let mut raw = vec![0; entries * ENTRY];
     let file = File::open("/proc/self/pagemap").ok()?;
-    file.read_exact_at(&mut raw, (first * ENTRY) as u64).ok()?;
+    read_exact_at(&file, &mut raw, (first * ENTRY) as u64).ok()?;
     let touched: Vec<bool> = (raw.chunks_exact(ENTRY))
         .map(|entry| u64::from_le_bytes(entry.try_into().unwrap_or([0xff; ENTRY])) & (PRESENT | SWAPPED) != 0)
         .collect();

@@ -1,0 +1,138 @@
+//! Unix.
+
+#[cfg(feature = "net")]
+mod local;
+mod mapped;
+mod stdin;
+
+#[cfg(feature = "net")]
+pub use local::{LocalListener, LocalStream};
+pub use mapped::{MappedFile, MappedRam, touched};
+pub use stdin::StdinThread;
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rustix::fs::OFlags;
+use rustix::stdio;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::{self, Handle};
+
+use super::{Attributes, Size, Special};
+
+/// Fills `buf` from byte `offset` of a file.
+pub fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(buf, offset)
+}
+
+/// Opens a file to be read, but no symbolic link, and without waiting for the writer of a FIFO.
+pub fn open_no_follow(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    OpenOptions::new().read(true).custom_flags(flags as i32).open(path)
+}
+
+/// Waits until the names in a directory are on the disk.
+pub fn sync_directory(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// What an image's index holds of a file.
+pub fn attributes(meta: &Metadata) -> Attributes {
+    let kind = meta.file_type();
+    let special = if kind.is_block_device() || kind.is_char_device() {
+        Some(Special::Device(rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))
+    } else if kind.is_fifo() {
+        Some(Special::Fifo)
+    } else if kind.is_socket() {
+        Some(Special::Socket)
+    } else {
+        None
+    };
+    Attributes {
+        mtime: meta.mtime(),
+        mode: meta.mode(),
+        uid: meta.uid(),
+        gid: meta.gid(),
+        link: (meta.nlink() > 1).then(|| (meta.dev(), meta.ino())),
+        special,
+    }
+}
+
+/// How the terminal at standard input passes bytes on.
+#[derive(Clone, Debug)]
+pub struct TerminalMode(Termios);
+
+impl TerminalMode {
+    /// As it is now.
+    pub fn now() -> io::Result<Self> {
+        Ok(Self(tcgetattr(stdio::stdin())?))
+    }
+
+    /// The same terminal, but every byte passes both ways unchanged.
+    pub fn raw(&self) -> Self {
+        let mut raw = self.0.clone();
+        raw.make_raw();
+        Self(raw)
+    }
+
+    /// Makes the terminal so at once: one whose output is stopped must not hold up the way out.
+    pub fn set(&self) -> io::Result<()> {
+        rustix::io::retry_on_intr(|| tcsetattr(stdio::stdin(), OptionalActions::Now, &self.0))?;
+        Ok(())
+    }
+}
+
+/// The size of the terminal at standard output, or else at standard input.
+pub fn terminal_size() -> Option<Size> {
+    let of = |fd: rustix::fd::BorrowedFd| tcgetwinsize(fd).ok().filter(|s| s.ws_row > 0 && s.ws_col > 0);
+    let size = of(stdio::stdout()).or_else(|| of(stdio::stdin()))?;
+    Some(Size { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Standard output, for any bytes.
+pub fn stdout() -> io::Result<Box<dyn Write + Send>> {
+    Ok(Box::new(io::stdout()))
+}
+
+/// The signals that ask this process to end.
+pub struct Signals(iterator::Signals);
+
+impl Signals {
+    /// Takes them over from the system's way to handle them.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self(iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?))
+    }
+
+    /// What makes [`Signals::wait`] return.
+    pub fn closer(&self) -> Closer {
+        Closer(self.0.handle())
+    }
+
+    /// Waits for the next signal; `None` once the closer has been used.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.0.forever().next()
+    }
+}
+
+/// Ends the wait for signals.
+pub struct Closer(Handle);
+
+impl Closer {
+    /// Ends it, now and later.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+/// Sets a flag when this process is asked to end.
+pub fn flag_when_interrupted(flag: &Arc<AtomicBool>) -> io::Result<()> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(())
+}
