@@ -22,7 +22,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-wasm bench-count bench-footprint bench-image figures
+.PHONY: cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -36,9 +36,11 @@ test: lint wasm cross image image-pae peers ## Everything, with real boots of th
 	cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
 
+# `cargo test --workspace` has built them already; `-p env86` would build the workspace's crates anew.
 examples: image ## The library's examples, each with the demo image
+	cargo build --workspace --examples
 	for example in boot_and_ask save_and_resume many_machines deterministic; do \
-	    cargo run --profile fast -p env86 --example $$example -- $(IMAGE) || exit; \
+	    $(TARGET)/debug/examples/$$example $(IMAGE) || exit; \
 	done
 
 lint: deps
@@ -46,13 +48,12 @@ lint: deps
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
-# What must not know an operating system is built for a machine without one.
+# What must not know an operating system is built for a machine without one: the module has all of it.
 wasm: deps
 	@std=$$(rustc --print sysroot)/lib/rustlib/$(WASM); \
 	[ -d $$std ] || timeout 300 rustup target add $(WASM) || true; \
 	if [ -d $$std ]; then \
-	    set -x; cargo build --target $(WASM) -p env86-emu -p env86-devices -p env86-bios -p env86-core; \
-	    cargo build --release --target $(WASM) -p env86-bench-wasm; \
+	    set -x; cargo build --release --target $(WASM) -p env86-bench-wasm; \
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
@@ -75,17 +76,10 @@ image: release ## The demo image, in target/images/debian
 image-pae: release
 	@images/debian/build --env86 $(ENV86) --flavour 686-pae $(TARGET)/images/debian-pae
 
-bench: image bench-wasm ## Whole guests, beside whatever other emulators are installed
+bench: image wasm ## Whole guests, beside whatever other emulators are installed
 	cargo build --release -p env86-benches --bin compare
 	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
 	@benches/whole $(TARGET)/release/compare $(ENV86) $(BENCH_GUEST)
-
-bench-wasm: deps
-	@if [ -d $$(rustc --print sysroot)/lib/rustlib/$(WASM) ]; then \
-	    set -x; cargo build --release --target $(WASM) -p env86-bench-wasm; \
-	else \
-	    echo 'warning: no env86-wasm in the comparison, because $(WASM) is not installed' >&2; \
-	fi
 
 bench-count: deps ## Host instructions for each of the guest's, by Valgrind: repeatable to 0.1 %
 	cargo build --release -p env86-benches --bin count

@@ -4,7 +4,7 @@
 //
 // With INPUT and TEXT, the machine runs by a script that types INPUT and waits for TEXT, and the end
 // tells what `env86 boot --deterministic` does.
-// MODULE is env86_bench_wasm.wasm (`make bench-wasm` says where it is). With ENV86_STATS set, what
+// MODULE is env86_bench_wasm.wasm (`make wasm` makes it). With ENV86_STATS set, what
 // was executed is told on stderr at the end.
 import { readFileSync, writeSync } from "node:fs";
 import { performance } from "node:perf_hooks";

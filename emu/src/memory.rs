@@ -2,11 +2,11 @@
 
 #![allow(unsafe_code)]
 
+use std::error::Error;
+use std::fmt;
 use std::ops::Range;
 use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 use std::slice;
-
-use thiserror::Error;
 
 /// Bytes in a page.
 pub const PAGE_SIZE: u32 = 4096;
@@ -22,12 +22,20 @@ pub const MIN_SIZE: u32 = 1 << 20;
 pub const MAX_SIZE: u32 = (2 << 30) - GRANULARITY;
 
 /// Why memory could not be made.
-#[derive(Debug, Error)]
+#[derive(Debug)]
 pub enum MemoryError {
     /// Outside what the board can carry.
-    #[error("Memory of {0} bytes is not possible; choose between 1 MiB and 2047 MiB")]
     Size(u64),
 }
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Size(size) = self;
+        write!(f, "Memory of {size} bytes is not possible; choose between 1 MiB and 2047 MiB")
+    }
+}
+
+impl Error for MemoryError {}
 
 /// The size in bytes of RAM that is to have at least `size` bytes.
 ///

@@ -2,51 +2,31 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use env86::machine::NoEvent;
 use env86::{Com, Ending, Event, ExpectError, Image, Machine, MachineBuilder, MachineError};
+use env86_tests::roms::{self, ECHO};
 use tempfile::TempDir;
 
 /// Far more than anything here needs, on any machine.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// At F000:0000: says `#`, then answers each byte with itself and the count of them, in BL.
-const ECHO: [u8; 34] = [
-    0xba, 0xf8, 0x03, // 00 mov dx, 3F8h
-    0xb0, b'#', //       03 mov al, '#'
-    0xee, //             05 out dx, al
-    0x31, 0xdb, //       06 xor bx, bx
-    0xba, 0xfd, 0x03, // 08 mov dx, 3FDh          line status:
-    0xec, //             0B in al, dx
-    0xa8, 0x01, //       0C test al, 1            data ready?
-    0x74, 0xf8, //       0E jz 08h
-    0xba, 0xf8, 0x03, // 10 mov dx, 3F8h
-    0xec, //             13 in al, dx
-    0xee, //             14 out dx, al
-    0x43, //             15 inc bx
-    0x88, 0xd8, //       16 mov al, bl
-    0x04, b'0', //       18 add al, '0'
-    0xee, //             1A out dx, al
-    0xb0, b'\n', //      1B mov al, '\n'
-    0xee,  //             1D out dx, al
-    0xeb, 0xe8, //       1E jmp 08h
-    0xf4, 0xf4,
-];
+/// The same for the end of a machine.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Sends without end: mov dx, 3F8h; out dx, al; inc ax; jmp back.
 const CHATTER: [u8; 7] = [0xba, 0xf8, 0x03, 0xee, 0x40, 0xeb, 0xfc];
 
 /// An image whose BIOS is a ROM with this code.
 fn image(code: &[u8]) -> (TempDir, Image) {
+    image_of(&roms::rom(code))
+}
+
+fn image_of(rom: &[u8]) -> (TempDir, Image) {
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("fs")).unwrap();
-    fs::write(dir.path().join("image.json"), r#"{"memory_size":2097152,"bios":{"url":"./rom"}}"#).unwrap();
-    fs::write(dir.path().join("fs.json"), r#"{"fsroot":[],"size":0,"version":3}"#).unwrap();
-    let mut rom = vec![0; 64 << 10];
-    rom[..code.len()].copy_from_slice(code);
-    rom[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
-    fs::write(dir.path().join("rom"), rom).unwrap();
+    roms::make_image(dir.path(), rom).unwrap();
     let image = Image::open(dir.path()).unwrap();
     (dir, image)
 }
@@ -56,16 +36,15 @@ fn a_machine_is_asked_saved_and_resumed() -> Result<(), Box<dyn std::error::Erro
     let (_dir, image) = image(&ECHO);
     let machine = Machine::builder().image(&image).start()?;
     let mut com1 = machine.serial(Com::One);
-    com1.expect("#", LIMIT)?;
     com1.write_all(b"a")?;
-    assert_eq!(com1.expect("1\n", LIMIT)?, "a1\n");
+    assert_eq!(com1.expect("1", LIMIT)?, "a1");
     machine.save_to(&image)?;
     assert_eq!(machine.stop()?.ending, Ending::Stopped);
     assert_eq!(com1.read(&mut [0; 8])?, 0, "the end of the machine is the end of what it sends");
     assert_eq!(com1.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 
     // It goes on where it was, unless told otherwise.
-    for (builder, answer) in [(Machine::builder(), "b2\n"), (Machine::builder().cold(), "b1\n")] {
+    for (builder, answer) in [(Machine::builder(), "b2"), (Machine::builder().cold(), "b1")] {
         let machine = builder.image(&image).start()?;
         let mut com1 = machine.serial(Com::One);
         com1.write_all(b"b")?;
@@ -81,13 +60,13 @@ fn what_does_not_come_is_told_with_what_came() {
     let machine = Machine::builder().image(&image).start().unwrap();
     let mut com1 = machine.serial(Com::One);
     com1.write_all(b"x").unwrap();
-    com1.expect("#x", LIMIT).unwrap();
+    com1.expect("x", LIMIT).unwrap();
     // Nothing is lost by waiting in vain.
     match com1.expect("never", Duration::from_millis(50)) {
         Err(ExpectError::Timeout { text, .. }) => assert_eq!(text, "never"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(com1.expect("\n", LIMIT).unwrap(), "1\n");
+    assert_eq!(com1.expect("1", LIMIT).unwrap(), "1");
     machine.stop().unwrap();
     assert!(matches!(com1.expect("never", LIMIT), Err(ExpectError::Ended { .. })));
 }
@@ -161,20 +140,30 @@ fn a_machine_whose_thread_panics_ends_alone() {
     com1.expect("?1", LIMIT).unwrap();
 }
 
-/// Guests that fault for ever, in real mode: each with its stack at 7000:8000 and its vectors at zero.
+/// Beside each other for a second, and then one after the other.
 #[test]
 fn a_guest_that_only_faults_can_be_stopped() {
-    // xor ax, ax; mov ds, ax; mov ax, 7000h; mov ss, ax; mov sp, 8000h
-    let start = [0x31, 0xc0, 0x8e, 0xd8, 0xb8, 0x00, 0x70, 0x8e, 0xd0, 0xbc, 0x00, 0x80];
-    // mov word [0], 0B0Fh; jmp 0000:0000: UD2 there, and its vector leads to itself.
-    let invalid = [0xc7, 0x06, 0, 0, 0x0f, 0x0b, 0xea, 0, 0, 0, 0];
-    // lidt [cs:40h], where a limit of 0 lies; int3: a triple fault and a restart.
-    let triple = [0x2e, 0x0f, 0x01, 0x1e, 0x40, 0x00, 0xcc];
-    for code in [&invalid[..], &triple] {
-        let (_dir, image) = image(&[&start[..], code].concat());
-        let machine = Machine::builder().image(&image).start().unwrap();
-        machine.with(|computer| computer.stats()).unwrap();
-        assert_eq!(machine.stop().unwrap().ending, Ending::Stopped);
+    let started: Vec<_> = roms::fault_loops()
+        .into_iter()
+        .map(|(name, rom)| {
+            let (dir, image) = image_of(&rom);
+            (name, Machine::builder().image(&image).start().unwrap(), dir)
+        })
+        .collect();
+    thread::sleep(Duration::from_secs(1));
+    for (name, machine, _dir) in started {
+        let (done, stopped) = mpsc::channel();
+        thread::spawn(move || {
+            let start = Instant::now();
+            let report = machine.stop().unwrap();
+            // The test may have given up waiting.
+            _ = done.send((report, start.elapsed()));
+        });
+        let (report, took) = stopped.recv_timeout(STOP_LIMIT).unwrap_or_else(|_| panic!("{name}"));
+        println!("{name}: stopped in {took:?}, {} instructions", report.cpu.instructions);
+        assert_eq!(report.ending, Ending::Stopped, "{name}");
+        assert_eq!(report.resets > 0, name == "triple faults", "{name}");
+        assert!(report.cpu.interrupts > 0, "{name}");
     }
 }
 
@@ -194,7 +183,6 @@ fn a_state_knows_its_image() -> Result<(), Box<dyn std::error::Error>> {
     let place = tempfile::tempdir()?;
     let state = place.path().join("state");
     let machine = Machine::builder().image(&image).start()?;
-    machine.serial(Com::One).expect("#", LIMIT)?;
     machine.save(&state)?;
     machine.stop()?;
     let resumes = |builder: MachineBuilder| -> Result<(), Box<dyn std::error::Error>> {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use env86_tests::{bound_to_us, roms};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
@@ -51,10 +52,7 @@ struct Rom(TempDir);
 impl Rom {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut rom = vec![0; 64 << 10];
-        rom[..CODE.len()].copy_from_slice(&CODE);
-        rom[CODE.len()..][..HELLO.len()].copy_from_slice(HELLO.as_bytes());
-        rom[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
+        let rom = roms::rom(&[&CODE[..], HELLO.as_bytes()].concat());
         fs::write(dir.path().join("rom"), rom).unwrap();
         Self(dir)
     }
@@ -64,7 +62,7 @@ impl Rom {
     }
 
     fn boot(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        let mut command = bound_to_us(env!("CARGO_BIN_EXE_env86"));
         command.args(["boot", "-memory", "2M", "--bios"]).arg(self.path()).args(args);
         command
     }

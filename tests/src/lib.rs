@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub mod media;
+pub mod roms;
 
 /// What the demo image's shell prints when it waits for a command.
 pub const PROMPT: &str = "root@env86:~# ";
@@ -124,8 +125,10 @@ pub fn bound_to_us(program: impl AsRef<OsStr>) -> Command {
     if !binder.exists() {
         return Command::new(program);
     }
+    // The thread that started it may have ended before it was bound, which its parent tells.
+    let script = format!("[ $PPID = {} ] && exec \"$0\" \"$@\"", std::process::id());
     let mut command = Command::new(binder);
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command.args(["--pdeathsig", "KILL", "--", "sh", "-c", &script]).arg(program);
     command
 }
 
@@ -169,7 +172,7 @@ pub struct Guest {
 impl Guest {
     /// Starts `env86 boot IMAGE --ttyS0 --no-console` with more flags, its input a pipe.
     pub fn boot<S: AsRef<OsStr>>(image: &Path, flags: impl IntoIterator<Item = S>) -> Result<Self> {
-        let mut command = match env::var_os(TEST_MACHINE) {
+        Self::start(match env::var_os(TEST_MACHINE) {
             Some(machine) => {
                 let mut shell = bound_to_us("sh");
                 shell.arg("-c").arg(format!("exec {}", machine.to_string_lossy()));
@@ -180,7 +183,11 @@ impl Guest {
                 env86.arg("boot").arg(image).args(["--ttyS0", "--no-console"]).args(flags);
                 env86
             }
-        };
+        })
+    }
+
+    /// Starts a machine that has COM1 on its standard input and output.
+    pub fn start(mut command: Command) -> Result<Self> {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = process.stdin.take();
         let mut stdout = process.stdout.take().ok_or_else(|| Failure("no stdout".into()))?;

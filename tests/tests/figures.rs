@@ -7,35 +7,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use env86::{Com, Image, Machine};
-use env86_tests::{Failure, Guest, Result, image, peers, program, workspace};
+use env86_tests::{Guest, Result, bound_to_us, image, peers, program, workspace};
 use serde_json::json;
 
 const ROUNDS: usize = 7;
 const MACHINES: usize = 50;
 const MEMORY_MB: u32 = 512;
 /// The quotes keep the echo of it from being the reply.
-const QUESTION: &str = "echo re''ply\n";
+const QUESTION: &str = "echo re''ply";
 const REPLY: &str = "reply";
-const CTRL_D: u8 = 4;
-
-/// Waits until a program has printed the reply.
-fn wait_for_reply(child: &mut Child) -> Result<()> {
-    let mut seen = Vec::new();
-    let mut byte = [0];
-    let stdout = child.stdout.as_mut().ok_or_else(|| Failure::from(std::io::Error::other("no stdout")))?;
-    while !seen.ends_with(REPLY.as_bytes()) {
-        stdout.read_exact(&mut byte)?;
-        seen.push(byte[0]);
-    }
-    Ok(())
-}
+const CTRL_D: &str = "\u{4}";
+const LIMIT: Duration = Duration::from_secs(300);
 
 struct Bench {
     dir: PathBuf,
@@ -52,41 +41,32 @@ impl Bench {
         let flags = ["--save-state".to_owned(), state.display().to_string()];
         let mut guest = Guest::shell(&image, flags)?;
         guest.run("sync", Duration::from_secs(60))?;
-        guest.line("\u{4}")?;
-        guest.wait_for_end(Duration::from_secs(120))?;
+        guest.line(CTRL_D)?;
+        guest.wait_for_end(LIMIT)?;
         Ok(Self { dir, state, image })
     }
 
     /// Restores in env86 and asks.
-    fn env86(&self, more: &[&Path]) -> Result<Child> {
-        let mut child = Command::new(program()?)
-            .args(["boot", "--ttyS0", "--no-console", "--state"])
-            .arg(&self.state)
-            .args(more)
-            .arg(&self.image)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        if let Some(stdin) = &mut child.stdin {
-            stdin.write_all(QUESTION.as_bytes())?;
-        }
-        wait_for_reply(&mut child)?;
-        Ok(child)
+    fn env86(&self, more: &[&Path]) -> Result<Guest> {
+        let mut command = bound_to_us(program()?);
+        command.args(["boot", "--ttyS0", "--no-console", "--state"]).arg(&self.state).args(more);
+        command.arg(&self.image).stderr(Stdio::null());
+        let mut guest = Guest::start(command)?;
+        guest.line(QUESTION)?;
+        guest.wait_for(REPLY, LIMIT)?;
+        Ok(guest)
     }
 
     /// Seconds from env86's start to the reply, and from Ctrl-D to the state on the disk.
     fn time_env86(&self) -> Result<(f64, f64)> {
         let start = Instant::now();
         let saved = self.dir.join("saved-by-env86");
-        let mut child = self.env86(&[Path::new("--save-state"), &saved])?;
+        let mut guest = self.env86(&[Path::new("--save-state"), &saved])?;
         let restored = start.elapsed().as_secs_f64();
         sleep(Duration::from_millis(300));
         let start = Instant::now();
-        if let Some(stdin) = &mut child.stdin {
-            stdin.write_all(&[CTRL_D])?;
-        }
-        child.wait()?;
+        guest.line(CTRL_D)?;
+        guest.wait_for_end(LIMIT)?;
         Ok((restored, start.elapsed().as_secs_f64()))
     }
 
@@ -104,23 +84,20 @@ impl Bench {
             } },
             "state": self.state,
             "save": self.dir.join("saved-by-v86"),
-            "steps": [[QUESTION, REPLY]],
+            "steps": [[format!("{QUESTION}\n"), REPLY]],
             "timeout_s": 300,
         });
         let path = self.dir.join("plan.json");
         fs::write(&path, plan.to_string())?;
         let start = Instant::now();
-        let mut child = Command::new("node")
-            .arg(workspace().join("tests/peers/v86/machine.mjs"))
-            .arg(path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        wait_for_reply(&mut child)?;
+        let mut node = bound_to_us("node");
+        let told = self.dir.join("told-by-v86");
+        node.arg(workspace().join("tests/peers/v86/machine.mjs")).arg(path).stderr(fs::File::create(&told)?);
+        let mut v86 = Guest::start(node)?;
+        v86.wait_for(REPLY, LIMIT)?;
         let restored = start.elapsed().as_secs_f64();
-        let out = child.wait_with_output()?;
-        let told = String::from_utf8_lossy(&out.stderr).into_owned();
+        v86.wait_for_end(LIMIT)?;
+        let told = fs::read_to_string(told)?;
         let saved = told.lines().find_map(|line| line.strip_prefix("@ saved ")).unwrap_or_default();
         let numbers: Vec<f64> = saved.split(' ').filter_map(|word| word.parse().ok()).collect();
         match numbers[..] {
@@ -184,18 +161,15 @@ fn times() -> Result<()> {
 #[ignore = "measures; see make figures"]
 fn memory() -> Result<()> {
     let bench = Bench::new()?;
-    let mut children = Vec::new();
+    let mut guests = Vec::new();
     for _ in 0..MACHINES {
-        children.push(bench.env86(&[])?);
+        guests.push(bench.env86(&[])?);
     }
     let mut figures = Vec::new();
-    for child in &children {
-        figures.push(private(child.id(), &bench.state)?);
+    for guest in &guests {
+        figures.push(private(guest.pid(), &bench.state)?);
     }
-    for mut child in children {
-        child.kill()?;
-        child.wait()?;
-    }
+    drop(guests);
     let mib = |kib: u64| kib as f64 / 1024.0;
     let most = figures.iter().map(|(all, changed)| all - changed).max().unwrap_or(0);
     let (all, changed) = figures.iter().fold((0, 0), |sum, f| (sum.0 + f.0, sum.1 + f.1));
@@ -211,8 +185,8 @@ fn memory() -> Result<()> {
         let builder = Machine::builder().image(&image).state(&bench.state);
         let machine = builder.start().map_err(std::io::Error::other)?;
         let mut com1 = machine.serial(Com::One);
-        com1.write_all(QUESTION.as_bytes())?;
-        com1.expect("reply\r\n", Duration::from_secs(60)).map_err(std::io::Error::other)?;
+        writeln!(com1, "{QUESTION}")?;
+        com1.expect("reply\r\n", LIMIT).map_err(std::io::Error::other)?;
         machines.push(machine);
     }
     let (all, changed) = private(std::process::id(), &bench.state)?;

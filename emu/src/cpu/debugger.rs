@@ -7,20 +7,27 @@
 //! accesses to that page alone are slow.
 
 use std::collections::BTreeSet;
-
-use thiserror::Error;
+use std::error::Error;
+use std::fmt;
 
 use super::Cpu;
 use crate::memory::PAGE_SIZE;
 use crate::mmu::walk::Paging;
 
 /// An address where the guest has no memory: its page is not mapped, or is a device's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("There is no memory at linear address {linear:08x}h")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory {
     /// The linear address.
     pub linear: u32,
 }
+
+impl fmt::Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "There is no memory at linear address {:08x}h", self.linear)
+    }
+}
+
+impl Error for NoMemory {}
 
 /// Which accesses a [`Watchpoint`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

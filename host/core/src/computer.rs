@@ -437,6 +437,7 @@ mod tests {
     use env86_devices::board::{Board, ManualClock, Seeded};
     use env86_devices::pci;
     use env86_devices::state::Container;
+    use env86_tests::roms;
 
     /// A clock that a test moves; it keeps what it was told at the end of pauses.
     fn setup(clock: &ManualClock) -> Setup {
@@ -445,9 +446,10 @@ mod tests {
 
     /// A ROM with this code at F000:0000, where it starts.
     fn rom(code: &[u8]) -> Firmware {
-        let mut bios = vec![0; 64 << 10];
-        bios[..code.len()].copy_from_slice(code);
-        bios[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
+        bios(roms::rom(code))
+    }
+
+    fn bios(bios: Vec<u8>) -> Firmware {
         Firmware::new("rom", BootSource::Rom { bios, vga_bios: None })
     }
 
@@ -508,6 +510,28 @@ mod tests {
             assert_eq!((taken.resets, computer.resets(), taken.debug.len()), (3, 3, 3));
             let mut computer = Computer::power_on(setup(false), rom(code)).unwrap();
             assert_eq!(computer.run(1000, &mut taken).unwrap(), Progress::Ended(ending));
+        }
+    }
+
+    #[test]
+    fn a_guest_that_only_faults_gives_the_processor_back() {
+        const BUDGET: u64 = 50_000;
+        /// The processor runs over by a block, and a delivery may need a second one.
+        const OVERRUN: u64 = 128;
+        for (name, rom) in roms::fault_loops() {
+            let clock = ManualClock::default();
+            let mut computer = Computer::power_on(setup(&clock), bios(rom)).unwrap();
+            for _ in 0..20 {
+                let before = computer.stats();
+                assert_eq!(computer.run(BUDGET, &mut ()).unwrap(), Progress::More, "{name}");
+                let after = computer.stats();
+                let spent = after.instructions - before.instructions;
+                // A restart ends a run, too.
+                let least = if name == "triple faults" { 1 } else { BUDGET };
+                assert!((least..BUDGET + OVERRUN).contains(&spent), "{name}: {spent} of {BUDGET}");
+                assert!(after.interrupts > before.interrupts, "{name}");
+            }
+            assert_eq!(computer.resets(), if name == "triple faults" { 20 } else { 0 }, "{name}");
         }
     }
 

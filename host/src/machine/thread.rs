@@ -214,3 +214,103 @@ impl Shell<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::task::Poll;
+
+    use env86_bios::BootSource;
+    use env86_core::{Firmware, Setup};
+    use env86_devices::Entropy;
+    use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
+    use env86_tests::roms;
+
+    use super::*;
+    use crate::machine::clock::{HostClock, OsEntropy};
+    use crate::machine::{Com, Machine};
+
+    /// Far more than anything here needs, on any machine.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A part of the world that has a defect.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Entropy for Broken {
+        fn next_u32(&mut self) -> u32 {
+            panic!("chance is broken")
+        }
+    }
+
+    impl DiskImage for Broken {
+        fn size(&self) -> u64 {
+            1 << 20
+        }
+
+        fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+            // The first sector is looked at for the disk's geometry.
+            assert!(offset == 0, "the disk is broken");
+            buf.fill(0);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A machine that answers each byte from COM1 with itself and then does this.
+    fn machine(act: &[u8], entropy: Box<dyn Entropy>, disk: impl DiskImage + 'static) -> Machine {
+        let mut code = vec![
+            0xba, 0xfd, 0x03, // 00 mov dx, 3FDh          line status:
+            0xec, //             03 in al, dx
+            0xa8, 0x01, //       04 test al, 1            data ready?
+            0x74, 0xf8, //       06 jz 00h
+            0xba, 0xf8, 0x03, // 08 mov dx, 3F8h
+            0xec, //             0B in al, dx
+            0xee, //             0C out dx, al
+        ];
+        code.extend(act);
+        let back = -(code.len() as i16 + 3);
+        code.push(0xe9); // jmp 00h
+        code.extend(back.to_le_bytes());
+        let firmware = Firmware::new("rom", BootSource::Rom { bios: roms::rom(&code), vga_bios: None });
+        let drives = Units::new(Some(Medium::new(disk, Form::Whole)), None, None);
+        let clock = Box::new(HostClock::start_at(0));
+        let setup = Setup { memory: 2 << 20, drives, ..Setup::new(clock, entropy) };
+        let computer = Computer::power_on(setup, firmware).unwrap();
+        Machine::spawn(computer, LostFiles::default(), None).unwrap()
+    }
+
+    #[test]
+    fn a_device_that_panics_ends_its_own_machine_and_no_other() {
+        let rdrand = [0x0f, 0xc7, 0xf0];
+        let read_sector = [
+            0xba, 0xf6, 0x01, 0xb0, 0xe0, 0xee, // mov dx, 1F6h; mov al, E0h; out dx, al
+            0xba, 0xf2, 0x01, 0xb0, 0x01, 0xee, // mov dx, 1F2h; mov al, 1; out dx, al
+            0x42, 0xee, // inc dx; out dx, al
+            0xba, 0xf7, 0x01, 0xb0, 0x20, 0xee, // mov dx, 1F7h; mov al, 20h; out dx, al
+        ];
+        let blank = || vec![0; 1 << 20];
+        let bad = [
+            ("chance is broken", &rdrand[..], machine(&rdrand, Box::new(Broken), blank())),
+            ("the disk is broken", &read_sector[..], machine(&read_sector, Box::new(OsEntropy), Broken)),
+        ];
+        for (says, act, bad) in bad {
+            let good = machine(act, Box::new(OsEntropy), blank());
+            let mut line = good.serial(Com::One);
+            line.write_all(b"a").unwrap();
+            line.expect("a", LIMIT).unwrap();
+            let mut broken_line = bad.serial(Com::One);
+            broken_line.write_all(b"b").unwrap();
+            // Up to its end.
+            broken_line.read_to_end(&mut Vec::new()).unwrap();
+            match bad.wait() {
+                Err(MachineError::Panicked(message)) => assert_eq!(message, says),
+                other => panic!("{says}: {other:?}"),
+            }
+            for text in ["c", "d"] {
+                line.write_all(text.as_bytes()).unwrap();
+                line.expect(text, LIMIT).unwrap();
+            }
+            good.stop().unwrap();
+        }
+    }
+}
