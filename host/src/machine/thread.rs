@@ -276,7 +276,7 @@ mod tests {
         let clock = Box::new(HostClock::start_at(0));
         let setup = Setup { memory: 2 << 20, drives, ..Setup::new(clock, entropy) };
         let computer = Computer::power_on(setup, firmware).unwrap();
-        Machine::spawn(computer, LostFiles::default(), None).unwrap()
+        Machine::spawn(computer, LostFiles::default(), None, None).unwrap()
     }
 
     #[test]
