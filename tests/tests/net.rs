@@ -165,6 +165,7 @@ fn works(device: NetDevice) -> Result<()> {
     guest.has_address()?;
     guest.fetches(http)?;
     guest.run(&format!("(nc -ll -p {GUEST_PORT} -e cat > /dev/null 2>&1 &)"))?;
+    guest.until("cat /proc/net/tcp /proc/net/tcp6", &format!(":{GUEST_PORT:04X} "))?;
     guest.is_reached()?;
     guest.machine.save(&state).map_err(failed)?;
     guest.machine.stop().map_err(failed)?;
