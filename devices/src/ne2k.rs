@@ -418,7 +418,8 @@ impl Ne2k {
         let high = |word: u16| word & 0x00ff | u16::from(value) << 8;
         match (self.page(), offset) {
             (_, port::CR) => self.write_command(value),
-            (_, offset) if port::RESET.contains(&offset) => self.isr &= !isr::RST,
+            // The read has reset the controller, and a driver looks for RST only after this.
+            (_, offset) if port::RESET.contains(&offset) => {}
             (0, page0::PSTART) => self.page_start = value,
             (0, page0::PSTOP) => self.page_stop = value,
             (0, page0::BNRY) => self.boundary = value,
@@ -641,6 +642,18 @@ mod tests {
         remote(&mut card, 0, 2, cr::REMOTE_WRITE);
         card.port_write(0x10, Width::Word, 0xffff);
         assert_eq!(card.burnt_in_address(), MAC, "a ROM");
+    }
+
+    #[test]
+    fn a_reset_is_seen_as_drivers_look_for_it() {
+        let mut card = started();
+        assert_eq!(read(&mut card, page0::ISR) & isr::RST, 0);
+        let value = read(&mut card, *port::RESET.end());
+        write(&mut card, *port::RESET.end(), value);
+        assert_eq!(read(&mut card, page0::ISR) & isr::RST, isr::RST);
+        write(&mut card, page0::ISR, 0xff);
+        write(&mut card, port::CR, 0x22);
+        assert_eq!(read(&mut card, page0::ISR) & isr::RST, 0);
     }
 
     #[test]
