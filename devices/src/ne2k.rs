@@ -427,7 +427,7 @@ impl Ne2k {
             (0, page0::TBCR0) => self.transmit_count = low(self.transmit_count),
             (0, page0::TBCR1) => self.transmit_count = high(self.transmit_count),
             // RST shows that the controller is stopped, and cannot be cleared by a write.
-            (0, page0::ISR) => self.isr &= !(value & isr::MASKABLE),
+            (0, page0::ISR) => self.acknowledge(value),
             (0, page0::RSAR0) => self.remote_address = low(self.remote_address),
             (0, page0::RSAR1) => self.remote_address = high(self.remote_address),
             (0, page0::RBCR0) => self.remote_count = low(self.remote_count),
@@ -442,6 +442,24 @@ impl Ne2k {
             _ => {}
         }
         self.fill_ring();
+    }
+
+    /// Clears causes of the interrupt. Linux's driver takes nine frames for one interrupt and leaves the
+    /// others for the next (lib8390.c, ei_receive), which on a wire comes with the next frame. Here many
+    /// come at once and then perhaps none, so that there is a next as long as there are frames.
+    fn acknowledge(&mut self, causes: u8) {
+        self.isr &= !(causes & isr::MASKABLE);
+        if causes & isr::PRX != 0 && self.has_unread() {
+            self.isr |= isr::PRX;
+        }
+    }
+
+    /// Whether the driver has frames in the ring to read: it keeps the boundary one page behind.
+    fn has_unread(&self) -> bool {
+        let Some(ring) = self.ring().filter(|_| self.is_started()) else { return false };
+        let next = self.boundary.wrapping_add(1);
+        let next = if next >= ring.end { ring.start } else { next };
+        self.current_page != self.boundary && self.current_page != next
     }
 
     fn write_command(&mut self, value: u8) {
@@ -699,6 +717,19 @@ mod tests {
         assert!((QUEUE..QUEUE + 10).contains(&taken), "{taken}");
         for _ in 0..taken {
             assert_eq!(fetch(&mut card).as_ref(), Some(&given[0]));
+        }
+    }
+
+    #[test]
+    fn frames_that_a_driver_leaves_raise_another_interrupt() {
+        let mut card = started();
+        for _ in 0..3 {
+            assert!(card.receive(&frame(MAC, 60)));
+        }
+        for left in (0..3).rev() {
+            assert!(card.irq() && fetch(&mut card).is_some());
+            write(&mut card, page0::ISR, isr::PRX);
+            assert_eq!(card.isr & isr::PRX != 0, left > 0);
         }
     }
 
