@@ -67,8 +67,9 @@ cross-boot: image ## Both as they are released; a ROM under Wine, the demo image
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86
 
+# Without the window, which would take longer to build than all else here and show nothing to a test.
 release: deps
-	cargo build --release -p env86
+	cargo build --release -p env86 --no-default-features
 
 image: release ## The demo image, in target/images/debian
 	@images/debian/build --env86 $(ENV86) $(TARGET)/images/debian

@@ -27,6 +27,12 @@ pub enum Stop {
     },
     /// The slice is over or a queue is long, and there is output to take.
     Output,
+    /// The machine stands still until data have come ([`Pc::stands_still`]). Nothing is due: neither output
+    /// is to be taken nor input to be given before the rest of the budget has been run.
+    Waiting {
+        /// What is left of the budget.
+        left: u64,
+    },
     /// The guest switched the power off.
     PowerOff,
     /// The guest asked for a reset, and the machine is reset; whoever loaded it must do so again.
@@ -57,6 +63,9 @@ pub struct Pc {
     pub board: Board,
     /// Devices of v86's that this board has not, from the state that the machine was restored from.
     pub passengers: Passengers,
+    /// No instruction is executed while the guest waits for data of media and files: how late they come
+    /// makes no difference to it. It is for clocks that stand still, too.
+    pub stands_still: bool,
     /// Instructions per nanosecond of guest time, as measured.
     speed: f64,
 }
@@ -79,6 +88,7 @@ impl Pc {
             cpu: Cpu::new(mem, cpu_config),
             board,
             passengers: Passengers::default(),
+            stands_still: false,
             speed: INITIAL_SPEED,
         })
     }
@@ -115,6 +125,9 @@ impl Pc {
             }
             if self.board.output_waiting() > OUTPUT_LIMIT {
                 return self.requested().unwrap_or(Stop::Output);
+            }
+            if self.stands_still && self.board.waits_for_data() {
+                return Stop::Waiting { left };
             }
         }
     }

@@ -29,6 +29,6 @@ mod replace;
 
 pub use image::Image;
 pub use machine::{
-    Com, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder, MachineError, NetDevice,
-    Recording, Report, SerialPort,
+    Com, ControlError, Controls, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder,
+    MachineError, NetDevice, Recording, Report, SerialPort,
 };

@@ -196,3 +196,23 @@ fn flags_with_values_that_cannot_be() {
     assert!(out(&["--acpi=perhaps"]).contains("--acpi"));
     assert!(out(&["--bogus"]).contains("unexpected argument '--bogus'"));
 }
+
+#[cfg(feature = "window")]
+#[test]
+fn a_window_without_a_display() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "rom", [0xf4; 64 << 10]);
+    let out = Command::new(env!("CARGO_BIN_EXE_env86"))
+        .args(["boot", "--bios", text(&dir.path().join("rom"))])
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
+        .env_remove("WAYLAND_SOCKET")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("no display") && text.contains("--no-console") && text.lines().count() == 1,
+        "{text}"
+    );
+}

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use env86::machine::NoEvent;
+use env86::machine::{NoEvent, StateFileError};
 use env86::{Com, Ending, Event, ExpectError, Image, Machine, MachineBuilder, MachineError};
 use env86_tests::roms::{self, ECHO};
 use tempfile::TempDir;
@@ -212,4 +212,58 @@ fn a_state_knows_its_image() -> Result<(), Box<dyn std::error::Error>> {
     let error = Machine::builder().state(&state).start().unwrap_err();
     assert!(matches!(&error, MachineError::ImageGone { wanted, .. } if *wanted == was), "{error}");
     Ok(())
+}
+
+/// Writes to each page of memory, and says `.`, without end.
+const SWEEP: [u8; 27] = [
+    0x31, 0xdb, //                   00 xor bx, bx
+    0x8e, 0xdb, //                   02 mov ds, bx
+    0xc6, 0x06, 0x00, 0x00, 0x01, // 04 mov byte [0], 1
+    0x81, 0xc3, 0x00, 0x01, //       09 add bx, 100h
+    0x81, 0xfb, 0x00, 0x90, //       0D cmp bx, 9000h
+    0x75, 0xef, //                   11 jnz 02h
+    0xba, 0xf8, 0x03, //             13 mov dx, 3F8h
+    0xb0, b'.', //                   16 mov al, '.'
+    0xee, //                         18 out dx, al
+    0xeb, 0xe5, //                   19 jmp 00h
+];
+
+#[test]
+fn a_machine_whose_state_is_cut_off_ends_alone() {
+    let (dir, image) = image(&SWEEP);
+    let path = |name: &str| dir.path().join(name);
+    let cut_off = |name| fs::File::options().write(true).open(path(name)).unwrap().set_len(5000).unwrap();
+    let wait = |machine: &Machine| machine.serial(Com::One).expect(".", LIMIT).unwrap();
+    let original = Machine::builder().image(&image).start().unwrap();
+    wait(&original);
+    original.save(path("first")).unwrap();
+    for name in ["second", "third"] {
+        fs::copy(path("first"), path(name)).unwrap();
+    }
+    let start = |name| Machine::builder().state(path(name)).start().unwrap();
+    let (first, second, third) = (start("first"), start("second"), start("third"));
+    wait(&first);
+
+    cut_off("first");
+    match first.wait() {
+        Err(MachineError::State(StateFileError::CutOff(lost))) => assert_eq!(lost, path("first")),
+        other => panic!("{other:?}"),
+    }
+
+    // One that stands still finds it out when it is saved, and writes nothing.
+    let mut events = second.events();
+    second.pause();
+    assert!(matches!(events.next(), Some(Event::Paused)));
+    cut_off("second");
+    for name in ["saved", "saved.zst"] {
+        let saved = second.save(path(name));
+        assert!(matches!(saved, Err(MachineError::State(StateFileError::CutOff(_)))), "{saved:?}");
+        assert!(!path(name).exists());
+    }
+    drop(second);
+
+    wait(&third);
+    third.stop().unwrap();
+    // What is too short from the start is refused.
+    assert!(Machine::builder().state(path("first")).start().is_err());
 }

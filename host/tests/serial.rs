@@ -63,7 +63,7 @@ impl Rom {
 
     fn boot(&self, args: &[&str]) -> Command {
         let mut command = bound_to_us(env!("CARGO_BIN_EXE_env86"));
-        command.args(["boot", "-memory", "2M", "--bios"]).arg(self.path()).args(args);
+        command.args(["boot", "--no-console", "-memory", "2M", "--bios"]).arg(self.path()).args(args);
         command
     }
 
@@ -118,7 +118,7 @@ fn the_debug_ports_go_where_they_are_sent() {
     bytes[11] = 0xf4;
     fs::write(rom.path(), bytes).unwrap();
     let file = rom.0.path().join("debug");
-    let boot = |to: &str| rom.run(&["-no-console", "-debug-exit", "0xf4", "--debug-console", to], b"");
+    let boot = |to: &str| rom.run(&["-debug-exit", "0xf4", "--debug-console", to], b"");
     let out = boot(file.to_str().unwrap());
     assert_eq!((out.status.code(), &fs::read(&file).unwrap()[..]), (Some(7), &b"dd"[..]));
     let out = boot("-");
@@ -131,7 +131,7 @@ fn the_debug_ports_go_where_they_are_sent() {
 #[test]
 fn the_exit_pattern_works_without_showing_the_line() {
     let rom = Rom::new();
-    let out = rom.run(&["-no-console", "-exit-on", "world"], b"");
+    let out = rom.run(&["-exit-on", "world"], b"");
     assert_eq!(out.status.code(), Some(0));
     assert!(out.stdout.is_empty());
 }

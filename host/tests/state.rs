@@ -47,7 +47,7 @@ impl Desk {
 
     fn spawn(&self, args: &[&str]) -> Child {
         let mut command = bound_to_us(env!("CARGO_BIN_EXE_env86"));
-        command.args(["boot", "--ttyS0"]).args(args).current_dir(self.0.path());
+        command.args(["boot", "--no-console", "--ttyS0"]).args(args).current_dir(self.0.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 

@@ -2,33 +2,48 @@
 //! BIOS.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use env86::machine::{DiskImage, DiskImageError, Form, Medium, Slot};
+use env86::{Com, Image, Machine, SerialPort};
 use env86_tests::media::{disc, hard_disk, noise};
-use env86_tests::{Guest, Result, binutil, bound_to_us, built, image, md5_of, peers, program, skipped};
+use env86_tests::{
+    BOOT_LIMIT, Failure, Guest, PROMPT, Result, binutil, bound_to_us, built, image, md5_of, peers, program,
+    skipped,
+};
 
 /// Generous: CI machines are small and shared.
 const LIMIT: Duration = Duration::from_secs(240);
-/// Loads the drivers, waits for the devices that come by themselves when the drives have been found, and
+/// Waits for the devices that come by themselves when the drives have been found, and
 /// names them as the drives are on their cables: which disk Linux names first is chance, because it looks
 /// at both of them at the same time.
-const DRIVERS: &str = "modprobe -a ata_piix sd_mod sr_mod isofs ext4
-    at() { ls /sys/bus/scsi/devices/$1/block 2> /dev/null; }
+const DRIVES: &str = "at() { ls /sys/bus/scsi/devices/$1/block 2> /dev/null; }
     until a=$(at 0:0:0:0) b=$(at 0:0:1:0) c=$(at 1:0:0:0); [ -b /dev/${a}2 -a -b /dev/$b -a -b /dev/$c ]
     do sleep 1; done
-    ln -s $a /dev/hda; ln -s ${a}2 /dev/hda2; ln -s $b /dev/hdb; ln -s $c /dev/cd
+    for link in $a:hda ${a}2:hda2 $b:hdb $c:cd; do ln -sf ${link%:*} /dev/${link#*:}; done
     echo $(for d in $a $a/${a}1 $a/${a}2 $b $c; do cat /sys/block/$d/size; done)";
+/// Loads the drivers; the devices come by themselves when the drives have been found.
+const DRIVERS: &str = "modprobe -a ata_piix sd_mod sr_mod isofs ext4";
 /// Writes through a file system and beside it, and looks whether all of it is on the disk, not only in
 /// memory.
 const WRITE: &str = "set -e
-    mke2fs /dev/hda2 > /dev/null; mkdir -p /tmp/disk; mount -t ext4 /dev/hda2 /tmp/disk
+    mke2fs -F /dev/hda2 > /dev/null; mkdir -p /tmp/disk; mount -t ext4 /dev/hda2 /tmp/disk
     cd /tmp/disk; dd if=/dev/urandom of=one bs=64k count=100; mkdir dir; cp /bin/busybox dir/two
     md5sum one dir/two > sums; sync; cd /; umount /tmp/disk; echo 3 > /proc/sys/vm/drop_caches
     mount -t ext4 /dev/hda2 /tmp/disk; cd /tmp/disk; md5sum -c sums; cd /; umount /tmp/disk
     dd if=/bin/busybox of=/dev/hdb bs=4k seek=3 count=100 conv=notrunc oflag=direct
     dd if=/dev/hdb bs=4k skip=3 count=100 iflag=direct | cmp -n 409600 - /bin/busybox";
+/// Reads the disc through its file system.
+const READ_DISC: &str =
+    "mkdir -p /tmp/disc && mount -t iso9660 -o ro /dev/cd /tmp/disc && cat /tmp/disc/words.txt &&
+    md5sum < /tmp/disc/noise.bin && umount /tmp/disc";
 const COMPLAINTS: &str = "dmesg | grep -iE 'ata[0-9].*(error|exception|failed|reset|timeout|limiting)|I/O error' \
     || true";
 
@@ -49,6 +64,11 @@ impl Media {
         Ok(Self { folder })
     }
 
+    /// What [`READ_DISC`] prints.
+    fn on_the_disc(&self) -> Result<String> {
+        Ok(format!("words\n{}  -\n", md5_of(&self.folder.join("noise"))?))
+    }
+
     fn flags(&self) -> Vec<String> {
         let path = |name| self.folder.join(name).display().to_string();
         let drives = [("--hda", path("hda")), ("--hdb", path("hdb")), ("--cdrom", path("disc"))];
@@ -61,17 +81,13 @@ fn a_guest_uses_its_disks(name: &str, dma: bool, flags: &[&str]) -> Result<()> {
     let before = fs::read(media.folder.join("hda"))?;
     let flags = media.flags().into_iter().chain(flags.iter().map(ToString::to_string));
     let mut guest = Guest::shell(&image()?, flags)?;
-    let sizes = guest.run(DRIVERS, LIMIT)?;
+    guest.run(DRIVERS, LIMIT)?;
+    let sizes = guest.run(DRIVES, LIMIT)?;
     assert_eq!(sizes.trim_end(), "65536 2000 60000 10240 5948");
     let modes = guest.run("cat /sys/class/ata_device/*/dma_mode", LIMIT)?;
     assert_eq!(modes.matches("XFER_MW_DMA_2").count(), if dma { 3 } else { 0 }, "{modes}");
     guest.run(WRITE, LIMIT)?;
-    let sums = guest.run(
-        "mkdir -p /tmp/disc && mount -t iso9660 -o ro /dev/cd /tmp/disc && cat /tmp/disc/words.txt && \
-         md5sum < /tmp/disc/noise.bin && umount /tmp/disc",
-        LIMIT,
-    )?;
-    assert_eq!(sums, format!("words\n{}  -\n", md5_of(&media.folder.join("noise"))?));
+    assert_eq!(guest.run(READ_DISC, LIMIT)?, media.on_the_disc()?);
     let complaints = guest.run(COMPLAINTS, LIMIT)?;
     assert_eq!(complaints, "");
     drop(guest);
@@ -92,6 +108,113 @@ fn by_the_bus_master_with_acpi() -> Result<()> {
 #[test]
 fn through_the_data_port() -> Result<()> {
     a_guest_uses_its_disks("disks-pio", false, &["--append", "libata.dma=0"])
+}
+
+/// An image that is late by a time of chance, up to this.
+const LATEST: Duration = Duration::from_millis(4);
+
+#[derive(Debug)]
+struct Late {
+    image: Vec<u8>,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    /// What the drive waits for, and when it comes.
+    read: Option<(u64, usize, Instant)>,
+    waker: Option<Waker>,
+    /// Reads that were late.
+    count: u64,
+}
+
+impl DiskImage for Late {
+    fn size(&self) -> u64 {
+        self.image.size()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        let mut asked = self.asked.lock().expect("no thread panics with it");
+        let wait = match asked.read {
+            Some((at, len, when)) if (at, len) == (offset, buf.len()) => {
+                if Instant::now() >= when {
+                    asked.read = None;
+                    return self.image.read(offset, buf);
+                }
+                return Poll::Pending;
+            }
+            _ => RandomState::new().hash_one(asked.count) % LATEST.as_nanos() as u64,
+        };
+        let wait = Duration::from_nanos(wait);
+        asked.count += 1;
+        asked.read = Some((offset, buf.len(), Instant::now() + wait));
+        let waker = asked.waker.clone();
+        thread::spawn(move || {
+            thread::sleep(wait);
+            waker.iter().for_each(Waker::wake_by_ref);
+        });
+        Poll::Pending
+    }
+
+    fn wake_by(&self, waker: &Waker) {
+        self.asked.lock().expect("no thread panics with it").waker = Some(waker.clone());
+    }
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    Failure::from(io::Error::other(error))
+}
+
+/// Runs a command in a shell that does not echo; its output.
+fn run(com1: &mut SerialPort, command: &str) -> Result<String> {
+    com1.write_all(format!("{{ {command}\n}} 2>&1; echo \"status=$?;\"\n").as_bytes())?;
+    let output = com1.expect("status=", LIMIT).map_err(failed)?;
+    let status = com1.expect(";\r\n", LIMIT).map_err(failed)?;
+    assert_eq!(status, "0;\r\n", "{command}: {output}");
+    Ok(output.trim_end_matches("status=").replace("\r\n", "\n"))
+}
+
+fn late_media_do_as_well(name: &str, dma: bool, append: &str) -> Result<()> {
+    let media = Media::new(name)?;
+    let late = |name| -> Result<Medium> {
+        let image = fs::read(media.folder.join(name))?;
+        Ok(Medium::new(Late { image, asked: Mutex::default() }, Form::Written))
+    };
+    let image = Image::open(image()?).map_err(failed)?;
+    let machine = Machine::builder()
+        .image(&image)
+        .cold()
+        .append(append)
+        .medium(Slot::Hda, late("hda")?)
+        .medium(Slot::Hdb, late("hdb")?)
+        .medium(Slot::Cdrom, late("disc")?)
+        .start()
+        .map_err(failed)?;
+    let mut com1 = machine.serial(Com::One);
+    com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
+    com1.write_all(
+        b"HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n",
+    )?;
+    com1.expect("quiet-shell\r\n", LIMIT).map_err(failed)?;
+    run(&mut com1, DRIVERS)?;
+    assert_eq!(run(&mut com1, DRIVES)?.trim_end(), "65536 2000 60000 10240 5948");
+    let modes = run(&mut com1, "cat /sys/class/ata_device/*/dma_mode")?;
+    assert_eq!(modes.matches("XFER_MW_DMA_2").count(), if dma { 3 } else { 0 }, "{modes}");
+    run(&mut com1, WRITE)?;
+    assert_eq!(run(&mut com1, READ_DISC)?, media.on_the_disc()?);
+    assert_eq!(run(&mut com1, COMPLAINTS)?, "");
+    machine.stop().map_err(failed)?;
+    Ok(fs::remove_dir_all(media.folder)?)
+}
+
+#[test]
+fn by_the_bus_master_from_late_media() -> Result<()> {
+    late_media_do_as_well("disks-late-dma", true, "")
+}
+
+#[test]
+fn through_the_data_port_from_late_media() -> Result<()> {
+    late_media_do_as_well("disks-late-pio", false, "libata.dma=0")
 }
 
 /// One of the files of Debian's package seabios: where `make peers` has put it, or installed.

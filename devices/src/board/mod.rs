@@ -347,17 +347,16 @@ impl Board {
         self.changed(Row::ide);
     }
 
-    /// Changes the disc in a CD-ROM drive, or takes it out, while the machine runs. `place` is the drive's
-    /// channel and unit: v86's is at (1, 0).
-    pub fn change_disc(
-        &mut self,
-        mem: &mut Memory,
-        place: (u8, u8),
-        disc: Option<ide::Medium>,
-    ) -> Result<(), ide::DiscError> {
-        let result = self.ide.change_disc(mem, place, disc);
+    /// Changes the disc in the CD-ROM drive, or takes it out, while the machine runs.
+    pub fn change_disc(&mut self, mem: &mut Memory, disc: Option<ide::Medium>) -> Result<(), ide::DiscError> {
+        let result = self.ide.change_disc(mem, disc);
         self.changed(Row::ide);
         result
+    }
+
+    /// The guest waits for data of a medium or of a file that have not come yet.
+    pub fn waits_for_data(&self) -> bool {
+        self.ide.waits() || self.p9.as_ref().is_some_and(|p9| !p9.held.is_empty())
     }
 
     /// Presses and releases keys, as bytes of scan code set 1. Takes all or nothing: false says to

@@ -59,6 +59,12 @@ impl Requests {
         self.yield_requested = true;
     }
 
+    /// Data of a medium or a file have been asked for. Where the machine stands still until they have come, it
+    /// does so behind this instruction, and whether it does makes no other difference.
+    pub fn data(&mut self) {
+        self.yield_requested = true;
+    }
+
     /// PCI functions decode other ports, or their interrupts are routed elsewhere.
     pub fn rewire(&mut self) {
         self.rewired = true;

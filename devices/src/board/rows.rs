@@ -649,6 +649,9 @@ impl Device for Ide {
             1 | 3 => self.write_control(number, value as u8),
             _ => self.write_bus_master(cx.mem, at.offset, at.width, value),
         }
+        if self.take_asked() {
+            cx.requests.data();
+        }
     }
 
     fn lines(&mut self, _: u64) -> Lines {
@@ -722,6 +725,8 @@ impl Device for Virtio9p {
     fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
         let unix_ns = cx.time.unix_nanos();
         self.port_write(cx.mem, at.window.into(), at.offset, at.width, value, unix_ns);
+        // A file's content may have been asked for.
+        cx.requests.data();
     }
 
     fn lines(&mut self, _: u64) -> Lines {

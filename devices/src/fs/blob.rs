@@ -1,6 +1,7 @@
 //! Where the bytes of the image's files come from.
 
 use super::errno::{Errno, FsError, FsResult};
+use std::task::Waker;
 use thiserror::Error;
 use tracing::warn;
 
@@ -34,6 +35,10 @@ pub enum BlobError {
 pub trait BlobStore: Send {
     /// Reads bytes of a blob from `offset` on. Fewer than asked for may come.
     fn read(&mut self, blob: &str, offset: u64, buf: &mut [u8]) -> Result<Fetched, BlobError>;
+
+    /// Gives a store that answers [`Fetched::Pending`] the one to be woken when the bytes have come. A store
+    /// that is always there needs none.
+    fn wake_by(&mut self, _waker: &Waker) {}
 }
 
 /// The storage of a filesystem that stands on no image.

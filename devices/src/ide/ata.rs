@@ -218,6 +218,7 @@ impl Drive {
             return;
         }
         let mut data = vec![0; bytes];
+        self.asked = true;
         let read = match &self.medium {
             Some(medium) => medium.read(start, &mut data),
             None => Poll::Ready(Ok(())),

@@ -167,6 +167,7 @@ impl Drive {
         self.transfer = Transfer::default();
         self.tray.packet = Some(bytes[0]);
         tracing::trace!(target: "ide", packet = ?bytes, "packet");
+        self.asked = true;
         match packet::execute(self, &bytes) {
             Poll::Pending => self.wait(&bytes),
             Poll::Ready(Ok(data)) => {

@@ -136,6 +136,8 @@ pub struct Drive {
     pub transfer_mode: u8,
     /// What only a CD-ROM drive has.
     pub tray: Tray,
+    /// It has asked its medium for data.
+    pub asked: bool,
 }
 
 impl Drive {
@@ -155,6 +157,7 @@ impl Drive {
             multiple: 0,
             transfer_mode: ata::MULTIWORD_DMA_2,
             tray: Tray::default(),
+            asked: false,
         }
     }
 

@@ -15,6 +15,7 @@ mod channel;
 pub mod drive;
 mod geometry;
 mod identify;
+mod late;
 mod medium;
 mod packet;
 mod resume;
@@ -24,6 +25,7 @@ mod tests;
 pub use atapi::DiscError;
 pub use channel::Channel;
 pub use drive::{Drive, Kind};
+pub use late::Late;
 pub use medium::{BLOCK, DiskImage, DiskImageError, Form, Medium};
 pub use resume::SavedTransfer;
 
@@ -101,6 +103,14 @@ impl Units {
     pub fn new(hda: Option<Medium>, hdb: Option<Medium>, cdrom: Option<Medium>) -> Self {
         let primary = hda.map(|hda| [Some(Unit::Disk(hda)), hdb.map(Unit::Disk)]);
         Self([primary, Some([Some(Unit::Cdrom(cdrom)), None])])
+    }
+
+    /// The media in them.
+    pub fn media(&self) -> impl Iterator<Item = &Medium> {
+        self.0.iter().flatten().flatten().flatten().filter_map(|unit| match unit {
+            Unit::Disk(medium) => Some(medium),
+            Unit::Cdrom(medium) => medium.as_ref(),
+        })
     }
 
     /// How the setup memory describes the hard disks of the primary channel.
@@ -182,19 +192,32 @@ impl Ide {
     /// Data that drives wait for may have come from their media.
     pub fn media_arrived(&mut self, mem: &mut Memory) {
         self.channels.iter_mut().flatten().for_each(|channel| channel.media_arrived(mem));
+        // It was no instruction that has asked again.
+        self.take_asked();
     }
 
-    /// Changes the disc in a CD-ROM drive, or takes it out; a command that waits for it fails.
-    pub fn change_disc(
-        &mut self,
-        mem: &mut Memory,
-        (channel, unit): (u8, u8),
-        disc: Option<Medium>,
-    ) -> Result<(), DiscError> {
-        let drives = &mut self.channel(channel).ok_or(DiscError::NoDrive)?.drives;
-        drives.get_mut(usize::from(unit)).ok_or(DiscError::NoDrive)?.change_disc(disc)?;
+    /// A drive waits for data from its medium.
+    pub fn waits(&self) -> bool {
+        self.drives().any(Drive::waits)
+    }
+
+    /// Whether a drive has asked its medium for data since the last call, which may have been there at once.
+    pub fn take_asked(&mut self) -> bool {
+        let drives = self.channels.iter_mut().flatten().flat_map(|channel| &mut channel.drives);
+        drives.fold(false, |asked, drive| asked | std::mem::take(&mut drive.asked))
+    }
+
+    /// Changes the disc in the CD-ROM drive, or takes it out; a command that waits for it fails.
+    pub fn change_disc(&mut self, mem: &mut Memory, disc: Option<Medium>) -> Result<(), DiscError> {
+        let mut drives = self.channels.iter_mut().flatten().flat_map(|channel| &mut channel.drives);
+        let drive = drives.find(|drive| drive.kind == Kind::Cdrom).ok_or(DiscError::NoDrive)?;
+        drive.change_disc(disc)?;
         self.media_arrived(mem);
         Ok(())
+    }
+
+    fn drives(&self) -> impl Iterator<Item = &Drive> {
+        self.channels.iter().flatten().flat_map(|channel| &channel.drives)
     }
 
     /// The level of a channel's interrupt line.

@@ -582,8 +582,18 @@ mod suite {
     use super::*;
 
     impl Suite for Saved {
-        const NOT_IN_STATE: &'static [&'static str] =
-            &["kind", "place", "medium", "native", "transfer", "armed", "pulse", "open", "translation"];
+        const NOT_IN_STATE: &'static [&'static str] = &[
+            "kind",
+            "place",
+            "medium",
+            "native",
+            "transfer",
+            "armed",
+            "pulse",
+            "open",
+            "translation",
+            "asked",
+        ];
 
         fn fields() -> Vec<Field> {
             fields!(m:

@@ -1,13 +1,14 @@
 //! The machine: a [`Pc`] with what it was loaded with, what waits for it, and what it waits for.
 
 use std::error::Error;
+use std::ops::Range;
 
 use env86_bios::{BoardInfo, BootError, BootSource};
 use env86_devices::board::Connected;
-use env86_devices::ide::Units;
+use env86_devices::ide::{DiscError, Units};
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::{self, Plan, Run, Saved, StateError};
-use env86_devices::vga::{TextScreen, Vga};
+use env86_devices::vga::{Screen, TextScreen};
 use env86_devices::{BoardConfig, Pc, Stop};
 use env86_emu::Memory;
 use env86_emu::cpu::Stats;
@@ -17,6 +18,7 @@ use tracing::info;
 
 use crate::idle::Idleness;
 use crate::input::{Accepted, Inlet, Input, SERIAL_PORTS};
+use crate::media::{Drive, MediumError};
 use crate::outside::Outside;
 use crate::power_on::Firmware;
 use crate::recording::{Playback, Recording};
@@ -100,6 +102,8 @@ pub struct Computer {
     inlet: Inlet,
     playback: Option<Playback>,
     idleness: Idleness,
+    /// What is left of a run in which a machine that repeats stands still until data have come.
+    unfinished: Option<u64>,
     /// Guest time at the pause that is on.
     paused_at: Option<u64>,
     ending: Option<Ending>,
@@ -110,7 +114,8 @@ pub struct Computer {
 
 impl Computer {
     /// Builds a machine and does what firmware does before the first instruction.
-    pub fn power_on(setup: Setup, mut firmware: Firmware) -> Result<Self, ComputerError> {
+    pub fn power_on(mut setup: Setup, mut firmware: Firmware) -> Result<Self, ComputerError> {
+        setup.wire();
         let vga_rom = match firmware.get()? {
             (BootSource::Rom { vga_bios, .. }, _) => vga_bios.clone().unwrap_or_default(),
             (BootSource::Linux { .. } | BootSource::Multiboot { .. }, _) => Vec::new(),
@@ -140,7 +145,8 @@ impl Computer {
         pc.board.connect_network(setup.connected.network);
         pc.board.debug.connected = setup.debug_console;
         pc.passengers.image = setup.image;
-        let mut computer = Self::of(pc, firmware, setup.restart, setup.recording);
+        let inlet = Inlet::new(setup.media, setup.waker);
+        let mut computer = Self::of(pc, firmware, setup.restart, inlet, setup.recording);
         computer.load()?;
         Ok(computer)
     }
@@ -150,12 +156,13 @@ impl Computer {
     /// state's time ([`Plan::time`]), its drives have to be the state's ([`Plan::units`]), and the
     /// firmware is read at the first reset.
     pub fn resume(
-        setup: Setup,
+        mut setup: Setup,
         plan: Plan,
         mem: Box<Memory>,
         file: &[u8],
         firmware: Firmware,
     ) -> Result<Self, ComputerError> {
+        setup.wire();
         let config = BoardConfig {
             debug_exit: setup.debug_exit,
             filesystem: Some((setup.filesystem, setup.blobs)),
@@ -171,17 +178,20 @@ impl Computer {
         if setup.image.is_some() {
             pc.passengers.image = setup.image;
         }
-        Ok(Self { restored, ..Self::of(pc, firmware, setup.restart, setup.recording) })
+        let inlet = Inlet::new(setup.media, setup.waker);
+        Ok(Self { restored, ..Self::of(pc, firmware, setup.restart, inlet, setup.recording) })
     }
 
-    fn of(pc: Pc, firmware: Firmware, restart: bool, recording: Option<Recording>) -> Self {
+    fn of(mut pc: Pc, firmware: Firmware, restart: bool, inlet: Inlet, recording: Option<Recording>) -> Self {
+        pc.stands_still = recording.is_some();
         Self {
             pc,
             firmware,
             restart,
-            inlet: Inlet::default(),
+            inlet,
             playback: recording.map(Playback::new),
             idleness: Idleness::default(),
+            unfinished: None,
             paused_at: None,
             ending: None,
             resets: 0,
@@ -210,21 +220,21 @@ impl Computer {
         if self.paused_at.is_some() {
             return Ok(Progress::Sleep { until: None, slack: 0 });
         }
-        if let Some(playback) = &mut self.playback {
-            playback.play(&mut self.inlet, &mut self.pc);
+        if self.pc.stands_still && self.pc.board.waits_for_data() {
+            return Ok(Progress::Sleep { until: None, slack: 0 });
         }
-        self.inlet.feed(&mut self.pc);
-        let budget = match (self.inlet.waiting() > 0, &self.playback) {
-            (true, Some(_)) => SHORT_RUN,
-            (true, None) => budget.min(SHORT_RUN),
-            (false, Some(_)) => REPEATABLE_RUN,
-            (false, None) => budget,
-        };
+        let budget = self.unfinished.take().unwrap_or_else(|| self.begin_run(budget));
         let stop = self.pc.run(budget);
-        self.carry_output(outside);
+        if !matches!(stop, Stop::Waiting { .. }) {
+            self.carry_output(outside);
+        }
         Ok(match stop {
             // No debugger is attached here, so nothing sets breakpoints.
             Stop::Budget | Stop::Output | Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => Progress::More,
+            Stop::Waiting { left } => {
+                self.unfinished = Some(left);
+                Progress::Sleep { until: None, slack: 0 }
+            }
             Stop::Idle { .. } if self.is_dead() => self.end(Ending::Halted),
             Stop::Idle { until } => {
                 let slack = self.idleness.halted(&self.pc.cpu.stats(), self.pc.board.slack());
@@ -241,6 +251,20 @@ impl Computer {
                 Progress::More
             }
         })
+    }
+
+    /// Gives the machine what waits for it, and chooses the length of a run.
+    fn begin_run(&mut self, budget: u64) -> u64 {
+        if let Some(playback) = &mut self.playback {
+            playback.play(&mut self.inlet, &mut self.pc);
+        }
+        self.inlet.feed(&mut self.pc);
+        match (self.inlet.waiting() > 0, &self.playback) {
+            (true, Some(_)) => SHORT_RUN,
+            (true, None) => budget.min(SHORT_RUN),
+            (false, Some(_)) => REPEATABLE_RUN,
+            (false, None) => budget,
+        }
     }
 
     fn end(&mut self, ending: Ending) -> Progress {
@@ -291,13 +315,39 @@ impl Computer {
         }
     }
 
-    /// Gives the machine something from outside. What has not been taken is to be given again.
+    /// Gives the machine something from outside. What has not been taken is to be given again: a machine that
+    /// repeats takes nothing while it waits for data of its media.
     pub fn input(&mut self, input: &Input) -> Accepted {
+        if self.unfinished.is_some() {
+            return Accepted::Some(0);
+        }
         let accepted = self.inlet.take(input, &mut self.pc);
         if let Some(playback) = &mut self.playback {
             playback.note(self.pc.cpu.stats().instructions, input, accepted);
         }
         accepted
+    }
+
+    /// Puts another medium into a drive, or none: what an [`Input::Medium`] does, for a desk that wants to
+    /// know what became of it.
+    pub fn change_medium(&mut self, drive: Drive, name: Option<&str>) -> Result<(), MediumError> {
+        if self.unfinished.is_some() {
+            return Err(MediumError::Busy);
+        }
+        let changed = self.inlet.change_medium(drive, name, &mut self.pc);
+        let seen = matches!(changed, Ok(()) | Err(MediumError::Disc(DiscError::Locked)));
+        if let Some(playback) = self.playback.as_mut().filter(|_| seen) {
+            let input = Input::Medium { drive, name: name.map(str::to_owned) };
+            playback.note(self.pc.cpu.stats().instructions, &input, Accepted::All);
+        }
+        changed
+    }
+
+    /// Data of media or files that the guest waits for have come ([`Setup::waker`]): they are asked again.
+    pub fn data_arrived(&mut self) {
+        let Pc { board, cpu, .. } = &mut self.pc;
+        board.media_arrived(cpu.mem_mut());
+        board.files_arrived(cpu.mem_mut());
     }
 
     /// Presses the reset button, and does what firmware does afterwards.
@@ -360,10 +410,17 @@ impl Computer {
         self.pc.board.vga.text(self.pc.cpu.mem())
     }
 
-    /// The graphics card and the memory that it shows, for a desk that draws: [`Vga::changes`] says what
-    /// changed since the desk looked last.
-    pub fn screen(&mut self) -> (&Vga, &mut Memory) {
-        (&self.pc.board.vga, self.pc.cpu.mem_mut())
+    /// Brings a picture of the screen up to date; gives the lines that differ from before, or `None` if
+    /// none does, which costs next to nothing. A desk keeps a [`Screen`] of its own; any number may look.
+    pub fn show(&mut self, screen: &mut Screen) -> Option<Range<usize>> {
+        let now = self.pc.board.time();
+        screen.update(&self.pc.board.vga, self.pc.cpu.mem_mut(), now)
+    }
+
+    /// The guest wants to know where the pointer is ([`Input::PointerAt`]), not how far it has moved.
+    pub fn wants_positions(&self) -> bool {
+        let pointer = &self.pc.board.backdoor;
+        pointer.enabled && pointer.absolute
     }
 
     /// The serial port is on the board; 0 is COM1.

@@ -6,9 +6,15 @@
 
 use std::collections::VecDeque;
 
+use std::task::Waker;
+
+use env86_devices::ide::DiscError;
 use env86_devices::vmware::{self, Motion};
 use env86_devices::{Pc, virtio::console};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::media::{Drive, MediaStore, MediumError};
 
 /// Serial ports of a board.
 pub(crate) const SERIAL_PORTS: usize = 4;
@@ -72,6 +78,14 @@ pub enum Input {
     },
     /// An Ethernet frame for the network card, without its check sequence. Taken whole, or not at all.
     Frame(Vec<u8>),
+    /// A drive gets another medium, or none. One that the guest has locked keeps its medium; the guest is
+    /// told that someone wants it.
+    Medium {
+        /// The drive.
+        drive: Drive,
+        /// The medium's name: the desk opens it ([`MediaStore`]).
+        name: Option<String>,
+    },
     /// The power button is pressed, which asks a guest with ACPI to shut down.
     PowerButton,
 }
@@ -102,6 +116,8 @@ pub enum Accepted {
     Some(usize),
     /// The machine has no such device, and never will take it.
     NoDevice,
+    /// It was not possible, and nothing has changed: the log says why.
+    Refused,
 }
 
 impl Accepted {
@@ -110,9 +126,10 @@ impl Accepted {
     }
 }
 
-/// What waits for the guest, and what a mouse's events lack of its state.
-#[derive(Debug, Default)]
+/// What waits for the guest, what a mouse's events lack of its state, and the media that there are.
 pub(crate) struct Inlet {
+    media: Box<dyn MediaStore>,
+    waker: Waker,
     serial: [VecDeque<u8>; SERIAL_PORTS],
     console: [VecDeque<u8>; console::PORTS],
     keys: VecDeque<Vec<u8>>,
@@ -121,6 +138,36 @@ pub(crate) struct Inlet {
 }
 
 impl Inlet {
+    /// Nothing waits. `waker` is for the media that are put in.
+    pub fn new(media: Box<dyn MediaStore>, waker: Waker) -> Self {
+        Self {
+            media,
+            waker,
+            serial: Default::default(),
+            console: Default::default(),
+            keys: VecDeque::new(),
+            buttons: [false; 5],
+        }
+    }
+
+    /// Puts another medium into a drive, or none.
+    pub fn change_medium(
+        &mut self,
+        drive: Drive,
+        name: Option<&str>,
+        pc: &mut Pc,
+    ) -> Result<(), MediumError> {
+        let opened = name.map(|name| {
+            let failed = |source| MediumError::Open { name: name.into(), source };
+            self.media.open(drive, name).map_err(failed)
+        });
+        let medium = opened.transpose()?;
+        medium.iter().for_each(|medium| medium.wake_by(&self.waker));
+        match drive {
+            Drive::Cdrom => Ok(pc.board.change_disc(pc.cpu.mem_mut(), medium)?),
+        }
+    }
+
     /// Takes an input, or as much of it as there is room for.
     pub fn take(&mut self, input: &Input, pc: &mut Pc) -> Accepted {
         let board = &mut pc.board;
@@ -142,6 +189,16 @@ impl Inlet {
                 }
                 board.set_console_size(pc.cpu.mem_mut(), *columns, *rows);
             }
+            Input::Medium { drive, name } => match self.change_medium(*drive, name.as_deref(), pc) {
+                // A locked drive has told the guest.
+                Ok(()) | Err(MediumError::Disc(DiscError::Locked)) => {}
+                Err(MediumError::Disc(DiscError::NoDrive)) => return Accepted::NoDevice,
+                Err(MediumError::Busy) => return Accepted::Some(0),
+                Err(MediumError::Open { name, source }) => {
+                    warn!(target: "machine", name, error = %source, "A medium cannot be opened");
+                    return Accepted::Refused;
+                }
+            },
             Input::ScanCodes(_) | Input::ReleaseKeys if !board.ps2.has_keyboard => {
                 return Accepted::NoDevice;
             }

@@ -4,7 +4,8 @@
 /// only what it shows.
 ///
 /// The screen does not come this way: a desk looks at it when it wants to draw
-/// ([`Computer::text_screen`](crate::Computer::text_screen)), so that a slow desk costs the guest nothing.
+/// ([`Computer::show`](crate::Computer::show), [`Computer::text_screen`](crate::Computer::text_screen)),
+/// so that a slow desk costs the guest nothing.
 ///
 /// A new kind of output becomes a method here with an empty body, and a line in `Computer::carry_output`
 /// that calls it with what the device has sent.

@@ -101,7 +101,7 @@ impl Playback {
                         return;
                     }
                 }
-                (Accepted::All | Accepted::NoDevice, _) => _ = self.left.pop_front(),
+                (Accepted::All | Accepted::NoDevice | Accepted::Refused, _) => _ = self.left.pop_front(),
             }
         }
     }
@@ -239,7 +239,7 @@ mod tests {
             match computer.input(&Input::Serial { port: 0, bytes: bytes.clone() }) {
                 Accepted::All => _ = left.drain(..bytes.len()),
                 Accepted::Some(count) => _ = left.drain(..count),
-                Accepted::NoDevice => panic!("there is a COM1"),
+                Accepted::NoDevice | Accepted::Refused => panic!("there is a COM1"),
             }
             if left.is_empty() {
                 let _ = computer.input(&Input::Serial { port: 0, bytes: b"!".into() });

@@ -1,6 +1,7 @@
 //! What a machine is to be.
 
 use std::ops::RangeInclusive;
+use std::task::Waker;
 
 use env86_devices::board::Connected;
 use env86_devices::fs::{BlobStore, Filesystem, NoBlobs};
@@ -10,6 +11,7 @@ use env86_devices::state::ImageSource;
 use env86_devices::{Clock, Entropy};
 
 use crate::image_config::ImageConfig;
+use crate::media::{MediaStore, NoMedia};
 use crate::recording::{self, Recording};
 
 /// Memory in bytes where nothing else is said.
@@ -53,6 +55,11 @@ pub struct Setup {
     pub debug_exit: Option<u16>,
     /// Hard disks and CD-ROM drives.
     pub drives: Units,
+    /// What can be put into the drives while the machine runs.
+    pub media: Box<dyn MediaStore>,
+    /// Whom media and files wake when data have come that the guest waits for. The desk calls
+    /// [`Computer::data_arrived`](crate::Computer::data_arrived) then.
+    pub waker: Waker,
     /// The file system that the guest sees over 9p.
     pub filesystem: Filesystem,
     /// The contents of its files.
@@ -87,6 +94,8 @@ impl Setup {
             virtio_balloon: false,
             debug_exit: None,
             drives: Units::default(),
+            media: Box::new(NoMedia),
+            waker: Waker::noop().clone(),
             filesystem: Filesystem::default(),
             blobs: Box::new(NoBlobs),
             image: None,
@@ -110,6 +119,12 @@ impl Setup {
     pub fn deterministic_from(recording: Recording, time: u64, unix_millis: i64) -> Self {
         let (clock, entropy) = (recording::clock(time, unix_millis), recording::entropy());
         Self { recording: Some(recording), ..Self::new(Box::new(clock), Box::new(entropy)) }
+    }
+
+    /// Tells media and files whom to wake.
+    pub(crate) fn wire(&mut self) {
+        self.drives.media().for_each(|medium| medium.wake_by(&self.waker));
+        self.blobs.wake_by(&self.waker);
     }
 
     /// What an image says about its machine, where it says something.

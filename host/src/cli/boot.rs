@@ -5,8 +5,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use env86::console::session::{self, Cause, DebugTo, Ended, Options, SaveTo};
+use env86::console::script::{Script, ScriptError};
+use env86::console::session::{self, Cause, DebugTo, Ended, Options, SaveTo, SessionError};
 use env86::console::terminal;
+#[cfg(feature = "window")]
+use env86::console::window::{Options as WindowOptions, Window, WindowError};
 use env86::image::Image;
 use env86::machine::{Com, Ending, Machine, MachineBuilder, Recording, Report};
 
@@ -44,6 +47,22 @@ pub struct Boot {
     #[arg(long)]
     no_console: bool,
 
+    /// The window does not give the machine the keyboard
+    #[arg(long)]
+    no_keyboard: bool,
+
+    /// The window does not give the machine the mouse
+    #[arg(long)]
+    no_mouse: bool,
+
+    /// Points of the window for each dot of the machine's picture
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    scale: u32,
+
+    /// The window fills the screen
+    #[arg(long)]
+    fullscreen: bool,
+
     /// End when COM1 has sent this text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     exit_on: Option<String>,
@@ -69,13 +88,22 @@ pub struct Boot {
     bios: Option<PathBuf>,
 
     /// The image of the first hard disk, or a device. It is only read: what the guest writes is gone at
-    /// the end, or in the saved state
+    /// the end, or in the saved state, unless --persist is given
     #[arg(long, value_name = "FILE")]
     hda: Option<PathBuf>,
 
     /// The image of the second hard disk
     #[arg(long, value_name = "FILE")]
     hdb: Option<PathBuf>,
+
+    /// Keep what the guest writes to its hard disks in their images, which no other machine may use then
+    #[arg(long, conflicts_with = "deterministic")]
+    persist: bool,
+
+    /// Keep what the guest writes to its first hard disk in this file, beside the image, which is only read
+    /// and must not change
+    #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
+    overlay: Option<PathBuf>,
 
     /// The image in the CD-ROM drive
     #[arg(long, value_name = "FILE")]
@@ -106,6 +134,10 @@ pub struct Boot {
     #[arg(long)]
     deterministic: bool,
 
+    /// Do the steps of this script at the machine, and end; `-` reads them from stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
+    script: Option<PathBuf>,
+
     /// Print what the machine did, to stderr, at the end
     #[arg(long)]
     stats: bool,
@@ -121,10 +153,14 @@ impl Boot {
         let builder = self.builder(image.as_ref(), recording);
         let resumed = builder.state_files()?.is_some();
         let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
+        let script = self.script.as_deref().map(Script::open).transpose()?;
         let machine = builder.start()?;
         #[cfg(feature = "net")]
         self.net.say_ports(&machine);
-        if !self.serial && !self.no_console {
+        #[cfg(feature = "window")]
+        let window = self.window(image.as_ref())?;
+        #[cfg(not(feature = "window"))]
+        if !self.serial && !self.no_console && script.is_none() {
             eprintln!(
                 "env86: this build has no window; the machine runs without one, Ctrl-D or Ctrl-C ends it \
                  (--ttyS0 makes this terminal its serial line)"
@@ -149,12 +185,15 @@ impl Boot {
             exit_on: exit_on.filter(|_| !self.deterministic),
             save,
             debug,
+            script,
+            #[cfg(feature = "window")]
+            window,
         };
-        let Ended { cause, report, saved } = session::run(machine, options)?;
+        let Ended { cause, report, saved } = session::run(machine, options).inspect_err(show_screen)?;
         match cause {
             Cause::CtrlD => eprint!("\r\nCtrl-D detected. Exiting...\r\n"),
             Cause::Pattern => eprint!("\r\nExit pattern detected. Exiting...\r\n"),
-            Cause::Machine(_) | Cause::Signal(_) => {}
+            Cause::Machine(_) | Cause::Script | Cause::Window | Cause::Signal(_) => {}
         }
         if let (Some(place), Some(size)) = (place, saved) {
             eprintln!("env86: the machine is saved in {} ({size} bytes)", place.display());
@@ -168,8 +207,32 @@ impl Boot {
         Ok(Outcome(match cause {
             Cause::Machine(Ending::DebugExit(value)) => value as u8,
             Cause::Signal(number) => session::exit_status(number),
-            Cause::Machine(_) | Cause::CtrlD | Cause::Pattern => 0,
+            Cause::Machine(_) | Cause::CtrlD | Cause::Pattern | Cause::Script | Cause::Window => 0,
         }))
+    }
+
+    /// The window, unless there is to be none. A machine whose serial line is at hand, or a script, goes on
+    /// without one where there is no display.
+    #[cfg(feature = "window")]
+    fn window(&self, image: Option<&Image>) -> Result<Option<Window>, CliError> {
+        if self.no_console || self.deterministic {
+            return Ok(None);
+        }
+        let path =
+            [image.map(Image::path), self.kernel.as_deref(), self.bios.as_deref(), self.state.as_deref()];
+        let name = path.into_iter().flatten().find_map(Path::file_stem).unwrap_or_default();
+        let options = WindowOptions {
+            name: name.to_string_lossy().into_owned(),
+            scale: self.scale,
+            fullscreen: self.fullscreen,
+            keyboard: !self.no_keyboard,
+            mouse: !self.no_mouse,
+        };
+        match Window::open(options) {
+            Ok(window) => Ok(Some(window)),
+            Err(WindowError::NoDisplay(_)) if self.serial || self.script.is_some() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The machine that was asked for.
@@ -183,7 +246,7 @@ impl Boot {
             builder = builder.cold();
         }
         type Set = fn(MachineBuilder, PathBuf) -> MachineBuilder;
-        let files: [(&Option<PathBuf>, Set); 7] = [
+        let files: [(&Option<PathBuf>, Set); 8] = [
             (&self.state, MachineBuilder::state),
             (&self.kernel, MachineBuilder::kernel),
             (&self.initrd, MachineBuilder::initrd),
@@ -191,11 +254,15 @@ impl Boot {
             (&self.hda, MachineBuilder::hda),
             (&self.hdb, MachineBuilder::hdb),
             (&self.cdrom, MachineBuilder::cdrom),
+            (&self.overlay, MachineBuilder::overlay),
         ];
         for (path, set) in files {
             if let Some(path) = path {
                 builder = set(builder, path.clone());
             }
+        }
+        if self.persist {
+            builder = builder.persist();
         }
         if let Some(bytes) = self.memory {
             builder = builder.memory(bytes);
@@ -217,6 +284,13 @@ impl Boot {
             builder = builder.recording(recording);
         }
         if self.no_reboot { builder.no_restart() } else { builder }
+    }
+}
+
+/// What was on the screen when a step of a script failed.
+fn show_screen(error: &SessionError) {
+    if let SessionError::Script(ScriptError::Step { screen, .. }) = error {
+        eprintln!("env86: the screen at the step that failed:\n{screen}");
     }
 }
 

@@ -3,6 +3,8 @@
 use std::error::Error;
 
 use env86::console::session::SessionError;
+#[cfg(feature = "window")]
+use env86::console::window::WindowError;
 use env86::machine::{DiskError, MachineError, StateFileError};
 use env86_bios::BootError;
 use env86_core::{ComputerError, PowerOnError};
@@ -43,6 +45,10 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(SessionError::Machine(error)) = error.downcast_ref() {
         return of(error);
     }
+    #[cfg(feature = "window")]
+    if let Some(WindowError::NoDisplay(_)) = error.downcast_ref() {
+        return Some("give --no-console, and --ttyS0 to work at the machine's serial line in this terminal");
+    }
     if let Some(ComputerError::Board(_)) = error.downcast_ref() {
         // Nothing else that the user chooses can overlap.
         return Some("choose another port for --debug-exit");
@@ -72,8 +78,18 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(StateFileError::Read { .. }) = error.downcast_ref::<StateFileError>() {
         return Some("check the path, or boot with --cold");
     }
-    if let Some(DiskError::Missing { .. }) = error.downcast_ref::<DiskError>() {
-        return Some("name it with --hda, --hdb or --cdrom FILE, or in image.json");
+    match error.downcast_ref::<DiskError>()? {
+        DiskError::Missing { .. } => Some("name it with --hda, --hdb or --cdrom FILE, or in image.json"),
+        DiskError::NothingToKeep => {
+            Some("name its image with --hda FILE, or boot without --persist and --overlay")
+        }
+        DiskError::InUse(_) => Some("end that one, or use a copy"),
+        DiskError::OtherOverlay { .. } => {
+            Some("give the --overlay that was made with this image, or a new name")
+        }
+        DiskError::NotKept { .. } => {
+            Some("boot without --persist and --overlay, or from a directory with the image in one file")
+        }
+        _ => None,
     }
-    None
 }

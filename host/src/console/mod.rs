@@ -10,8 +10,14 @@
 //!   to the far corner, which also works once the window has changed.
 //!
 //! The demo image's `/etc/profile.d/resize.sh` does both.
+//!
+//! In a `window`, where this library was built with one, screen, keyboard and mouse are the person's; a
+//! [`script`] does what a person would.
 
+pub mod script;
 pub mod session;
 pub mod terminal;
+#[cfg(feature = "window")]
+pub mod window;
 
 pub use crate::os::flag_when_interrupted;

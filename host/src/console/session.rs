@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,7 +12,10 @@ use env86_core::Pattern;
 use thiserror::Error;
 use tracing::debug;
 
+use super::script::{Player, Script, ScriptError, Transcript};
 use super::terminal::{self, RawMode, Saved};
+#[cfg(feature = "window")]
+use super::window::{Window, WindowError};
 use crate::image::Image;
 use crate::machine::{Com, Ending, Event, Machine, MachineError, Report, SerialPort};
 use crate::os::{self, Closer, Signals, StdinThread};
@@ -23,6 +26,9 @@ const CTRL_D: u8 = 4;
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
 /// The same where a state has to be saved on the way.
 const SAVING_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a script may take to find that the machine has ended.
+const SCRIPT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a machine is saved.
 #[derive(Clone, Debug)]
@@ -46,6 +52,13 @@ pub struct Options {
     pub save: Option<SaveTo>,
     /// Where the guest's debug ports go.
     pub debug: Option<DebugTo>,
+    /// Steps that are done at the machine, at whose end the session ends. Standard input is the script's
+    /// then.
+    pub script: Option<Script>,
+    /// A window to work in, whose closing ends the session. The session has to be run in the program's
+    /// first thread then.
+    #[cfg(feature = "window")]
+    pub window: Option<Window>,
 }
 
 /// Where the guest's debug ports go.
@@ -77,6 +90,10 @@ pub enum Cause {
     CtrlD,
     /// The text that was waited for.
     Pattern,
+    /// The script has been done.
+    Script,
+    /// The window was closed.
+    Window,
     /// A signal to this process, by number.
     Signal(i32),
 }
@@ -96,6 +113,13 @@ pub enum SessionError {
     /// The machine failed.
     #[error(transparent)]
     Machine(#[from] MachineError),
+    /// The script did not get to its end.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    /// The window failed.
+    #[cfg(feature = "window")]
+    #[error(transparent)]
+    Window(#[from] WindowError),
 }
 
 /// Something that ends the session.
@@ -103,6 +127,11 @@ enum Wish {
     CtrlD,
     Signal(i32),
     Pattern,
+    /// The script is done, or has failed.
+    Script,
+    /// The window is closed.
+    #[cfg(feature = "window")]
+    Window,
     /// There is no one to show the output to.
     OutputFailed,
     /// The machine has ended by itself.
@@ -122,11 +151,17 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let _signals = SignalThread::spawn(wishes.clone(), saved, patience).map_err(SessionError::Setup)?;
     let mut threads = Vec::new();
     let pattern = options.exit_on.map(Pattern::new);
-    if options.serial || pattern.is_some() {
+    let transcript = options.script.is_some().then(Transcript::default);
+    if options.serial || pattern.is_some() || transcript.is_some() {
         let to: Box<dyn Write + Send> =
             if options.serial { os::stdout().map_err(SessionError::Output)? } else { Box::new(io::sink()) };
+        let to = Box::new(Tee { to, transcript: transcript.clone() });
         threads.push(copy("output", machine.serial(Com::One), to, pattern, wishes.clone())?);
     }
+    let script = match (options.script, transcript) {
+        (Some(script), Some(transcript)) => Some(play(script, &machine, &transcript, wishes.clone())?),
+        _ => None,
+    };
     if let Some(debug) = options.debug {
         let to: Box<dyn Write + Send> = match debug {
             DebugTo::File(file) => Box::new(file),
@@ -136,14 +171,36 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     }
     let events = listen(&machine, wishes.clone())?;
     let input = (options.serial && options.input).then(|| machine.serial(Com::One));
-    let stdin = StdinThread::spawn(on_stdin(input, is_terminal, wishes)).map_err(SessionError::Setup)?;
-
-    let cause = match wished.recv() {
-        Ok(Wish::CtrlD) => Some(Cause::CtrlD),
-        Ok(Wish::Signal(number)) => Some(Cause::Signal(number)),
-        Ok(Wish::Pattern) => Some(Cause::Pattern),
-        Ok(Wish::OutputFailed | Wish::Ended) | Err(_) => None,
+    let stdin = match script {
+        None => Some(
+            StdinThread::spawn(on_stdin(input, is_terminal, wishes.clone())).map_err(SessionError::Setup)?,
+        ),
+        Some(_) => None,
     };
+
+    #[cfg(feature = "window")]
+    let (wish, shown) = match options.window {
+        Some(window) => in_window(window, &machine, wished, wishes)?,
+        None => (wished.recv().ok(), Ok(())),
+    };
+    #[cfg(not(feature = "window"))]
+    let wish = wished.recv().ok();
+    let cause = match wish {
+        #[cfg(feature = "window")]
+        Some(Wish::Window) => Some(Cause::Window),
+        Some(Wish::CtrlD) => Some(Cause::CtrlD),
+        Some(Wish::Signal(number)) => Some(Cause::Signal(number)),
+        Some(Wish::Pattern) => Some(Cause::Pattern),
+        Some(Wish::Script) => Some(Cause::Script),
+        Some(Wish::OutputFailed | Wish::Ended) | None => None,
+    };
+    // A script that the machine's end has overtaken fails soon, if it had not got to its own. One that
+    // waits for a line of standard input does not, and had nothing more to do.
+    let played = match (script, cause) {
+        (Some(played), Some(Cause::Script) | None) => played.recv_timeout(SCRIPT_PATIENCE).unwrap_or(Ok(())),
+        _ => Ok(()),
+    };
+    let cause = cause.filter(|_| played.is_ok());
     let saved = match (options.save, cause) {
         (Some(SaveTo::File(path)), Some(_)) => Some(machine.save(path)),
         (Some(SaveTo::Image(image)), Some(_)) => Some(machine.save_to(&image)),
@@ -158,6 +215,9 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     drop(stdin);
     drop(raw);
     copied.map_err(SessionError::Output)?;
+    played?;
+    #[cfg(feature = "window")]
+    shown?;
     let saved = saved.transpose()?;
     let report = ended?;
     Ok(Ended { cause: cause.unwrap_or(Cause::Machine(report.ending)), report, saved })
@@ -193,6 +253,68 @@ fn copy(
         }
     };
     thread::Builder::new().name(name.into()).spawn(pass).map_err(SessionError::Setup)
+}
+
+/// Shows the machine in a window until something ends the session; gives what that is, and how the window
+/// fared.
+#[cfg(feature = "window")]
+fn in_window(
+    window: Window,
+    machine: &Machine,
+    wished: Receiver<Wish>,
+    wishes: Sender<Wish>,
+) -> Result<(Option<Wish>, Result<(), WindowError>), SessionError> {
+    let closer = window.closer();
+    let wait = move || {
+        let wish = wished.recv().ok();
+        closer.close();
+        wish
+    };
+    let waiter = thread::Builder::new().name("session".into()).spawn(wait).map_err(SessionError::Setup)?;
+    let shown = window.run(machine.controls());
+    let _ = wishes.send(Wish::Window);
+    Ok((waiter.join().unwrap_or(None), shown))
+}
+
+/// Does a script's steps, in a thread.
+fn play(
+    script: Script,
+    machine: &Machine,
+    transcript: &Transcript,
+    wishes: Sender<Wish>,
+) -> Result<Receiver<Result<(), ScriptError>>, SessionError> {
+    let mut player = Player::new(machine, transcript);
+    let (done, result) = mpsc::channel();
+    let play = move || {
+        let _ = done.send(script.run(&mut player));
+        let _ = wishes.send(Wish::Script);
+    };
+    thread::Builder::new().name("script".into()).spawn(play).map_err(SessionError::Setup)?;
+    Ok(result)
+}
+
+/// COM1's output, which a script wants to know, too.
+struct Tee {
+    to: Box<dyn Write + Send>,
+    transcript: Option<Transcript>,
+}
+
+impl Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.transcript.iter().for_each(|transcript| transcript.put(bytes));
+        self.to.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl Drop for Tee {
+    fn drop(&mut self) {
+        self.transcript.iter().for_each(Transcript::end);
+    }
 }
 
 /// Hears what the machine tells, in a thread, until its end.

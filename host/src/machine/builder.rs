@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use env86_bios::BootSource;
 use env86_core::{
@@ -16,9 +17,10 @@ use env86_devices::{Entropy, ne2k};
 use super::cable;
 use super::clock::{HostClock, OsEntropy};
 use super::disk;
-use super::files::{Blobs, LostFiles};
+use super::files::Blobs;
 use super::state::{StateFile, StateFileError};
-use super::{Event, Machine, MachineError};
+use super::thread::{Arrivals, Built};
+use super::{Event, Machine, MachineError, Medium, Slot};
 use crate::image::{BlobDir, FileRef, Image};
 
 /// What a machine is to be. Where nothing is said here, the image decides, and else the defaults.
@@ -41,6 +43,9 @@ pub struct MachineBuilder {
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
+    pub(super) media: Vec<(Slot, Medium)>,
+    pub(super) persist: bool,
+    pub(super) overlay: Option<PathBuf>,
     debug_exit: Option<u16>,
     debug_console: bool,
     state: Option<PathBuf>,
@@ -66,6 +71,9 @@ impl Default for MachineBuilder {
             hda: None,
             hdb: None,
             cdrom: None,
+            media: Vec::new(),
+            persist: false,
+            overlay: None,
             debug_exit: None,
             debug_console: false,
             state: None,
@@ -149,13 +157,14 @@ impl MachineBuilder {
         Self { network: Some(config), ..self }
     }
 
-    /// The image of the first hard disk. It is never written to.
+    /// The image of the first hard disk. It is never written to, unless [`persist`](Self::persist) is asked
+    /// for.
     #[must_use]
     pub fn hda(self, path: impl Into<PathBuf>) -> Self {
         Self { hda: Some(path.into()), ..self }
     }
 
-    /// The image of the second hard disk. It is never written to.
+    /// The image of the second hard disk.
     #[must_use]
     pub fn hdb(self, path: impl Into<PathBuf>) -> Self {
         Self { hdb: Some(path.into()), ..self }
@@ -165,6 +174,28 @@ impl MachineBuilder {
     #[must_use]
     pub fn cdrom(self, path: impl Into<PathBuf>) -> Self {
         Self { cdrom: Some(path.into()), ..self }
+    }
+
+    /// What the guest writes to its hard disks goes to their images, which no other machine may use
+    /// meanwhile. A saved state does not have it.
+    #[must_use]
+    pub fn persist(self) -> Self {
+        Self { persist: true, ..self }
+    }
+
+    /// What the guest writes to its first hard disk goes to this file, which is made if it is not there. The
+    /// disk's image is only read, and must not change as long as the file is used.
+    #[must_use]
+    pub fn overlay(self, path: impl Into<PathBuf>) -> Self {
+        Self { overlay: Some(path.into()), ..self }
+    }
+
+    /// What is in a drive, wherever the program has it from: its image may answer later
+    /// ([`DiskImage::read`](super::DiskImage::read)).
+    #[must_use]
+    pub fn medium(mut self, slot: Slot, medium: Medium) -> Self {
+        self.media.push((slot, medium));
+        self
     }
 
     /// A port where a guest's write ends the machine with the value written.
@@ -206,8 +237,7 @@ impl MachineBuilder {
     /// Builds the machine and starts it.
     pub fn start(&self) -> Result<Machine, MachineError> {
         let Some(paths) = self.state_files()? else {
-            let (computer, lost_files) = self.power_on()?;
-            return Machine::spawn(computer, lost_files, None, self.network.as_ref());
+            return Machine::spawn(self.power_on()?, None, self.network.as_ref());
         };
         if self.memory.is_some() || self.acpi.is_some() || self.net_device.is_some() {
             return Err(MachineError::StateDecides);
@@ -215,9 +245,8 @@ impl MachineBuilder {
         let file = StateFile::open(&paths)?;
         let builder = Self { image: self.image_of(&file)?, ..self.clone() };
         let no_image = builder.image.is_none() && file.plan.needs_image();
-        let (computer, lost_files) = builder.resume(&file)?;
         let first = no_image.then_some(Event::NoImage);
-        Machine::spawn(computer, lost_files, first, self.network.as_ref())
+        Machine::spawn(builder.resume(&file)?, first, self.network.as_ref())
     }
 
     /// The image that a state's files are in: the one at hand, else where the state says. `None` if
@@ -240,14 +269,15 @@ impl MachineBuilder {
     }
 
     /// The machine that a saved state is of, in that state.
-    fn resume(&self, file: &StateFile) -> Result<(Computer, LostFiles), MachineError> {
+    fn resume(&self, file: &StateFile) -> Result<Built, MachineError> {
         let blobs = self.blobs();
-        let lost = blobs.lost();
+        let (lost_files, arrivals) = (blobs.lost(), Arc::new(Arrivals::default()));
         let (time, unix_millis) = (file.plan.time, file.plan.unix_millis());
         let setup = Setup {
             drives: disk::saved_units(self, file)?,
             blobs: Box::new(blobs),
             image: self.image_source()?,
+            waker: arrivals.clone().into(),
             ..self.setup(|recording| Setup::deterministic_from(recording, time, unix_millis), time)
         };
         let mem = file.memory()?;
@@ -265,13 +295,15 @@ impl MachineBuilder {
             }
             other => MachineError::from(other),
         })?;
-        Ok((computer, lost))
+        let source = file.source();
+        source.check()?;
+        Ok(Built { computer, lost_files, arrivals, source: Some(source) })
     }
 
     /// A machine after power-on.
-    fn power_on(&self) -> Result<(Computer, LostFiles), MachineError> {
+    fn power_on(&self) -> Result<Built, MachineError> {
         let (filesystem, mut blobs) = (self.filesystem()?, self.blobs());
-        let lost = blobs.lost();
+        let (lost_files, arrivals) = (blobs.lost(), Arc::new(Arrivals::default()));
         let config = self.config();
         let setup = self.setup(Setup::deterministic, 0).with_image(&config);
         let memory = self.memory.unwrap_or(setup.memory);
@@ -288,9 +320,11 @@ impl MachineBuilder {
             filesystem,
             blobs: Box::new(blobs),
             image: self.image_source()?,
+            waker: arrivals.clone().into(),
             ..setup
         };
-        Ok((Computer::power_on(setup, Firmware::new(name, source))?, lost))
+        let computer = Computer::power_on(setup, Firmware::new(name, source))?;
+        Ok(Built { computer, lost_files, arrivals, source: None })
     }
 
     /// The world that the machine stands in, from this guest time on.
@@ -302,6 +336,7 @@ impl MachineBuilder {
         Setup {
             debug_exit: self.debug_exit,
             debug_console: self.debug_console,
+            media: Box::new(disk::Files),
             restart: self.restart,
             ..world
         }

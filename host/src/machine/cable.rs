@@ -59,7 +59,7 @@ mod plugged {
             for _ in 0..TURN {
                 let Some(frame) = self.next() else { break };
                 match computer.input(&frame) {
-                    Accepted::All | Accepted::NoDevice => any = true,
+                    Accepted::All | Accepted::NoDevice | Accepted::Refused => any = true,
                     Accepted::Some(_) => {
                         self.waiting = Some(frame);
                         break;

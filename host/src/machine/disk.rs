@@ -1,20 +1,24 @@
 //! Disk images: files that are opened, and read only when the guest reads its disk.
 
-use std::fs::File;
+use std::error::Error;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 
+use env86_core::{Drive, MediaStore};
 use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
 use env86_devices::state::{Slot, Source};
 use thiserror::Error;
 use tracing::warn;
 
 use super::builder::MachineBuilder;
+use super::overlay::Overlay;
 use super::parts::Parts;
 use super::state::StateFile;
+use super::threaded::Threaded;
 use crate::image::{self, FileRef};
-use crate::os::read_exact_at;
+use crate::os::{read_exact_at, write_all_at};
 
 /// An image given by the user that has as many bytes is not put into states, as v86 does it with files.
 const LAZY_FROM: u64 = 256 << 20;
@@ -37,6 +41,30 @@ pub enum DiskError {
         /// Why not.
         source: io::Error,
     },
+    /// Another machine writes to it, or reads it while it is to be written to.
+    #[error("The disk image `{}` is in use by another machine", .0.display())]
+    InUse(PathBuf),
+    /// It cannot be written to.
+    #[error("What is written to {slot} cannot be kept in `{}`, because the image is {what}", path.display())]
+    NotKept {
+        /// The drive.
+        slot: &'static str,
+        /// The image.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// An overlay is of another image, or none.
+    #[error("`{}` is no overlay of a disk image of {size} bytes; each image needs its own", path.display())]
+    OtherOverlay {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of the image at hand.
+        size: u64,
+    },
+    /// There is no disk.
+    #[error("There is no hard disk that could keep what the guest writes")]
+    NothingToKeep,
     /// There is nothing in it.
     #[error("The disk image `{}` is empty; make one of some size, with `truncate -s 100M FILE` for example", .0.display())]
     Empty(PathBuf),
@@ -115,9 +143,9 @@ pub enum DiskError {
     },
 }
 
-/// Some bytes of a file that nobody changes.
+/// Some bytes of a file, which is locked: several machines may read one, or one may write to it.
 #[derive(Debug)]
-struct FileImage {
+pub(super) struct FileImage {
     file: File,
     start: u64,
     size: u64,
@@ -129,22 +157,65 @@ impl DiskImage for FileImage {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+        Poll::Ready(self.read_at(offset, buf).map_err(|error| DiskImageError(error.to_string())))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), DiskImageError> {
         let at = self.start.saturating_add(offset);
-        let read = read_exact_at(&self.file, buf, at);
-        Poll::Ready(read.map_err(|error| DiskImageError(error.to_string())))
+        write_all_at(&self.file, data, at).map_err(|error| DiskImageError(error.to_string()))
+    }
+
+    fn flush(&self) -> Result<(), DiskImageError> {
+        self.file.sync_data().map_err(|error| DiskImageError(error.to_string()))
+    }
+}
+
+/// Opens a file and locks it, so that one machine writes to it, or several read it.
+pub(super) fn open(path: &Path, options: &OpenOptions, write: bool) -> Result<File, DiskError> {
+    let failed = |source| DiskError::Open { path: path.into(), source };
+    let file = options.open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    match if write { file.try_lock() } else { file.try_lock_shared() } {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DiskError::InUse(path.into())),
+        Err(TryLockError::Error(source)) if write => Err(failed(source)),
+        // A file system without locks, where at least this machine does not write.
+        Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
 impl FileImage {
-    fn open(path: &Path) -> Result<Self, DiskError> {
+    /// Opens a file, to be written to or only read.
+    pub fn open(path: &Path, write: bool) -> Result<Self, DiskError> {
         let failed = |source| DiskError::Open { path: path.into(), source };
-        let mut file = File::open(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.is_dir() {
-            return Err(failed(io::ErrorKind::IsADirectory.into()));
-        }
+        let mut file = open(path, File::options().read(true).write(write), write)?;
         // A device has no length, but an end.
         let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
         if size == 0 { Err(DiskError::Empty(path.into())) } else { Ok(Self { file, start: 0, size }) }
+    }
+
+    /// Fills a buffer from byte `offset` on.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        read_exact_at(&self.file, buf, self.start.saturating_add(offset))
+    }
+
+    /// A medium of a user's file.
+    fn medium(self) -> Medium {
+        let form = if self.size >= LAZY_FROM { Form::Written } else { Form::Whole };
+        Medium::new(self, form)
+    }
+}
+
+/// The discs that are put into drives while the machine runs: files, by their paths.
+pub(super) struct Files;
+
+impl MediaStore for Files {
+    fn open(&mut self, drive: Drive, name: &str) -> Result<Medium, Box<dyn Error + Send + Sync>> {
+        match drive {
+            Drive::Cdrom => Ok(FileImage::open(Path::new(name), false)?.medium()),
+        }
     }
 }
 
@@ -166,29 +237,76 @@ fn named(image: &image::Image, slot: Slot) -> Option<&FileRef> {
     }
 }
 
+/// Where what the guest writes is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep<'a> {
+    /// In memory, and in saved states.
+    Nowhere,
+    /// In the image.
+    Itself,
+    /// In this overlay.
+    Overlay(&'a Path),
+}
+
+impl<'a> Keep<'a> {
+    fn of(config: &'a MachineBuilder, slot: Slot) -> Self {
+        match (slot, &config.overlay) {
+            (Slot::Hda, Some(path)) => Self::Overlay(path),
+            (Slot::Hda | Slot::Hdb, _) if config.persist => Self::Itself,
+            _ => Self::Nowhere,
+        }
+    }
+
+    /// The medium of an image; `volatile` makes it where nothing is kept.
+    fn medium(
+        self,
+        image: FileImage,
+        volatile: impl FnOnce(FileImage) -> Medium,
+    ) -> Result<Medium, DiskError> {
+        Ok(match self {
+            Self::Nowhere => volatile(image),
+            Self::Itself => Medium::written_through(image),
+            Self::Overlay(path) => Medium::written_through(Overlay::open(image, path)?),
+        })
+    }
+}
+
 /// What is to be in a drive, and where that is: what the user says, else what the image says.
 fn medium(config: &MachineBuilder, slot: Slot) -> Result<Option<(Medium, PathBuf)>, super::MachineError> {
+    if let Some((_, medium)) = config.media.iter().rfind(|(other, _)| *other == slot) {
+        return Ok(Some((medium.clone(), slot.name().into())));
+    }
+    let keep = Keep::of(config, slot);
     if let Some(path) = given(config, slot) {
-        let file = FileImage::open(path)?;
-        let form = if file.size >= LAZY_FROM { Form::Written } else { Form::Whole };
-        return Ok(Some((Medium::new(file, form), path.into())));
+        let file = FileImage::open(path, keep == Keep::Itself)?;
+        return Ok(Some((keep.medium(file, FileImage::medium)?, path.into())));
     }
     let Some((image, file)) = config.image.as_ref().and_then(|image| Some((image, named(image, slot)?)))
     else {
         return Ok(None);
     };
     let (path, slot) = (image.path_of_ref(slot.name(), file)?, slot.name());
+    let not_kept = |what| DiskError::NotKept { slot, path: path.clone(), what };
+    if keep == Keep::Itself && image.dir() != image.path() {
+        return Err(not_kept("in an archive").into());
+    }
     if file.other.get(USE_PARTS).is_some_and(|value| *value != false) {
         let part = file.other.get(PART_SIZE).and_then(serde_json::Value::as_u64);
         let (Some(size), Some(part)) = (file.size, part) else {
             return Err(DiskError::Parts { slot }.into());
         };
-        return Ok(Some((Medium::new(Parts::open(&path, size, part)?, Form::Written), path)));
+        if keep != Keep::Nowhere {
+            return Err(not_kept("in parts").into());
+        }
+        let mut parts = Parts::open(&path, size, part)?;
+        let image = Threaded::new(size, Box::new(move |offset, buf| parts.read(offset, buf)))
+            .map_err(|source| DiskError::Open { path: path.clone(), source })?;
+        return Ok(Some((Medium::new(image, Form::Written), path)));
     }
     if path.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes()) {
         return Err(DiskError::Compressed { slot }.into());
     }
-    let mut content = FileImage::open(&path)?;
+    let mut content = FileImage::open(&path, keep == Keep::Itself)?;
     if let Some(want) = file.size {
         let have = content.size;
         if have < want {
@@ -196,9 +314,12 @@ fn medium(config: &MachineBuilder, slot: Slot) -> Result<Option<(Medium, PathBuf
         }
         content.size = want;
     }
-    // v86 has an image in memory unless it is told not to; one that is too large for that, nowhere.
-    let lazy = file.lazy || content.size >= STATE_LIMIT;
-    Ok(Some((Medium::new(content, if lazy { Form::Written } else { Form::Whole }), path)))
+    let medium = keep.medium(content, |content| {
+        // v86 has an image in memory unless it is told not to; one that is too large for that, nowhere.
+        let lazy = file.lazy || content.size >= STATE_LIMIT;
+        Medium::new(content, if lazy { Form::Written } else { Form::Whole })
+    })?;
+    Ok(Some((medium, path)))
 }
 
 /// The drives of a machine that is switched on.
@@ -208,6 +329,9 @@ pub(super) fn units(config: &MachineBuilder) -> Result<Units, super::MachineErro
     if hda.is_none() && hdb.is_some() {
         return Err(DiskError::Slave.into());
     }
+    if hda.is_none() && (config.persist || config.overlay.is_some()) {
+        return Err(DiskError::NothingToKeep.into());
+    }
     Ok(Units::new(hda, hdb, cdrom))
 }
 
@@ -216,6 +340,10 @@ pub(super) fn units(config: &MachineBuilder) -> Result<Units, super::MachineErro
 pub(super) fn saved_units(config: &MachineBuilder, state: &StateFile) -> Result<Units, super::MachineError> {
     let mut used = Vec::new();
     let units = state.plan.units(|slot, source| match source {
+        Source::State(_) if Keep::of(config, slot) != Keep::Nowhere => {
+            let (path, what) = (state.path().into(), "in the saved state");
+            Err(DiskError::NotKept { slot: slot.name(), path, what }.into())
+        }
         Source::State(range) => Ok(match state.file() {
             Some(file) => {
                 let failed = |source| DiskError::Open { path: state.path().into(), source };

@@ -6,17 +6,20 @@
 mod builder;
 mod cable;
 mod clock;
+mod controls;
 mod disk;
 mod files;
+mod overlay;
 mod parts;
 mod ports;
 mod state;
 mod thread;
+mod threaded;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,16 +28,22 @@ use thiserror::Error;
 pub use builder::MachineBuilder;
 pub use clock::HostClock;
 pub(crate) use clock::OsEntropy;
+pub use controls::{ControlError, Controls, View, png};
 pub use disk::DiskError;
-pub use env86_core::{Computer, DEFAULT_MEMORY, Ending, Input, NetDevice, Recorded, Recording};
+pub use env86_core::{
+    Button, Cell, Computer, Cursor, DEFAULT_MEMORY, Drive, Ending, Frame, Input, MediumError, NetDevice,
+    Recorded, Recording, Screen, TextScreen,
+};
+pub use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium};
+pub use env86_devices::state::Slot;
 pub use ports::{Com, Event, Events, ExpectError, NoEvent, SerialPort};
 pub use state::StateFileError;
 
 use crate::image::{BlobFileError, Image, ImageError};
 use cable::Network;
-use files::LostFiles;
 use ports::{Desk, Line};
-use thread::Command;
+use state::StateSource;
+use thread::{Built, Command};
 
 /// Why a machine could not be started, or ended otherwise than it should.
 #[derive(Debug, Error)]
@@ -107,6 +116,9 @@ pub enum MachineError {
     /// A disk image.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A medium has not been changed.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
     /// A saved state.
     #[error(transparent)]
     State(#[from] StateFileError),
@@ -149,7 +161,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Machine {
     desk: Arc<Desk>,
-    commands: Sender<Command>,
+    controls: Controls,
     thread: Option<JoinHandle<Result<Report, MachineError>>>,
     /// It ends after the machine.
     #[cfg_attr(not(feature = "net"), expect(dead_code))]
@@ -164,37 +176,39 @@ impl Machine {
 
     /// Gives a machine its thread.
     fn spawn(
-        mut computer: Computer,
-        lost_files: LostFiles,
+        mut built: Built,
         first: Option<Event>,
         network: Option<&cable::Config>,
     ) -> Result<Self, MachineError> {
+        let computer = &mut built.computer;
         let desk = Arc::new(Desk::new(|line| match line {
             Line::Serial(port) => computer.has_serial(port),
             Line::Console(_) => computer.has_console(),
             Line::Debug => true,
         }));
         first.into_iter().for_each(|event| desk.tell(event));
-        let plugged = network.map(|config| cable::plug(&mut computer, config, &desk)).transpose()?;
+        let plugged = network.map(|config| cable::plug(computer, config, &desk)).transpose()?;
         let (network, cable) = plugged.unzip();
         let (commands, queue) = mpsc::channel();
+        let source = built.source.clone();
         let thread = std::thread::Builder::new()
             .name("machine".into())
             .spawn({
                 let desk = desk.clone();
                 move || {
                     desk.runs_in(std::thread::current());
-                    thread::run(computer, &desk, queue, lost_files, cable)
+                    thread::run(built, &desk, queue, cable)
                 }
             })
             .map_err(MachineError::Thread)?;
         desk.runs_in(thread.thread().clone());
-        Ok(Self { desk, commands, thread: Some(thread), network })
+        let controls = Controls::new(&desk, &commands, source);
+        Ok(Self { desk, controls, thread: Some(thread), network })
     }
 
     /// A serial port. One that the board has not gives no bytes and takes none.
     pub fn serial(&self, com: Com) -> SerialPort {
-        self.with_soon(move |computer| computer.connect_serial(com as u8));
+        self.controls.with_soon(move |computer| computer.connect_serial(com as u8));
         SerialPort::new(&self.desk, Line::Serial(com as u8))
     }
 
@@ -221,20 +235,37 @@ impl Machine {
         Events::new(&self.desk)
     }
 
+    /// Its screen, keyboard and mouse.
+    pub fn controls(&self) -> Controls {
+        self.controls.clone()
+    }
+
     /// Gives the machine keys, a pointer's motion and such. What it has no device or no room for is lost;
     /// bytes for a serial line are better written to [`Machine::serial`], which waits.
     pub fn input(&self, input: Input) {
-        self.command(Command::Input(input));
+        self.controls.input(input);
+    }
+
+    /// Puts the disc in this file into a drive, or takes out what is there. A disc that the guest has locked
+    /// stays, and the guest is told that someone wants it.
+    pub fn change_medium(&self, drive: Drive, path: Option<&Path>) -> Result<(), MachineError> {
+        let no_text = |path: &Path| MediumError::Open {
+            name: path.display().to_string(),
+            source: "its name is not UTF-8".into(),
+        };
+        let name = path.map(|path| path.to_str().map(str::to_owned).ok_or_else(|| no_text(path)));
+        let name = name.transpose()?;
+        Ok(self.with(move |computer| computer.change_medium(drive, name.as_deref()))??)
     }
 
     /// Stops executing; guest time stands still.
     pub fn pause(&self) {
-        self.command(Command::Pause);
+        self.controls.command(Command::Pause);
     }
 
     /// Goes on executing.
     pub fn resume(&self) {
-        self.command(Command::Resume);
+        self.controls.command(Command::Resume);
     }
 
     /// Lets a function have the machine between two runs, in the machine's thread, and waits for it: to look
@@ -243,21 +274,13 @@ impl Machine {
         &self,
         act: impl FnOnce(&mut Computer) -> T + Send + 'static,
     ) -> Result<T, MachineError> {
-        let (done, result) = mpsc::channel();
-        // One who does not wait for the answer any more does not miss it.
-        self.with_soon(move |computer| _ = done.send(act(computer)));
-        result.recv().map_err(|_| MachineError::Gone)
-    }
-
-    fn with_soon(&self, act: impl FnOnce(&mut Computer) + Send + 'static) {
-        self.command(Command::With(Box::new(act)));
+        self.controls.with(act)
     }
 
     /// Saves the machine to a file, whole or not at all, after which it goes on. Gives the size of the
     /// file in bytes. A name that ends in `.zst` asks for compression.
     pub fn save(&self, path: impl Into<PathBuf>) -> Result<u64, MachineError> {
-        let path = path.into();
-        self.with(move |computer| save(computer, &path))?
+        self.controls.save(&path.into())
     }
 
     /// Saves the machine to its image, to be resumed by the next start. Gives the size of the state in
@@ -270,7 +293,7 @@ impl Machine {
 
     /// Ends the machine as pulling the plug does, and waits for that.
     pub fn stop(self) -> Result<Report, MachineError> {
-        self.command(Command::Stop);
+        self.controls.command(Command::Stop);
         self.wait()
     }
 
@@ -282,26 +305,20 @@ impl Machine {
             Some(Err(_)) | None => Err(MachineError::Panicked("outside of the machine".into())),
         }
     }
-
-    /// A machine that has ended takes no commands, which is no error.
-    fn command(&self, command: Command) {
-        let _ = self.commands.send(command);
-        self.desk.wake();
-    }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
-            self.command(Command::Stop);
+            self.controls.command(Command::Stop);
             let _ = thread.join();
         }
     }
 }
 
 /// Saves a machine to a file.
-fn save(computer: &mut Computer, path: &Path) -> Result<u64, MachineError> {
+fn save(computer: &mut Computer, path: &Path, source: Option<&StateSource>) -> Result<u64, MachineError> {
     let used = crate::os::touched(computer.memory().contents());
     let saved = computer.save(used.as_deref()).map_err(StateFileError::Save)?;
-    Ok(state::write(path, &saved)?)
+    Ok(state::write(path, &saved, source)?)
 }

@@ -3,12 +3,10 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 
-use env86_devices::ide::{DiskImage, DiskImageError};
+use env86_devices::ide::DiskImageError;
 
 use super::disk::DiskError;
 use crate::os::read_exact_at;
@@ -31,7 +29,7 @@ pub(super) struct Parts {
     /// Bytes of a part; the last one may be shorter.
     part: u64,
     /// Unpacked parts by number, the last one used at the end.
-    unpacked: Mutex<VecDeque<(u64, Arc<[u8]>)>>,
+    unpacked: VecDeque<(u64, Vec<u8>)>,
 }
 
 impl Parts {
@@ -48,7 +46,7 @@ impl Parts {
             extension: format!("{extension}{ending}"),
             size,
             part,
-            unpacked: Mutex::default(),
+            unpacked: VecDeque::new(),
         };
         if size == 0 {
             return Err(DiskError::Empty(path.into()));
@@ -82,9 +80,9 @@ impl Parts {
     }
 
     /// Fills a buffer from one part.
-    fn read_part(&self, number: u64, within: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
+    fn read_part(&mut self, number: u64, within: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
         let path = self.path(number);
-        let failed = |error: std::io::Error| DiskImageError(format!("`{}`: {error}", path.display()));
+        let failed = |error: io::Error| DiskImageError(format!("`{}`: {error}", path.display()));
         if !self.is_compressed() {
             return File::open(&path).and_then(|file| read_exact_at(&file, buf, within)).map_err(failed);
         }
@@ -96,32 +94,27 @@ impl Parts {
     }
 
     /// A compressed part's content.
-    fn unpack(&self, number: u64, path: &Path) -> std::io::Result<Arc<[u8]>> {
-        let mut kept = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+    fn unpack(&mut self, number: u64, path: &Path) -> io::Result<&[u8]> {
+        let kept = &mut self.unpacked;
         let found = kept.iter().position(|(other, _)| *other == number);
-        let (_, content) = match found.and_then(|at| kept.remove(at)) {
+        let unpacked = match found.and_then(|at| kept.remove(at)) {
             Some(found) => found,
             None => {
                 let mut content = Vec::new();
                 let reader = zstd::stream::read::Decoder::new(File::open(path)?)?;
                 reader.take(self.part).read_to_end(&mut content)?;
-                (number, content.into())
+                (number, content)
             }
         };
-        kept.push_back((number, content.clone()));
-        if kept.len() as u64 > (KEPT / self.part).max(1) {
+        if kept.len() as u64 >= (KEPT / self.part).max(1) {
             kept.pop_front();
         }
-        Ok(content)
-    }
-}
-
-impl DiskImage for Parts {
-    fn size(&self) -> u64 {
-        self.size
+        kept.push_back(unpacked);
+        Ok(kept.back().map_or(&[], |(_, content)| content))
     }
 
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+    /// Fills a buffer from byte `offset` on. All of it lies within the size.
+    pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), DiskImageError> {
         let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
             let (number, within) = (at / self.part, at % self.part);
@@ -130,7 +123,7 @@ impl DiskImage for Parts {
             self.read_part(number, within, piece)?;
             (at, rest) = (at + len as u64, behind);
         }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 }
 
@@ -175,11 +168,10 @@ mod tests {
         ] {
             for padded in [false, true] {
                 let dir = folder(stem, ending, padded);
-                let parts = Parts::open(&dir.path().join(name), SIZE as u64, PART as u64).unwrap();
-                assert_eq!(parts.size(), SIZE as u64);
+                let mut parts = Parts::open(&dir.path().join(name), SIZE as u64, PART as u64).unwrap();
                 for (offset, len) in [(0, SIZE), (1000, 1000), (2047, 2), (2048, 452), (5, 0)] {
                     let mut buf = vec![0; len];
-                    assert_eq!(parts.read(offset as u64, &mut buf), Poll::Ready(Ok(())), "{name}");
+                    assert_eq!(parts.read(offset as u64, &mut buf), Ok(()), "{name}");
                     assert_eq!(buf, content()[offset..offset + len], "{name}");
                 }
             }
@@ -198,9 +190,9 @@ mod tests {
         assert!(matches!(open(1024), Err(DiskError::Open { path: named, .. }) if named == path));
         // Later, it is the guest's disk that cannot be read.
         fs::write(&path, [0; 1024]).unwrap();
-        let parts = open(1024).unwrap();
+        let mut parts = open(1024).unwrap();
         fs::remove_file(&path).unwrap();
         let read = parts.read(1000, &mut [0; 100]);
-        assert!(matches!(read, Poll::Ready(Err(DiskImageError(why))) if why.contains("disk-1024-2048.img")));
+        assert!(matches!(read, Err(DiskImageError(why)) if why.contains("disk-1024-2048.img")));
     }
 }

@@ -10,7 +10,7 @@ use env86_emu::Memory;
 use thiserror::Error;
 use tracing::debug;
 
-use crate::os::{MappedFile, MappedRam};
+use crate::os::{Lost, MappedFile, MappedRam};
 use crate::replace::replace;
 
 /// The most bytes of a state, by its format.
@@ -42,6 +42,12 @@ pub enum StateFileError {
         /// Why not.
         source: StateError,
     },
+    /// It was whole when it was opened, and is not any more.
+    #[error(
+        "The saved state `{}`, which is the machine's memory, has been cut off by another program, or cannot be \
+         read any more", .0.display()
+    )]
+    CutOff(PathBuf),
     /// The machine cannot be saved.
     #[error("The machine cannot be saved")]
     Save(#[from] StateError),
@@ -65,6 +71,7 @@ enum Bytes {
 pub struct StateFile {
     path: PathBuf,
     bytes: Bytes,
+    lost: Lost,
     /// What it says.
     pub plan: Plan,
 }
@@ -72,18 +79,23 @@ pub struct StateFile {
 impl StateFile {
     /// Opens a state that lies in one file, or in parts that follow each other.
     pub fn open(paths: &[PathBuf]) -> Result<Self, StateFileError> {
-        let path = paths.first().cloned().unwrap_or_default();
+        let (path, lost) = (paths.first().cloned().unwrap_or_default(), Lost::default());
         let bytes = match paths {
-            [one] => open_one(one)?,
+            [one] => open_one(one, &lost)?,
             _ => Bytes::Owned(join(paths)?),
         };
-        let plan = {
-            let container = Container::parse(bytes.get());
-            container
-                .and_then(|c| Plan::read(&c))
-                .map_err(|source| StateFileError::Content { path: path.clone(), source })?
-        };
-        Ok(Self { path, bytes, plan })
+        let plan = Container::parse(bytes.get()).and_then(|c| Plan::read(&c));
+        // What is wrong with a state that is being cut off says nothing.
+        if lost.is_set() {
+            return Err(StateFileError::CutOff(path));
+        }
+        let plan = plan.map_err(|source| StateFileError::Content { path: path.clone(), source })?;
+        Ok(Self { path, bytes, lost, plan })
+    }
+
+    /// Whether the file is still whole, as far as it or memory of it has been read.
+    pub fn source(&self) -> StateSource {
+        StateSource { path: self.path.clone(), lost: self.lost.clone() }
     }
 
     /// The state's bytes.
@@ -107,12 +119,27 @@ impl StateFile {
     /// RAM with the state's content: mapped where that can be, else copied.
     pub fn memory(&self) -> Result<Box<Memory>, env86_emu::memory::MemoryError> {
         if let Bytes::Mapped(file, _) = &self.bytes {
-            match MappedRam::new(file, self.plan.pages()) {
+            match MappedRam::new(file, self.plan.pages(), &self.lost) {
                 Ok(ram) => return Memory::with_backing(Box::new(ram)),
                 Err(error) => debug!(target: "state", %error, "Memory is copied, not mapped"),
             }
         }
         self.plan.pages().copy(self.bytes())
+    }
+}
+
+/// Where a machine's memory comes from.
+#[derive(Clone, Debug)]
+pub struct StateSource {
+    path: PathBuf,
+    lost: Lost,
+}
+
+impl StateSource {
+    /// An error if some of it could not be read: what has been read since the last call is not to be relied
+    /// on.
+    pub fn check(&self) -> Result<(), StateFileError> {
+        if self.lost.is_set() { Err(StateFileError::CutOff(self.path.clone())) } else { Ok(()) }
     }
 }
 
@@ -125,7 +152,7 @@ impl Bytes {
     }
 }
 
-fn open_one(path: &Path) -> Result<Bytes, StateFileError> {
+fn open_one(path: &Path, lost: &Lost) -> Result<Bytes, StateFileError> {
     let wrong = |source| StateFileError::Read { path: path.into(), source };
     let file = File::open(path).map_err(wrong)?;
     let meta = file.metadata().map_err(wrong)?;
@@ -135,7 +162,7 @@ fn open_one(path: &Path) -> Result<Bytes, StateFileError> {
     if !meta.is_file() || meta.len() == 0 {
         return Ok(Bytes::Owned(read(path, &file)?));
     }
-    match MappedFile::open(&file, meta.len() as usize) {
+    match MappedFile::open(&file, meta.len() as usize, lost) {
         Ok(mapped) if is_compressed(mapped.bytes()) => Ok(Bytes::Owned(decompress(path, mapped.bytes())?)),
         Ok(mapped) => Ok(Bytes::Mapped(file, mapped)),
         // A file system that cannot map.
@@ -176,20 +203,26 @@ fn join(paths: &[PathBuf]) -> Result<Vec<u8>, StateFileError> {
     if is_compressed(&all) { decompress(paths.first().map_or(Path::new(""), |p| p), &all) } else { Ok(all) }
 }
 
-/// Writes a state as [`replace()`] does. A name that ends in `.zst` asks for compression.
-pub fn write(path: &Path, state: &Saved) -> Result<u64, StateFileError> {
-    replace(path, |file| {
+/// Writes a state as [`replace()`] does, but not that of a machine whose own source has been cut off. A name
+/// that ends in `.zst` asks for compression.
+pub fn write(path: &Path, state: &Saved, source: Option<&StateSource>) -> Result<u64, StateFileError> {
+    let check = || source.map_or(Ok(()), StateSource::check);
+    check()?;
+    let written = replace(path, |file| {
         if path.extension() == Some(OsStr::new(COMPRESSED)) {
             let mut encoder = zstd::stream::write::Encoder::new(BufWriter::new(file), LEVEL)?;
             encoder.include_checksum(true)?;
             encoder.set_pledged_src_size(Some(state.len() as u64))?;
             state.pieces().try_for_each(|piece| encoder.write_all(piece))?;
-            encoder.finish()?.flush()
+            encoder.finish()?.flush()?;
         } else {
-            write_pieces(file, state)
+            write_pieces(file, state)?;
         }
-    })
-    .map_err(|source| StateFileError::Write { path: path.into(), source })
+        check().map_err(io::Error::other)
+    });
+    // A write from a page that is gone fails, too, and this says why.
+    check()?;
+    written.map_err(|source| StateFileError::Write { path: path.into(), source })
 }
 
 /// Writes a state plainly.

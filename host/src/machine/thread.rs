@@ -3,9 +3,10 @@
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use env86_core::{Accepted, Computer, Ending, Input, Outside, Progress};
@@ -14,6 +15,7 @@ use tracing::debug;
 use super::cable::Cable;
 use super::files::LostFiles;
 use super::ports::{Desk, Event, Line};
+use super::state::StateSource;
 use super::{MachineError, Report};
 
 /// Instructions between looks at what has come from outside: about a millisecond.
@@ -33,18 +35,58 @@ pub(super) enum Command {
     Stop,
 }
 
+/// A machine, and what its thread looks at besides it.
+pub(super) struct Built {
+    pub computer: Computer,
+    /// Files that could not be read.
+    pub lost_files: LostFiles,
+    /// Whom its media wake.
+    pub arrivals: Arc<Arrivals>,
+    /// The saved state that its memory is mapped from.
+    pub source: Option<StateSource>,
+}
+
+/// Wakes the machine's thread when data have come that media were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals(Mutex<Arrived>);
+
+#[derive(Debug, Default)]
+struct Arrived {
+    any: bool,
+    machine: Option<Thread>,
+}
+
+impl Arrivals {
+    fn lock(&self) -> MutexGuard<'_, Arrived> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether any have come since the last call.
+    fn take(&self) -> bool {
+        std::mem::take(&mut self.lock().any)
+    }
+}
+
+impl Wake for Arrivals {
+    fn wake(self: Arc<Self>) {
+        let mut arrived = self.lock();
+        arrived.any = true;
+        arrived.machine.iter().for_each(Thread::unpark);
+    }
+}
+
 /// Runs a machine to its end. A panic ends it, too, and no other machine of the process.
 pub(super) fn run(
-    computer: Computer,
+    built: Built,
     desk: &Desk,
     commands: Receiver<Command>,
-    lost_files: LostFiles,
     cable: Option<Cable>,
 ) -> Result<Report, MachineError> {
+    let Built { computer, lost_files, arrivals, source } = built;
+    arrivals.lock().machine = Some(thread::current());
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         let (stopped, busy) = (false, Duration::ZERO);
-        let shell = Shell { computer, desk, commands, lost_files, cable, stopped, busy };
-        shell.run()
+        Shell { computer, desk, commands, lost_files, arrivals, source, cable, stopped, busy }.run()
     }));
     desk.end();
     result.unwrap_or_else(|panic| Err(MachineError::Panicked(message(&*panic))))
@@ -62,6 +104,8 @@ struct Shell<'a> {
     commands: Receiver<Command>,
     lost_files: LostFiles,
     cable: Option<Cable>,
+    arrivals: Arc<Arrivals>,
+    source: Option<StateSource>,
     stopped: bool,
     busy: Duration,
 }
@@ -104,6 +148,7 @@ impl Shell<'_> {
                 break Ending::Stopped;
             }
             self.give_input();
+            self.give_data();
             if self.computer.is_paused() || self.desk.is_full() {
                 // Whoever ends that unparks this thread afterwards.
                 thread::park();
@@ -111,7 +156,10 @@ impl Shell<'_> {
             }
             let slice = Instant::now();
             let mut outside = ToDesk { desk: self.desk, cable: self.cable.as_ref() };
-            let progress = self.computer.run(budget, &mut outside)?;
+            let progress = self.computer.run(budget, &mut outside);
+            // Whatever the guest did with memory that is gone says nothing.
+            self.source.as_ref().map_or(Ok(()), StateSource::check)?;
+            let progress = progress?;
             let took = slice.elapsed();
             self.busy += took;
             budget = match took > LONG_RUN {
@@ -194,16 +242,25 @@ impl Shell<'_> {
                     Line::Debug => return bytes.len(),
                 };
                 match computer.input(&input) {
-                    Accepted::All | Accepted::NoDevice => bytes.len(),
+                    Accepted::All | Accepted::NoDevice | Accepted::Refused => bytes.len(),
                     Accepted::Some(taken) => taken,
                 }
             })
     }
 
+    /// Lets the machine have data that have come. Says whether there were any.
+    fn give_data(&mut self) -> bool {
+        let any = self.arrivals.take();
+        if any {
+            self.computer.data_arrived();
+        }
+        any
+    }
+
     /// Sleeps until a guest time, or until something comes from outside.
     fn sleep(&mut self, until: Option<u64>) {
         // Input that the guest has no room for must not wake it again and again.
-        while !self.commands() && !self.give_input() {
+        while !self.commands() && !self.give_input() && !self.give_data() {
             // Whoever sends something unparks this thread afterwards. A channel's own wait would do,
             // but spins before it parks, which an idle guest pays for at each of its timer's ticks.
             match until.map(|until| until.saturating_sub(self.computer.time())) {
@@ -276,7 +333,9 @@ mod tests {
         let clock = Box::new(HostClock::start_at(0));
         let setup = Setup { memory: 2 << 20, drives, ..Setup::new(clock, entropy) };
         let computer = Computer::power_on(setup, firmware).unwrap();
-        Machine::spawn(computer, LostFiles::default(), None, None).unwrap()
+        let built =
+            Built { computer, lost_files: LostFiles::default(), arrivals: Arc::default(), source: None };
+        Machine::spawn(built, None, None).unwrap()
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! A module for each has the same names. Windows maps no files (what is read of a state is copied), has no
 //! owners and permissions to put into an image, and cannot wake a thread that reads standard input.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
@@ -12,6 +15,23 @@ pub use unix::*;
 mod windows;
 #[cfg(windows)]
 pub use windows::*;
+
+/// Says that a page of a mapped file could not be read, because the file has been cut off, or the disk has
+/// failed: zeros are in its place.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Arc<AtomicBool>);
+
+impl Lost {
+    #[cfg_attr(windows, allow(dead_code, reason = "Windows maps no files"))]
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// It has happened.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// What an image's index holds of a file beside its name, size and content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +109,6 @@ mod tests {
         let path = dir.path().join("file");
         fs::write(&path, "state").unwrap();
         let file = File::open(&path).unwrap();
-        assert_eq!(MappedFile::open(&file, 5).unwrap().bytes(), b"state");
+        assert_eq!(MappedFile::open(&file, 5, &Lost::default()).unwrap().bytes(), b"state");
     }
 }

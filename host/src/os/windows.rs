@@ -23,7 +23,7 @@ use windows_sys::Win32::System::Console::{
     GetConsoleScreenBufferInfo, SetConsoleMode, SetConsoleOutputCP,
 };
 
-use super::{Attributes, Size};
+use super::{Attributes, Lost, Size};
 
 /// A connection to a program of this host: never one by a Unix socket.
 #[cfg(feature = "net")]
@@ -53,6 +53,19 @@ pub fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Re
         match file.seek_read(buf, offset) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(len) => (buf, offset) = (&mut buf[len..], offset + len as u64),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `data` from byte `offset` of a file on.
+pub fn write_all_at(file: &File, mut data: &[u8], mut offset: u64) -> io::Result<()> {
+    while !data.is_empty() {
+        match file.seek_write(data, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => (data, offset) = (&data[len..], offset + len as u64),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -96,7 +109,7 @@ pub struct MappedFile(Vec<u8>);
 
 impl MappedFile {
     /// Reads a whole file of `len` bytes.
-    pub fn open(file: &File, len: usize) -> io::Result<Self> {
+    pub fn open(file: &File, len: usize, _: &Lost) -> io::Result<Self> {
         let mut bytes = vec![0; len];
         read_exact_at(file, &mut bytes, 0)?;
         Ok(Self(bytes))
@@ -114,7 +127,7 @@ pub enum MappedRam {}
 
 impl MappedRam {
     /// Says that this host cannot.
-    pub fn new(_: &File, _: &Pages) -> io::Result<Self> {
+    pub fn new(_: &File, _: &Pages, _: &Lost) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -13,10 +13,14 @@ use env86_emu::memory::Backing;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::param::page_size;
 
+use super::cut_off::Watch;
 use super::read_exact_at;
+use crate::os::Lost;
 
 /// A mapping of some bytes, which nothing else has.
 struct Mapping {
+    /// Goes before the mapping goes.
+    watch: Option<Watch>,
     start: NonNull<u8>,
     len: usize,
 }
@@ -25,6 +29,17 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
+    fn new(start: NonNull<u8>, len: usize) -> Self {
+        Self { watch: None, start, len }
+    }
+
+    /// Lets the mapping outlive the file that it is of.
+    fn watch(&mut self, lost: &Lost) -> io::Result<()> {
+        let start = self.start.as_ptr() as usize;
+        self.watch = Some(Watch::new(start..start + self.len.next_multiple_of(page_size()), lost)?);
+        Ok(())
+    }
+
     fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping is readable and lives as long as `self`.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
@@ -33,6 +48,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.watch = None;
         // SAFETY: the mapping is ours, and no reference to it outlives `self`.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
     }
@@ -44,13 +60,15 @@ pub struct MappedFile(Mapping);
 impl MappedFile {
     /// Maps a whole file, which must not be empty.
     ///
-    /// States are never changed in place: they are replaced by new files. A file that somebody
-    /// else cuts off while it is mapped would end the program.
-    pub fn open(file: &File, len: usize) -> io::Result<Self> {
+    /// States are never changed in place: they are replaced by new files. If somebody else cuts the file
+    /// off while it is mapped, zeros are read from there on, and `lost` says so.
+    pub fn open(file: &File, len: usize, lost: &Lost) -> io::Result<Self> {
         // SAFETY: the kernel chooses the place, so that no other memory is affected.
         let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, 0)? };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self(Mapping { start, len }))
+        let mut mapping = Mapping::new(start, len);
+        mapping.watch(lost)?;
+        Ok(Self(mapping))
     }
 
     /// The file's bytes.
@@ -64,8 +82,9 @@ impl MappedFile {
 pub struct MappedRam(Mapping);
 
 impl MappedRam {
-    /// Maps the pages of a state, or says that this host cannot: its pages are larger, say.
-    pub fn new(file: &File, pages: &Pages) -> io::Result<Self> {
+    /// Maps the pages of a state, or says that this host cannot: its pages are larger, say. If somebody else
+    /// cuts the file off, pages of it become zeros, and `lost` says so.
+    pub fn new(file: &File, pages: &Pages, lost: &Lost) -> io::Result<Self> {
         let page = page_size();
         let aligned = |run: &Run| [run.address, run.offset, run.len].iter().all(|n| n.is_multiple_of(page));
         if !pages.runs.iter().all(aligned) {
@@ -79,7 +98,7 @@ impl MappedRam {
         };
         let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         // From here on dropped, if a run cannot be mapped.
-        let ram = Self(Mapping { start, len });
+        let mut ram = Self(Mapping::new(start, len));
         for run in &pages.runs {
             if run.address.checked_add(run.len).is_none_or(|end| end > len) {
                 return Err(io::ErrorKind::InvalidInput.into());
@@ -91,6 +110,7 @@ impl MappedRam {
                 mmap(place, run.len, rw, flags, file, run.offset as u64)?;
             }
         }
+        ram.0.watch(lost)?;
         Ok(ram)
     }
 }

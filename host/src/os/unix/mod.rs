@@ -1,5 +1,6 @@
 //! Unix.
 
+mod cut_off;
 #[cfg(feature = "net")]
 mod local;
 mod mapped;
@@ -28,6 +29,11 @@ use super::{Attributes, Size, Special};
 /// Fills `buf` from byte `offset` of a file.
 pub fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
     file.read_exact_at(buf, offset)
+}
+
+/// Writes all of `data` from byte `offset` of a file on.
+pub fn write_all_at(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(data, offset)
 }
 
 /// Opens a file to be read, but no symbolic link, and without waiting for the writer of a FIFO.

@@ -1,0 +1,261 @@
+//! A machine's screen, keyboard and mouse, as a person or a program at it has them.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use env86_core::keys::{self, UnknownKey, Untypable};
+use env86_core::{Accepted, Button, Computer, Frame, Input, Screen, TextScreen};
+use thiserror::Error;
+
+use super::ports::Desk;
+use super::state::StateSource;
+use super::thread::Command;
+use super::{MachineError, save};
+
+/// Time between looks at a screen on which something is waited for.
+const LOOK: Duration = Duration::from_millis(20);
+/// Time until a key is tried again that the guest had no room for.
+const TYPE_AGAIN: Duration = Duration::from_millis(5);
+/// A guest that takes no key for so long does not listen to its keyboard.
+const TYPE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a screen could not be looked at, or a key not be typed.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// The machine has ended.
+    #[error("The machine has ended")]
+    Gone,
+    /// A picture cannot be written as PNG.
+    #[error("Cannot make a PNG of the screen")]
+    Png(#[from] png::EncodingError),
+    /// The text did not come.
+    #[error("The screen has not shown {text:?} within {limit:?}")]
+    NotShown {
+        /// What was waited for.
+        text: String,
+        /// The time.
+        limit: Duration,
+        /// What the screen shows.
+        shown: String,
+    },
+    /// There is no such key.
+    #[error(transparent)]
+    Key(#[from] UnknownKey),
+    /// There is no such character.
+    #[error(transparent)]
+    Character(#[from] Untypable),
+    /// The machine has no keyboard, or no mouse.
+    #[error("The machine has no such device")]
+    NoDevice,
+    /// The guest does not read its keyboard.
+    #[error("The guest takes no keys")]
+    Deaf,
+    /// The guest's driver wants movements.
+    #[error("The guest's mouse takes movements, and no positions")]
+    NoPositions,
+}
+
+/// What a look at a machine's screen finds.
+#[derive(Debug)]
+pub struct View {
+    /// The picture, up to date.
+    pub screen: Screen,
+    /// The lines that differ from the look before.
+    pub changed: Option<Range<usize>>,
+    /// The guest wants to know where the pointer is, not how far it has moved.
+    pub wants_positions: bool,
+    /// The machine stands still, until it is told to go on.
+    pub paused: bool,
+    /// Instructions since power-on.
+    pub instructions: u64,
+}
+
+/// Screen, keyboard and mouse of a [`Machine`](super::Machine), for any thread. It does not keep the
+/// machine alive.
+#[derive(Clone, Debug)]
+pub struct Controls {
+    desk: Arc<Desk>,
+    commands: Sender<Command>,
+    /// The saved state that the machine was resumed from.
+    source: Option<StateSource>,
+}
+
+impl Controls {
+    pub(super) fn new(desk: &Arc<Desk>, commands: &Sender<Command>, source: Option<StateSource>) -> Self {
+        Self { desk: desk.clone(), commands: commands.clone(), source }
+    }
+
+    /// A machine that has ended takes no commands, which is no error.
+    pub(super) fn command(&self, command: Command) {
+        let _ = self.commands.send(command);
+        self.desk.wake();
+    }
+
+    /// Gives the machine keys, a pointer's motion and such. What it has no device or no room for is lost.
+    pub fn input(&self, input: Input) {
+        self.command(Command::Input(input));
+    }
+
+    /// Lets a function have the machine between two runs, in the machine's thread, and waits for it.
+    pub fn with<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Computer) -> T + Send + 'static,
+    ) -> Result<T, MachineError> {
+        let (done, result) = mpsc::channel();
+        // One who does not wait for the answer any more does not miss it.
+        self.with_soon(move |computer| _ = done.send(act(computer)));
+        result.recv().map_err(|_| MachineError::Gone)
+    }
+
+    pub(super) fn with_soon(&self, act: impl FnOnce(&mut Computer) + Send + 'static) {
+        self.command(Command::With(Box::new(act)));
+    }
+
+    /// Saves the machine to a file; see [`Machine::save`](super::Machine::save).
+    pub fn save(&self, path: &Path) -> Result<u64, MachineError> {
+        let (path, source) = (path.to_owned(), self.source.clone());
+        self.with(move |computer| save(computer, &path, source.as_ref()))?
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Computer) -> T + Send + 'static,
+    ) -> Result<T, ControlError> {
+        self.with(act).map_err(|_| ControlError::Gone)
+    }
+
+    /// Brings a picture up to date and gives it to `done`, in the machine's thread; `done` must not wait
+    /// for anything. Nothing happens if the machine has ended.
+    pub fn look(&self, mut screen: Screen, done: impl FnOnce(View) + Send + 'static) {
+        self.with_soon(move |computer| {
+            let changed = computer.show(&mut screen);
+            done(View {
+                screen,
+                changed,
+                wants_positions: computer.wants_positions(),
+                paused: computer.is_paused(),
+                instructions: computer.stats().instructions,
+            });
+        });
+    }
+
+    /// The picture on the screen.
+    pub fn picture(&self) -> Result<Frame, ControlError> {
+        self.ask(|computer| {
+            let mut screen = Screen::default();
+            computer.show(&mut screen);
+            screen.frame().clone()
+        })
+    }
+
+    /// The picture on the screen as a PNG file's bytes.
+    pub fn screenshot(&self) -> Result<Vec<u8>, ControlError> {
+        Ok(png(&self.picture()?)?)
+    }
+
+    /// What the screen shows in text mode; `None` while it shows graphics.
+    pub fn text(&self) -> Result<Option<TextScreen>, ControlError> {
+        self.ask(|computer| computer.text_screen())
+    }
+
+    /// Waits until the screen shows a text, in text mode. A line's blanks at its end do not count.
+    pub fn wait_screen(&self, text: &str, limit: Duration) -> Result<TextScreen, ControlError> {
+        let deadline = Instant::now().checked_add(limit);
+        loop {
+            let screen = self.text()?;
+            let shown = screen.as_ref().map(TextScreen::to_string);
+            match (screen, shown) {
+                (Some(screen), Some(shown)) if shown.contains(text) => return Ok(screen),
+                (_, shown) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    let shown = shown.unwrap_or_else(|| "(graphics)".into());
+                    return Err(ControlError::NotShown { text: text.into(), limit, shown });
+                }
+                _ => thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Presses a key, or several at once: `f1`, `ctrl-alt-delete` ([`keys::chord`]).
+    pub fn keys(&self, chord: &str) -> Result<(), ControlError> {
+        self.strokes(keys::press(&keys::chord(chord)?))
+    }
+
+    /// Types a text as on a US keyboard, at the pace at which the guest reads it. Nothing is typed of a
+    /// text that such a keyboard has not all characters of.
+    pub fn type_text(&self, text: &str) -> Result<(), ControlError> {
+        let strokes = text.chars().map(keys::typed).collect::<Result<Vec<_>, _>>()?;
+        self.strokes(strokes.into_iter().flatten())
+    }
+
+    fn strokes(&self, strokes: impl IntoIterator<Item = Input>) -> Result<(), ControlError> {
+        for stroke in strokes {
+            let start = Instant::now();
+            while self.give(stroke.clone())? == Accepted::Some(0) {
+                if start.elapsed() > TYPE_PATIENCE {
+                    return Err(ControlError::Deaf);
+                }
+                thread::sleep(TYPE_AGAIN);
+            }
+        }
+        Ok(())
+    }
+
+    fn give(&self, input: Input) -> Result<Accepted, ControlError> {
+        match self.ask(move |computer| computer.input(&input))? {
+            Accepted::NoDevice => Err(ControlError::NoDevice),
+            accepted => Ok(accepted),
+        }
+    }
+
+    /// Moves the pointer to a pixel of the picture, in a guest that wants positions.
+    pub fn point_at(&self, x: u32, y: u32) -> Result<(), ControlError> {
+        let accepted = self.ask(move |computer| {
+            if !computer.wants_positions() {
+                return Err(ControlError::NoPositions);
+            }
+            let mut screen = Screen::default();
+            computer.show(&mut screen);
+            let (width, height) = (screen.frame().width, screen.frame().height);
+            Ok(computer.input(&Input::PointerAt { x: share(x, width), y: share(y, height) }))
+        })??;
+        if accepted == Accepted::NoDevice { Err(ControlError::NoDevice) } else { Ok(()) }
+    }
+
+    /// Moves the mouse by counts to the right and down.
+    pub fn move_mouse(&self, dx: i32, dy: i32) -> Result<(), ControlError> {
+        self.give(Input::PointerBy { dx, dy }).map(drop)
+    }
+
+    /// Turns the wheel by steps towards the user.
+    pub fn turn_wheel(&self, steps: i32) -> Result<(), ControlError> {
+        self.give(Input::Wheel(steps)).map(drop)
+    }
+
+    /// Presses or releases a button of the mouse.
+    pub fn button(&self, button: Button, down: bool) -> Result<(), ControlError> {
+        self.give(Input::Button { button, down }).map(drop)
+    }
+}
+
+/// A place as a part of FFFFh of the picture: the middle of the pixel.
+pub(crate) fn share(at: u32, of: usize) -> u16 {
+    let of = of.max(1) as u64;
+    ((2 * u64::from(at) + 1) * 0xffff / (2 * of)).min(0xffff) as u16
+}
+
+/// A picture as a PNG file's bytes, in 8 bits for each of red, green and blue.
+pub fn png(frame: &Frame) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, frame.width as u32, frame.height as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header()?;
+    let data: Vec<u8> = frame.pixels.iter().flat_map(|[red, green, blue, _]| [*red, *green, *blue]).collect();
+    writer.write_image_data(&data)?;
+    writer.finish()?;
+    Ok(bytes)
+}
