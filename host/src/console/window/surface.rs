@@ -4,8 +4,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use env86_core::Frame;
+#[cfg(feature = "adapter")]
 use pixels::{Pixels, PixelsBuilder, ScalingMode, SurfaceTexture};
 use softbuffer::SoftBufferError;
+#[cfg(feature = "adapter")]
 use tracing::{debug, warn};
 use winit::dpi::PhysicalSize;
 use winit::window::Window;
@@ -44,24 +46,35 @@ type Software = softbuffer::Surface<Arc<Window>, Arc<Window>>;
 /// Something that shows pictures in a window.
 pub(super) enum Surface {
     /// With the size that it was made for.
+    #[cfg(feature = "adapter")]
     Adapter(Box<Pixels<'static>>, PhysicalSize<u32>),
     Processor(Box<Software>),
 }
 
 impl Surface {
     /// A surface for a window and pictures of this size.
-    pub fn new(window: &Arc<Window>, (width, height): (usize, usize)) -> Result<Self, SoftBufferError> {
+    #[cfg_attr(not(feature = "adapter"), allow(unused_variables, reason = "the processor draws any size"))]
+    pub fn new(window: &Arc<Window>, picture: (usize, usize)) -> Result<Self, SoftBufferError> {
+        #[cfg(feature = "adapter")]
+        if let Some(adapter) = Self::adapter(window, picture) {
+            return Ok(adapter);
+        }
+        Self::processor(window)
+    }
+
+    #[cfg(feature = "adapter")]
+    fn adapter(window: &Arc<Window>, (width, height): (usize, usize)) -> Option<Self> {
         let size = window.inner_size();
         let texture = SurfaceTexture::new(size.width.max(1), size.height.max(1), window.clone());
         match PixelsBuilder::new(width as u32, height as u32, texture).build() {
             Ok(mut pixels) => {
                 debug!(target: "window", adapter = ?pixels.adapter().get_info());
                 pixels.set_scaling_mode(ScalingMode::Fill);
-                Ok(Self::Adapter(Box::new(pixels), size))
+                Some(Self::Adapter(Box::new(pixels), size))
             }
             Err(error) => {
                 debug!(target: "window", %error, "No graphics adapter; the processor draws");
-                Self::processor(window)
+                None
             }
         }
     }
@@ -77,6 +90,7 @@ impl Surface {
         let (Some(width), Some(height)) = (NonZeroU32::new(size.width), NonZeroU32::new(size.height)) else {
             return Ok(());
         };
+        #[cfg(feature = "adapter")]
         if let Self::Adapter(pixels, made_for) = self {
             let resized = std::mem::replace(made_for, size) != size;
             window.pre_present_notify();
@@ -86,6 +100,7 @@ impl Surface {
             }
             *self = Self::processor(window)?;
         }
+        #[cfg_attr(not(feature = "adapter"), allow(irrefutable_let_patterns, reason = "there is no other"))]
         if let Self::Processor(surface) = self {
             surface.resize(width, height)?;
             let mut buffer = surface.buffer_mut()?;
@@ -97,6 +112,7 @@ impl Surface {
     }
 }
 
+#[cfg(feature = "adapter")]
 fn show_by_adapter(
     pixels: &mut Pixels,
     resized: Option<PhysicalSize<u32>>,
