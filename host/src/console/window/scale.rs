@@ -73,7 +73,7 @@ fn mean(pixels: impl Iterator<Item = (u32, u32)>) -> u32 {
         red_blue += (pixel & 0xff00ff) * weight;
         green += (pixel >> 8 & 0xff) * weight;
     }
-    red_blue / WHOLE & 0xff00ff | green & 0xff00
+    (red_blue / WHOLE) & 0xff00ff | green & 0xff00
 }
 
 /// Draws pictures into the pixels of a window, which keep what was drawn before.
