@@ -31,8 +31,10 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	@echo 'uname -a' | $(ENV86) boot $(IMAGE) --ttyS0 --no-console --exit-on 'i686 GNU/Linux'
 	@if [ -t 0 ] && [ -t 1 ]; then $(ENV86) boot $(IMAGE) --ttyS0 --no-console; \
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
+	$(if $(DISPLAY)$(WAYLAND_DISPLAY),@echo 'In a window: $(ENV86) boot $(IMAGE)' >&2)
 
 test: lint wasm cross image image-pae peers ## Everything, with real boots of the demo image
+	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps
 	cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
 
@@ -67,9 +69,9 @@ cross-boot: image ## Both as they are released; a ROM under Wine, the demo image
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86
 
-# Without the window, which would take longer to build than all else here and show nothing to a test.
+# With a window where there is a display: what that is built from takes nearly as long as all else.
 release: deps
-	cargo build --release -p env86 --no-default-features
+	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features)
 
 image: release ## The demo image, in target/images/debian
 	@images/debian/build --env86 $(ENV86) $(TARGET)/images/debian

@@ -45,7 +45,9 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     #[cfg(feature = "window")]
     if let Some(WindowError::NoDisplay(_)) = error.downcast_ref() {
-        return Some("give --no-console, and --ttyS0 to work at the machine's serial line in this terminal");
+        return Some(
+            "give --no-console, with --ttyS0 to work at the machine's serial line in this terminal, or --script FILE",
+        );
     }
     if let Some(ComputerError::Board(_)) = error.downcast_ref() {
         // Nothing else that the user chooses can overlap.
