@@ -96,7 +96,7 @@ pub enum Ending {
 
 /// A machine.
 pub struct Computer {
-    pc: Pc,
+    pub(crate) pc: Pc,
     firmware: Firmware,
     restart: bool,
     inlet: Inlet,

@@ -43,6 +43,7 @@
 //! ```
 
 mod computer;
+mod files;
 mod idle;
 mod image_config;
 mod input;
