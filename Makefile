@@ -22,7 +22,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: miri cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
+.PHONY: miri cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -33,7 +33,7 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 	$(if $(DISPLAY)$(WAYLAND_DISPLAY),@echo 'In a window: $(ENV86) boot $(IMAGE)' >&2)
 
-test: lint wasm cross image image-pae peers ## Everything, with real boots of the demo image
+test: lint wasm web cross image image-pae peers ## Everything, with real boots of the demo image
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps
 	cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
@@ -59,6 +59,21 @@ wasm: deps
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
+
+web: deps ## The machine for pages and Node, in target/web: `env86 serve` and `env86 prepare` need it
+	@images/deps.sh wasm-opt=binaryen npm=npm
+	@std=$$(rustc --print sysroot)/lib/rustlib/$(WASM); \
+	[ -d $$std ] || timeout 300 rustup target add $(WASM) || true; \
+	if [ -d $$std ]; then \
+	    set -x; cargo build --release --target $(WASM) -p env86-web; \
+	    host/web/build $(TARGET)/$(WASM)/release/env86_web.wasm $(TARGET)/web; \
+	else \
+	    echo 'warning: nothing for pages, because rustup cannot install the target $(WASM) here' >&2; \
+	fi
+
+web-test: web image ## The demo image prepared for a web server, in headless Chromium
+	@images/deps.sh chromium=chromium
+	tests/web/chromium $(ENV86) $(IMAGE) $(TARGET)/web-test
 
 cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
 	@tests/cross/run build

@@ -145,6 +145,12 @@ pub fn wasm_module() -> PathBuf {
     target().join("wasm32-unknown-unknown/release/env86_bench_wasm.wasm")
 }
 
+/// The package for pages and Node, whether it was made or not.
+#[must_use]
+pub fn web_package() -> PathBuf {
+    target().join("web/env86.mjs")
+}
+
 /// The file in a folder whose name begins like this.
 pub fn only_file(folder: &Path, prefix: &str) -> Result<PathBuf> {
     let mut entries = std::fs::read_dir(folder)?.flatten();

@@ -4,7 +4,10 @@ mod argv;
 mod boot;
 mod create;
 mod log;
+mod page;
+mod prepare;
 mod remedy;
+mod serve;
 mod size;
 
 use std::env;
@@ -44,6 +47,8 @@ pub struct Cli {
 enum Command {
     Boot(Box<boot::Boot>),
     Create(create::Create),
+    Prepare(prepare::Prepare),
+    Serve(serve::Serve),
 }
 
 /// How a command that did its work ends the program.
@@ -84,6 +89,8 @@ impl Cli {
         match self.command {
             Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Create(create)) => create.run(),
+            Some(Command::Prepare(prepare)) => prepare.run(),
+            Some(Command::Serve(serve)) => serve.run(),
             None => Err("No command given; see env86 --help".into()),
         }
     }

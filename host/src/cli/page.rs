@@ -1,0 +1,113 @@
+//! What the web commands share: the files of the page, and what `image.json` says in one.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use env86::image::{FileRef, Image, ImageConfig};
+
+use super::CliError;
+
+/// The folder of the page's files, beside the program or where `make web` puts it.
+const FOLDERS: [&str; 3] = ["web", "../web", "../share/env86/web"];
+/// The program for WebAssembly: without it the folder is not whole.
+const PROGRAM: &str = "env86.wasm";
+/// The page itself.
+pub const INDEX: &str = "index.html";
+/// Where the page looks for its image.
+pub const IMAGE: &str = "image";
+
+/// The page's files, by their names, in their order.
+pub fn files() -> Result<Vec<(String, PathBuf)>, CliError> {
+    let program = env::current_exe()?;
+    let beside = program.parent().unwrap_or(Path::new("."));
+    let folders: Vec<_> = FOLDERS.iter().map(|folder| beside.join(folder)).collect();
+    let Some(folder) = folders.iter().find(|folder| folder.join(PROGRAM).is_file()) else {
+        let looked: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        return Err(format!(
+            "The page's files ({PROGRAM} and others) are not there (looked in {}); `make web` in env86's sources \
+             makes them, and a folder `web` beside the program may be copied with it",
+            looked.join(", ")
+        )
+        .into());
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The disks, kernels and ROMs that an image's configuration names inside it, as paths from its folder. What it
+/// names elsewhere is fetched from there.
+pub fn named(image: &Image) -> Result<Vec<PathBuf>, CliError> {
+    let config = &image.config;
+    let references: [(&str, &Option<FileRef>); 9] = [
+        ("bios", &config.bios),
+        ("vga_bios", &config.vga_bios),
+        ("bzimage", &config.bzimage),
+        ("initrd", &config.initrd),
+        ("hda", &config.hda),
+        ("hdb", &config.hdb),
+        ("fda", &config.fda),
+        ("fdb", &config.fdb),
+        ("cdrom", &config.cdrom),
+    ];
+    let mut paths = Vec::new();
+    for (key, reference) in references {
+        let Some(reference) = reference else { continue };
+        if !reference.url.as_deref().is_some_and(|url| url.starts_with("./")) {
+            continue;
+        }
+        let path = image.path_of_ref(key, reference)?;
+        if reference.other.get("use_parts").is_some_and(|parts| *parts == true) {
+            paths.extend(parts_of(&path)?);
+        } else if path.is_file() {
+            paths.push(path);
+        } else {
+            return Err(format!("image.json: {key} names `{}`, which is not there", path.display()).into());
+        }
+    }
+    let inside = |path: PathBuf| Ok(path.strip_prefix(image.dir())?.to_path_buf());
+    paths.into_iter().map(inside).collect()
+}
+
+/// The files `STEM-START-END.EXT` that the disk image `STEM.EXT` lies in.
+fn parts_of(path: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let stem = format!("{}-", path.file_stem().unwrap_or_default().to_string_lossy());
+    let entries = fs::read_dir(dir).map_err(|error| told("read", dir, &error))?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut parts = Vec::new();
+    for name in names {
+        let name = name?;
+        if name.to_string_lossy().starts_with(&stem) {
+            parts.push(dir.join(name));
+        }
+    }
+    Ok(parts)
+}
+
+/// `image.json`, as it was but for what is said here.
+pub fn config_text(config: &ImageConfig) -> Result<Vec<u8>, CliError> {
+    Ok(serde_json::to_vec_pretty(config)?)
+}
+
+/// Copies a file; says which one, if that fails.
+pub fn copy(from: &Path, to: &Path) -> Result<(), CliError> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(|error| told("make", parent, &error))?;
+    }
+    fs::copy(from, to).map_err(|error| told("copy", from, &error))?;
+    Ok(())
+}
+
+/// An error of a file.
+pub fn told(what: &str, path: &Path, error: &io::Error) -> CliError {
+    format!("Cannot {what} `{}`: {error}", path.display()).into()
+}

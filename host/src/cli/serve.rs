@@ -1,0 +1,291 @@
+//! `env86 serve`: the page that `prepare` makes, live from an image.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::UNIX_EPOCH;
+
+use clap::Args;
+use env86::image::{FileRef, Image};
+use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
+use tracing::{debug, warn};
+
+use super::{CliError, Outcome, page};
+
+/// Requests that are answered at the same time.
+const THREADS: usize = 8;
+
+/// Serve a page that runs the image in the browser, on this computer.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// The image
+    image: String,
+
+    /// Where to listen; only this computer can come there unless another address is given
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+
+    /// Open the page in the browser
+    #[arg(long)]
+    open: bool,
+}
+
+impl Serve {
+    /// Serves until the program is ended.
+    pub fn run(&self) -> Result<Outcome, CliError> {
+        let site = Arc::new(Site::new(Image::open_arg(&self.image)?)?);
+        let server = Server::http(self.listen)
+            .map_err(|error| format!("Cannot listen on {}: {error}; give another --listen", self.listen))?;
+        let server = Arc::new(server);
+        let address = server.server_addr().to_ip().unwrap_or(self.listen);
+        let url = format!("http://{address}/");
+        println!("{url}");
+        io::stdout().flush()?;
+        if self.open {
+            open(&url);
+        }
+        let workers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (server, site) = (server.clone(), site.clone());
+                thread::spawn(move || {
+                    while let Ok(request) = server.recv() {
+                        // A visitor who goes away is no error of ours.
+                        if let Err(error) = site.answer(request) {
+                            debug!(target: "serve", %error, "An answer was not taken");
+                        }
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            _ = worker.join();
+        }
+        Ok(Outcome::SUCCESS)
+    }
+}
+
+/// Opens a page in the user's browser.
+fn open(url: &str) {
+    let program = match () {
+        () if cfg!(windows) => "explorer",
+        () if cfg!(target_os = "macos") => "open",
+        () => "xdg-open",
+    };
+    let started = Command::new(program).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = started.spawn() {
+        warn!(target: "serve", program, %error, "The browser cannot be opened");
+        eprintln!("env86: `{program}` cannot be started; open the page by its address");
+    }
+}
+
+/// What is served.
+struct Site {
+    image: Image,
+    /// The page's files by name.
+    page: BTreeMap<String, PathBuf>,
+    /// The image's configuration, as the page reads it.
+    config: Vec<u8>,
+}
+
+/// Something to be served.
+enum Found {
+    File(PathBuf),
+    Config,
+}
+
+impl Site {
+    fn new(image: Image) -> Result<Self, CliError> {
+        let mut config = image.config.clone();
+        if config.initial_state.is_none() && config.initial_state_parts.is_none() {
+            let state = image.state_files()?.and_then(|paths| paths.into_iter().next());
+            config.initial_state = state.as_deref().and_then(Path::file_name).map(|name| FileRef {
+                url: Some(format!("./{}", name.to_string_lossy())),
+                ..FileRef::default()
+            });
+        }
+        let page = page::files()?.into_iter().collect();
+        Ok(Self { page, config: page::config_text(&config)?, image })
+    }
+
+    /// What a path of a URL means. Nothing outside of the image's folder and the page's is ever read.
+    fn find(&self, url: &str) -> Option<Found> {
+        let path = url.split(['?', '#']).next()?.trim_start_matches('/');
+        let path = if path.is_empty() { page::INDEX } else { path };
+        if let Some(file) = self.page.get(path) {
+            return Some(Found::File(file.clone()));
+        }
+        let inside = percent_decoded(path.strip_prefix(page::IMAGE)?.strip_prefix('/')?)?;
+        if inside == "image.json" {
+            return Some(Found::Config);
+        }
+        let normal = Path::new(&inside).components().all(|part| matches!(part, Component::Normal(_)));
+        let file = self.image.dir().join(&inside);
+        // A symbolic link may lead out of the image.
+        let real = file.canonicalize().ok()?;
+        let is_inside = normal && real.starts_with(self.image.dir().canonicalize().ok()?);
+        (is_inside && real.is_file()).then_some(Found::File(file))
+    }
+
+    fn answer(&self, request: Request) -> io::Result<()> {
+        if !matches!(request.method(), Method::Get | Method::Head) {
+            return request.respond(Response::empty(405).with_header(header("Allow", "GET, HEAD")));
+        }
+        match self.find(request.url()) {
+            Some(Found::Config) => {
+                let response = Response::from_data(self.config.clone());
+                request.respond(with_common(response, "image.json"))
+            }
+            Some(Found::File(path)) => file(request, &path),
+            None => request.respond(Response::from_string("Not found\n").with_status_code(404)),
+        }
+    }
+}
+
+/// Answers with a file, or the part of it that is asked for.
+fn file(request: Request, path: &Path) -> io::Result<()> {
+    let (mut file, meta) = match File::open(path).and_then(|file| Ok((fs::metadata(path)?, file))) {
+        Ok((meta, file)) => (file, meta),
+        Err(error) => {
+            warn!(target: "serve", path = %path.display(), %error, "A file cannot be read");
+            return request.respond(Response::from_string("Cannot be read\n").with_status_code(500));
+        }
+    };
+    let name = path.to_string_lossy();
+    let tag = etag(&meta);
+    if asked(&request, "If-None-Match").is_some_and(|tags| tags.split(',').any(|one| one.trim() == tag)) {
+        return request.respond(with_common(Response::empty(304), &name).with_header(header("ETag", &tag)));
+    }
+    // A part of another version of the file would not fit what was fetched before.
+    let same = asked(&request, "If-Range").is_none_or(|wanted| wanted == tag);
+    let part = asked(&request, "Range").filter(|_| same).and_then(|text| range(text, meta.len()));
+    let (status, part, size) = match part {
+        None => (200, 0..meta.len(), None),
+        Some(Ok(part)) => (206, part.clone(), Some(format!("bytes {}-{}/{}", part.start, part.end - 1, meta.len()))),
+        Some(Err(())) => {
+            let size = header("Content-Range", &format!("bytes */{}", meta.len()));
+            return request.respond(Response::empty(416).with_header(size));
+        }
+    };
+    file.seek(SeekFrom::Start(part.start))?;
+    let length = part.end - part.start;
+    let response =
+        Response::new(StatusCode(status), Vec::new(), file.take(length), usize::try_from(length).ok(), None)
+            // A file's length is known, so that it is sent as it is.
+            .with_chunked_threshold(usize::MAX);
+    let mut response = with_common(response, &name);
+    response.add_header(header("ETag", &tag));
+    response.add_header(header("Accept-Ranges", "bytes"));
+    if let Some(size) = size {
+        response.add_header(header("Content-Range", &size));
+    }
+    request.respond(response)
+}
+
+/// A header of a request.
+fn asked<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+}
+
+/// A header of an answer; what we send there is plain text.
+fn header(name: &str, value: &str) -> Header {
+    Header::from_bytes(name, value).unwrap_or_else(|()| unreachable!("{name} is plain text"))
+}
+
+/// The headers of all answers.
+fn with_common<R: Read>(mut response: Response<R>, name: &str) -> Response<R> {
+    response.add_header(header("Content-Type", media_type(name)));
+    // Another image may be served here the next time.
+    response.add_header(header("Cache-Control", "no-cache"));
+    response
+}
+
+/// What a file is, by its name.
+fn media_type(name: &str) -> &'static str {
+    match name.rsplit('.').next().unwrap_or_default() {
+        "html" => "text/html; charset=utf-8",
+        "mjs" | "js" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "json" => "application/json",
+        "wasm" => "application/wasm",
+        "svg" => "image/svg+xml",
+        "ts" | "txt" | "md" => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
+
+/// A tag that changes with the file.
+fn etag(meta: &Metadata) -> String {
+    let changed = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    format!("\"{:x}-{:x}\"", meta.len(), changed.unwrap_or_default().as_nanos())
+}
+
+/// The one part that a Range header asks for (RFC 9110, 14.2). `None`: it asks for something else, and gets the
+/// whole; an error: there is no such part.
+fn range(text: &str, size: u64) -> Option<Result<Range<u64>, ()>> {
+    let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
+    let number = |text: &str| text.parse::<u64>().ok();
+    let part = match (first, last) {
+        ("", last) => size.saturating_sub(number(last)?)..size,
+        (first, "") => number(first)?..size,
+        (first, last) => number(first)?..number(last)?.saturating_add(1).min(size),
+    };
+    Some(if part.is_empty() { Err(()) } else { Ok(part) })
+}
+
+/// A path as it was before it became part of a URL.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        assert_eq!(range("bytes=0-0", 10), Some(Ok(0..1)));
+        assert_eq!(range("bytes=4-", 10), Some(Ok(4..10)));
+        assert_eq!(range("bytes=-4", 10), Some(Ok(6..10)));
+        assert_eq!(range("bytes=4-99", 10), Some(Ok(4..10)));
+        assert_eq!(range("bytes=10-", 10), Some(Err(())));
+        assert_eq!(range("bytes=5-4", 10), Some(Err(())));
+        assert_eq!(range("bytes=-0", 10), Some(Err(())));
+        for other in ["bytes=1-2,4-5", "lines=1-2", "bytes=x-", "bytes=-"] {
+            assert_eq!(range(other, 10), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn nothing_outside_of_the_image_is_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        fs::create_dir_all(image.join("fs")).unwrap();
+        fs::write(image.join("image.json"), "{}").unwrap();
+        fs::write(image.join("fs/a b.bin"), "x").unwrap();
+        fs::write(dir.path().join("secret"), "x").unwrap();
+        let image = Image::open(image).unwrap();
+        let site = Site { image, page: BTreeMap::new(), config: Vec::new() };
+        let is_there = |url| site.find(url).is_some();
+        assert!(is_there("/image/image.json") && is_there("/image/fs/a%20b.bin?x"));
+        for url in ["/image/../secret", "/image/%2e%2e/secret", "/image//etc/passwd", "/secret", "/image/fs", "/image/%"] {
+            assert!(!is_there(url), "{url}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+// COM1 in a page: in a text area, or in a terminal by xterm.js, which the page brings.
+
+/** Characters that a text area keeps. */
+const KEPT = 100_000;
+
+/** COM1 in a text area. */
+export class SerialText {
+  #machine;
+  #area;
+  #listeners;
+  #output;
+
+  constructor(area, machine) {
+    this.#machine = machine;
+    this.#area = area;
+    const decoder = new TextDecoder();
+    this.#output = (bytes) => {
+      const text = decoder.decode(bytes, { stream: true });
+      let all = area.value;
+      for (const character of text) {
+        if (character === "\b") all = all.slice(0, -1);
+        else if (character !== "\r") all += character;
+      }
+      area.value = all.slice(-KEPT);
+      area.scrollTop = area.scrollHeight;
+    };
+    machine.add_listener("serial0-output-bytes", this.#output);
+    const named = { Enter: "\r", Backspace: "\x7f", Tab: "\t", Escape: "\x1b" };
+    const key = (event) => {
+      const { key: name, ctrlKey } = event;
+      let text = named[name] ?? (name.length === 1 ? name : undefined);
+      if (ctrlKey && /^[a-z[\\\]]$/i.test(name)) text = String.fromCharCode(name.toUpperCase().charCodeAt(0) & 0x1f);
+      if (text === undefined || event.metaKey || event.altKey) return;
+      machine.serial0_send(text);
+      event.preventDefault();
+    };
+    const paste = (event) => {
+      machine.serial0_send(event.clipboardData.getData("text").replace(/\r?\n/g, "\r"));
+      event.preventDefault();
+    };
+    this.#listeners = { keydown: key, paste };
+    for (const [name, listener] of Object.entries(this.#listeners)) area.addEventListener(name, listener);
+  }
+
+  destroy() {
+    this.#machine.remove_listener("serial0-output-bytes", this.#output);
+    for (const [name, listener] of Object.entries(this.#listeners)) this.#area.removeEventListener(name, listener);
+  }
+}
+
+/** COM1 in a terminal. */
+export class SerialTerminal {
+  #machine;
+  #output;
+
+  constructor(element, machine, Terminal) {
+    if (!Terminal) throw new Error("The page has no xterm.js: load it before, or give its class Terminal");
+    this.#machine = machine;
+    this.terminal = new Terminal({ cursorBlink: true, scrollback: 10_000 });
+    this.terminal.open(element);
+    this.#output = (bytes) => this.terminal.write(bytes);
+    machine.add_listener("serial0-output-bytes", this.#output);
+    this.terminal.onData((text) => machine.serial0_send(text));
+    this.terminal.onBinary((text) => machine.serial_send_bytes(0, Uint8Array.from(text, (c) => c.charCodeAt(0))));
+  }
+
+  destroy() {
+    this.#machine.remove_listener("serial0-output-bytes", this.#output);
+    this.terminal.dispose();
+  }
+}

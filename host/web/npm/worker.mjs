@@ -1,0 +1,21 @@
+// The machine's worker: carries calls and events between a page and its Machine.
+import { Machine } from "./machine.mjs";
+
+const machine = new Machine();
+
+machine.onevent = (event, data) => postMessage({ event, data });
+
+/** What is large is handed over, not copied. */
+const handed = (value) => {
+  const bytes = value instanceof Uint8Array ? value : value?.pixels;
+  return bytes instanceof Uint8Array ? [bytes.buffer] : [];
+};
+
+onmessage = async ({ data: { id, method, args } }) => {
+  try {
+    const value = await machine[method](...args);
+    if (id !== undefined) postMessage({ id, value }, handed(value));
+  } catch (error) {
+    postMessage(id === undefined ? { event: "error", data: error.message } : { id, error: error.message });
+  }
+};

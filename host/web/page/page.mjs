@@ -1,0 +1,213 @@
+// The page around a machine: its image is the folder `image` beside it.
+import { boot } from "./env86.mjs";
+import { FitAddon } from "./addon-fit.mjs";
+import { Terminal } from "./xterm.mjs";
+
+const element = (id) => document.getElementById(id);
+const [screen, serial, notice] = ["screen", "serial", "notice"].map(element);
+const canvas = screen.querySelector("canvas");
+const parameters = new URLSearchParams(location.search);
+const image = new URL(parameters.get("image") ?? "image", document.baseURI).href;
+
+const tell = (text) => (notice.textContent = text);
+const failed = (error) => tell(`${error.message ?? error}`);
+
+// ---- states in the browser ----
+
+/** The browser's own storage: one state for each image. */
+function storage(mode, act) {
+  return new Promise((resolve, reject) => {
+    const opening = indexedDB.open("env86", 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore("states");
+    opening.onerror = () => reject(opening.error);
+    opening.onsuccess = () => {
+      const database = opening.result;
+      const transaction = database.transaction("states", mode);
+      const request = act(transaction.objectStore("states"));
+      transaction.oncomplete = () => (database.close(), resolve(request.result));
+      transaction.onerror = transaction.onabort = () => (database.close(), reject(transaction.error));
+    };
+  });
+}
+
+// ---- the machine ----
+
+const options = { screen_container: screen, disable_keyboard: true };
+if (parameters.has("kept")) {
+  const state = await storage("readonly", (store) => store.get(image)).catch(failed);
+  if (state) options.initial_state = { buffer: state };
+  else tell("No state of this machine is kept in this browser; it starts anew.");
+}
+
+let vm;
+try {
+  vm = await boot(image, options);
+} catch (error) {
+  element("progress").hidden = true;
+  failed(error);
+  throw error;
+}
+globalThis.vm = vm;
+document.title = vm.config.name ?? "env86";
+element("name").textContent = document.title;
+
+const terminal = new Terminal({ cursorBlink: true, scrollback: 10_000, fontSize: 14, screenReaderMode: true });
+terminal.open(serial);
+vm.add_listener("serial0-output-bytes", (bytes) => terminal.write(bytes));
+terminal.onData((text) => vm.serial0_send(text));
+
+const fitting = new FitAddon();
+terminal.loadAddon(fitting);
+/** The terminal has as many rows and columns as there is room for. */
+function fit() {
+  if (!serial.hidden) fitting.fit();
+}
+addEventListener("resize", fit);
+
+// ---- progress and lamps ----
+
+const loaded = new Map();
+vm.add_listener("download-progress", ({ file_name, loaded: bytes, total }) => {
+  loaded.set(file_name, [bytes, total]);
+  const sum = (which) => [...loaded.values()].reduce((all, file) => all + file[which], 0);
+  element("what").textContent = `Loading: ${(sum(0) / 1e6).toFixed(1)} MB`;
+  if (sum(1) > 0 && sum(0) <= sum(1)) element("bar").value = sum(0) / sum(1);
+});
+let files = 0;
+let disk;
+vm.add_listener("9p-read-end", () => {
+  element("fetched").textContent = `${++files} file${files === 1 ? "" : "s"} fetched`;
+  element("disk").classList.add("on");
+  clearTimeout(disk);
+  disk = setTimeout(() => element("disk").classList.remove("on"), 150);
+});
+vm.add_listener("download-error", ({ file_name, request }) => tell(`${file_name}: ${request?.message ?? "it cannot be fetched"}`));
+vm.add_listener("emulator-error", (error) => {
+  element("progress").hidden = true;
+  failed(error);
+});
+vm.add_listener("emulator-ended", (why) => tell(why === "power-off" || why === "halted" ? "The machine has been switched off. Restart switches it on." : `The machine has ended: ${why}`));
+
+let count = 0;
+setInterval(() => {
+  if (document.hidden) return;
+  const now = vm.get_instruction_counter();
+  const mips = Math.max(0, now - count) / 1e6;
+  count = now;
+  element("speed").textContent = vm.is_running() ? `${mips < 10 ? mips.toFixed(1) : Math.round(mips)} MIPS` : "stopped";
+  element("lamp").classList.toggle("on", mips > 0.5);
+}, 1000);
+
+// ---- views ----
+
+const tabs = [element("tab-screen"), element("tab-serial")];
+function show(which) {
+  tabs.forEach((tab, n) => {
+    tab.setAttribute("aria-selected", n === which);
+    tab.tabIndex = n === which ? 0 : -1;
+  });
+  screen.hidden = which !== 0;
+  serial.hidden = which !== 1;
+  if (which === 1) {
+    fit();
+    terminal.focus();
+  } else canvas.focus();
+}
+tabs.forEach((tab, n) => {
+  tab.onclick = () => show(n);
+  tab.onkeydown = ({ key }) => {
+    if (key !== "ArrowLeft" && key !== "ArrowRight") return;
+    show(1 - n);
+    tabs[1 - n].focus();
+  };
+});
+
+// ---- keys: those of the canvas, and no others, so that the page can be used by keyboard ----
+
+const { Keyboard } = await import("./input.mjs");
+const hasFocus = () => document.activeElement === canvas;
+const keyboard = new Keyboard((codes) => vm.keyboard_send_scancodes(codes), () => vm.keyboard_release());
+keyboard.setEnabled(false);
+canvas.addEventListener("focus", () => keyboard.setEnabled(true));
+canvas.addEventListener("blur", () => (vm.keyboard_release(), keyboard.setEnabled(false)));
+canvas.addEventListener("pointerdown", () => canvas.focus());
+addEventListener("keydown", (event) => {
+  if (!hasFocus() || event.key !== "Escape" || !event.shiftKey) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  element("pause").focus();
+}, true);
+
+// ---- tools ----
+
+/** Does what a button is for, and says why not. */
+function on(id, act) {
+  element(id).onclick = () => Promise.resolve(act()).catch(failed);
+}
+const back = () => (screen.hidden ? terminal.focus() : canvas.focus());
+
+on("pause", async () => {
+  await (vm.is_running() ? vm.stop() : vm.run());
+});
+vm.add_listener("emulator-started", () => {
+  element("pause").textContent = "Pause";
+  element("progress").hidden = true;
+});
+vm.add_listener("emulator-stopped", () => (element("pause").textContent = "Go on"));
+on("restart", async () => {
+  await vm.restart();
+  if (!vm.is_running()) await vm.run();
+  tell("");
+  back();
+});
+on("save", async () => {
+  const state = await vm.save_state();
+  await storage("readwrite", (store) => store.put(state, image));
+  tell(`Saved in this browser (${(state.byteLength / 1e6).toFixed(0)} MB); Load comes back here, on later visits, too.`);
+});
+on("load", async () => {
+  const state = await storage("readonly", (store) => store.get(image));
+  if (!state) return tell("No state of this machine is kept in this browser.");
+  await vm.restore_state(state);
+  if (!vm.is_running()) await vm.run();
+  tell("");
+  back();
+});
+on("download", async () => {
+  const url = URL.createObjectURL(new Blob([await vm.save_state()]));
+  const link = Object.assign(document.createElement("a"), { href: url, download: "initial.state" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+});
+on("upload", () => element("file").click());
+element("file").onchange = async ({ target }) => {
+  const [file] = target.files;
+  target.value = "";
+  if (!file) return;
+  try {
+    await vm.restore_state(await file.arrayBuffer());
+    if (!vm.is_running()) await vm.run();
+    tell("");
+    back();
+  } catch (error) {
+    failed(error);
+  }
+};
+on("paste", async () => {
+  const text = await navigator.clipboard.readText();
+  if (screen.hidden) vm.serial0_send(text.replace(/\r?\n/g, "\r"));
+  else vm.keyboard_send_text(text);
+  back();
+});
+on("keys", () => {
+  vm.keyboard_send_scancodes([0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d]);
+  back();
+});
+on("full", async () => {
+  show(0);
+  await vm.screen_go_fullscreen();
+});
+vm.add_listener("emulator-loaded", () => {
+  for (const button of document.querySelectorAll("#tools button")) button.disabled = false;
+  if (document.activeElement === document.body) show(parameters.get("view") === "serial" ? 1 : 0);
+});
