@@ -98,13 +98,23 @@ pub fn config_text(config: &ImageConfig) -> Result<Vec<u8>, CliError> {
     Ok(serde_json::to_vec_pretty(config)?)
 }
 
-/// Copies a file; says which one, if that fails.
+/// Copies a file; says which one, if that fails. A link is refused: an image from elsewhere must not put this
+/// computer's other files on a web server.
 pub fn copy(from: &Path, to: &Path) -> Result<(), CliError> {
+    let meta = fs::symlink_metadata(from).map_err(|error| told("read", from, &error))?;
+    if !meta.is_file() {
+        return Err(format!("`{}` is no plain file; an image has no others", from.display()).into());
+    }
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(|error| told("make", parent, &error))?;
     }
     fs::copy(from, to).map_err(|error| told("copy", from, &error))?;
     Ok(())
+}
+
+/// Whether a folder is one that `env86 prepare` has made.
+pub fn is_prepared(dir: &Path) -> bool {
+    dir.join(PROGRAM).is_file() && dir.join(IMAGE).join("image.json").is_file()
 }
 
 /// An error of a file.

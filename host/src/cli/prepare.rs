@@ -15,6 +15,8 @@ use super::{CliError, Outcome, page};
 
 /// zstd's level for a state that is packed once and fetched often.
 const LEVEL: i32 = 12;
+/// What a user is told who stops it.
+const INTERRUPTED: &str = "Interrupted; nothing was made";
 /// The first word of a Zstandard frame.
 const PACKED: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -27,7 +29,7 @@ pub struct Prepare {
     /// The folder to make
     dir: PathBuf,
 
-    /// Replace the folder if it is there
+    /// Replace the folder if it is there, and was made by this
     #[arg(long)]
     force: bool,
 
@@ -46,6 +48,14 @@ impl Prepare {
         let image = Image::open_arg(&self.image)?;
         if self.dir.exists() && !self.force {
             return Err(format!("`{}` is there already; --force replaces it", self.dir.display()).into());
+        }
+        let is_empty = || fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.next().is_none());
+        if self.dir.exists() && !page::is_prepared(&self.dir) && !is_empty() {
+            return Err(format!(
+                "`{}` was not made by `env86 prepare`, and is not replaced; give another folder",
+                self.dir.display()
+            )
+            .into());
         }
         let interrupt = Arc::new(AtomicBool::new(false));
         flag_when_interrupted(&interrupt)?;
@@ -67,7 +77,8 @@ impl Prepare {
         }
         self.image(&image, &folder.join(page::IMAGE), &interrupt)?;
         if self.dir.exists() {
-            fs::rename(&self.dir, made.path().join("old")).map_err(|e| page::told("replace", &self.dir, &e))?;
+            fs::rename(&self.dir, made.path().join("old"))
+                .map_err(|e| page::told("replace", &self.dir, &e))?;
         }
         fs::rename(&folder, &self.dir).map_err(|error| page::told("make", &self.dir, &error))?;
         eprintln!("{}: ready for a web server", self.dir.display());
@@ -80,7 +91,7 @@ impl Prepare {
         fs::create_dir_all(to.join("fs"))?;
         for entry in fs::read_dir(&blobs).map_err(|error| page::told("read", &blobs, &error))? {
             if interrupt.load(Ordering::Relaxed) {
-                return Err("Interrupted; nothing was made".into());
+                return Err(INTERRUPTED.into());
             }
             let entry = entry?;
             page::copy(&entry.path(), &to.join("fs").join(entry.file_name()))?;
@@ -89,7 +100,7 @@ impl Prepare {
         let mut config = image.config.clone();
         config.initial_state_parts = None;
         if let Some(paths) = image.state_files()? {
-            let mut parts = Parts::new(to.join("state"), self.part_size.max(1))?;
+            let mut parts = Parts::new(to.join("state"), self.part_size.max(1), interrupt)?;
             pack(&paths, &mut parts).map_err(|error| format!("Cannot pack the saved state: {error}"))?;
             config.initial_state_parts = Some(parts.finish()?);
         }
@@ -124,18 +135,19 @@ fn pack(paths: &[PathBuf], to: &mut Parts) -> io::Result<()> {
 }
 
 /// Files of one size, called `initial.state.0`, `initial.state.1` and so on.
-struct Parts {
+struct Parts<'a> {
     dir: PathBuf,
+    interrupt: &'a AtomicBool,
     size: u64,
     count: u64,
     /// The file at hand, and what fits into it yet.
     file: Option<(BufWriter<File>, u64)>,
 }
 
-impl Parts {
-    fn new(dir: PathBuf, size: u64) -> io::Result<Self> {
+impl<'a> Parts<'a> {
+    fn new(dir: PathBuf, size: u64, interrupt: &'a AtomicBool) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir, size, count: 0, file: None })
+        Ok(Self { dir, interrupt, size, count: 0, file: None })
     }
 
     /// How many there are.
@@ -145,8 +157,11 @@ impl Parts {
     }
 }
 
-impl Write for Parts {
+impl Write for Parts<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.interrupt.load(Ordering::Relaxed) {
+            return Err(io::Error::other(INTERRUPTED));
+        }
         if self.file.as_ref().is_none_or(|(_, left)| *left == 0) {
             self.flush()?;
             let file = File::create(self.dir.join(format!("initial.state.{}", self.count)))?;
@@ -162,5 +177,41 @@ impl Write for Parts {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.as_mut().map_or(Ok(()), |(file, _)| file.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(dir: &Path, parts: u64) -> Vec<u8> {
+        let part = |n| fs::read(dir.join(format!("initial.state.{n}"))).unwrap();
+        (0..parts).flat_map(part).collect()
+    }
+
+    #[test]
+    fn a_state_is_packed_in_parts_and_no_second_time() {
+        let dir = tempfile::tempdir().unwrap();
+        // What packs badly, so that there are several parts.
+        let state: Vec<u8> = (0..5000_u32).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+        let halves = state.split_at(1234);
+        let paths = ["a", "b"].map(|name| dir.path().join(name));
+        fs::write(&paths[0], halves.0).unwrap();
+        fs::write(&paths[1], halves.1).unwrap();
+        let interrupt = AtomicBool::new(false);
+        let made = |from: &[PathBuf], to: &str| {
+            let mut parts = Parts::new(dir.path().join(to), 1000, &interrupt).unwrap();
+            pack(from, &mut parts).unwrap();
+            let count = parts.finish().unwrap();
+            (count, read_all(&dir.path().join(to), count))
+        };
+        let (count, packed) = made(&paths, "state");
+        assert_eq!(count, packed.len().div_ceil(1000) as u64);
+        assert_eq!(zstd::decode_all(&*packed).unwrap(), state);
+        let parts: Vec<_> = (0..count).map(|n| dir.path().join(format!("state/initial.state.{n}"))).collect();
+        assert_eq!(made(&parts, "again"), (count, packed));
+        interrupt.store(true, Ordering::Relaxed);
+        let mut parts = Parts::new(dir.path().join("stopped"), 1000, &interrupt).unwrap();
+        assert!(pack(&paths, &mut parts).is_err());
     }
 }

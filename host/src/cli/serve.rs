@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,7 +39,7 @@ pub struct Serve {
 impl Serve {
     /// Serves until the program is ended.
     pub fn run(&self) -> Result<Outcome, CliError> {
-        let site = Arc::new(Site::new(Image::open_arg(&self.image)?)?);
+        let site = Arc::new(Site::new(Image::open_arg(&self.image)?, self.listen.ip().is_loopback())?);
         let server = Server::http(self.listen)
             .map_err(|error| format!("Cannot listen on {}: {error}; give another --listen", self.listen))?;
         let server = Arc::new(server);
@@ -77,7 +77,8 @@ fn open(url: &str) {
         () if cfg!(target_os = "macos") => "open",
         () => "xdg-open",
     };
-    let started = Command::new(program).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let started =
+        Command::new(program).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Err(error) = started.spawn() {
         warn!(target: "serve", program, %error, "The browser cannot be opened");
         eprintln!("env86: `{program}` cannot be started; open the page by its address");
@@ -91,6 +92,8 @@ struct Site {
     page: BTreeMap<String, PathBuf>,
     /// The image's configuration, as the page reads it.
     config: Vec<u8>,
+    /// Only this computer can come here.
+    local: bool,
 }
 
 /// Something to be served.
@@ -100,17 +103,23 @@ enum Found {
 }
 
 impl Site {
-    fn new(image: Image) -> Result<Self, CliError> {
+    fn new(image: Image, local: bool) -> Result<Self, CliError> {
         let mut config = image.config.clone();
-        if config.initial_state.is_none() && config.initial_state_parts.is_none() {
-            let state = image.state_files()?.and_then(|paths| paths.into_iter().next());
-            config.initial_state = state.as_deref().and_then(Path::file_name).map(|name| FileRef {
-                url: Some(format!("./{}", name.to_string_lossy())),
-                ..FileRef::default()
-            });
+        // A state that was saved in the image counts before one that its configuration names, as it does at a boot.
+        let saved = image.state_to_write();
+        if let Some(name) = saved.file_name().filter(|_| saved.exists()) {
+            let url = Some(format!("./{}", name.to_string_lossy()));
+            config.initial_state = Some(FileRef { url, ..FileRef::default() });
+            config.initial_state_parts = None;
         }
         let page = page::files()?.into_iter().collect();
-        Ok(Self { page, config: page::config_text(&config)?, image })
+        Ok(Self { page, config: page::config_text(&config)?, local, image })
+    }
+
+    /// Whether a request names this computer. A page from elsewhere whose name has come to mean this computer (DNS
+    /// rebinding) must not read the image.
+    fn is_for_us(&self, request: &Request) -> bool {
+        !self.local || asked(request, "Host").is_none_or(is_local_name)
     }
 
     /// What a path of a URL means. Nothing outside of the image's folder and the page's is ever read.
@@ -135,6 +144,10 @@ impl Site {
     fn answer(&self, request: Request) -> io::Result<()> {
         if !matches!(request.method(), Method::Get | Method::Head) {
             return request.respond(Response::empty(405).with_header(header("Allow", "GET, HEAD")));
+        }
+        if !self.is_for_us(&request) {
+            let text = "This is served for this computer alone; open it as localhost\n";
+            return request.respond(Response::from_string(text).with_status_code(403));
         }
         match self.find(request.url()) {
             Some(Found::Config) => {
@@ -166,7 +179,9 @@ fn file(request: Request, path: &Path) -> io::Result<()> {
     let part = asked(&request, "Range").filter(|_| same).and_then(|text| range(text, meta.len()));
     let (status, part, size) = match part {
         None => (200, 0..meta.len(), None),
-        Some(Ok(part)) => (206, part.clone(), Some(format!("bytes {}-{}/{}", part.start, part.end - 1, meta.len()))),
+        Some(Ok(part)) => {
+            (206, part.clone(), Some(format!("bytes {}-{}/{}", part.start, part.end - 1, meta.len())))
+        }
         Some(Err(())) => {
             let size = header("Content-Range", &format!("bytes */{}", meta.len()));
             return request.respond(Response::empty(416).with_header(size));
@@ -190,6 +205,16 @@ fn file(request: Request, path: &Path) -> io::Result<()> {
 /// A header of a request.
 fn asked<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
     request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+}
+
+/// Whether a Host header's value names this computer.
+fn is_local_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A header of an answer; what we send there is plain text.
@@ -273,6 +298,16 @@ mod tests {
     }
 
     #[test]
+    fn only_this_computer_is_local() {
+        for host in ["localhost:80", "LOCALHOST", "127.0.0.1:9999", "127.0.0.1", "[::1]:80", "[::1]"] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in ["example.com:80", "localhost.example.com", "192.0.2.1:80", "127.0.0.1.example.com", ""] {
+            assert!(!is_local_name(host), "{host}");
+        }
+    }
+
+    #[test]
     fn nothing_outside_of_the_image_is_served() {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
@@ -281,10 +316,17 @@ mod tests {
         fs::write(image.join("fs/a b.bin"), "x").unwrap();
         fs::write(dir.path().join("secret"), "x").unwrap();
         let image = Image::open(image).unwrap();
-        let site = Site { image, page: BTreeMap::new(), config: Vec::new() };
+        let site = Site { image, page: BTreeMap::new(), config: Vec::new(), local: true };
         let is_there = |url| site.find(url).is_some();
         assert!(is_there("/image/image.json") && is_there("/image/fs/a%20b.bin?x"));
-        for url in ["/image/../secret", "/image/%2e%2e/secret", "/image//etc/passwd", "/secret", "/image/fs", "/image/%"] {
+        for url in [
+            "/image/../secret",
+            "/image/%2e%2e/secret",
+            "/image//etc/passwd",
+            "/secret",
+            "/image/fs",
+            "/image/%",
+        ] {
             assert!(!is_there(url), "{url}");
         }
     }
