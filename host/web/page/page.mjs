@@ -1,5 +1,6 @@
 // The page around a machine: its image is the folder `image` beside it.
 import { boot } from "./env86.mjs";
+import { Keyboard } from "./input.mjs";
 import { FitAddon } from "./addon-fit.mjs";
 import { Terminal } from "./xterm.mjs";
 
@@ -124,7 +125,6 @@ tabs.forEach((tab, n) => {
 
 // ---- keys: those of the canvas, and no others, so that the page can be used by keyboard ----
 
-const { Keyboard } = await import("./input.mjs");
 const hasFocus = () => document.activeElement === canvas;
 const keyboard = new Keyboard((codes) => vm.keyboard_send_scancodes(codes), () => vm.keyboard_release());
 keyboard.setEnabled(false);
