@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use env86_tests::{Result, bound_to_us, image, program, skipped, web_package, workspace};
 
 /// What is typed for the first machine. The quotes keep the echo of a mark from being it.
-const FIRST: &str = "echo = $(uname -s -m); mark=1; echo written > /root/from-guest; sync; echo first-do''ne\n";
+const FIRST: &str =
+    "echo = $(uname -s -m); mark=1; echo written > /root/from-guest; sync; echo first-do''ne\n";
 const SECOND: &str = "mark=$mark-2; echo again > /root/from-guest; sync; echo second-do''ne\n";
 const THIRD: &str = "echo = $mark-3 $(cat /root/from-page); echo third-do''ne\n";
 

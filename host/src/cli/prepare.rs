@@ -67,7 +67,8 @@ impl Prepare {
         }
         self.image(&image, &folder.join(page::IMAGE), &interrupt)?;
         if self.dir.exists() {
-            fs::rename(&self.dir, made.path().join("old")).map_err(|e| page::told("replace", &self.dir, &e))?;
+            fs::rename(&self.dir, made.path().join("old"))
+                .map_err(|e| page::told("replace", &self.dir, &e))?;
         }
         fs::rename(&folder, &self.dir).map_err(|error| page::told("make", &self.dir, &error))?;
         eprintln!("{}: ready for a web server", self.dir.display());

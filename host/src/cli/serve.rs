@@ -77,8 +77,9 @@ fn open(url: &str) {
         () if cfg!(target_os = "macos") => "open",
         () => "xdg-open",
     };
-    let started = Command::new(program).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Err(error) = started.spawn() {
+    let mut browser = Command::new(program);
+    browser.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = browser.spawn() {
         warn!(target: "serve", program, %error, "The browser cannot be opened");
         eprintln!("env86: `{program}` cannot be started; open the page by its address");
     }
@@ -166,7 +167,9 @@ fn file(request: Request, path: &Path) -> io::Result<()> {
     let part = asked(&request, "Range").filter(|_| same).and_then(|text| range(text, meta.len()));
     let (status, part, size) = match part {
         None => (200, 0..meta.len(), None),
-        Some(Ok(part)) => (206, part.clone(), Some(format!("bytes {}-{}/{}", part.start, part.end - 1, meta.len()))),
+        Some(Ok(part)) => {
+            (206, part.clone(), Some(format!("bytes {}-{}/{}", part.start, part.end - 1, meta.len())))
+        }
         Some(Err(())) => {
             let size = header("Content-Range", &format!("bytes */{}", meta.len()));
             return request.respond(Response::empty(416).with_header(size));
@@ -284,7 +287,14 @@ mod tests {
         let site = Site { image, page: BTreeMap::new(), config: Vec::new() };
         let is_there = |url| site.find(url).is_some();
         assert!(is_there("/image/image.json") && is_there("/image/fs/a%20b.bin?x"));
-        for url in ["/image/../secret", "/image/%2e%2e/secret", "/image//etc/passwd", "/secret", "/image/fs", "/image/%"] {
+        for url in [
+            "/image/../secret",
+            "/image/%2e%2e/secret",
+            "/image//etc/passwd",
+            "/secret",
+            "/image/fs",
+            "/image/%",
+        ] {
             assert!(!is_there(url), "{url}");
         }
     }
