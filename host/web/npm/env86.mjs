@@ -205,7 +205,7 @@ export class V86 {
   }
 
   async run() {
-    await this.#call("screenText");
+    await this.#ready;
     await this.#run();
   }
 

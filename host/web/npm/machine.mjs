@@ -14,6 +14,8 @@ const LONGEST_WAIT_MS = 60_000;
 /** A picture is drawn so often while a page looks, and so often while the guest sleeps. */
 const FRAME_MS = 16;
 const IDLE_FRAME_MS = 80;
+/** The count of instructions is told so often. */
+const COUNT_MS = 100;
 
 const PENDING = 1;
 const FAILED = 2;
@@ -62,8 +64,8 @@ export class Machine {
   #viewer;
   #drawnAt = 0;
   #positions = false;
-  #textScreen;
-  #count = 0;
+  #media = 0;
+  #countedAt = 0;
 
   /** `wasm` is a compiled module. */
   async init(wasm) {
@@ -282,23 +284,26 @@ export class Machine {
     this.#running = false;
     this.#call("pause", 1);
     clearTimeout(this.#timer);
+    this.#look(true);
     return true;
   }
 
   async restart() {
     this.#ended = false;
     this.#clearInput();
-    this.#textScreen = undefined;
     await this.#patiently(() => this.#call("power_on"));
     if (this.#running) this.#wake();
     else this.#call("pause", 1);
   }
 
+  /** Lets go of memory; nothing may be called afterwards. */
   destroy() {
-    this.stop();
+    this.#running = false;
     this.#ended = true;
-    this.#exports = { env86_pause() {} };
-    this.#files = new Files();
+    clearTimeout(this.#timer);
+    this.#files.onarrival = () => {};
+    this.#exports = undefined;
+    this.#files = undefined;
   }
 
   #clearInput() {
@@ -314,7 +319,7 @@ export class Machine {
     this.#scheduled = true;
     this.#soon(() => {
       this.#scheduled = false;
-      this.#guarded(() => this.#turn());
+      if (this.#running) this.#guarded(() => this.#turn());
     });
   }
 
@@ -371,8 +376,11 @@ export class Machine {
 
   /** The count of instructions, the text screen and the picture, for who asked for them. */
   #look(now = false) {
-    const count = this.#exports.env86_instructions(this.#desk);
-    if (count !== this.#count) this.onevent("instructions", (this.#count = count));
+    const time = performance.now();
+    if (now || time - this.#countedAt >= COUNT_MS) {
+      this.#countedAt = time;
+      this.onevent("instructions", this.#exports.env86_instructions(this.#desk));
+    }
     if (this.#viewer) this.#draw(now);
     const positions = !!this.#call("wants_positions");
     if (positions !== this.#positions) {
@@ -503,8 +511,7 @@ export class Machine {
   async setMedium(drive, image) {
     let name = "";
     if (image) {
-      this.#mediumNumber = (this.#mediumNumber ?? 0) + 1;
-      name = `${drive}:${this.#mediumNumber}`;
+      name = `${drive}:${++this.#media}`;
       // A floppy disk is read whole.
       await this.#bring(name, drive === "cdrom" ? image : { ...image, async: false });
     }
@@ -512,7 +519,6 @@ export class Machine {
     this.#check(this.#call("medium", DRIVES[drive]));
     this.#wake();
   }
-  #mediumNumber;
 
   save() {
     this.#state = [];

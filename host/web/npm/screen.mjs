@@ -5,7 +5,7 @@ export class Screen {
   #link;
   #context;
   #container;
-  #scale = [1, 1];
+  #scale;
   #looking = false;
   #over = false;
 
@@ -42,7 +42,7 @@ export class Screen {
     if (canvas.width !== width || canvas.height !== height) {
       canvas.width = width;
       canvas.height = height;
-      this.setScale(...this.#scale);
+      if (this.#scale) this.setScale(...this.#scale);
     }
     if (to === from) return;
     const lines = new ImageData(new Uint8ClampedArray(pixels.buffer, pixels.byteOffset, pixels.length), width, to - from);

@@ -1,5 +1,6 @@
 // The page around a machine: its image is the folder `image` beside it.
 import { boot } from "./env86.mjs";
+import { Keyboard } from "./input.mjs";
 import { FitAddon } from "./addon-fit.mjs";
 import { Terminal } from "./xterm.mjs";
 
@@ -9,8 +10,11 @@ const canvas = screen.querySelector("canvas");
 const parameters = new URLSearchParams(location.search);
 const image = new URL(parameters.get("image") ?? "image", document.baseURI).href;
 
-const tell = (text) => (notice.textContent = text);
-const failed = (error) => tell(`${error.message ?? error}`);
+function tell(text, bad = false) {
+  notice.textContent = text;
+  notice.classList.toggle("bad", bad);
+}
+const failed = (error) => tell(`${error.message ?? error}`, true);
 
 // ---- states in the browser ----
 
@@ -62,7 +66,21 @@ terminal.loadAddon(fitting);
 function fit() {
   if (!serial.hidden) fitting.fit();
 }
-addEventListener("resize", fit);
+new ResizeObserver(fit).observe(serial);
+
+/** The picture is as large as there is room for. */
+function scale() {
+  const { width, height } = canvas;
+  const room = Math.min((screen.clientWidth - 4) / width, (screen.clientHeight - 4) / height);
+  if (screen.hidden || !(room > 0)) return;
+  // Text is sharp where a dot of the machine's is a whole number of the screen's.
+  const whole = Math.floor(room * devicePixelRatio) / devicePixelRatio;
+  const factor = whole >= 1 && room / whole < 1.25 ? whole : room;
+  canvas.style.width = `${width * factor}px`;
+  canvas.style.height = `${height * factor}px`;
+}
+new ResizeObserver(scale).observe(screen);
+new MutationObserver(scale).observe(canvas, { attributeFilter: ["width", "height"] });
 
 // ---- progress and lamps ----
 
@@ -81,7 +99,7 @@ vm.add_listener("9p-read-end", () => {
   clearTimeout(disk);
   disk = setTimeout(() => element("disk").classList.remove("on"), 150);
 });
-vm.add_listener("download-error", ({ file_name, request }) => tell(`${file_name}: ${request?.message ?? "it cannot be fetched"}`));
+vm.add_listener("download-error", ({ file_name, request }) => tell(`${file_name}: ${request?.message ?? "it cannot be fetched"}`, true));
 vm.add_listener("emulator-error", (error) => {
   element("progress").hidden = true;
   failed(error);
@@ -124,7 +142,6 @@ tabs.forEach((tab, n) => {
 
 // ---- keys: those of the canvas, and no others, so that the page can be used by keyboard ----
 
-const { Keyboard } = await import("./input.mjs");
 const hasFocus = () => document.activeElement === canvas;
 const keyboard = new Keyboard((codes) => vm.keyboard_send_scancodes(codes), () => vm.keyboard_release());
 keyboard.setEnabled(false);
