@@ -77,9 +77,9 @@ fn open(url: &str) {
         () if cfg!(target_os = "macos") => "open",
         () => "xdg-open",
     };
-    let started =
-        Command::new(program).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Err(error) = started.spawn() {
+    let mut browser = Command::new(program);
+    browser.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = browser.spawn() {
         warn!(target: "serve", program, %error, "The browser cannot be opened");
         eprintln!("env86: `{program}` cannot be started; open the page by its address");
     }
