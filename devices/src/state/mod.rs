@@ -19,6 +19,7 @@ mod fw_cfg;
 mod ide;
 mod image;
 mod ioapic;
+mod ne2k;
 mod ours;
 mod p9;
 mod pci;
@@ -43,6 +44,7 @@ mod vga;
 mod virtio;
 mod virtio_balloon;
 mod virtio_console;
+mod virtio_net;
 mod vmware;
 
 use thiserror::Error;
@@ -81,6 +83,8 @@ macro_rules! for_each_chip {
             ioapic,
             virtio_console,
             virtio_balloon,
+            ne2k,
+            virtio_net,
             absent,
             system_control,
             image
