@@ -14,7 +14,7 @@ use crate::pc::Pc;
 use std::collections::BTreeMap;
 
 /// The entries of devices that v86's machine can have.
-const ENTRIES: [&str; 4] = ["fdc", "sb16", "parallel0", "parallel1"];
+const ENTRIES: [&str; 3] = ["sb16", "parallel0", "parallel1"];
 
 /// Those that are carried: no row of the board has them.
 fn carried() -> impl Iterator<Item = &'static str> {
@@ -101,7 +101,6 @@ impl Passengers {
 /// v86's device at power-on.
 fn power_on(name: &str, buffers: &mut Buffers) -> Value {
     match name {
-        "fdc" => fdc(buffers),
         "sb16" => sb16(buffers),
         // Data, status, control, no status latched.
         "parallel0" => Value::List(vec![0.into(), 0xd8.into(), 0.into(), Value::Null]),
@@ -116,30 +115,6 @@ fn sparse(len: usize, values: impl IntoIterator<Item = (usize, Value)>) -> Vec<V
         list[at] = value;
     }
     list
-}
-
-/// The floppy controller with two empty drives of 1.44 MB.
-fn fdc(buffers: &mut Buffers) -> Value {
-    let drive = || {
-        let fields = [(0, 4.into()), (6, 1.into()), (8, false.into()), (9, true.into()), (10, Value::Null)];
-        Value::List(sparse(11, fields))
-    };
-    let command = buffers.u8s(&[0; 17]);
-    let response = buffers.u8s(&[0; 15]);
-    let unused = (0..19).map(|at| (at, Value::Null));
-    let fields = [
-        (20, 0xc0.into()), // SRB
-        (21, 0x0c.into()), // DOR
-        (23, 0x80.into()), // MSR
-        (25, 1.into()),    // command phase
-        (28, command),
-        (31, response),
-        (38, false.into()),
-        (41, 0x60.into()), // CONFIGURE
-        (44, drive()),
-        (45, drive()),
-    ];
-    sparse(46, unused.chain(fields)).into()
 }
 
 fn sb16(buffers: &mut Buffers) -> Value {
@@ -182,11 +157,11 @@ mod suite {
         fn fields() -> Vec<Field> {
             vec![
                 Field {
-                    name: "a register of the floppy controller",
-                    get: |m| format!("{:?}", m.passengers.entries.get("fdc")),
+                    name: "a register of the sound card",
+                    get: |m| format!("{:?}", m.passengers.entries.get("sb16")),
                     change: |m, random| {
                         let registers = vec![any::<u8>(random).into(), Value::Null];
-                        m.passengers.entries.insert("fdc", Value::List(registers));
+                        m.passengers.entries.insert("sb16", Value::List(registers));
                     },
                 },
                 Field {
