@@ -234,7 +234,7 @@ impl Ne2k {
 
     /// Whether the driver runs the receiver.
     fn is_started(&self) -> bool {
-        self.command & (cr::STA | cr::STP) == cr::STA
+        self.command & cr::STP == 0
     }
 
     /// Takes a frame for the guest. It is not taken while many wait already; a card that is stopped,
@@ -462,7 +462,11 @@ impl Ne2k {
         self.current_page != self.boundary && self.current_page != next
     }
 
+    /// Start and stop are commands: a write of neither leaves the controller running, or not
+    /// (DP8390D datasheet, 10.3: Command Register).
     fn write_command(&mut self, value: u8) {
+        let run = cr::STA | cr::STP;
+        let value = if value & run == 0 { value | self.command & run } else { value };
         self.command = value;
         if value & cr::STP != 0 {
             self.isr |= isr::RST;
@@ -672,6 +676,20 @@ mod tests {
         write(&mut card, page0::ISR, 0xff);
         write(&mut card, port::CR, 0x22);
         assert_eq!(read(&mut card, page0::ISR) & isr::RST, 0);
+    }
+
+    #[test]
+    fn a_command_that_says_neither_start_nor_stop_changes_neither() {
+        let mut card = started();
+        write(&mut card, port::CR, 0x20);
+        assert!(card.receive(&frame([0xff; 6], 60)));
+        assert!(card.irq(), "it still runs");
+        write(&mut card, port::CR, 0x21);
+        write(&mut card, port::CR, 0x20);
+        write(&mut card, page0::ISR, 0x7f);
+        assert!(card.receive(&frame([0xff; 6], 60)));
+        assert!(!card.irq(), "it is still stopped");
+        assert_eq!(read(&mut card, port::CR), 0x21);
     }
 
     #[test]
