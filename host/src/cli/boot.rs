@@ -47,6 +47,10 @@ pub struct Boot {
     #[arg(long)]
     no_console: bool,
 
+    /// The machine's screen and keyboard are this terminal; Ctrl-] shows the keys that are the terminal's own
+    #[arg(long, conflicts_with_all = ["serial", "deterministic"])]
+    tty: bool,
+
     /// The window does not give the machine the keyboard
     #[arg(long)]
     no_keyboard: bool,
@@ -154,10 +158,10 @@ impl Boot {
         #[cfg(feature = "window")]
         let window = self.window(image.as_ref())?;
         #[cfg(not(feature = "window"))]
-        if !self.serial && !self.no_console && script.is_none() {
+        if !self.serial && !self.tty && !self.no_console && script.is_none() {
             eprintln!(
                 "env86: this build has no window; the machine runs without one, Ctrl-D or Ctrl-C ends it \
-                 (--ttyS0 makes this terminal its serial line)"
+                 (--tty makes this terminal its screen, --ttyS0 its serial line)"
             );
         }
         if resumed && self.serial && !self.deterministic && terminal::stdin_is_terminal() {
@@ -175,6 +179,7 @@ impl Boot {
         let options = Options {
             serial: self.serial,
             input: !self.deterministic,
+            screen: self.tty,
             // A recording's end is known to the machine.
             exit_on: exit_on.filter(|_| !self.deterministic),
             save,
@@ -187,7 +192,7 @@ impl Boot {
         match cause {
             Cause::CtrlD => eprint!("\r\nCtrl-D detected. Exiting...\r\n"),
             Cause::Pattern => eprint!("\r\nExit pattern detected. Exiting...\r\n"),
-            Cause::Machine(_) | Cause::Script | Cause::Window | Cause::Signal(_) => {}
+            Cause::Machine(_) | Cause::Script | Cause::Window | Cause::Terminal | Cause::Signal(_) => {}
         }
         if let (Some(place), Some(size)) = (place, saved) {
             eprintln!("env86: the machine is saved in {} ({size} bytes)", place.display());
@@ -201,7 +206,12 @@ impl Boot {
         Ok(Outcome(match cause {
             Cause::Machine(Ending::DebugExit(value)) => value as u8,
             Cause::Signal(number) => session::exit_status(number),
-            Cause::Machine(_) | Cause::CtrlD | Cause::Pattern | Cause::Script | Cause::Window => 0,
+            Cause::Machine(_)
+            | Cause::CtrlD
+            | Cause::Pattern
+            | Cause::Script
+            | Cause::Window
+            | Cause::Terminal => 0,
         }))
     }
 
@@ -209,7 +219,7 @@ impl Boot {
     /// without one where there is no display.
     #[cfg(feature = "window")]
     fn window(&self, image: Option<&Image>) -> Result<Option<Window>, CliError> {
-        if self.no_console || self.deterministic {
+        if self.no_console || self.tty || self.deterministic {
             return Ok(None);
         }
         let path =

@@ -121,7 +121,7 @@ impl Controls {
         self.with(move |computer| save(computer, &path, source.as_ref()))?
     }
 
-    fn ask<T: Send + 'static>(
+    pub(crate) fn ask<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Computer) -> T + Send + 'static,
     ) -> Result<T, ControlError> {
