@@ -22,7 +22,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
+.PHONY: miri cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -115,3 +115,7 @@ fuzz: deps ## Random code with and without kept blocks, random bytes against ano
 # What they are and how they are to be configured: tests/judges/run. They are not built here.
 judges: image ## Others' tests of emulators, built before in the directory JUDGES
 	tests/judges/run $(ENV86) $(TARGET)/images/debian/root/boot/vmlinuz-* $(or $(JUDGES),$(error JUDGES names the directory))
+
+miri: ## The processor's tests under Miri, which finds undefined behaviour; needs a nightly toolchain
+	MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-tree-borrows' \
+	    cargo +nightly miri test --target-dir $(TARGET)/miri -p env86-emu --lib -- --skip simd:: --skip fpu::

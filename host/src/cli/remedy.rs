@@ -26,6 +26,9 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<MachineError>() {
         return match error {
             MachineError::NothingToStart => Some("give an image, or --kernel FILE, or --bios FILE"),
+            MachineError::NoBios => {
+                Some("install SeaBIOS with `apt-get install seabios`, or give --bios FILE")
+            }
             MachineError::StateDecides => Some("boot with --cold to choose anew"),
             MachineError::OtherImage { .. } => Some("give that image, or boot with --cold"),
             MachineError::ImageGone { .. } => Some("give the IMAGE, wherever it is now"),
