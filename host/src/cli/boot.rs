@@ -155,6 +155,14 @@ pub struct Boot {
     #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
     script: Option<PathBuf>,
 
+    /// Write what the screen shows at the end to this file, as PNG
+    #[arg(long, value_name = "FILE")]
+    screenshot: Option<PathBuf>,
+
+    /// Record the screen to this file, as an animated GIF of ten frames a second
+    #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
+    record: Option<PathBuf>,
+
     /// Print what the machine did, to stderr, at the end
     #[arg(long)]
     stats: bool,
@@ -170,6 +178,7 @@ impl Boot {
         let builder = self.builder(image.as_ref(), recording);
         let resumed = builder.state_files()?.is_some();
         let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
+        let record = self.record.as_deref().map(create).transpose()?;
         let script = self.script.as_deref().map(Script::open).transpose()?;
         let machine = builder.start()?;
         #[cfg(feature = "window")]
@@ -201,6 +210,8 @@ impl Boot {
             exit_on: exit_on.filter(|_| !self.deterministic),
             save,
             debug,
+            screenshot: self.screenshot,
+            record,
             script,
             #[cfg(feature = "window")]
             window,
@@ -315,6 +326,11 @@ fn show_screen(error: &SessionError) {
     if let SessionError::Script(ScriptError::Step { screen, .. }) = error {
         eprintln!("env86: the screen at the step that failed:\n{screen}");
     }
+}
+
+/// Makes a file that is written to while the machine runs.
+fn create(path: &Path) -> Result<File, CliError> {
+    File::create(path).map_err(|error| format!("Cannot write `{}`: {error}", path.display()).into())
 }
 
 /// Where the debug ports go.

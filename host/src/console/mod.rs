@@ -14,6 +14,7 @@
 //! In a `window`, where this library was built with one, screen, keyboard and mouse are the person's. A
 //! terminal can show the screen, too ([`session::Options::screen`]). A [`script`] does what a person would.
 
+mod record;
 mod scale;
 pub mod script;
 pub mod session;

@@ -1,7 +1,7 @@
 //! A machine running in the foreground: its serial line at standard input and output, and the ways
 //! in which a person ends it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use env86_core::Pattern;
 use thiserror::Error;
 use tracing::debug;
 
+use super::record::Recorder;
 use super::script::{Player, Script, ScriptError, Transcript};
 use super::terminal::{self, Guard, Saved};
 use super::tty;
 #[cfg(feature = "window")]
 use super::window::{Window, WindowError};
 use crate::image::Image;
-use crate::machine::{Com, Ending, Event, Machine, MachineError, Report, SerialPort};
+use crate::machine::{Com, ControlError, Ending, Event, Machine, MachineError, Report, SerialPort};
 use crate::os::{self, Closer, Signals, StdinThread};
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
@@ -57,6 +58,10 @@ pub struct Options {
     pub save: Option<SaveTo>,
     /// Where the guest's debug ports go.
     pub debug: Option<DebugTo>,
+    /// The screen at the end is written here, as PNG.
+    pub screenshot: Option<PathBuf>,
+    /// The screen is recorded here, as an animated GIF.
+    pub record: Option<File>,
     /// Steps that are done at the machine, at whose end the session ends. Standard input is the script's
     /// then.
     pub script: Option<Script>,
@@ -120,6 +125,20 @@ pub enum SessionError {
     /// The guest's output cannot be shown.
     #[error("Cannot write the guest's output")]
     Output(#[source] io::Error),
+    /// The screen's last picture cannot be made.
+    #[error(transparent)]
+    Screen(#[from] ControlError),
+    /// The screen's last picture cannot be written.
+    #[error("Cannot write the screenshot `{}`", path.display())]
+    Screenshot {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The recording cannot be written.
+    #[error("Cannot write the recording")]
+    Record(#[source] io::Error),
     /// The machine failed.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -185,6 +204,9 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
         };
         threads.push(copy("debug console", machine.debug_console(), to, None, wishes.clone())?);
     }
+    let controls = machine.controls();
+    let recorder = options.record.map(|file| Recorder::start(controls.clone(), file));
+    let recorder = recorder.transpose().map_err(SessionError::Setup)?;
     let events = listen(&machine, wishes.clone())?;
     let input = (options.serial && options.input).then(|| machine.serial(Com::One));
     // The terminal's input is the screen's. A person at a window may have started it in the background of a
@@ -238,6 +260,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     // The machine's end also frees the threads that read and feed it, once they have passed on what it
     // has said.
     let ended = machine.stop();
+    let recorded = recorder.map_or(Ok(()), Recorder::end);
     let copied: Result<(), io::Error> = threads.into_iter().try_for_each(join);
     join(events).map_err(SessionError::Setup)?;
     drop(stdin);
@@ -249,8 +272,13 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     played?;
     #[cfg(feature = "window")]
     shown?;
+    recorded.map_err(SessionError::Record)?;
     let saved = saved.transpose()?;
     let report = ended?;
+    if let Some(path) = options.screenshot {
+        fs::write(&path, controls.screenshot()?)
+            .map_err(|source| SessionError::Screenshot { path, source })?;
+    }
     Ok(Ended { cause: cause.unwrap_or(Cause::Machine(report.ending)), report, saved })
 }
 

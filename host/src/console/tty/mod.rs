@@ -30,8 +30,7 @@ const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// Keys that wait for the guest at most: a large paste.
 const TYPE_AHEAD: usize = 1 << 20;
 /// What the keys after Ctrl-] do.
-const HELP: &str =
-    " Ctrl-] and then:  q ends  d Ctrl-Alt-Delete  1-9 Alt-F1 to Alt-F9  ] Ctrl-]  other keys go on ";
+const HELP: &str = " q ends  d Ctrl-Alt-Delete  1-9 Alt-F1 to Alt-F9  ] Ctrl-]  other keys go on";
 
 /// Takes the terminal over: raw, with a screen of its own, until the guard goes.
 pub(super) fn take_terminal() -> io::Result<Guard> {
