@@ -36,6 +36,7 @@ impl Viewport {
 
     /// The place of a point of the window in the picture, each way as a part of FFFFh; the picture's edge
     /// for points beside it.
+    #[cfg_attr(not(feature = "window"), allow(dead_code, reason = "a terminal has no pointer"))]
     pub fn place(&self, x: f64, y: f64) -> (u16, u16) {
         let part = |at: f64, from: u32, len: u32| ((at - f64::from(from)) / f64::from(len) * 65_535.0) as u16;
         (part(x, self.left, self.width), part(y, self.top, self.height))
