@@ -252,13 +252,7 @@ impl Machine {
     /// Puts the disc in this file into a drive, or takes out what is there. A disc that the guest has locked
     /// stays, and the guest is told that someone wants it.
     pub fn change_medium(&self, drive: Drive, path: Option<&Path>) -> Result<(), MachineError> {
-        let no_text = |path: &Path| MediumError::Open {
-            name: path.display().to_string(),
-            source: "its name is not UTF-8".into(),
-        };
-        let name = path.map(|path| path.to_str().map(str::to_owned).ok_or_else(|| no_text(path)));
-        let name = name.transpose()?;
-        Ok(self.with(move |computer| computer.change_medium(drive, name.as_deref()))??)
+        self.controls.change_medium(drive, path)
     }
 
     /// Stops executing; guest time stands still.

@@ -9,7 +9,7 @@ use std::task::Wake;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use env86_core::{Accepted, Computer, Ending, Input, Outside, Progress};
+use env86_core::{Accepted, Computer, Ending, Input, Outside, Progress, Screen};
 use tracing::debug;
 
 use super::cable::Cable;
@@ -183,6 +183,9 @@ impl Shell<'_> {
                 Progress::Ended(ending) => break ending,
             }
         };
+        let mut screen = Screen::default();
+        self.computer.show(&mut screen);
+        self.desk.keep_picture(screen.frame().clone());
         let repeats = self.computer.recording().is_some();
         let digest = if repeats { self.computer.digest().ok() } else { None };
         Ok(Report {
