@@ -11,12 +11,15 @@
 //!
 //! The demo image's `/etc/profile.d/resize.sh` does both.
 //!
-//! In a `window`, where this library was built with one, screen, keyboard and mouse are the person's; a
-//! [`script`] does what a person would.
+//! In a `window`, where this library was built with one, screen, keyboard and mouse are the person's. A
+//! terminal can show the screen, too ([`session::Options::screen`]). A [`script`] does what a person would.
 
+mod record;
+mod scale;
 pub mod script;
 pub mod session;
 pub mod terminal;
+mod tty;
 #[cfg(feature = "window")]
 pub mod window;
 
