@@ -76,6 +76,11 @@ release: deps
 image: release ## The demo image, in target/images/debian
 	@images/debian/build --env86 $(ENV86) $(TARGET)/images/debian
 
+desktop: release ## X with a window manager, in a window where there is a display
+	@images/debian/build --with images/desktop --env86 $(ENV86) $(TARGET)/images/desktop
+	$(if $(DISPLAY)$(WAYLAND_DISPLAY),$(ENV86) boot $(TARGET)/images/desktop/image,@echo \
+	    'There is no display. A picture: $(ENV86) boot $(TARGET)/images/desktop/image --no-console --script FILE' >&2)
+
 image-pae: release
 	@images/debian/build --env86 $(ENV86) --flavour 686-pae $(TARGET)/images/debian-pae
 
