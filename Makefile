@@ -71,7 +71,7 @@ peers: ## The npm package v86, for the tests that exchange states with it
 
 # With a window where there is a display: what that is built from takes nearly as long as all else.
 release: deps
-	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features)
+	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features --features net)
 
 image: release ## The demo image, in target/images/debian
 	@images/debian/build --env86 $(ENV86) $(TARGET)/images/debian

@@ -22,11 +22,13 @@
 pub mod console;
 pub mod image;
 pub mod machine;
+#[cfg(feature = "net")]
+pub mod net;
 mod os;
 mod replace;
 
 pub use image::Image;
 pub use machine::{
     Com, ControlError, Controls, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder,
-    MachineError, Recording, Report, SerialPort,
+    MachineError, NetDevice, Recording, Report, SerialPort,
 };

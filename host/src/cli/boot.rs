@@ -134,6 +134,10 @@ pub struct Boot {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     acpi: Option<bool>,
 
+    #[cfg(feature = "net")]
+    #[command(flatten)]
+    net: super::net::Net,
+
     /// A guest's write to this port ends the program with the value as exit status
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     debug_exit: Option<u16>,
@@ -181,6 +185,8 @@ impl Boot {
         let record = self.record.as_deref().map(create).transpose()?;
         let script = self.script.as_deref().map(Script::open).transpose()?;
         let machine = builder.start()?;
+        #[cfg(feature = "net")]
+        self.net.say_ports(&machine);
         #[cfg(feature = "window")]
         let window = self.window(image.as_ref())?;
         #[cfg(not(feature = "window"))]
@@ -307,6 +313,10 @@ impl Boot {
         }
         if let Some(fitted) = self.acpi {
             builder = builder.acpi(fitted);
+        }
+        #[cfg(feature = "net")]
+        {
+            builder = self.net.add_to(builder);
         }
         if let Some(port) = self.debug_exit {
             builder = builder.debug_exit(port);

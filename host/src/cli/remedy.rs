@@ -32,6 +32,11 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             MachineError::StateDecides => Some("boot with --cold to choose anew"),
             MachineError::OtherImage { .. } => Some("give that image, or boot with --cold"),
             MachineError::ImageGone { .. } => Some("give the IMAGE, wherever it is now"),
+            MachineError::NoNetworkCard => Some("choose one with --net-device, and boot with --cold"),
+            #[cfg(feature = "net")]
+            MachineError::Net(env86::net::NetError::Listen(_)) => {
+                Some("choose another port with -p, or 0 for a free one")
+            }
             MachineError::Index { .. } => Some("make the image again with `env86 create`"),
             // These stand for the error inside.
             MachineError::State(error) => of(error),

@@ -1,9 +1,13 @@
 //! Unix.
 
 mod cut_off;
+#[cfg(feature = "net")]
+mod local;
 mod mapped;
 mod stdin;
 
+#[cfg(feature = "net")]
+pub use local::{LocalListener, LocalStream};
 pub use mapped::{MappedFile, MappedRam, touched};
 pub use stdin::StdinThread;
 
