@@ -652,6 +652,24 @@ mod tests {
     }
 
     #[test]
+    fn a_button_goes_down_where_the_pointer_is() {
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        let mut packets = |inputs: &[Input]| {
+            let backdoor = &mut computer.pc.board.backdoor;
+            (backdoor.enabled, backdoor.absolute) = (true, true);
+            inputs.iter().for_each(|input| _ = computer.input(input));
+            computer.pc.board.backdoor.words.drain(..).collect::<Vec<_>>()
+        };
+        let button = |down| Input::Button { button: crate::Button::Left, down };
+        // Flags (20h is the left button, 10000h a movement), place, wheel.
+        let at = packets(&[Input::PointerAt { x: 5, y: 6 }, button(true), Input::Wheel(1)]);
+        assert_eq!(at, [0, 5, 6, 0, 0x20, 5, 6, 0, 0x20, 5, 6, 1]);
+        let by = packets(&[Input::PointerBy { dx: 1, dy: 2 }, button(false)]);
+        assert_eq!(by, [0x1_0020, 1, -2i32 as u32, 0, 0x1_0000, 0, 0, 0]);
+    }
+
+    #[test]
     fn a_saved_machine_goes_on_elsewhere() {
         // inc byte [0]; out E9h, al; jmp back
         let code = [0xfe, 0x06, 0, 0, 0xeb, 0xfa];
