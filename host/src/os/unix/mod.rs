@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 use rustix::fs::OFlags;
 use rustix::stdio;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{self, Handle};
 
 use super::{Attributes, Size, Special};
@@ -101,6 +101,9 @@ pub fn stdout() -> io::Result<Box<dyn Write + Send>> {
     Ok(Box::new(io::stdout()))
 }
 
+/// The signal that says that the terminal has another size.
+pub const RESIZED: Option<i32> = Some(SIGWINCH);
+
 /// The signals that ask this process to end.
 pub struct Signals(iterator::Signals);
 
@@ -108,6 +111,11 @@ impl Signals {
     /// Takes them over from the system's way to handle them.
     pub fn listen() -> io::Result<Self> {
         Ok(Self(iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?))
+    }
+
+    /// The same, and [`RESIZED`].
+    pub fn listen_for_resizes() -> io::Result<Self> {
+        Ok(Self(iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH])?))
     }
 
     /// What makes [`Signals::wait`] return.
