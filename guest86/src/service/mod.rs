@@ -66,6 +66,15 @@ pub struct Service {
     buffer: Vec<u8>,
 }
 
+/// What there is to do.
+struct Ready {
+    line: PollFlags,
+    /// A process may have ended.
+    children: bool,
+    /// Streams, by their channels.
+    streams: Vec<(u32, Wants)>,
+}
+
 /// What a method gives.
 enum Answer {
     /// A value, and the channel's end.
@@ -108,7 +117,7 @@ impl Service {
     /// Serves until the line is gone.
     pub fn run(mut self) -> io::Result<()> {
         loop {
-            let (line, children, streams) = self.wait()?;
+            let Ready { line, children, streams } = self.wait()?;
             if line.contains(PollFlags::OUT) {
                 self.write_line()?;
             }
@@ -131,7 +140,7 @@ impl Service {
     }
 
     /// Waits until there is something to do: at the line, with the processes, at these streams.
-    fn wait(&mut self) -> io::Result<(PollFlags, bool, Vec<(u32, Wants)>)> {
+    fn wait(&mut self) -> io::Result<Ready> {
         let mut flags = PollFlags::IN;
         if !self.mux.output().is_empty() {
             flags |= PollFlags::OUT;
@@ -162,21 +171,23 @@ impl Service {
             timeout.map(|time| Timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ });
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
-            Err(Errno::INTR) => return Ok((PollFlags::empty(), true, Vec::new())),
+            Err(Errno::INTR) => {
+                return Ok(Ready { line: PollFlags::empty(), children: true, streams: Vec::new() });
+            }
             Err(error) => return Err(error.into()),
         }
-        let mut ready: Vec<(u32, Wants)> = Vec::new();
+        let mut streams: Vec<(u32, Wants)> = Vec::new();
         for ((id, which), fd) in who.iter().zip(&fds[2..]) {
             if !fd.revents().is_empty() {
-                if ready.last().is_none_or(|(last, _)| last != id) {
-                    ready.push((*id, Wants::default()));
+                if streams.last().is_none_or(|(last, _)| last != id) {
+                    streams.push((*id, Wants::default()));
                 }
-                if let Some((_, wants)) = ready.last_mut() {
+                if let Some((_, wants)) = streams.last_mut() {
                     wants.set(*which);
                 }
             }
         }
-        Ok((fds[0].revents(), !fds[1].revents().is_empty(), ready))
+        Ok(Ready { line: fds[0].revents(), children: !fds[1].revents().is_empty(), streams })
     }
 
     /// Reads what the line has; says whether there still is a line.

@@ -116,7 +116,7 @@ fn start(kind: Kind, program: &Program) -> Result<(u32, Stream), String> {
     if let Some(dir) = program.dir
         && !dir.is_dir()
     {
-        let why = std::fs::metadata(dir).err().map_or_else(|| "not a directory".into(), |error| text(error));
+        let why = std::fs::metadata(dir).err().map_or_else(|| "not a directory".into(), text);
         return Err(format!("chdir {}: {why}", dir.display()));
     }
     let path = find(program)?;

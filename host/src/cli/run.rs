@@ -8,7 +8,7 @@ use std::{env, fs};
 use clap::Args;
 use env86::console::attach::{Attached, Options, attach};
 use env86::console::{session, terminal};
-use env86::guest::{Command, GuestError};
+use env86::guest::{Command, Guest, GuestError};
 use env86::image::Image;
 use env86::machine::Machine;
 
@@ -61,6 +61,10 @@ pub struct Run {
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
 
+    /// Mount a folder of this host at a directory of the guest; with `:ro`, the guest cannot change it
+    #[arg(short, long = "mount", value_name = "SRC:DST[:ro]", value_parser = parse_mount)]
+    mount: Vec<Mount>,
+
     /// Standard input is the command's; it is by default
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     interactive: Option<bool>,
@@ -105,6 +109,9 @@ impl Run {
         if self.save {
             let size = machine.save_to(&image)?;
             eprintln!("env86: the machine is saved in {} ({size} bytes)", image.path().display());
+        }
+        for mount in &self.mount {
+            mount.at(&guest)?;
         }
         let mut command = guest.command(&self.command[0]);
         command.args(&self.command[1..]);
@@ -191,6 +198,40 @@ fn variable(word: &str) -> Option<(String, String)> {
     }
 }
 
+/// A folder of the host, and where the guest sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    folder: PathBuf,
+    at: String,
+    read_only: bool,
+}
+
+impl Mount {
+    #[cfg(unix)]
+    fn at(&self, guest: &Guest) -> Result<(), CliError> {
+        let failed = |error: GuestError| format!("Cannot mount `{}`: {error}", self.folder.display());
+        Ok(guest.mount(&self.folder, &*self.at, self.read_only).map_err(failed)?)
+    }
+
+    #[cfg(not(unix))]
+    fn at(&self, _: &Guest) -> Result<(), CliError> {
+        Err("Folders can only be mounted from Unix systems; copy what is needed".into())
+    }
+}
+
+/// `SRC:DST` or `SRC:DST:ro`
+fn parse_mount(text: &str) -> Result<Mount, String> {
+    let (folder, at) = text.split_once(':').ok_or("write a mount as SRC:DST or SRC:DST:ro")?;
+    let (at, read_only) = match at.strip_suffix(":ro") {
+        Some(at) => (at, true),
+        None => (at.strip_suffix(":rw").unwrap_or(at), false),
+    };
+    if folder.is_empty() || !at.starts_with('/') {
+        return Err("write a mount as SRC:DST or SRC:DST:ro, with a DST that begins with /".into());
+    }
+    Ok(Mount { folder: folder.into(), at: at.into(), read_only })
+}
+
 /// An image without the service.
 #[derive(Debug)]
 pub struct NoService(PathBuf);
@@ -206,6 +247,18 @@ impl std::error::Error for NoService {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_has_two_sides() {
+        let mount =
+            |folder: &str, at: &str, read_only| Mount { folder: folder.into(), at: at.into(), read_only };
+        assert_eq!(parse_mount(".:/w"), Ok(mount(".", "/w", false)));
+        assert_eq!(parse_mount("/a b:/w:ro"), Ok(mount("/a b", "/w", true)));
+        assert_eq!(parse_mount("a:/b:c"), Ok(mount("a", "/b:c", false)));
+        for text in ["", "a", ":/w", "a:", "a:w"] {
+            assert!(parse_mount(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_variable_has_a_value_or_the_one_that_it_has_here() {

@@ -20,8 +20,12 @@
 mod command;
 mod process;
 mod session;
+#[cfg(unix)]
+mod share;
 
 use std::io::{self, Read, Write};
+#[cfg(unix)]
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -51,6 +55,9 @@ const SET_UP: Duration = Duration::from_millis(100);
 /// How long an answer may take before the service is taken to be in the middle of something that will not
 /// go on.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long a mount may take.
+#[cfg(unix)]
+const MOUNT: Duration = Duration::from_secs(30);
 /// Bytes of a file that are carried at once.
 const PIECE: usize = 64 << 10;
 /// Bytes of chance for the guest.
@@ -79,6 +86,14 @@ pub enum GuestError {
         /// There is no such program.
         missing: bool,
         /// What the guest says.
+        why: String,
+    },
+    /// A folder could not be mounted.
+    #[error("Cannot mount a folder at `{at}` in the guest: {why}")]
+    Mount {
+        /// Where.
+        at: String,
+        /// Why not.
         why: String,
     },
     /// The service is the Go one, or an older one, which cannot do this.
@@ -264,6 +279,32 @@ impl Guest {
         channel.reply(None)
     }
 
+    /// Mounts a folder of the host at a directory of the guest, until the machine ends. The guest can reach
+    /// nothing outside of the folder; with `read_only` it can change nothing inside. What it makes belongs to
+    /// this process's user.
+    #[cfg(unix)]
+    pub fn mount(&self, folder: &Path, at: impl Into<String>, read_only: bool) -> Result<(), GuestError> {
+        let at = at.into();
+        let failed = |why: String| GuestError::Mount { at: at.clone(), why };
+        let share = share::Share::open(folder, read_only).map_err(|error| failed(error.to_string()))?;
+        let mut channel = Channel::open(&self.session);
+        channel.call(call::MOUNT_9P, &at, None)?;
+        // The kernel has connected; now it asks.
+        channel.reply(None)?;
+        let () = channel.value(None)?;
+        let served = thread::Builder::new().name("mount".into()).spawn(move || serve(share, channel))?;
+        // The service does not say when the mount is there.
+        let mounted = format!(" {} 9p ", at.replace('\\', "\\134").replace(' ', "\\040"));
+        let deadline = Instant::now() + MOUNT;
+        while !String::from_utf8_lossy(&self.read("/proc/mounts")?).contains(&mounted) {
+            if served.is_finished() || Instant::now() > deadline {
+                return Err(failed("the guest has not mounted it; its kernel may lack 9p over TCP".into()));
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     /// What is known of a file.
     pub fn metadata(&self, path: impl AsRef<str>) -> Result<Entry, GuestError> {
         self.call(call::STAT, &[path.as_ref()])
@@ -287,5 +328,26 @@ impl Guest {
     /// Gives a file another name.
     pub fn rename(&self, old: impl AsRef<str>, new: impl AsRef<str>) -> Result<(), GuestError> {
         self.call(call::RENAME, &(old.as_ref(), new.as_ref()))
+    }
+}
+
+/// Answers what a guest's kernel asks of a mounted folder, until it asks no more.
+#[cfg(unix)]
+fn serve(mut share: share::Share, mut channel: Channel) {
+    let (mut asked, mut piece, mut reply) = (Vec::new(), vec![0; PIECE], Vec::new());
+    loop {
+        match channel.read(&mut piece, None) {
+            Ok(read @ 1..) => asked.extend(&piece[..read]),
+            Ok(0) | Err(_) => return,
+        }
+        let mut done = 0;
+        while let Some(len) = share.length(&asked[done..]).filter(|len| asked.len() - done >= *len) {
+            share.handle(&asked[done..done + len], &mut reply);
+            done += len;
+            if channel.send(&reply, None).is_err() {
+                return;
+            }
+        }
+        asked.drain(..done);
     }
 }

@@ -3,9 +3,11 @@
 mod cut_off;
 mod mapped;
 mod stdin;
+mod tree;
 
 pub use mapped::{MappedFile, MappedRam, touched};
 pub use stdin::StdinThread;
+pub use tree::{Change, Found, Node, Time, Tree, read_at};
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
