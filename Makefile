@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: guest demo-state cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
+.PHONY: miri guest demo-state cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,8 +34,10 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	@echo 'uname -a' | $(ENV86) boot $(IMAGE) --ttyS0 --no-console --exit-on 'i686 GNU/Linux'
 	@if [ -t 0 ] && [ -t 1 ]; then $(ENV86) boot $(IMAGE) --ttyS0 --no-console; \
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
+	$(if $(DISPLAY)$(WAYLAND_DISPLAY),@echo 'In a window: $(ENV86) boot $(IMAGE)' >&2)
 
 test: lint wasm cross image image-pae peers ## Everything, with real boots of the demo image
+	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps
 	cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
 
@@ -70,9 +72,9 @@ cross-boot: image ## Both as they are released; a ROM under Wine, the demo image
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86
 
-# Without the window, which would take longer to build than all else here and show nothing to a test.
+# With a window where there is a display: what that is built from takes nearly as long as all else.
 release: deps
-	cargo build --release -p env86 --no-default-features
+	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features)
 
 # Rust's own linker and C library: nothing else is needed for the guest's architecture.
 guest: deps ## The service that runs commands in the guest, for the images
@@ -129,3 +131,7 @@ fuzz: deps ## Random code with and without kept blocks, random bytes against ano
 # What they are and how they are to be configured: tests/judges/run. They are not built here.
 judges: image ## Others' tests of emulators, built before in the directory JUDGES
 	tests/judges/run $(ENV86) $(TARGET)/images/debian/root/boot/vmlinuz-* $(or $(JUDGES),$(error JUDGES names the directory))
+
+miri: ## The processor's tests under Miri, which finds undefined behaviour; needs a nightly toolchain
+	MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-tree-borrows' \
+	    cargo +nightly miri test --target-dir $(TARGET)/miri -p env86-emu --lib -- --skip simd:: --skip fpu::

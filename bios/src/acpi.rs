@@ -8,7 +8,7 @@ use env86_emu::Memory;
 use crate::{
     aml::{self, Space, Term},
     board::{BoardInfo, PIRQRCA, PM_BASE, POWER_MANAGEMENT, SCI_IRQ, pirq},
-    firmware::{self, set_checksum},
+    checksum::set_checksum,
 };
 
 /// The local APIC's registers.
@@ -34,9 +34,8 @@ const PCI_MEMORY: u32 = 0xe000_0000;
 const OEM: &[u8; 6] = b"ENV86 ";
 const TABLE_OEM: &[u8; 8] = b"ENV86PC ";
 
-/// Puts the tables at `addr`, the firmware control structure at `facs` and the root pointer into the
-/// BIOS segment.
-pub fn install(board: &BoardInfo, addr: u32, facs: u32, mem: &mut Memory) {
+/// Puts the tables at `addr`, the firmware control structure at `facs` and the root pointer at `rsdp`.
+pub fn install(board: &BoardInfo, addr: u32, facs: u32, rsdp: u32, mem: &mut Memory) {
     let mut next = addr;
     let mut place = |table: &[u8], mem: &mut Memory| {
         let at = next;
@@ -50,7 +49,7 @@ pub fn install(board: &BoardInfo, addr: u32, facs: u32, mem: &mut Memory) {
     let madt = place(&build_madt(), mem);
     let entries: Vec<u8> = [fadt, madt].iter().flat_map(|at| at.to_le_bytes()).collect();
     let rsdt = place(&table(b"RSDT", &entries), mem);
-    mem.write(firmware::RSDP, &build_rsdp(rsdt));
+    mem.write(rsdp, &build_rsdp(rsdt));
 }
 
 /// A system description table: the header of revision 1 and `body`.
@@ -277,9 +276,9 @@ mod tests {
     #[test]
     fn tables_are_found_from_the_root_and_add_up() {
         let mut mem = Memory::new(16 << 20).unwrap();
-        let (area, facs) = ((16 << 20) - firmware::ACPI_AREA, (16 << 20) - firmware::ACPI_NVS);
-        install(&sample(true), area, facs, &mut mem);
-        let rsdp = mem.slice(firmware::RSDP, 20).unwrap();
+        let (area, facs, root) = (0x20_0000, 0x20_f000, 0xf_8000);
+        install(&sample(true), area, facs, root, &mut mem);
+        let rsdp = mem.slice(root, 20).unwrap();
         assert_eq!((&rsdp[..8], sum(rsdp)), (b"RSD PTR ".as_slice(), 0));
         let whole = |at: u32| {
             let len = mem.read_u32(at + 4);
@@ -288,7 +287,7 @@ mod tests {
             assert_eq!(sum(table), 0);
             table
         };
-        let rsdt = whole(mem.read_u32(firmware::RSDP + 16));
+        let rsdt = whole(mem.read_u32(root + 16));
         assert_eq!((&rsdt[..4], rsdt.len()), (b"RSDT".as_slice(), 44));
         let at = |offset: usize| u32::from_le_bytes(*rsdt[offset..].first_chunk().unwrap());
         let fadt = whole(at(36));

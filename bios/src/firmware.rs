@@ -10,6 +10,7 @@ use env86_emu::Memory;
 use crate::{
     BootError, acpi,
     board::{BoardInfo, PIRQ_ROUTING, configure_pci},
+    checksum::set_checksum,
     mptable,
     step::Step,
     video,
@@ -104,7 +105,7 @@ pub fn install(board: &BoardInfo, mem: &mut Memory) -> Result<Vec<Step>, BootErr
         // Without APICs there is nothing to describe: Linux believes an MP table more than CPUID, goes
         // on to set up an I/O APIC that does not answer, and dies of it.
         mem.write(MP_TABLE, &mptable::build(MP_TABLE, board));
-        acpi::install(board, usable_top(board, size), size - ACPI_NVS, mem);
+        acpi::install(board, usable_top(board, size), size - ACPI_NVS, RSDP, mem);
     }
 
     let mut steps = configure_pci(board);
@@ -311,12 +312,6 @@ fn pirq_table() -> Vec<u8> {
     }
     set_checksum(&mut table, 31);
     table
-}
-
-/// Makes the sum of all bytes zero by setting the one at `at`.
-pub(crate) fn set_checksum(table: &mut [u8], at: usize) {
-    table[at] = 0;
-    table[at] = table.iter().fold(0u8, |sum, &b| sum.wrapping_sub(b));
 }
 
 /// The chips that a PC/AT has: keyboard controller, DMA, interrupt controllers, timer.

@@ -9,6 +9,7 @@
 pub mod acpi;
 mod aml;
 pub mod board;
+mod checksum;
 pub mod elf;
 pub mod firmware;
 pub mod font;

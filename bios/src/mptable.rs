@@ -3,7 +3,7 @@
 use crate::{
     acpi::{IO_APIC, LOCAL_APIC},
     board::BoardInfo,
-    firmware::set_checksum,
+    checksum::set_checksum,
 };
 
 const CPU_SIGNATURE: u32 = 0x673;

@@ -8,6 +8,7 @@ pub mod apic;
 pub mod board;
 pub mod debug;
 pub mod dma;
+pub mod floppy;
 pub mod fs;
 pub mod fw_cfg;
 pub mod ide;

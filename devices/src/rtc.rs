@@ -98,7 +98,7 @@ pub struct CmosConfig {
     pub memory_size: u32,
     /// Floppy drive types, A in the high nibble: 4 is 1.44 MB, 0 none.
     pub floppy_types: u8,
-    /// Boot devices, first in the highest of three nibbles: 1 floppy, 2 disk, 3 CD-ROM.
+    /// Boot devices, the first in the lowest of three nibbles: 1 floppy, 2 disk, 3 CD-ROM, 4 network.
     pub boot_order: u16,
     /// Ask the firmware not to wait for keys.
     pub fast_boot: bool,

@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use env86::machine::{DiskImage, DiskImageError, Form, Medium, Slot};
+use env86::machine::{DiskImage, DiskImageError, Drive, Form, Medium, Slot};
 use env86::{Com, Image, Machine, SerialPort};
 use env86_tests::media::{disc, hard_disk, noise};
 use env86_tests::{
@@ -253,4 +253,80 @@ fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// By the BIOS that is found where it is installed, with the flags that a user types.
+#[test]
+fn a_bios_starts_what_is_on_a_floppy_disk() -> Result<()> {
+    let [object, disk] = ["bootfloppy.o", "bootfloppy.img"].map(built);
+    binutil("as", &["--32", "-o", &object, "bootfloppy.s"]);
+    binutil("objcopy", &["-O", "binary", "-j", ".text", &object, &disk]);
+    let Some(bios) = seabios("bios-256k.bin") else {
+        skipped("a_bios_starts_what_is_on_a_floppy_disk", "there is no SeaBIOS");
+        return Ok(());
+    };
+    let mut content = fs::read(&disk)?;
+    content.resize(18 * 512, 0);
+    content.extend(b"by head\n\0");
+    content.resize(1440 << 10, 0);
+    fs::write(&disk, &content)?;
+    let hard_disk = built("nothing.img");
+    fs::write(&hard_disk, vec![0; 1 << 20])?;
+    for (flags, kept) in [(&["--boot", "ca"][..], false), (&["--persist"], true)] {
+        let mut command = bound_to_us("timeout");
+        command.arg(LIMIT.as_secs().to_string()).arg(program()?);
+        command.args(["boot", "--fda", &disk, "--hda", &hard_disk, "--ttyS0", "--no-console"]);
+        command.args(["--debug-exit", "0xf4", "--no-reboot"]).args(flags).arg("--bios").arg(&bios);
+        let output = command.stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!((output.status.code(), &*said), (Some(7), "by head\n"), "{flags:?}");
+        let last = (1440 << 10) - 512;
+        assert_eq!(fs::read(&disk)?[last..last + 8] == *b"by head\n", kept, "{flags:?}");
+    }
+    Ok(())
+}
+
+/// Linux' driver: reads, writes, sees another disk, and that there is none; a save in the middle of a
+/// read goes on.
+#[test]
+fn a_guest_uses_its_floppy_disks() -> Result<()> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("floppies");
+    fs::create_dir_all(&folder)?;
+    let [first, second, state] = ["first", "second", "state"].map(|name| folder.join(name));
+    fs::write(&first, noise(1440 << 10))?;
+    fs::write(&second, &noise(2000 << 10)[1280 << 10..][..720 << 10])?;
+    let sums = [md5_of(&first)?, md5_of(&second)?];
+    let image = Image::open(image()?).map_err(failed)?;
+    let machine = Machine::builder().image(&image).cold().fda(&first).fdb(&second);
+    let machine = machine.start().map_err(failed)?;
+    let mut com1 = machine.serial(Com::One);
+    com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
+    com1.write_all(
+        b"HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n",
+    )?;
+    com1.expect("quiet-shell\r\n", LIMIT).map_err(failed)?;
+    run(&mut com1, "modprobe floppy; until [ -b /dev/fd0 -a -b /dev/fd1 ]; do sleep 1; done")?;
+    let sum_of = |sum: &str| format!("{sum}  -\n");
+    assert_eq!(run(&mut com1, "md5sum < /dev/fd1")?, sum_of(&sums[1]));
+    // Half of it is read when the machine is saved.
+    com1.write_all(b"md5sum < /dev/fd0; echo done\n")?;
+    thread::sleep(Duration::from_millis(50));
+    machine.save(&state).map_err(failed)?;
+    machine.stop().map_err(failed)?;
+    let machine = Machine::builder().image(&image).state(&state).start().map_err(failed)?;
+    let mut com1 = machine.serial(Com::One);
+    let read = com1.expect("done\r\n", LIMIT).map_err(failed)?;
+    assert!(read.contains(&sums[0]), "{read}");
+    let write = "dd if=/bin/busybox of=/dev/fd0 bs=9k count=60 conv=fsync 2> /dev/null;
+        echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/fd0 bs=9k count=60 2> /dev/null |
+        cmp -n 552960 - /bin/busybox";
+    run(&mut com1, write)?;
+    machine.change_medium(Drive::Fda, Some(&second)).map_err(failed)?;
+    // Linux looks for a change when three seconds have passed since it last did: no one is that fast.
+    assert_eq!(run(&mut com1, "sleep 4; md5sum < /dev/fd0")?, sum_of(&sums[1]));
+    machine.change_medium(Drive::Fda, None).map_err(failed)?;
+    run(&mut com1, "! dd if=/dev/fd0 of=/dev/null count=1 2> /dev/null")?;
+    assert!(fs::read(&first)? == noise(1440 << 10), "the image has been written to");
+    machine.stop().map_err(failed)?;
+    Ok(fs::remove_dir_all(folder)?)
 }

@@ -14,6 +14,7 @@ pub(crate) mod requests;
 pub mod rows;
 mod timers;
 
+use crate::floppy;
 use crate::ide;
 use crate::ps2::Ps2;
 use crate::uart::Uart;
@@ -304,6 +305,12 @@ impl Board {
         let result = self.ide.change_disc(mem, disc);
         self.changed(Row::ide);
         result
+    }
+
+    /// Changes the disk in a floppy drive, or takes it out, while the machine runs.
+    pub fn change_floppy(&mut self, drive: usize, disk: Option<floppy::Disk>) {
+        self.floppy.change_disk(drive, disk);
+        self.changed(Row::floppy);
     }
 
     /// The guest waits for data of a medium or of a file that have not come yet.

@@ -17,6 +17,7 @@ use super::{Clock, Entropy};
 use crate::acpi::{self, Acpi};
 use crate::debug::{self, DebugConsole};
 use crate::dma::{self, Dma};
+use crate::floppy::{self, Floppy};
 use crate::fs::{BlobStore, Filesystem};
 use crate::fw_cfg::{self, FwCfg};
 use crate::ide::{self, Ide};
@@ -68,6 +69,8 @@ pub struct BoardConfig {
     pub virtio_balloon: bool,
     /// Hard disks and CD-ROM drives.
     pub ide: ide::Units,
+    /// What is in the floppy drives A and B.
+    pub floppies: [Option<floppy::Disk>; floppy::DRIVES],
 }
 
 impl Default for BoardConfig {
@@ -86,6 +89,7 @@ impl Default for BoardConfig {
             virtio_console: false,
             virtio_balloon: false,
             ide: ide::Units::default(),
+            floppies: [None, None],
         }
     }
 }
@@ -218,7 +222,8 @@ rows! { |board, config, mem|
     /// Clock and CMOS.
     rtc: Rtc => {
         let (memory_size, disks) = (config.memory_size, config.ide.cmos());
-        Rtc::new(&CmosConfig { memory_size, disks, ..config.cmos.clone() })
+        let floppy_types = floppy::cmos(&config.floppies);
+        Rtc::new(&CmosConfig { memory_size, disks, floppy_types, ..config.cmos.clone() })
     };
     /// ISA DMA.
     dma: Dma, via DmaPorts: DmaPorts => Dma::default();
@@ -230,6 +235,8 @@ rows! { |board, config, mem|
     pci: Pci => Pci::default();
     /// Hard disks and CD-ROM drives.
     ide: Ide => Ide::new(std::mem::take(&mut config.ide));
+    /// Floppy disks.
+    floppy: Floppy => Floppy::new(std::mem::take(&mut config.floppies));
     /// ACPI power management, if fitted.
     acpi: Option<Acpi> => config.acpi.then(Acpi::default);
     /// Files over virtio, if fitted.
@@ -651,6 +658,40 @@ impl Device for Ide {
             })
         };
         ide::IRQS.into_iter().enumerate().fold(Lines::NONE, line)
+    }
+}
+
+impl Device for Floppy {
+    const STATES: &'static [&'static str] = &["fdc"];
+    const TIMED: bool = true;
+
+    fn reset(&mut self, _: &mut Memory) {
+        self.reset();
+    }
+
+    fn claims(&self, claims: &mut Claims) {
+        claims.ports(0, floppy::PORT_BASE, floppy::PORT_COUNT, Widths::Bytes);
+        claims.ports(0, floppy::PORT_DIR, 1, Widths::Bytes);
+    }
+
+    fn read(&mut self, cx: &mut Context, at: Access) -> u32 {
+        self.read(at.port, cx.time.now).into()
+    }
+
+    fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
+        self.write(at.port, value as u8, cx.time.now);
+    }
+
+    fn poll(&mut self, cx: &mut Context) {
+        self.poll(cx.mem, cx.dma, cx.time.now);
+    }
+
+    fn deadline(&mut self, _: &mut Time) -> Option<u64> {
+        self.next_event()
+    }
+
+    fn lines(&mut self, _: u64) -> Lines {
+        Lines::isa(floppy::IRQ, self.irq())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::pc::Pc;
 use std::collections::BTreeMap;
 
 /// The entries of devices that v86's machine can have.
-const ENTRIES: [&str; 7] = ["fdc", "ne2k", "sb16", "virtio_net", "virtio_balloon", "parallel0", "parallel1"];
+const ENTRIES: [&str; 6] = ["ne2k", "sb16", "virtio_net", "virtio_balloon", "parallel0", "parallel1"];
 
 /// Those that are carried: no row of the board has them.
 fn carried() -> impl Iterator<Item = &'static str> {
@@ -139,7 +139,6 @@ fn space(dwords: &[(usize, u32)]) -> [u8; SPACE] {
 /// v86's device at power-on.
 fn power_on(name: &str, buffers: &mut Buffers) -> Value {
     match name {
-        "fdc" => fdc(buffers),
         "ne2k" => ne2k(buffers),
         "sb16" => sb16(buffers),
         // Data, status, control, no status latched.
@@ -155,30 +154,6 @@ fn sparse(len: usize, values: impl IntoIterator<Item = (usize, Value)>) -> Vec<V
         list[at] = value;
     }
     list
-}
-
-/// The floppy controller with two empty drives of 1.44 MB.
-fn fdc(buffers: &mut Buffers) -> Value {
-    let drive = || {
-        let fields = [(0, 4.into()), (6, 1.into()), (8, false.into()), (9, true.into()), (10, Value::Null)];
-        Value::List(sparse(11, fields))
-    };
-    let command = buffers.u8s(&[0; 17]);
-    let response = buffers.u8s(&[0; 15]);
-    let unused = (0..19).map(|at| (at, Value::Null));
-    let fields = [
-        (20, 0xc0.into()), // SRB
-        (21, 0x0c.into()), // DOR
-        (23, 0x80.into()), // MSR
-        (25, 1.into()),    // command phase
-        (28, command),
-        (31, response),
-        (38, false.into()),
-        (41, 0x60.into()), // CONFIGURE
-        (44, drive()),
-        (45, drive()),
-    ];
-    sparse(46, unused.chain(fields)).into()
 }
 
 /// The network card with the address that v86 gives its first.
@@ -245,15 +220,15 @@ mod suite {
         fn fields() -> Vec<Field> {
             vec![
                 Field {
-                    name: "a register of the floppy controller",
-                    get: |m| format!("{:?}", m.passengers.entries.get("fdc")),
+                    name: "a register of the sound card",
+                    get: |m| format!("{:?}", m.passengers.entries.get("sb16")),
                     change: |m, random| {
                         let registers = vec![any::<u8>(random).into(), Value::Null];
-                        m.passengers.entries.insert("fdc", Value::List(registers));
+                        m.passengers.entries.insert("sb16", Value::List(registers));
                     },
                 },
                 Field {
-                    name: "the floppy controller's buffer",
+                    name: "the network card's buffer",
                     get: |m| {
                         let entry = m.passengers.entries.get("ne2k").map(|entry| entry.at(0));
                         let Some(Value::Buffer(_, id)) = entry else { return "power-on".into() };

@@ -87,6 +87,10 @@ pub enum Slot {
     Hdb,
     /// The CD-ROM drive.
     Cdrom,
+    /// The first floppy drive.
+    Fda,
+    /// The second floppy drive.
+    Fdb,
 }
 
 impl Slot {
@@ -96,6 +100,8 @@ impl Slot {
             Self::Hda => "hda",
             Self::Hdb => "hdb",
             Self::Cdrom => "cdrom",
+            Self::Fda => "fda",
+            Self::Fdb => "fdb",
         }
     }
 }

@@ -15,6 +15,7 @@ mod chip;
 mod container;
 mod cpu;
 mod dma;
+mod floppy;
 mod fw_cfg;
 mod ide;
 mod image;
@@ -65,6 +66,7 @@ macro_rules! for_each_chip {
             rom_alias,
             p9,
             ide,
+            floppy,
             fw_cfg,
             cpu,
             apic,

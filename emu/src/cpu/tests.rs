@@ -241,7 +241,8 @@ fn single_stepping_traps_after_each_instruction() {
 }
 
 /// Budgets of the runs that a guest would never give back.
-const SLICE: u64 = 10_000;
+/// Miri takes a thousand times as long.
+const SLICE: u64 = if cfg!(miri) { 500 } else { 10_000 };
 
 /// Runs a guest that only faults: the processor comes back when the budget is spent, each time.
 fn comes_back(cpu: &mut Cpu, bus: &mut Board) {

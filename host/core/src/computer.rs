@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use env86_bios::{BoardInfo, BootError, BootSource};
 use env86_devices::board::Connected;
-use env86_devices::ide::{DiscError, Units};
+use env86_devices::ide::DiscError;
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::{self, Plan, Run, Saved, StateError};
 use env86_devices::vga::{Screen, TextScreen};
@@ -124,7 +124,7 @@ impl Computer {
             return Err(ComputerError::VideoMemory(setup.video_memory));
         }
         let mem = Memory::new(setup.memory)?;
-        let cmos = CmosConfig { boot_order: boot_order(&setup.drives), ..CmosConfig::default() };
+        let cmos = CmosConfig { boot_order: boot_order(&setup), ..CmosConfig::default() };
         let config = BoardConfig {
             memory_size: mem.size(),
             vga_memory_size: setup.video_memory as u32,
@@ -136,6 +136,7 @@ impl Computer {
             virtio_balloon: setup.virtio_balloon,
             cmos,
             ide: setup.drives,
+            floppies: setup.floppies,
             ..BoardConfig::default()
         };
         let mut pc = Pc::new(mem, config, setup.clock, setup.entropy)?;
@@ -164,6 +165,7 @@ impl Computer {
             debug_exit: setup.debug_exit,
             filesystem: Some((setup.filesystem, setup.blobs)),
             ide: setup.drives,
+            floppies: setup.floppies,
             ..BoardConfig::default()
         };
         let restored = plan.pages().runs.clone();
@@ -463,10 +465,13 @@ impl Computer {
     }
 }
 
-/// The order in which a BIOS looks for something to start, in the digits of [`CmosConfig`]: v86 has the
-/// hard disk first where there is one, else the CD-ROM.
-fn boot_order(ide: &Units) -> u16 {
-    if ide.0[0].is_some() { 0x312 } else { 0x123 }
+/// The order of boot devices, as v86 chooses it where nothing is said.
+fn boot_order(setup: &Setup) -> u16 {
+    setup.boot_order.unwrap_or(match (&setup.floppies[0], &setup.drives.0[0]) {
+        (Some(_), _) => 0x321,
+        (None, Some(_)) => 0x312,
+        (None, None) => 0x123,
+    })
 }
 
 #[cfg(test)]

@@ -72,6 +72,12 @@ pub struct ImageConfig {
     /// First floppy drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fda: Option<FileRef>,
+    /// Second floppy drive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fdb: Option<FileRef>,
+    /// The order in which a BIOS tries its boot devices: v86's number, the first in its last hexadecimal digit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_order: Option<u16>,
     /// CD-ROM drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cdrom: Option<FileRef>,

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use std::task::Waker;
 
+use env86_devices::floppy::Disk;
 use env86_devices::ide::DiscError;
 use env86_devices::vmware::{self, Motion};
 use env86_devices::{Pc, virtio::console};
@@ -162,8 +163,11 @@ impl Inlet {
         let medium = opened.transpose()?;
         medium.iter().for_each(|medium| medium.wake_by(&self.waker));
         match drive {
-            Drive::Cdrom => Ok(pc.board.change_disc(pc.cpu.mem_mut(), medium)?),
+            Drive::Cdrom => return Ok(pc.board.change_disc(pc.cpu.mem_mut(), medium)?),
+            Drive::Fda => pc.board.change_floppy(0, medium.map(Disk::of).transpose()?),
+            Drive::Fdb => pc.board.change_floppy(1, medium.map(Disk::of).transpose()?),
         }
+        Ok(())
     }
 
     /// Takes an input, or as much of it as there is room for.
@@ -194,6 +198,10 @@ impl Inlet {
                 Err(MediumError::Busy) => return Accepted::Some(0),
                 Err(MediumError::Open { name, source }) => {
                     warn!(target: "machine", name, error = %source, "A medium cannot be opened");
+                    return Accepted::Refused;
+                }
+                Err(MediumError::Floppy(error)) => {
+                    warn!(target: "machine", name, %error, "A medium is no floppy disk");
                     return Accepted::Refused;
                 }
             },

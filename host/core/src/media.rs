@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use env86_devices::floppy::FloppyError;
 use env86_devices::ide::{DiscError, Medium};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -12,6 +13,10 @@ use thiserror::Error;
 pub enum Drive {
     /// The CD-ROM drive.
     Cdrom,
+    /// The first floppy drive.
+    Fda,
+    /// The second floppy drive.
+    Fdb,
 }
 
 /// Where a desk keeps the media that [`Input::Medium`](crate::Input::Medium) names.
@@ -48,6 +53,9 @@ pub enum MediumError {
     /// The drive does not give its disc away, or is not there.
     #[error(transparent)]
     Disc(#[from] DiscError),
+    /// It is no floppy disk.
+    #[error("This is no floppy disk")]
+    Floppy(#[from] FloppyError),
 }
 
 #[cfg(test)]

@@ -95,6 +95,8 @@ pub struct NamedFile {
 pub struct Choice {
     /// A BIOS ROM, instead of a kernel.
     pub bios: Option<NamedFile>,
+    /// A video BIOS ROM, beside a BIOS.
+    pub vga_bios: Option<NamedFile>,
     /// A Linux or Multiboot kernel.
     pub kernel: Option<NamedFile>,
     /// The initial RAM disk.
@@ -117,12 +119,19 @@ pub fn choose(
     let mut named = |key, reference: &Option<FileRef>| {
         reference.as_ref().map(|reference| file(key, reference)).transpose().map_err(PowerOnError::File)
     };
+    // A ROM, with the user's video BIOS or the image's.
+    let rom = |bios: NamedFile, vga: Option<NamedFile>, named: &mut dyn FnMut(_, &_) -> _| {
+        let vga: Option<NamedFile> = match vga {
+            Some(given) => Some(given),
+            None => named("vga_bios", &image.vga_bios)?,
+        };
+        Ok((BootSource::Rom { bios: bios.data, vga_bios: vga.map(|file| file.data) }, bios.name))
+    };
     let cmdline = [image.cmdline.as_deref().unwrap_or_default(), &choice.append];
     let cmdline: Vec<_> = cmdline.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
     let cmdline = cmdline.join(" ");
-    if let Some(NamedFile { name, data }) = choice.bios {
-        let vga_bios = named("vga_bios", &image.vga_bios)?.map(|file| file.data);
-        return Ok((BootSource::Rom { bios: data, vga_bios }, name));
+    if let Some(bios) = choice.bios {
+        return rom(bios, choice.vga_bios, &mut named);
     }
     let module = |file: NamedFile| Module { data: file.data, cmdline: file.name };
     let initrd = choice.initrd.map(module);
@@ -155,8 +164,7 @@ pub fn choose(
         return Ok((kernel_source(kernel, initrd, cmdline), path));
     }
     if let Some(bios) = named("bios", &image.bios)? {
-        let vga_bios = named("vga_bios", &image.vga_bios)?.map(|file| file.data);
-        return Ok((BootSource::Rom { bios: bios.data, vga_bios }, bios.name));
+        return rom(bios, choice.vga_bios, &mut named);
     }
     Err(PowerOnError::NoKernel)
 }

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::task::Waker;
 
 use env86_devices::board::Connected;
+use env86_devices::floppy::{self, Disk};
 use env86_devices::fs::{BlobStore, Filesystem, NoBlobs};
 use env86_devices::ide::Units;
 use env86_devices::state::ImageSource;
@@ -38,6 +39,11 @@ pub struct Setup {
     pub debug_exit: Option<u16>,
     /// Hard disks and CD-ROM drives.
     pub drives: Units,
+    /// What is in the floppy drives A and B.
+    pub floppies: [Option<Disk>; floppy::DRIVES],
+    /// The order in which a BIOS tries its boot devices, the first in the lowest of three nibbles: 1 floppy,
+    /// 2 disk, 3 CD-ROM, 4 network. `None`: a floppy disk if there is one, else a hard disk, else a CD-ROM.
+    pub boot_order: Option<u16>,
     /// What can be put into the drives while the machine runs.
     pub media: Box<dyn MediaStore>,
     /// Whom media and files wake when data have come that the guest waits for. The desk calls
@@ -75,6 +81,8 @@ impl Setup {
             virtio_balloon: false,
             debug_exit: None,
             drives: Units::default(),
+            floppies: [None, None],
+            boot_order: None,
             media: Box::new(NoMedia),
             waker: Waker::noop().clone(),
             filesystem: Filesystem::default(),
@@ -120,6 +128,7 @@ impl Setup {
                 .as_ref()
                 .map_or(self.virtio_console, |value| *value != false),
             virtio_balloon: image.virtio_balloon.unwrap_or(self.virtio_balloon),
+            boot_order: image.boot_order.or(self.boot_order),
             ..self
         }
     }

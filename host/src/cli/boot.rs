@@ -13,7 +13,7 @@ use env86::console::window::{Options as WindowOptions, Window, WindowError};
 use env86::image::Image;
 use env86::machine::{Com, Ending, Machine, MachineBuilder, Recording, Report};
 
-use super::size::{parse_port, parse_size};
+use super::size::{parse_boot_order, parse_port, parse_size};
 use super::{CliError, Outcome};
 
 /// Boot a machine from an image or a kernel.
@@ -87,6 +87,10 @@ pub struct Boot {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
     bios: Option<PathBuf>,
 
+    /// A video BIOS ROM, instead of the image's
+    #[arg(long, value_name = "FILE")]
+    vga_bios: Option<PathBuf>,
+
     /// The image of the first hard disk, or a device. It is only read: what the guest writes is gone at
     /// the end, or in the saved state, unless --persist is given
     #[arg(long, value_name = "FILE")]
@@ -96,7 +100,8 @@ pub struct Boot {
     #[arg(long, value_name = "FILE")]
     hdb: Option<PathBuf>,
 
-    /// Keep what the guest writes to its hard disks in their images, which no other machine may use then
+    /// Keep what the guest writes to its hard and floppy disks in their images, which no other machine may
+    /// use then
     #[arg(long, conflicts_with = "deterministic")]
     persist: bool,
 
@@ -108,6 +113,18 @@ pub struct Boot {
     /// The image in the CD-ROM drive
     #[arg(long, value_name = "FILE")]
     cdrom: Option<PathBuf>,
+
+    /// The floppy disk in drive A, of up to 2.88 MB
+    #[arg(long, value_name = "FILE")]
+    fda: Option<PathBuf>,
+
+    /// The floppy disk in drive B
+    #[arg(long, value_name = "FILE")]
+    fdb: Option<PathBuf>,
+
+    /// The order in which a BIOS tries its boot devices: a (floppy), c (hard disk), d (CD-ROM), n (network)
+    #[arg(long, value_name = "ORDER", value_parser = parse_boot_order)]
+    boot: Option<u16>,
 
     /// I/O APIC, local APIC and ACPI power management on the board, or not; else as the image says
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -240,7 +257,7 @@ impl Boot {
             builder = builder.cold();
         }
         type Set = fn(MachineBuilder, PathBuf) -> MachineBuilder;
-        let files: [(&Option<PathBuf>, Set); 8] = [
+        let files: [(&Option<PathBuf>, Set); 11] = [
             (&self.state, MachineBuilder::state),
             (&self.kernel, MachineBuilder::kernel),
             (&self.initrd, MachineBuilder::initrd),
@@ -248,6 +265,9 @@ impl Boot {
             (&self.hda, MachineBuilder::hda),
             (&self.hdb, MachineBuilder::hdb),
             (&self.cdrom, MachineBuilder::cdrom),
+            (&self.fda, MachineBuilder::fda),
+            (&self.fdb, MachineBuilder::fdb),
+            (&self.vga_bios, MachineBuilder::vga_bios),
             (&self.overlay, MachineBuilder::overlay),
         ];
         for (path, set) in files {
@@ -260,6 +280,9 @@ impl Boot {
         }
         if let Some(bytes) = self.memory {
             builder = builder.memory(bytes);
+        }
+        if let Some(order) = self.boot {
+            builder = builder.boot_order(order);
         }
         if let Some(fitted) = self.acpi {
             builder = builder.acpi(fitted);

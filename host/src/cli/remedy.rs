@@ -29,6 +29,9 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<MachineError>() {
         return match error {
             MachineError::NothingToStart => Some("give an image, or --kernel FILE, or --bios FILE"),
+            MachineError::NoBios => {
+                Some("install SeaBIOS with `apt-get install seabios`, or give --bios FILE")
+            }
             MachineError::StateDecides => Some("boot with --cold to choose anew"),
             MachineError::OtherImage { .. } => Some("give that image, or boot with --cold"),
             MachineError::ImageGone { .. } => Some("give the IMAGE, wherever it is now"),
@@ -58,7 +61,9 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     #[cfg(feature = "window")]
     if let Some(WindowError::NoDisplay(_)) = error.downcast_ref() {
-        return Some("give --no-console, and --ttyS0 to work at the machine's serial line in this terminal");
+        return Some(
+            "give --no-console, with --ttyS0 to work at the machine's serial line in this terminal, or --script FILE",
+        );
     }
     if let Some(ComputerError::Board(_)) = error.downcast_ref() {
         // Nothing else that the user chooses can overlap.

@@ -43,6 +43,23 @@ pub fn parse_port(text: &str) -> Result<u16, String> {
     number.map_err(|_| "write a port as 0xf4".into())
 }
 
+/// Parses an order of boot devices, `cdn`, into what the setup memory has of it.
+pub fn parse_boot_order(text: &str) -> Result<u16, String> {
+    let digit = |letter| match letter {
+        'a' => Ok(1),
+        'c' => Ok(2),
+        'd' => Ok(3),
+        'n' => Ok(4),
+        _ => Err("write the order as up to three of a (floppy), c (hard disk), d (CD-ROM), n (network)"),
+    };
+    match text.len() {
+        1..=3 => {
+            Ok(text.chars().rev().try_fold(0, |order, letter| Ok::<_, &str>(order << 4 | digit(letter)?))?)
+        }
+        _ => Err("write the order as up to three letters, `cd` for example".into()),
+    }
+}
+
 /// Parses an owner and group: `0:0`, or `0` for both.
 pub fn parse_owner(text: &str) -> Result<(u32, u32), String> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, text));

@@ -171,11 +171,16 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     }
     let events = listen(&machine, wishes.clone())?;
     let input = (options.serial && options.input).then(|| machine.serial(Com::One));
+    // A person at a window may have started it in the background of a terminal, which is not to be read then.
+    #[cfg(feature = "window")]
+    let at_window = options.window.is_some();
+    #[cfg(not(feature = "window"))]
+    let at_window = false;
     let stdin = match script {
-        None => Some(
+        None if input.is_some() || !at_window => Some(
             StdinThread::spawn(on_stdin(input, is_terminal, wishes.clone())).map_err(SessionError::Setup)?,
         ),
-        Some(_) => None,
+        _ => None,
     };
 
     #[cfg(feature = "window")]

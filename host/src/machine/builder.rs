@@ -20,6 +20,13 @@ use super::thread::{Arrivals, Built};
 use super::{Event, Machine, MachineError, Medium, Slot};
 use crate::image::{BlobDir, FileRef, Image};
 
+/// Where distributions put SeaBIOS.
+const BIOS_FOLDERS: [&str; 4] =
+    ["/usr/share/seabios", "/usr/share/qemu", "/usr/local/share/qemu", "/opt/homebrew/share/qemu"];
+/// SeaBIOS, and its video BIOS for the board's graphics card.
+const BIOS: &str = "bios-256k.bin";
+const VIDEO_BIOS: &str = "vgabios-stdvga.bin";
+
 /// What a machine is to be. Where nothing is said here, the image decides, and else the defaults.
 ///
 /// An image that holds a saved state is resumed, unless [`cold`](Self::cold) or another kernel is asked
@@ -32,12 +39,16 @@ pub struct MachineBuilder {
     initrd: Option<PathBuf>,
     append: String,
     bios: Option<PathBuf>,
+    vga_bios: Option<PathBuf>,
     memory: Option<u64>,
     acpi: Option<bool>,
     virtio_console: Option<bool>,
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
+    pub(super) fda: Option<PathBuf>,
+    pub(super) fdb: Option<PathBuf>,
+    boot_order: Option<u16>,
     pub(super) media: Vec<(Slot, Medium)>,
     pub(super) persist: bool,
     pub(super) overlay: Option<PathBuf>,
@@ -58,12 +69,16 @@ impl Default for MachineBuilder {
             initrd: None,
             append: String::new(),
             bios: None,
+            vga_bios: None,
             memory: None,
             acpi: None,
             virtio_console: None,
             hda: None,
             hdb: None,
             cdrom: None,
+            fda: None,
+            fdb: None,
+            boot_order: None,
             media: Vec::new(),
             persist: false,
             overlay: None,
@@ -119,6 +134,19 @@ impl MachineBuilder {
         Self { bios: Some(path.into()), ..self }
     }
 
+    /// A video BIOS ROM on the host, instead of the image's.
+    #[must_use]
+    pub fn vga_bios(self, path: impl Into<PathBuf>) -> Self {
+        Self { vga_bios: Some(path.into()), ..self }
+    }
+
+    /// The order in which a BIOS tries its boot devices, the first in the lowest of three nibbles: 1 floppy,
+    /// 2 disk, 3 CD-ROM, 4 network.
+    #[must_use]
+    pub fn boot_order(self, order: u16) -> Self {
+        Self { boot_order: Some(order), ..self }
+    }
+
     /// Memory in bytes.
     #[must_use]
     pub fn memory(self, bytes: u64) -> Self {
@@ -156,7 +184,19 @@ impl MachineBuilder {
         Self { cdrom: Some(path.into()), ..self }
     }
 
-    /// What the guest writes to its hard disks goes to their images, which no other machine may use
+    /// What is in the first floppy drive: an image of up to 2.88 MB.
+    #[must_use]
+    pub fn fda(self, path: impl Into<PathBuf>) -> Self {
+        Self { fda: Some(path.into()), ..self }
+    }
+
+    /// What is in the second floppy drive.
+    #[must_use]
+    pub fn fdb(self, path: impl Into<PathBuf>) -> Self {
+        Self { fdb: Some(path.into()), ..self }
+    }
+
+    /// What the guest writes to its hard and floppy disks goes to their images, which no other machine may use
     /// meanwhile. A saved state does not have it.
     #[must_use]
     pub fn persist(self) -> Self {
@@ -257,6 +297,7 @@ impl MachineBuilder {
         let (time, unix_millis) = (file.plan.time, file.plan.unix_millis());
         let setup = Setup {
             drives: disk::saved_units(self, file)?,
+            floppies: disk::saved_floppies(self)?,
             blobs: Box::new(blobs),
             image: self.image_source()?,
             waker: arrivals.clone().into(),
@@ -297,6 +338,8 @@ impl MachineBuilder {
             acpi: self.acpi.unwrap_or(setup.acpi),
             virtio_console: self.virtio_console.unwrap_or(setup.virtio_console),
             drives: disk::units(self)?,
+            floppies: disk::floppies(self)?,
+            boot_order: self.boot_order.or(setup.boot_order),
             filesystem,
             blobs: Box::new(blobs),
             image: self.image_source()?,
@@ -345,9 +388,35 @@ impl MachineBuilder {
         Blobs::new(self.image.as_ref().map_or_else(|| BlobDir::new("fs"), Image::blobs))
     }
 
-    /// What is started, and its name. Nothing larger than the `memory` of the machine is read.
+    /// What is started, and its name: what was asked for or what the image has, else the BIOS that is
+    /// installed here, where there are disks. Nothing larger than the `memory` of the machine is read.
     fn firmware(
         &self,
+        filesystem: &Filesystem,
+        blobs: &mut Blobs,
+        memory: u64,
+    ) -> Result<(BootSource, String), MachineError> {
+        use env86_core::PowerOnError;
+        match self.chosen(&self.bios, filesystem, blobs, memory) {
+            Err(
+                MachineError::NothingToStart | MachineError::PowerOn { source: PowerOnError::NoKernel, .. },
+            ) if disk::any(self) => self.chosen(&Some(installed_bios()?), filesystem, blobs, memory),
+            other => other,
+        }
+    }
+
+    /// The video BIOS: the user's, or the one that lies beside a BIOS as distributions have it.
+    fn video_bios(&self, bios: &Option<PathBuf>) -> Option<PathBuf> {
+        let image = self.image.as_ref().is_some_and(|image| image.config.vga_bios.is_some());
+        let beside =
+            || Some(bios.as_ref()?.with_file_name(VIDEO_BIOS)).filter(|path| path.is_file() && !image);
+        self.vga_bios.clone().or_else(beside)
+    }
+
+    /// What is started, with this BIOS of the user's.
+    fn chosen(
+        &self,
+        bios: &Option<PathBuf>,
         filesystem: &Filesystem,
         blobs: &mut Blobs,
         memory: u64,
@@ -355,6 +424,7 @@ impl MachineBuilder {
         let host = |what, path: &Option<PathBuf>| {
             path.as_deref().map(|path| read_host(what, path, memory)).transpose()
         };
+        let video_bios = self.video_bios(bios);
         let initrd = host("initial RAM disk", &self.initrd)?;
         // A module's name is that of its file alone.
         let bare = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -365,7 +435,8 @@ impl MachineBuilder {
             data.zip(path.as_ref()).map(|(data, path)| NamedFile { name: full(path), data })
         };
         let choice = Choice {
-            bios: named(host("BIOS", &self.bios)?, &self.bios),
+            bios: named(host("BIOS", bios)?, bios),
+            vga_bios: named(host("video BIOS", &video_bios)?, &video_bios),
             kernel: named(host("kernel", &self.kernel)?, &self.kernel),
             initrd,
             append: self.append.clone(),
@@ -402,6 +473,12 @@ impl MachineBuilder {
         let inside = name.starts_with('/') && !own;
         Ok((source, if inside { format!("{name} of {}", path.display()) } else { name }))
     }
+}
+
+/// The BIOS that starts disks where none was named: SeaBIOS, as distributions install it.
+fn installed_bios() -> Result<PathBuf, MachineError> {
+    let found = BIOS_FOLDERS.iter().map(|folder| Path::new(folder).join(BIOS)).find(|path| path.is_file());
+    found.ok_or(MachineError::NoBios)
 }
 
 /// Reads a file of the user's, which may be a pipe, or without end.

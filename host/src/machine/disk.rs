@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::task::Poll;
 
 use env86_core::{Drive, MediaStore};
+use env86_devices::floppy;
 use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
 use env86_devices::state::{Slot, Source};
 use thiserror::Error;
@@ -27,6 +28,8 @@ const STATE_LIMIT: u64 = 1 << 31;
 /// The keys by which v86 reads an image in parts, and of how many bytes.
 const USE_PARTS: &str = "use_parts";
 const PART_SIZE: &str = "fixed_chunk_size";
+/// The key by which a floppy disk is write-protected.
+const READ_ONLY: &str = "read_only";
 /// The name ending of images that v86 unpacks.
 const COMPRESSED: &str = ".zst";
 
@@ -68,6 +71,14 @@ pub enum DiskError {
     /// There is nothing in it.
     #[error("The disk image `{}` is empty; make one of some size, with `truncate -s 100M FILE` for example", .0.display())]
     Empty(PathBuf),
+    /// It is no floppy disk.
+    #[error("The disk image `{}` is no floppy disk", path.display())]
+    Floppy {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: floppy::FloppyError,
+    },
     /// It is shorter than it should be.
     #[error(
         "The disk image `{}` has {have} bytes, and image.json says that it has {want}; correct the size there, or \
@@ -214,7 +225,7 @@ pub(super) struct Files;
 impl MediaStore for Files {
     fn open(&mut self, drive: Drive, name: &str) -> Result<Medium, Box<dyn Error + Send + Sync>> {
         match drive {
-            Drive::Cdrom => Ok(FileImage::open(Path::new(name), false)?.medium()),
+            Drive::Cdrom | Drive::Fda | Drive::Fdb => Ok(FileImage::open(Path::new(name), false)?.medium()),
         }
     }
 }
@@ -225,6 +236,8 @@ fn given(config: &MachineBuilder, slot: Slot) -> Option<&Path> {
         Slot::Hda => config.hda.as_deref(),
         Slot::Hdb => config.hdb.as_deref(),
         Slot::Cdrom => config.cdrom.as_deref(),
+        Slot::Fda => config.fda.as_deref(),
+        Slot::Fdb => config.fdb.as_deref(),
     }
 }
 
@@ -234,6 +247,8 @@ fn named(image: &image::Image, slot: Slot) -> Option<&FileRef> {
         Slot::Hda => image.config.hda.as_ref(),
         Slot::Hdb => image.config.hdb.as_ref(),
         Slot::Cdrom => image.config.cdrom.as_ref(),
+        Slot::Fda => image.config.fda.as_ref(),
+        Slot::Fdb => image.config.fdb.as_ref(),
     }
 }
 
@@ -252,7 +267,7 @@ impl<'a> Keep<'a> {
     fn of(config: &'a MachineBuilder, slot: Slot) -> Self {
         match (slot, &config.overlay) {
             (Slot::Hda, Some(path)) => Self::Overlay(path),
-            (Slot::Hda | Slot::Hdb, _) if config.persist => Self::Itself,
+            (Slot::Hda | Slot::Hdb | Slot::Fda | Slot::Fdb, _) if config.persist => Self::Itself,
             _ => Self::Nowhere,
         }
     }
@@ -329,10 +344,54 @@ pub(super) fn units(config: &MachineBuilder) -> Result<Units, super::MachineErro
     if hda.is_none() && hdb.is_some() {
         return Err(DiskError::Slave.into());
     }
-    if hda.is_none() && (config.persist || config.overlay.is_some()) {
+    let floppy = [Slot::Fda, Slot::Fdb].into_iter().any(|slot| is_given(config, slot));
+    if hda.is_none() && (config.persist && !floppy || config.overlay.is_some()) {
         return Err(DiskError::NothingToKeep.into());
     }
     Ok(Units::new(hda, hdb, cdrom))
+}
+
+/// Something is to be in one of the drives.
+pub(super) fn any(config: &MachineBuilder) -> bool {
+    [Slot::Fda, Slot::Fdb, Slot::Hda, Slot::Hdb, Slot::Cdrom].into_iter().any(|slot| is_given(config, slot))
+}
+
+/// Something is to be in a drive.
+fn is_given(config: &MachineBuilder, slot: Slot) -> bool {
+    config.media.iter().any(|(other, _)| *other == slot)
+        || given(config, slot).is_some()
+        || config.image.as_ref().is_some_and(|image| named(image, slot).is_some())
+}
+
+/// What is in the floppy drives.
+pub(super) fn floppies(config: &MachineBuilder) -> Result<[Option<floppy::Disk>; 2], super::MachineError> {
+    let open = |slot| -> Result<_, super::MachineError> {
+        let Some((medium, path)) = medium(config, slot)? else { return Ok(None) };
+        let disk = floppy::Disk::of(medium);
+        let mut disk = disk.map_err(|source| DiskError::Floppy { path, source })?;
+        let named = config.image.as_ref().and_then(|image| named(image, slot));
+        disk.write_protected = given(config, slot).is_none()
+            && named.and_then(|file| file.other.get(READ_ONLY)).is_some_and(|value| *value == true);
+        Ok(Some(disk))
+    };
+    Ok([open(Slot::Fda)?, open(Slot::Fdb)?])
+}
+
+/// The floppy drives of a machine that is resumed: what is in them is in its state. A file that keeps what is
+/// written gets that.
+pub(super) fn saved_floppies(
+    config: &MachineBuilder,
+) -> Result<[Option<floppy::Disk>; 2], super::MachineError> {
+    if config.persist {
+        return floppies(config);
+    }
+    for slot in [Slot::Fda, Slot::Fdb] {
+        if let Some(path) = given(config, slot) {
+            let (path, slot) = (path.display(), slot.name());
+            warn!(target: "state", "`{path}` is not used: what is in {slot} is in the saved state");
+        }
+    }
+    Ok([None, None])
 }
 
 /// The drives of a machine that is resumed: of those that the state does not hold as a whole, the images

@@ -78,6 +78,9 @@ pub enum MachineError {
     /// Nothing to start.
     #[error("Nothing to start: no image, no kernel and no BIOS")]
     NothingToStart,
+    /// There are disks, and no BIOS to start them.
+    #[error("There is no BIOS that could start the disks")]
+    NoBios,
     /// Memory or ACPI were chosen for a machine that a saved state describes.
     #[error("The saved state says what memory the machine has and whether it has ACPI")]
     StateDecides,

@@ -7,8 +7,10 @@
 
 mod keyboard;
 mod overlay;
+mod scale;
 mod surface;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use thiserror::Error;
 use tracing::debug;
 use winit::application::ApplicationHandler;
 use winit::dpi::{PhysicalPosition, PhysicalSize};
+use winit::error::EventLoopError;
 use winit::event::{
     DeviceEvent, DeviceId, ElementState, KeyEvent, MouseButton, MouseScrollDelta, WindowEvent,
 };
@@ -26,7 +29,8 @@ use winit::keyboard::{KeyCode, PhysicalKey};
 use winit::window::{CursorGrabMode, Fullscreen, Window as Desktop, WindowId};
 
 use crate::machine::{Controls, View};
-use surface::{Surface, Viewport};
+use scale::Viewport;
+use surface::Surface;
 
 /// Time between looks while something happens.
 const LIVELY: Duration = Duration::from_millis(16);
@@ -35,6 +39,8 @@ const QUIET: Duration = Duration::from_millis(40);
 const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// Time between two figures of the speed.
 const SPEED_TIME: Duration = Duration::from_secs(1);
+/// A guest that executes less than so many millions of instructions a second has nothing to do.
+const IDLE_MIPS: u64 = 5;
 /// The picture's size until the machine says another.
 const FIRST_SIZE: (usize, usize) = (720, 400);
 /// Points of a touchpad's motion that make a step of a wheel.
@@ -103,9 +109,8 @@ impl Closer {
 impl Window {
     /// Connects to the display. To be called in the program's first thread, once.
     pub fn open(options: Options) -> Result<Self, WindowError> {
-        let events = EventLoop::with_user_event()
-            .build()
-            .map_err(|error| WindowError::NoDisplay(error.to_string()))?;
+        let events =
+            EventLoop::with_user_event().build().map_err(|error| WindowError::NoDisplay(reason(&error)))?;
         Ok(Self { events, options })
     }
 
@@ -124,6 +129,7 @@ impl Window {
             failure: None,
             screen: Some(Screen::default()),
             frame: Frame { width: FIRST_SIZE.0, height: FIRST_SIZE.1, pixels: Vec::new() },
+            stale: 0..FIRST_SIZE.1,
             next_look: now,
             last_change: now,
             state: State::default(),
@@ -142,10 +148,18 @@ impl Window {
     }
 }
 
+/// What winit says of an error, without the place in its own source.
+fn reason(error: &EventLoopError) -> String {
+    let text = error.to_string();
+    let place = text.strip_prefix("os error at ").and_then(|rest| rest.split_once(": "));
+    place.map_or(&*text, |(_, why)| why).trim_end_matches('.').to_owned()
+}
+
 /// What the desktop shows.
 struct Shown {
     window: Arc<Desktop>,
     surface: Surface,
+    size: PhysicalSize<u32>,
     /// The size that was asked for last. A person who chose another keeps it when the picture's changes.
     asked: PhysicalSize<u32>,
     title: String,
@@ -200,6 +214,8 @@ struct Desk {
     /// What looks at the machine's screen, unless it is doing that.
     screen: Option<Screen>,
     frame: Frame,
+    /// Lines of it that the window does not show yet.
+    stale: Range<usize>,
     next_look: Instant,
     last_change: Instant,
     state: State,
@@ -243,7 +259,8 @@ impl Desk {
         let window = Arc::new(window);
         let surface = Surface::new(&window, (self.frame.width, self.frame.height))
             .map_err(|error| WindowError::Draw(error.to_string()))?;
-        Ok(Shown { window, surface, asked, title, hidden_cursor: false })
+        let size = window.inner_size();
+        Ok(Shown { window, surface, size, asked, title, hidden_cursor: false })
     }
 
     fn fail(&mut self, event_loop: &ActiveEventLoop, error: WindowError) {
@@ -258,9 +275,14 @@ impl Desk {
         let resized = (frame.width, frame.height) != (self.frame.width, self.frame.height);
         if resized {
             self.frame.clone_from(frame);
+            self.stale = 0..frame.height;
         } else if let Some(lines) = &view.changed {
             let part = lines.start * frame.width..lines.end * frame.width;
             self.frame.pixels[part.clone()].copy_from_slice(&frame.pixels[part]);
+            self.stale = match self.stale.is_empty() {
+                true => lines.clone(),
+                false => self.stale.start.min(lines.start)..self.stale.end.max(lines.end),
+            };
         }
         let changed = view.changed.is_some();
         self.screen = Some(view.screen);
@@ -293,7 +315,7 @@ impl Desk {
         let Some(factor) = self.shown.as_ref().map(|shown| shown.window.scale_factor()) else { return };
         let size = self.size_for(event_loop, factor);
         let Some(shown) = &mut self.shown else { return };
-        if shown.window.fullscreen().is_none() && shown.window.inner_size() == shown.asked {
+        if shown.window.fullscreen().is_none() && shown.size == shown.asked {
             shown.asked = size;
             let _ = shown.window.request_inner_size(size);
         }
@@ -301,7 +323,11 @@ impl Desk {
 
     fn title(&self) -> String {
         let Self { state, options, .. } = self;
-        let speed = if state.paused { "paused".into() } else { format!("{} MIPS", state.mips) };
+        let speed = match state.mips {
+            _ if state.paused => "paused".into(),
+            ..IDLE_MIPS => "idle".into(),
+            mips => format!("{mips} MIPS"),
+        };
         let mouse = if self.captured { " - Ctrl-Alt frees the mouse" } else { "" };
         format!("{} - env86 - {speed}{mouse}", options.name)
     }
@@ -348,13 +374,14 @@ impl Desk {
     fn draw(&mut self, event_loop: &ActiveEventLoop) {
         let lines = self.overlay.then(|| self.overlay_lines());
         let Some(shown) = &mut self.shown else { return };
+        let stale = std::mem::take(&mut self.stale);
         let drawn = match lines {
             Some(lines) => {
                 let mut frame = self.frame.clone();
                 overlay::draw(&mut frame, &lines);
-                shown.surface.show(&shown.window, &frame)
+                shown.surface.show(&shown.window, shown.size, &frame, 0..frame.height)
             }
-            None => shown.surface.show(&shown.window, &self.frame),
+            None => shown.surface.show(&shown.window, shown.size, &self.frame, stale),
         };
         if let Err(error) = drawn {
             self.fail(event_loop, WindowError::Draw(error.to_string()));
@@ -411,6 +438,7 @@ impl Desk {
 
     fn toggle_overlay(&mut self) {
         self.overlay = !self.overlay;
+        self.stale = 0..self.frame.height;
         if let Some(shown) = &self.shown {
             shown.window.request_redraw();
         }
@@ -476,7 +504,7 @@ impl Desk {
         else {
             return;
         };
-        let viewport = Viewport::new((self.frame.width, self.frame.height), shown.window.inner_size());
+        let viewport = Viewport::new((self.frame.width, self.frame.height), shown.size);
         self.place = Some(viewport.place(position.x, position.y));
     }
 
@@ -544,10 +572,11 @@ impl ApplicationHandler<Told> for Desk {
 
     fn window_event(&mut self, event_loop: &ActiveEventLoop, _: WindowId, event: WindowEvent) {
         match event {
-            WindowEvent::CloseRequested => event_loop.exit(),
+            WindowEvent::CloseRequested | WindowEvent::Destroyed => event_loop.exit(),
             WindowEvent::RedrawRequested => self.draw(event_loop),
-            WindowEvent::Resized(_) => {
-                if let Some(shown) = &self.shown {
+            WindowEvent::Resized(size) => {
+                if let Some(shown) = &mut self.shown {
+                    shown.size = size;
                     shown.window.request_redraw();
                 }
             }

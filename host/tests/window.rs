@@ -1,0 +1,162 @@
+//! The window on a desktop without a screen: typed into and resized by a program, and looked at.
+#![cfg(all(unix, feature = "window"))]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Far more than anything here needs, on any machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Shows each scan code on the text screen, 23h higher, which makes `A` of the key that has it.
+const SHOW_KEYS: [u8; 22] = [
+    0xfc, //                         00 cld
+    0xbf, 0x00, 0x80, 0x0b, 0x00, // 01 mov edi, B8000h
+    0xe4, 0x64, //                   06 in al, 64h
+    0xa8, 0x01, //                   08 test al, 1
+    0x74, 0xfa, //                   0A jz 06h
+    0xe4, 0x60, //                   0C in al, 60h
+    0x04, 0x23, //                   0E add al, 23h
+    0xb4, 0x07, //                   10 mov ah, 7
+    0x66, 0xab, //                   12 stosw
+    0xeb, 0xf0, //                   14 jmp 06h
+];
+
+/// A Multiboot kernel of this code (Multiboot specification 0.6.96, 3.1).
+fn kernel(code: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0x1bad_b002;
+    const ADDRESSES: u32 = 1 << 16;
+    const LOAD: u32 = 1 << 20;
+    const HEADER: u32 = 32;
+    let end = LOAD + HEADER + code.len() as u32;
+    let checksum = 0u32.wrapping_sub(MAGIC + ADDRESSES);
+    // Header, start, end of data and of what is cleared, entry.
+    let header = [MAGIC, ADDRESSES, checksum, LOAD, LOAD, end, end, LOAD + HEADER];
+    header.iter().flat_map(|word| word.to_le_bytes()).chain(code.iter().copied()).collect()
+}
+
+/// A process that ends with its owner.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A display and its server, if there is one to be had.
+fn display() -> Option<(String, Owned)> {
+    for program in ["Xvfb", "xdotool", "xwd"] {
+        if Command::new(program).arg("-help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            eprintln!("warning: not tested: there is no {program}");
+            return None;
+        }
+    }
+    let mut server = Command::new("Xvfb")
+        .args(["-displayfd", "1", "-screen", "0", "1280x1024x24", "-nolisten", "tcp"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut number = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut number).unwrap();
+    Some((format!(":{}", number.trim()), Owned(server)))
+}
+
+/// A picture's size and its pixels, 00RRGGBBh.
+type Picture = ((usize, usize), Vec<u32>);
+
+/// What `xwd` says of a window: a header of big-endian words, colours of 12 bytes, pixels of 4 here.
+fn window_picture(dump: &[u8]) -> Picture {
+    let word = |at: usize| u32::from_be_bytes(dump[4 * at..][..4].try_into().unwrap()) as usize;
+    let (header, width, height, line, colors) = (word(0), word(4), word(5), word(12), word(19));
+    assert_eq!(word(11), 32, "bits of a pixel");
+    let little = word(7) == 0;
+    let lines = dump[header + 12 * colors..].chunks_exact(line).take(height);
+    let pixel = |bytes: &[u8]| {
+        let bytes = bytes.try_into().unwrap();
+        (if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) }) & 0xff_ffff
+    };
+    ((width, height), lines.flat_map(|line| line[..4 * width].chunks_exact(4).map(pixel)).collect())
+}
+
+fn file_picture(path: &Path) -> Option<Picture> {
+    let decoder = png::Decoder::new(BufReader::new(fs::File::open(path).ok()?));
+    let mut reader = decoder.read_info().ok()?;
+    let mut data = vec![0; reader.output_buffer_size()?];
+    let info = reader.next_frame(&mut data).ok()?;
+    let pixels = data.chunks_exact(3).map(|rgb| u32::from_be_bytes([0, rgb[0], rgb[1], rgb[2]]));
+    Some(((info.width as usize, info.height as usize), pixels.collect()))
+}
+
+/// Waits until something holds.
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < LIMIT, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_window_is_typed_into_and_resized() {
+    let Some((display, _server)) = display() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("keys"), kernel(&SHOW_KEYS)).unwrap();
+    let mut env86 = Command::new(env!("CARGO_BIN_EXE_env86"))
+        .args(["boot", "--kernel", "keys", "--memory", "4M", "--script", "-"])
+        .current_dir(dir.path())
+        .env("DISPLAY", &display)
+        .env_remove("WAYLAND_DISPLAY")
+        .env_remove("WAYLAND_SOCKET")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut script = env86.stdin.take().unwrap();
+    let mut env86 = Owned(env86);
+    let run = |program: &str, words: &[&str]| {
+        let out = Command::new(program).args(words).env("DISPLAY", &display).output().unwrap();
+        out.status.success().then_some(out.stdout)
+    };
+    let xdotool = |words: &[&str]| {
+        let out = run("xdotool", words)?;
+        String::from_utf8(out).unwrap().lines().last().map(str::to_owned)
+    };
+    let mut window = None;
+    wait_for("there is no window", || {
+        window = xdotool(&["search", "--name", "^keys - env86"]);
+        window.is_some()
+    });
+    let window = window.unwrap();
+    let looks = || window_picture(&run("xwd", &["-silent", "-id", &window]).unwrap());
+
+    // A key goes to the guest, and what that shows is in the window, dot for dot.
+    xdotool(&["windowfocus", "--sync", &window]);
+    xdotool(&["key", "a"]);
+    script.write_all(b"wait-screen \"A\xe2\x94\xb4\" 120s\nscreenshot a.png\n").unwrap();
+    wait_for("the window does not show the machine's screen", || {
+        file_picture(&dir.path().join("a.png")) == Some(looks())
+    });
+
+    // A window that a person has chosen the size of is filled as far as the picture's proportions let it.
+    xdotool(&["windowsize", "--sync", &window, "900", "700"]);
+    wait_for("the window does not follow its size", || {
+        let ((width, height), pixels) = looks();
+        let lit: Vec<_> =
+            (0..height).filter(|y| pixels[y * width..][..width].iter().any(|p| *p != 0)).collect();
+        // The picture has 720x400 dots: 900x500 from line 100 on, with a row of characters in the first 20.
+        (width, height) == (900, 700) && !lit.is_empty() && lit.iter().all(|y| (100..120).contains(y))
+    });
+
+    // A key that is held when another window gets the keyboard goes up.
+    let root = xdotool(&["search", "--maxdepth", "0", ""]).unwrap();
+    xdotool(&["keydown", "x"]);
+    script.write_all(b"wait-screen \"A\xe2\x94\xb4P\" 120s\n").unwrap();
+    xdotool(&["windowfocus", &root]);
+    script.write_all(b"wait-screen \"\xe2\x95\xa8\" 120s\n").unwrap();
+    drop(script);
+    assert!(env86.0.wait().unwrap().success());
+}
