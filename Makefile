@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: miri guest demo-state cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
+.PHONY: miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -94,6 +94,12 @@ demo-state: image ## A copy of the demo image with a ready machine in it, for `e
 	@rm -rf $(TARGET)/images/ready && cp -al $(IMAGE) $(TARGET)/images/ready
 	@$(ENV86) run --save $(TARGET)/images/ready true
 	@echo 'Try: $(ENV86) run $(TARGET)/images/ready uname -a' >&2
+
+run-many: demo-state ## 2,000 commands, and 50 at once, in machines of one state: no byte lost, nothing left
+	@tests/run/many $(ENV86) $(TARGET)/images/ready
+
+run-speed: demo-state ## How long a command takes, and how fast bytes pass
+	@tests/run/speed $(ENV86) $(TARGET)/images/ready
 
 bench: image wasm ## Whole guests, beside whatever other emulators are installed
 	cargo build --release -p env86-benches --bin compare
