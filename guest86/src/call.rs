@@ -4,7 +4,7 @@
 //!
 //! There are two kinds of arguments: that of a function is an array ([`crate::value::arguments`]) or null;
 //! that of a stream is a bare value. The methods of the Go service keep its names, its shapes and the order
-//! of its keys. Those of this project are [`HELLO`] to [`MOUNT`].
+//! of its keys. Those of this project are [`HELLO`] to [`PUT`].
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -55,8 +55,6 @@ pub const GET: &str = "vm.Get";
 /// Ours. Stream: [`Put`]; gives null. The host sends plain bytes and EOF, the guest one more [`Reply`] and
 /// null when the file is there.
 pub const PUT: &str = "vm.Put";
-/// Ours. Function `[tag, path, name, read_only]`: mounts what a virtio-9p device has under a name.
-pub const MOUNT: &str = "vm.Mount";
 
 /// Which method is called: the names above, with `.` or `/` between their parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,19 +13,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
-use guest86::call::{self, Call, Reply, method_name};
+use guest86::call::{self, Call, method_name};
 use guest86::mux::{Config, Event, Mux};
 use guest86::value::{ValueError, Values, arguments, to_bytes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 use rustix::termios::{ControlModes, OptionalActions, isatty, tcgetattr, tcsetattr};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
-use stream::{Kind, Stream, Wants};
+use stream::{Answer, Answered, Stream, Wants, later};
 
 /// How this end numbers its channels, and what it holds for each.
 const CONFIG: Config =
@@ -61,8 +61,8 @@ pub struct Service {
     channels: BTreeMap<u32, Channel>,
     /// Readable when a process may have ended.
     children: PipeReader,
-    /// Processes without a host, which have to end by then.
-    doomed: Vec<(Instant, Pid)>,
+    /// Processes without a host, and when they are ended if they do not end before.
+    doomed: Vec<(Option<Instant>, Pid)>,
     buffer: Vec<u8>,
 }
 
@@ -74,18 +74,6 @@ struct Ready {
     /// Streams, by their channels.
     streams: Vec<(u32, Wants)>,
 }
-
-/// What a method gives.
-enum Answer {
-    /// A value, and the channel's end.
-    Value(Vec<u8>),
-    /// A value, and the channel is this stream's.
-    Stream(Vec<u8>, Box<Stream>),
-    /// The stream will say it.
-    Later(Box<Stream>),
-}
-
-type Answered = Result<Answer, String>;
 
 impl Service {
     /// Opens the line, which passes every byte unchanged from then on.
@@ -125,7 +113,7 @@ impl Service {
                 return Ok(());
             }
             if children {
-                self.reap()?;
+                self.reap();
             }
             for (id, ready) in streams {
                 if let Some(Channel::Stream(stream)) = self.channels.get_mut(&id) {
@@ -163,7 +151,7 @@ impl Service {
                 who.push((*id, which));
             }
         }
-        if let Some((when, _)) = self.doomed.iter().min_by_key(|(when, _)| *when) {
+        if let Some(when) = self.doomed.iter().filter_map(|(when, _)| *when).min() {
             let left = when.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
         }
@@ -259,106 +247,54 @@ impl Service {
     /// Looks whether a call is complete, and answers it then.
     fn called(&mut self, id: u32) {
         let Some(Channel::Called(values, method)) = self.channels.get_mut(&id) else { return };
-        let answered = loop {
+        let answer = loop {
             let Some(called) = method else {
                 match values.read::<Call>() {
                     Ok(Some((call, _))) => *method = Some(call.method),
                     Ok(None) => return,
-                    Err(error) => break Err(error.to_string()),
+                    Err(error) => break Stream::answer(Err(error.to_string())),
                 }
                 continue;
             };
             let argument = match values.read::<Value>() {
                 Ok(Some((argument, _))) => argument,
                 Ok(None) => return,
-                Err(error) => break Err(error.to_string()),
+                Err(error) => break Stream::answer(Err(error.to_string())),
             };
             let (called, rest) = (std::mem::take(called), values.take_rest());
-            let answered = self.answer(id, &called, argument);
-            break answered.map(|answer| match answer {
-                // What came behind the argument is the stream's.
-                Answer::Stream(value, mut stream) => {
-                    stream.early_input(&rest);
-                    Answer::Stream(value, stream)
-                }
-                Answer::Later(mut stream) => {
-                    stream.early_input(&rest);
-                    Answer::Later(stream)
-                }
-                answer @ Answer::Value(_) => answer,
-            });
+            let mut stream = self.answer(id, &called, argument);
+            // What came behind the argument is the stream's.
+            stream.early_input(&rest);
+            break stream;
         };
-        let (reply, value, stream) = match answered {
-            Ok(Answer::Value(value)) => (Reply::default(), value, None),
-            Ok(Answer::Stream(value, stream)) => (Reply { error: None, goes_on: true }, value, Some(stream)),
-            Ok(Answer::Later(stream)) => {
-                self.channels.insert(id, Channel::Stream(stream));
-                return;
-            }
-            Err(error) => (Reply { error: Some(error), goes_on: false }, to_bytes(&()), None),
-        };
-        // An answer may be longer than the peer takes at once.
-        let mut stream = stream.unwrap_or_else(|| Box::new(Stream::new(Kind::Answer)));
-        stream.say(&to_bytes(&reply));
-        stream.say(&value);
-        self.channels.insert(id, Channel::Stream(stream));
+        self.channels.insert(id, Channel::Stream(Box::new(answer)));
     }
 
-    fn answer(&mut self, id: u32, called: &str, argument: Value) -> Answered {
-        let method = method_name(called);
-        match method.as_str() {
-            call::VERSION => args::<[u8; 0]>(argument, 0).and_then(|_| value(&version())),
-            call::RESET_NETWORK => {
-                args::<[u8; 0]>(argument, 0)?;
-                system::reset_network()?;
-                value(&())
+    /// Answers a call: at once, or in a thread what may have to wait. Files and programs may lie in a
+    /// file system that the host serves through this very line.
+    fn answer(&mut self, id: u32, called: &str, argument: Value) -> Stream {
+        match method_name(called).as_str() {
+            call::VERSION => Stream::answer(args::<[u8; 0]>(argument, 0).and_then(|_| value(&version()))),
+            call::HELLO => Stream::answer(self.hello(id, argument)),
+            _ => {
+                let called = called.to_owned();
+                later(move || answer(&called, argument))
             }
-            call::STAT => args(argument, 1).and_then(|(path,)| value(&files::stat(path)?)),
-            call::READ_FILE => args(argument, 1).and_then(|(path,)| value(&files::read(path)?)),
-            call::READ_DIR => args(argument, 1).and_then(|(path,)| value(&files::list(path)?)),
-            call::WRITE_FILE => {
-                let (path, bytes): (String, ByteBuf) = args(argument, 2)?;
-                value(&files::write(path, &bytes)?)
-            }
-            call::MAKE_DIR => args(argument, 1).and_then(|(path,)| value(&files::make_dir(path)?)),
-            call::REMOVE_ALL => args(argument, 1).and_then(|(path,)| value(&files::remove(path)?)),
-            call::RENAME => {
-                let (old, new) = args(argument, 2)?;
-                value(&files::rename(old, new)?)
-            }
-            call::SIGNAL => {
-                let (pid, signal) = args(argument, 2)?;
-                value(&process::signal(pid, signal)?)
-            }
-            call::TERMINATE => {
-                let (pid,) = args(argument, 1)?;
-                value(&process::signal(pid, Signal::TERM.as_raw())?)
-            }
-            call::RUN => process::run(&bare(argument)?).map(|(pid, stream)| goes_on(&pid, stream)),
-            call::EXEC => process::exec(&bare(argument)?).map(|(pid, stream)| goes_on(&pid, stream)),
-            call::TERMINAL => process::terminal().map(|stream| goes_on(&(), stream)),
-            call::DIAL => system::dial(bare(argument)?).map(|stream| Answer::Later(Box::new(stream))),
-            call::MOUNT_9P => system::mount_9p(bare(argument)?).map(|stream| Answer::Later(Box::new(stream))),
-            call::MOUNT => {
-                let (tag, path, name, read_only): (String, String, String, bool) = args(argument, 4)?;
-                value(&system::mount(&tag, &path, &name, read_only)?)
-            }
-            call::GET => files::get(bare(argument)?).map(|(info, stream)| goes_on(&info, stream)),
-            call::PUT => files::put(bare(argument)?).map(|stream| goes_on(&(), stream)),
-            call::HELLO => {
-                let hello = bare(argument)?;
-                let others = self.mux.channels().filter(|other| *other != id && !self.is_fresh(*other));
-                for other in others.collect::<Vec<_>>() {
-                    self.mux.forget(other);
-                    if let Some(channel) = self.channels.remove(&other) {
-                        self.hang_up(channel);
-                    }
-                }
-                system::hello(&hello)?;
-                value(&())
-            }
-            _ => Err(call::not_found(called)),
         }
+    }
+
+    /// A new host: what belongs to those before it ends.
+    fn hello(&mut self, id: u32, argument: Value) -> Answered {
+        let hello = bare(argument)?;
+        let others = self.mux.channels().filter(|other| *other != id && !self.is_fresh(*other));
+        for other in others.collect::<Vec<_>>() {
+            self.mux.forget(other);
+            if let Some(channel) = self.channels.remove(&other) {
+                self.hang_up(channel);
+            }
+        }
+        system::hello(&hello)?;
+        value(&())
     }
 
     /// The channel has no stream yet: it may be of the host that says hello now, which sends its first calls
@@ -398,43 +334,79 @@ impl Service {
             // It may have ended in this moment.
             let _ = kill_process_group(pid, Signal::HUP);
             let _ = kill_process_group(pid, Signal::CONT);
-            self.doomed.push((Instant::now() + HANG_UP, pid));
+            self.doomed.push((Some(Instant::now() + HANG_UP), pid));
         }
     }
 
     /// Ends what has not heeded its hang-up.
     fn end_doomed(&mut self) {
         let now = Instant::now();
-        self.doomed.retain(|(when, pid)| {
-            if *when <= now {
+        for (when, pid) in &mut self.doomed {
+            if when.is_some_and(|when| when <= now) {
+                *when = None;
                 let _ = kill_process_group(*pid, Signal::KILL);
             }
-            *when > now
-        });
+        }
     }
 
-    /// Takes the statuses of the processes that have ended.
-    fn reap(&mut self) -> io::Result<()> {
+    /// Takes the statuses of the processes that have ended. Each by its number: a process that is just being
+    /// started by a thread is that thread's.
+    fn reap(&mut self) {
         while matches!(rustix::io::read(&self.children, &mut self.buffer[..64]), Ok(64)) {}
-        loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => {
-                    if let Some(at) = self.doomed.iter().position(|(_, doomed)| *doomed == pid) {
-                        self.doomed.swap_remove(at);
-                        // The others of its group: as long as there are any, its number is not another's.
-                        let _ = kill_process_group(pid, Signal::KILL);
-                    }
-                    for channel in self.channels.values_mut() {
-                        if let Channel::Stream(stream) = channel {
-                            stream.ended(pid, status);
-                        }
-                    }
-                }
-                Ok(None) | Err(Errno::CHILD) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+        for channel in self.channels.values_mut() {
+            if let Channel::Stream(stream) = channel {
+                stream.look_for_end();
             }
         }
+        self.doomed.retain(|(_, pid)| {
+            let ended = !matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
+            if ended {
+                // The others of its group: as long as there are any, its number is not another's.
+                let _ = kill_process_group(*pid, Signal::KILL);
+            }
+            !ended
+        });
+    }
+}
+
+/// What a method gives.
+fn answer(called: &str, argument: Value) -> Answered {
+    let method = method_name(called);
+    match method.as_str() {
+        call::RESET_NETWORK => {
+            args::<[u8; 0]>(argument, 0)?;
+            system::reset_network()?;
+            value(&())
+        }
+        call::STAT => args(argument, 1).and_then(|(path,)| value(&files::stat(path)?)),
+        call::READ_FILE => args(argument, 1).and_then(|(path,)| value(&files::read(path)?)),
+        call::READ_DIR => args(argument, 1).and_then(|(path,)| value(&files::list(path)?)),
+        call::WRITE_FILE => {
+            let (path, bytes): (String, ByteBuf) = args(argument, 2)?;
+            value(&files::write(path, &bytes)?)
+        }
+        call::MAKE_DIR => args(argument, 1).and_then(|(path,)| value(&files::make_dir(path)?)),
+        call::REMOVE_ALL => args(argument, 1).and_then(|(path,)| value(&files::remove(path)?)),
+        call::RENAME => {
+            let (old, new) = args(argument, 2)?;
+            value(&files::rename(old, new)?)
+        }
+        call::SIGNAL => {
+            let (pid, signal) = args(argument, 2)?;
+            value(&process::signal(pid, signal)?)
+        }
+        call::TERMINATE => {
+            let (pid,) = args(argument, 1)?;
+            value(&process::signal(pid, Signal::TERM.as_raw())?)
+        }
+        call::RUN => process::run(&bare(argument)?).map(|(pid, stream)| goes_on(&pid, stream)),
+        call::EXEC => process::exec(&bare(argument)?).map(|(pid, stream)| goes_on(&pid, stream)),
+        call::TERMINAL => process::terminal().map(|stream| goes_on(&(), stream)),
+        call::DIAL => system::dial(&bare::<String>(argument)?).map(|stream| goes_on(&(), stream)),
+        call::MOUNT_9P => system::mount_9p(bare(argument)?).map(|stream| goes_on(&(), stream)),
+        call::GET => files::get(bare(argument)?).map(|(info, stream)| goes_on(&info, stream)),
+        call::PUT => files::put(bare(argument)?).map(|stream| goes_on(&(), stream)),
+        _ => Err(call::not_found(called)),
     }
 }
 

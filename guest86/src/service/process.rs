@@ -141,7 +141,7 @@ fn start(kind: Kind, program: &Program) -> Result<(u32, Stream), String> {
     }
     prepare(&mut command, program.user.clone(), program.terminal.is_some());
     let mut child = command.spawn().map_err(failed)?;
-    // The service takes the statuses of all processes; a `Child` that is dropped leaves that to it.
+    // The service takes its status: a `Child` that is dropped leaves that to others.
     let pid = child.id();
     stream.process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     if program.terminal.is_none() {

@@ -3,16 +3,18 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{self, Receiver, SendError};
+use std::thread;
 
 use guest86::call::{self, FromProcess, Reply, RunOutput, ToProcess};
 use guest86::mux::Mux;
-use guest86::value::{Values, encode};
+use guest86::value::{Values, encode, to_bytes};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::Shutdown;
-use rustix::process::{Pid, WaitStatus};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, waitpid};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_bytes::ByteBuf;
 
@@ -35,12 +37,50 @@ pub enum Kind {
     Terminal,
     /// A connection.
     Socket,
-    /// A connection that a thread makes; the first source tells that it has ended.
-    Connecting(Receiver<Result<OwnedFd, String>>),
+    /// What a thread makes; the first source tells that it has done it.
+    Pending(Receiver<Answered>),
     /// A file that is read.
     Get,
     /// A file that is written.
     Put(call::Put),
+}
+
+/// What a method gives.
+pub enum Answer {
+    /// A value, and the channel's end.
+    Value(Vec<u8>),
+    /// A value, and the channel is this stream's.
+    Stream(Vec<u8>, Box<Stream>),
+}
+
+pub type Answered = Result<Answer, String>;
+
+/// A stream for an answer that a thread makes.
+pub fn later(make: impl FnOnce() -> Answered + Send + 'static) -> Stream {
+    let (result, made) = mpsc::channel();
+    let start = || -> io::Result<PipeReader> {
+        let (ended, end) = io::pipe()?;
+        let act = move || {
+            if let Err(SendError(Ok(Answer::Stream(_, stream)))) = result.send(make())
+                && let Some(pid) = stream.running()
+            {
+                // No one is there for it any more.
+                let _ = kill_process_group(pid, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+            }
+            drop(end);
+        };
+        thread::Builder::new().spawn(act)?;
+        Ok(ended)
+    };
+    match start() {
+        Ok(ended) => {
+            let mut stream = Stream::new(Kind::Pending(made));
+            stream.sources[0] = Some(ended.into());
+            stream
+        }
+        Err(error) => Stream::answer(Err(files::text(error))),
+    }
 }
 
 /// What a stream waits for, or has got.
@@ -122,6 +162,20 @@ impl Stream {
         }
     }
 
+    /// A stream that says what a method has given, and then is what it is.
+    pub fn answer(answered: Answered) -> Self {
+        let (reply, value, mut stream) = match answered {
+            Ok(Answer::Value(value)) => (Reply::default(), value, Self::new(Kind::Answer)),
+            Ok(Answer::Stream(value, stream)) => (Reply { error: None, goes_on: true }, value, *stream),
+            Err(error) => {
+                (Reply { error: Some(error), goes_on: false }, to_bytes(&()), Self::new(Kind::Answer))
+            }
+        };
+        stream.outgoing = to_bytes(&reply);
+        stream.outgoing.extend(value);
+        stream
+    }
+
     /// It only carries an answer.
     pub fn is_answer(&self) -> bool {
         matches!(self.kind, Kind::Answer)
@@ -130,11 +184,6 @@ impl Stream {
     /// The process, as long as it has not ended.
     pub fn running(&self) -> Option<Pid> {
         self.process.filter(|_| self.status.is_none())
-    }
-
-    /// Says something to the host.
-    pub fn say(&mut self, bytes: &[u8]) {
-        self.outgoing.extend(bytes);
     }
 
     /// Takes bytes whose room was given back when they came.
@@ -174,8 +223,8 @@ impl Stream {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        // Of what has no sink, nothing is kept. One that connects gets it later.
-        if self.sink.is_some() || matches!(self.kind, Kind::Connecting(_)) {
+        // Of what has no sink, nothing is kept. One that is still being made gets it later.
+        if self.sink.is_some() || matches!(self.kind, Kind::Pending(_)) {
             self.pending.extend(bytes);
             self.last = bytes.last().copied().unwrap_or(self.last);
         }
@@ -191,12 +240,11 @@ impl Stream {
         self.sink_ends = true;
     }
 
-    /// This process has ended. What it had written before still goes to the host; what others of its pipe's
-    /// writers write later does not.
-    pub fn ended(&mut self, pid: Pid, status: WaitStatus) {
-        if self.running() != Some(pid) {
-            return;
-        }
+    /// Looks whether the process has ended. What it had written before still goes to the host; what others of
+    /// its pipe's writers write later does not.
+    pub fn look_for_end(&mut self) {
+        let Some(pid) = self.running() else { return };
+        let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) else { return };
         self.status = Some(status);
         if !self.terminal {
             for (source, left) in self.sources.iter().zip(&mut self.left) {
@@ -247,8 +295,10 @@ impl Stream {
             mux.consumed(id, paid);
         }
         self.send(id, mux);
-        if let (Kind::Connecting(_), true) = (&self.kind, ready.source[0]) {
-            self.connected();
+        if let (Kind::Pending(_), true) = (&self.kind, ready.source[0]) {
+            self.made();
+            self.send(id, mux);
+            return self.is_over() && self.outgoing.is_empty();
         }
         let mut turns = if may_read { TURNS } else { 0 };
         while turns > 0 && self.outgoing.is_empty() && mux.room(id) > 0 {
@@ -392,32 +442,24 @@ impl Stream {
     }
 
     fn reply(&mut self, error: Option<String>) {
-        let goes_on = error.is_none() && matches!(self.kind, Kind::Socket);
-        encode(&Reply { error, goes_on }, &mut self.outgoing);
+        encode(&Reply { error, goes_on: false }, &mut self.outgoing);
         encode(&(), &mut self.outgoing);
     }
 
-    /// The thread that makes a connection has ended.
-    fn connected(&mut self) {
-        let Kind::Connecting(result) = &self.kind else { return };
-        let result = result.try_recv().unwrap_or_else(|_| Err("the connection was given up".into()));
-        self.sources[0] = None;
-        let made = result.and_then(|socket| {
-            let copy = socket.try_clone().map_err(|error| error.to_string())?;
-            rustix::io::ioctl_fionbio(&socket, true).map_err(files::text)?;
-            Ok((socket, copy))
-        });
-        match made {
-            Ok((socket, copy)) => {
-                self.kind = Kind::Socket;
-                (self.sink, self.sources[0]) = (Some(socket), Some(copy));
-                self.reply(None);
-            }
-            Err(error) => {
-                self.kind = Kind::Answer;
-                self.reply(Some(error));
-            }
+    /// The thread has made what it was to make: the stream becomes that.
+    fn made(&mut self) {
+        let Kind::Pending(result) = &self.kind else { return };
+        let result = result.try_recv().unwrap_or_else(|_| Err("it was given up".into()));
+        let mut stream = Self::answer(result);
+        // What came meanwhile.
+        stream.input(&self.pending.drain(..).collect::<Vec<_>>());
+        stream.unpaid = self.unpaid;
+        if self.sink_ends {
+            stream.input_ends();
         }
+        // The process may have ended already, when no one knew whose it was.
+        stream.look_for_end();
+        *self = stream;
     }
 
     fn sources_ended(&self) -> bool {
@@ -430,7 +472,7 @@ impl Stream {
             Kind::Run | Kind::Exec | Kind::Put(_) => self.finished,
             Kind::Terminal => self.status.is_some() && self.sources_ended(),
             Kind::Socket => self.sources_ended() && self.sink.is_none(),
-            Kind::Connecting(_) => false,
+            Kind::Pending(_) => false,
             Kind::Get => self.sources_ended(),
         }
     }

@@ -1,17 +1,17 @@
 //! The guest as a whole: its clock, its chance, its network, what is mounted.
 
+use std::ffi::CStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use guest86::call::Hello;
 use rustix::ioctl::{NoArg, ioctl, opcode};
-use rustix::mount::{MountFlags, mount as mount_at, mount_bind};
+use rustix::mount::{MountFlags, mount as mount_at};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::files::text;
@@ -20,11 +20,9 @@ use super::stream::{Kind, Stream};
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(30);
 /// How often it is looked whether a mount has failed.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(5);
 /// Makes the kernel's generator begin anew from what it was given (random(4), `RNDRESEEDCRNG`).
 const RESEED: u32 = opcode::none(b'R', 7);
-/// Where devices with several file systems are mounted, so that each can be where it is wanted.
-const SHARES: &str = "/run/env86";
 
 /// What a guest needs to know that has been asleep in a file.
 pub fn hello(hello: &Hello) -> Result<(), String> {
@@ -65,103 +63,64 @@ pub fn reset_network() -> Result<(), String> {
         :";
     let mut command = Command::new("/bin/sh");
     command.args(["-c", SCRIPT]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // The service takes the statuses of all processes, but only when it is not in here.
     let status = command.status().map_err(text)?;
     if status.success() { Ok(()) } else { Err(format!("exit status {}", status.code().unwrap_or(-1))) }
 }
 
-/// A stream that a thread connects.
-fn connecting(connect: impl FnOnce() -> Result<OwnedFd, String> + Send + 'static) -> Result<Stream, String> {
-    let (ended, end) = io::pipe().map_err(text)?;
-    let (result, made) = mpsc::channel();
-    let act = move || {
-        // A stream that has gone does not wait for it.
-        let _ = result.send(connect());
-        drop(end);
-    };
-    thread::Builder::new().spawn(act).map_err(text)?;
-    let mut stream = Stream::new(Kind::Connecting(made));
-    stream.sources[0] = Some(ended.into());
+/// A stream that is a connection.
+fn connection(socket: impl Into<OwnedFd>) -> Result<Stream, String> {
+    let socket = socket.into();
+    rustix::io::ioctl_fionbio(&socket, true).map_err(text)?;
+    let mut stream = Stream::new(Kind::Socket);
+    stream.sources[0] = Some(socket.try_clone().map_err(text)?);
+    stream.sink = Some(socket);
     Ok(stream)
 }
 
 /// A TCP connection to `host:port`.
-pub fn dial(address: String) -> Result<Stream, String> {
-    connecting(move || {
-        let failed = |error: io::Error| format!("dial tcp {address}: {}", text(error));
-        let mut last = io::ErrorKind::AddrNotAvailable.into();
-        for to in address.to_socket_addrs().map_err(failed)? {
-            match TcpStream::connect_timeout(&to, CONNECT) {
-                Ok(stream) => {
-                    // One keystroke is a packet.
-                    stream.set_nodelay(true).map_err(failed)?;
-                    return Ok(stream.into());
-                }
-                Err(error) => last = error,
+pub fn dial(address: &str) -> Result<Stream, String> {
+    let failed = |error: io::Error| format!("dial tcp {address}: {}", text(error));
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for to in address.to_socket_addrs().map_err(failed)? {
+        match TcpStream::connect_timeout(&to, CONNECT) {
+            Ok(stream) => {
+                // One keystroke is a packet.
+                stream.set_nodelay(true).map_err(failed)?;
+                return connection(stream);
             }
+            Err(error) => last = error,
         }
-        Err(failed(last))
-    })
+    }
+    Err(failed(last))
 }
 
 /// Mounts a file system that the host serves on the channel: the kernel connects to this process for it.
 pub fn mount_9p(path: String) -> Result<Stream, String> {
-    connecting(move || {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
-        let port = listener.local_addr().map_err(text)?.port();
-        listener.set_nonblocking(true).map_err(text)?;
-        fs::create_dir_all(&path).map_err(|error| format!("mkdir {path}: {}", text(error)))?;
-        let mounted = thread::spawn(move || {
-            let options = format!("trans=tcp,port={port},version=9p2000.L\0");
-            let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).ok();
-            mount_at("127.0.0.1", &*path, "9p", MountFlags::empty(), options)
-        });
-        loop {
-            match listener.accept() {
-                Ok((socket, _)) => {
-                    socket.set_nodelay(true).map_err(text)?;
-                    return Ok(socket.into());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(LOOK),
-                Err(error) => return Err(text(error)),
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
+    let port = listener.local_addr().map_err(text)?.port();
+    listener.set_nonblocking(true).map_err(text)?;
+    fs::create_dir_all(&path).map_err(|error| format!("mkdir {path}: {}", text(error)))?;
+    let mounted = thread::spawn(move || {
+        // Both sides change files: what is kept is only what a program has mapped.
+        let options = format!("trans=tcp,port={port},version=9p2000.L,cache=mmap,msize=65536\0");
+        let options = CStr::from_bytes_with_nul(options.as_bytes()).ok();
+        mount_at("127.0.0.1", &*path, "9p", MountFlags::NOSUID | MountFlags::NODEV, options)
+    });
+    loop {
+        match listener.accept() {
+            Ok((socket, _)) => {
+                socket.set_nodelay(true).map_err(text)?;
+                return connection(socket);
             }
-            if mounted.is_finished() {
-                let failed = match mounted.join() {
-                    Ok(Err(error)) => text(error),
-                    _ => "it has ended".into(),
-                };
-                return Err(format!("mount: {failed}"));
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(LOOK),
+            Err(error) => return Err(text(error)),
         }
-    })
-}
-
-/// Mounts what a virtio-9p device has under a name. The device is mounted once, out of the way.
-pub fn mount(tag: &str, path: &str, name: &str, read_only: bool) -> Result<(), String> {
-    let device = format!("{SHARES}/{tag}");
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        move |error: io::Error| format!("mount {what}: {}", text(error))
-    };
-    fs::create_dir_all(&device).map_err(failed(&device))?;
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(&device)) {
-        let options = c"trans=virtio,version=9p2000.L,cache=none,msize=262144";
-        mount_at(tag, &*device, "9p", MountFlags::NOSUID | MountFlags::NODEV, options)
-            .map_err(|error| failed(&device)(error.into()))?;
+        if mounted.is_finished() {
+            let failed = match mounted.join() {
+                Ok(Err(error)) => text(error),
+                _ => "it has ended".into(),
+            };
+            return Err(format!("mount: {failed}"));
+        }
     }
-    let source = format!("{device}/{name}");
-    let meta = fs::metadata(&source).map_err(failed(&source))?;
-    match fs::metadata(path) {
-        Ok(_) => {}
-        Err(_) if meta.is_dir() => fs::create_dir_all(path).map_err(failed(path))?,
-        Err(_) => drop(fs::File::create(path).map_err(failed(path))?),
-    }
-    mount_bind(&*source, path).map_err(|error| failed(path)(error.into()))?;
-    if read_only {
-        // The host does not let it write in any case; so the guest knows it, too.
-        let flags = MountFlags::BIND | MountFlags::RDONLY;
-        rustix::mount::mount_remount(path, flags, c"").map_err(|error| failed(path)(error.into()))?;
-    }
-    Ok(())
 }

@@ -2,16 +2,18 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Instant;
 
-use guest86::call::{self, Exec, Size, ToProcess};
+use guest86::call::{self, Exec, Run, Size, ToProcess};
 use guest86::value::to_bytes;
 use serde_bytes::ByteBuf;
 
+use super::go::{self, Markers};
 use super::process::Process;
 use super::session::{Channel, State};
 use super::{ExitStatus, Guest, GuestError, Source};
 
+/// The character that a terminal takes for the end of its input.
+const END_OF_TRANSMISSION: u8 = 4;
 /// Bytes of standard input in one message.
 const PIECE: usize = 16 << 10;
 
@@ -80,21 +82,33 @@ impl Command {
     /// Starts it.
     pub fn spawn(&self) -> Result<Child, GuestError> {
         let mut channel = Channel::open(&self.guest.session);
-        channel.call(call::EXEC, &self.exec, None)?;
+        let process = match self.guest.is_go {
+            false => {
+                channel.call(call::EXEC, &self.exec, None)?;
+                Process::default()
+            }
+            true => {
+                let marker = go::marker();
+                let cannot = || GuestError::Version(self.guest.version.to_string());
+                let run = go::wrapped(&self.exec, &marker).ok_or_else(cannot)?;
+                channel.call(call::RUN, &run, None)?;
+                Process::of_go(Markers::new(&marker, run.pty))
+            }
+        };
         let pid = channel.reply(None).and_then(|()| channel.value(None)).map_err(|error| match error {
             GuestError::Refused(why) if call::is_programs(&why) => {
                 GuestError::Start { program: self.exec.program.clone(), missing: call::is_missing(&why), why }
             }
             error => error,
         })?;
-        channel.becomes(Process::default());
-        let program = Arc::new(channel);
+        channel.becomes(process);
+        let terminal = self.exec.terminal.is_some();
+        let program = Arc::new(Program { channel, guest: self.guest.clone(), pid, terminal });
         Ok(Child {
             stdin: Some(ChildStdin { program: program.clone() }),
             stdout: Some(ChildStdout(Reader::new(&program, Source::Stdout))),
             stderr: Some(ChildStderr(Reader::new(&program, Source::Stderr))),
             program,
-            pid,
         })
     }
 
@@ -124,6 +138,44 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
+/// What all handles of a program share.
+#[derive(Debug)]
+struct Program {
+    channel: Channel,
+    guest: Guest,
+    pid: u32,
+    /// It has a terminal.
+    terminal: bool,
+}
+
+impl Program {
+    /// Tells it something.
+    fn tell(&self, what: &ToProcess) -> Result<(), GuestError> {
+        if !self.guest.is_go {
+            return self.channel.send(&to_bytes(what), None);
+        }
+        match what {
+            ToProcess::In(bytes) => self.channel.send(bytes, None),
+            ToProcess::Eof if self.terminal => self.channel.send(&[END_OF_TRANSMISSION], None),
+            ToProcess::Eof => {
+                self.channel.send_eof();
+                Ok(())
+            }
+            // The Go service has no call for it, but a program.
+            ToProcess::Signal(number) => {
+                let (number, pid) = (number.to_string(), self.pid.to_string());
+                let script = "pkill -$1 -P $2 || kill -$1 $2";
+                let mut kill = Channel::open(&self.channel.session);
+                let args = ["-c", script, "sh", &number, &pid].map(str::to_owned).to_vec();
+                let run = Run { name: "sh".into(), args: Some(args), ..Run::default() };
+                kill.call(call::RUN, &run, None)?;
+                kill.reply(None)
+            }
+            ToProcess::Resize(_) => Ok(()),
+        }
+    }
+}
+
 /// A program in the guest. When this and its streams are dropped, the program gets a hang-up, and is ended
 /// if it does not heed that.
 #[derive(Debug)]
@@ -134,19 +186,18 @@ pub struct Child {
     pub stdout: Option<ChildStdout>,
     /// Its standard error.
     pub stderr: Option<ChildStderr>,
-    program: Arc<Channel>,
-    pid: u32,
+    program: Arc<Program>,
 }
 
 impl Child {
     /// The number of its process in the guest.
     pub fn id(&self) -> u32 {
-        self.pid
+        self.program.pid
     }
 
     /// Sends a signal, by Linux's number, to it and the other processes of its group.
     pub fn signal(&self, number: i32) -> Result<(), GuestError> {
-        self.program.send(&to_bytes(&ToProcess::Signal(number)), None)
+        self.program.tell(&ToProcess::Signal(number))
     }
 
     /// Ends it.
@@ -157,12 +208,12 @@ impl Child {
 
     /// Lets it go: it gets a hang-up, and nothing more comes from it.
     pub fn hang_up(&self) {
-        self.program.close();
+        self.program.channel.close();
     }
 
     /// Its terminal has another size now.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), GuestError> {
-        self.program.send(&to_bytes(&ToProcess::Resize(Size { rows, columns })), None)
+        self.program.tell(&ToProcess::Resize(Size { rows, columns }))
     }
 
     /// What steers it from another thread.
@@ -173,18 +224,18 @@ impl Child {
     /// The next bytes that it writes, in the order in which they came; `None` at its end. Not beside
     /// `stdout` and `stderr`, which take theirs.
     pub fn next_output(&mut self) -> Result<Option<(Source, Vec<u8>)>, GuestError> {
-        let session = self.program.session.clone();
+        let session = self.program.channel.session.clone();
         let mut state = session.lock();
         loop {
             let State { mux, channels, .. } = &mut *state;
-            if let Some(process) = channels.get_mut(&self.program.id).and_then(|c| c.process.as_mut())
+            if let Some(process) = channels.get_mut(&self.program.channel.id).and_then(|c| c.process.as_mut())
                 && let Some(piece) = process.pieces.pop_front()
             {
-                mux.consumed(self.program.id, piece.cost);
+                mux.consumed(self.program.channel.id, piece.cost);
                 session.notify();
                 return Ok(Some((piece.source, piece.bytes)));
             }
-            if end(&state, self.program.id)?.is_some() {
+            if end(&state, self.program.channel.id)?.is_some() {
                 return Ok(None);
             }
             state = session.wait(state, None)?;
@@ -193,13 +244,13 @@ impl Child {
 
     /// How it ended, if it has and all that it wrote has been read.
     pub fn try_wait(&self) -> Result<Option<ExitStatus>, GuestError> {
-        end(&self.program.session.lock(), self.program.id)
+        end(&self.program.channel.session.lock(), self.program.channel.id)
     }
 
     /// Waits for its end. Its standard input ends; what it writes and no one has taken is thrown away.
     pub fn wait(&mut self) -> Result<ExitStatus, GuestError> {
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        wait(&self.program)
+        wait(&self.program.channel)
     }
 
     /// Waits for all that it writes, and for its end. Its standard input ends.
@@ -212,7 +263,7 @@ impl Child {
                 Source::Stderr => stderr.extend(bytes),
             }
         }
-        Ok(Output { status: wait(&self.program)?, stdout, stderr })
+        Ok(Output { status: wait(&self.program.channel)?, stdout, stderr })
     }
 }
 
@@ -241,32 +292,31 @@ fn wait(program: &Channel) -> Result<ExitStatus, GuestError> {
 
 /// What steers a [`Child`] from another thread.
 #[derive(Clone, Debug)]
-pub struct Remote(Arc<Channel>);
+pub struct Remote(Arc<Program>);
 
 impl Remote {
     /// See [`Child::signal`].
     pub fn signal(&self, number: i32) -> Result<(), GuestError> {
-        self.0.send(&to_bytes(&ToProcess::Signal(number)), None)
+        self.0.tell(&ToProcess::Signal(number))
     }
 
     /// See [`Child::resize`].
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), GuestError> {
-        self.0.send(&to_bytes(&ToProcess::Resize(Size { rows, columns })), None)
+        self.0.tell(&ToProcess::Resize(Size { rows, columns }))
     }
 }
 
 /// A program's standard input. Writing waits for room; at a program that has ended it fails.
 #[derive(Debug)]
 pub struct ChildStdin {
-    program: Arc<Channel>,
+    program: Arc<Program>,
 }
 
 impl Write for ChildStdin {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = &bytes[..bytes.len().min(PIECE)];
         if !piece.is_empty() {
-            let deadline: Option<Instant> = None;
-            self.program.send(&to_bytes(&ToProcess::In(ByteBuf::from(piece))), deadline)?;
+            self.program.tell(&ToProcess::In(ByteBuf::from(piece)))?;
         }
         Ok(piece.len())
     }
@@ -279,24 +329,24 @@ impl Write for ChildStdin {
 impl Drop for ChildStdin {
     fn drop(&mut self) {
         // A program that has ended does not miss it.
-        let _ = self.program.send(&to_bytes(&ToProcess::Eof), None);
+        let _ = self.program.tell(&ToProcess::Eof);
     }
 }
 
 /// One of a program's outputs.
 #[derive(Debug)]
 struct Reader {
-    program: Arc<Channel>,
+    program: Arc<Program>,
     source: Source,
 }
 
 impl Reader {
-    fn new(program: &Arc<Channel>, source: Source) -> Self {
+    fn new(program: &Arc<Program>, source: Source) -> Self {
         Self { program: program.clone(), source }
     }
 
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let (session, id) = (self.program.session.clone(), self.program.id);
+        let (session, id) = (self.program.channel.session.clone(), self.program.channel.id);
         let mut state = session.lock();
         loop {
             let State { mux, channels, .. } = &mut *state;
@@ -324,13 +374,13 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let mut state = self.program.session.lock();
+        let mut state = self.program.channel.session.lock();
         let State { mux, channels, .. } = &mut *state;
-        if let Some(process) = channels.get_mut(&self.program.id).and_then(|c| c.process.as_mut()) {
-            mux.consumed(self.program.id, process.forget(self.source));
+        if let Some(process) = channels.get_mut(&self.program.channel.id).and_then(|c| c.process.as_mut()) {
+            mux.consumed(self.program.channel.id, process.forget(self.source));
         }
         drop(state);
-        self.program.session.notify();
+        self.program.channel.session.notify();
     }
 }
 

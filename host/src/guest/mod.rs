@@ -18,6 +18,7 @@
 //! The protocol is that of the Go env86 with a few methods more ([`::guest86`]).
 
 mod command;
+mod go;
 mod process;
 mod session;
 #[cfg(unix)]
@@ -131,6 +132,8 @@ impl From<GuestError> for io::Error {
 pub struct Guest {
     session: Arc<Session>,
     version: Arc<str>,
+    /// The service is the Go one.
+    is_go: bool,
 }
 
 impl Machine {
@@ -180,10 +183,8 @@ impl Guest {
                 Err(error) => return Err(error),
                 Ok(version) => {
                     debug!(target: "guest", version, "The guest's service");
-                    if !version.starts_with(call::OURS) {
-                        return Err(GuestError::Version(version));
-                    }
-                    return Ok(Self { session, version: version.into() });
+                    let is_go = !version.starts_with(call::OURS);
+                    return Ok(Self { session, version: version.into(), is_go });
                 }
             }
         }
@@ -219,6 +220,11 @@ impl Guest {
         Command::new(self, program.as_ref())
     }
 
+    /// The Go service does not know this.
+    fn needs_ours(&self) -> Result<(), GuestError> {
+        if self.is_go { Err(GuestError::Version(self.version.to_string())) } else { Ok(()) }
+    }
+
     fn call<T: DeserializeOwned>(&self, method: &str, argument: &impl Serialize) -> Result<T, GuestError> {
         let mut channel = Channel::open(&self.session);
         channel.call(method, argument, None)?;
@@ -238,6 +244,7 @@ impl Guest {
 
     /// Copies a file of any size from the guest; gives its permissions, time and size.
     pub fn download(&self, path: impl AsRef<str>, to: &mut impl Write) -> Result<FileInfo, GuestError> {
+        self.needs_ours()?;
         let mut channel = Channel::open(&self.session);
         channel.call(call::GET, &path.as_ref(), None)?;
         channel.reply(None)?;
@@ -260,6 +267,7 @@ impl Guest {
         mode: u32,
         mtime: Option<i64>,
     ) -> Result<(), GuestError> {
+        self.needs_ours()?;
         let mut channel = Channel::open(&self.session);
         channel.call(call::PUT, &Put { path: path.into(), mode, mtime }, None)?;
         channel.reply(None)?;

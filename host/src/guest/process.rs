@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
-use guest86::call::FromProcess;
-use guest86::value::Values;
+use guest86::call::{FromProcess, RunOutput};
+use guest86::value::{ValueError, Values};
+
+use super::go::Markers;
 
 /// One of a program's two outputs. At a terminal all is standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,32 +66,63 @@ pub(super) struct Process {
     pub end: Option<ExitStatus>,
     /// What came was no message.
     pub malformed: Option<String>,
+    /// The program is one of the Go service's, whose end is to be found in its output.
+    markers: Option<Markers>,
 }
 
 impl Process {
+    /// A program of the Go service.
+    pub fn of_go(markers: Markers) -> Self {
+        Self { markers: Some(markers), ..Self::default() }
+    }
+
+    /// The next message. What there is of it: bytes of a source, and the program's end.
+    #[expect(clippy::type_complexity, reason = "what two protocols have in common")]
+    fn message(&mut self) -> Result<Option<(Option<(Source, Vec<u8>)>, usize)>, ValueError> {
+        let Some(markers) = &mut self.markers else {
+            let Some((message, cost)) = self.values.read::<FromProcess>()? else { return Ok(None) };
+            let said = match message {
+                FromProcess::Out(bytes) => Some((Source::Stdout, bytes.into_vec())),
+                FromProcess::Err(bytes) => Some((Source::Stderr, bytes.into_vec())),
+                FromProcess::End(end) => {
+                    self.end = Some(ExitStatus(end));
+                    None
+                }
+            };
+            return Ok(Some((said, cost)));
+        };
+        let Some((message, cost)) = self.values.read::<RunOutput>()? else { return Ok(None) };
+        let said = match message {
+            RunOutput { stdout: Some(bytes), .. } => Some((Source::Stdout, bytes.into_vec())),
+            RunOutput { stderr: Some(bytes), .. } => Some((Source::Stderr, bytes.into_vec())),
+            RunOutput { status, .. } => {
+                // It has ended without its markers: something has ended the shell around it.
+                self.end = self.end.or(status.map(|status| ExitStatus(Ok(status))));
+                None
+            }
+        };
+        let said = said.map(|(source, bytes)| (source, markers.pass(source, &bytes)));
+        if self.end.is_none() {
+            self.end = markers.end().map(|status| ExitStatus(Ok(status)));
+        }
+        Ok(Some((said.filter(|(_, bytes)| !bytes.is_empty()), cost)))
+    }
+
     /// Takes bytes of the channel. Gives for how many of them there is room again at once.
     pub fn take(&mut self, bytes: &[u8]) -> usize {
         self.values.feed(bytes);
         let mut free = 0;
         loop {
-            let (source, bytes, cost) = match self.values.read::<FromProcess>() {
+            match self.message() {
                 Ok(None) => return free,
-                Ok(Some((FromProcess::Out(bytes), cost))) => (Source::Stdout, bytes, cost),
-                Ok(Some((FromProcess::Err(bytes), cost))) => (Source::Stderr, bytes, cost),
-                Ok(Some((FromProcess::End(end), cost))) => {
-                    self.end = Some(ExitStatus(end));
-                    free += cost;
-                    continue;
+                Ok(Some((Some((source, bytes)), cost))) if !self.unwanted[source as usize] => {
+                    self.pieces.push_back(Piece { source, bytes, read: 0, cost });
                 }
+                Ok(Some((_, cost))) => free += cost,
                 Err(error) => {
                     self.malformed = Some(error.to_string());
                     return free;
                 }
-            };
-            if self.unwanted[source as usize] {
-                free += cost;
-            } else {
-                self.pieces.push_back(Piece { source, bytes: bytes.into_vec(), read: 0, cost });
             }
         }
     }
