@@ -103,7 +103,42 @@ fn commands_run_as_if_they_were_local() -> Result<()> {
     assert!((now - 60..=now).contains(&seconds), "{seconds} at {now}");
     assert_ne!(first.lines().nth(1), second.lines().nth(1));
 
+    folders_of_the_host(&image)?;
     through_the_library(&image)
+}
+
+/// A mounted folder: what the guest makes is here at once, and read-only is read-only.
+#[cfg(unix)]
+fn folders_of_the_host(image: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run-folder");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("from-host"), "host\n")?;
+    let mounted = |end: &str| format!("{}:/mnt/with a blank{end}", folder.display());
+    let script = "cat from-host; echo guest > from-guest; mkdir d; cp /bin/true d/; chown 1000 d/true; d/true && \
+        ln -s /etc/hostname d/link && cat d/link; mv d e; cat ../../etc/hostname";
+    let flags = ["-m", &mounted(""), "-w", "/mnt/with a blank"];
+    let output = run(&flags, image, &["sh", "-c", script], b"")?;
+    assert_eq!(text(&output.stdout), "host\nenv86\nenv86\n", "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(folder.join("from-guest"))?, "guest\n");
+    let (made, ours) = (fs::metadata(folder.join("e/true"))?, fs::metadata(&folder)?);
+    assert!(made.len() > 10_000 && made.uid() == ours.uid() && made.mode() & 0o111 != 0, "{made:?}");
+    let script = "cat from-guest; rm from-guest || echo x > e/new || touch from-host || mkdir f";
+    let flags = ["-m", &mounted(":ro"), "-w", "/mnt/with a blank"];
+    let output = run(&flags, image, &["sh", "-c", script], b"")?;
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.matches("Read-only file system").count() == 4, "{said}");
+    assert_eq!(text(&output.stdout), "guest\n");
+    assert_eq!(fs::read_dir(&folder)?.count(), 3);
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn folders_of_the_host(_: &Path) -> Result<()> {
+    Ok(())
 }
 
 /// What programs have of it.
