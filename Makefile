@@ -74,7 +74,7 @@ peers: ## The npm package v86, for the tests that exchange states with it
 
 # With a window where there is a display: what that is built from takes nearly as long as all else.
 release: deps
-	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features)
+	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features --features net)
 
 # Rust's own linker and C library: nothing else is needed for the guest's architecture.
 guest: deps ## The service that runs commands in the guest, for the images

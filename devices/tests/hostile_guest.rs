@@ -42,7 +42,8 @@ const RINGS: u32 = 0x1_0000;
 /// Queues of the device that has most of them.
 const QUEUES: u32 = 12;
 /// The virtio functions, and where their base addresses are moved to.
-const VIRTIO: [(u8, u16); 2] = [(virtio::p9::DEVFN, 0xc000), (virtio::console::DEVFN, 0xd000)];
+const VIRTIO: [(u8, u16); 3] =
+    [(virtio::p9::DEVFN, 0xc000), (virtio::console::DEVFN, 0xd000), (virtio::net::DEVFN, 0xe400)];
 /// Requests of 9P2000.L.
 const REQUESTS: [u32; 24] =
     [8, 12, 14, 16, 18, 20, 22, 24, 26, 30, 32, 40, 50, 52, 54, 70, 72, 74, 76, 100, 104, 108, 110, 116];
@@ -111,6 +112,7 @@ impl Guest {
             uarts: [true; 4],
             virtio_console: true,
             virtio_balloon: true,
+            virtio_net: Some(env86_devices::ne2k::MAC),
             debug_exit: Some(0xf4),
             ide: Units::new(
                 Some(Medium::new(Late(vec![1; SECTORS * 512], AtomicU64::new(seed)), Form::Written)),

@@ -23,6 +23,8 @@ pub mod console;
 pub mod guest;
 pub mod image;
 pub mod machine;
+#[cfg(feature = "net")]
+pub mod net;
 mod os;
 mod replace;
 
@@ -30,5 +32,5 @@ pub use guest::Guest;
 pub use image::Image;
 pub use machine::{
     Com, ControlError, Controls, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder,
-    MachineError, Recording, Report, SerialPort,
+    MachineError, NetDevice, Recording, Report, SerialPort,
 };

@@ -63,10 +63,11 @@ fn keys_are_typed_and_the_screen_is_seen() {
     assert!(matches!(controls.text(), Err(ControlError::Gone)));
 }
 
-fn env86(dir: &Path, script: &str) -> Output {
+fn env86(dir: &Path, script: &str, flags: &[&str]) -> Output {
     fs::write(dir.join("script"), script).unwrap();
     Command::new(env!("CARGO_BIN_EXE_env86"))
         .args(["boot", "--bios", "rom", "--no-console", "--script", "script"])
+        .args(flags)
         .current_dir(dir)
         .stdin(Stdio::null())
         .output()
@@ -84,9 +85,11 @@ fn a_script_drives_the_machine() {
                   expect-screen shot.png\n\
                   save machine.state\n\
                   sleep 10ms\n";
-    let output = env86(dir.path(), script);
+    let output = env86(dir.path(), script, &["--screenshot", "end.png", "--record", "film.gif"]);
     assert!(output.status.success(), "{output:?}");
     assert!(dir.path().join("machine.state").exists());
+    let begins = |name: &str, magic: &[u8]| fs::read(dir.path().join(name)).unwrap().starts_with(magic);
+    assert!(begins("end.png", b"\x89PNG\r\n\x1a\n") && begins("film.gif", b"GIF89a"));
     // The steps may come one by one.
     let mut child = Command::new(env!("CARGO_BIN_EXE_env86"))
         .args(["boot", "--state", "machine.state", "--no-console", "--script", "-"])
@@ -103,13 +106,13 @@ fn a_script_drives_the_machine() {
 #[test]
 fn a_script_that_fails_says_where_and_shows_the_screen() {
     let dir = guest();
-    let output = env86(dir.path(), "key a\nwait-screen \"A\" 120s\nwait-screen \"never\" 1ms\n");
+    let output = env86(dir.path(), "key a\nwait-screen \"A\" 120s\nwait-screen \"never\" 1ms\n", &[]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("Line 3 of the script failed: wait-screen \"never\" 1ms"), "{text}");
     assert!(text.contains("A┴"), "{text}");
 
-    let output = env86(dir.path(), "key a\nfly away\n");
+    let output = env86(dir.path(), "key a\nfly away\n", &[]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("line 2, column 1: there is no step `fly`"), "{text}");

@@ -190,13 +190,27 @@ struct Session {
     slave: fs::File,
     before: Termios,
     child: Child,
-    /// Keeps the ROM.
-    _rom: Rom,
+    /// Keeps the guest.
+    _dir: TempDir,
 }
 
 impl Session {
     fn start() -> Self {
         let rom = Rom::new();
+        Self::of(rom.boot(&["-ttyS0"]), rom.0)
+    }
+
+    /// A machine whose screen is the terminal, and which shows its keys.
+    fn at_screen() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = dir.path().join("keys");
+        fs::write(&kernel, roms::multiboot(&roms::SHOW_KEYS)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        command.args(["boot", "--tty", "--memory", "4M", "--kernel"]).arg(kernel);
+        Self::of(command, dir)
+    }
+
+    fn of(mut command: Command, dir: TempDir) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -209,9 +223,9 @@ impl Session {
         tcsetattr(&slave, OptionalActions::Now, &before).unwrap();
         before = tcgetattr(&slave).unwrap();
         let end = || Stdio::from(OwnedFd::from(slave.try_clone().unwrap()));
-        let child = rom.boot(&["-ttyS0"]).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let master = fs::File::from(master);
-        Self { master, slave, before, child, _rom: rom }
+        Self { master, slave, before, child, _dir: dir }
     }
 
     /// Reads what comes out of the terminal until it has this text.
@@ -273,4 +287,32 @@ fn signals_give_the_terminal_back() {
         kill_process(Pid::from_child(&session.child), signal).unwrap();
         session.ends_with(status);
     }
+}
+
+#[test]
+fn the_screen_is_in_the_terminal() {
+    const LEAVES: &str = "\x1b[?1049l";
+    let mut session = Session::at_screen();
+    session.expect("\x1b[?1049h");
+    // What the keys show, the release of the one before it: the cells that have changed are drawn.
+    session.master.write_all(b"a").unwrap();
+    session.expect("┴");
+    session.master.write_all(b"\x1bOP").unwrap(); // F1 is 3Bh
+    session.expect("^");
+    assert!(session.is_raw());
+    tcsetwinsize(&session.slave, Winsize { ws_row: 10, ws_col: 40, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    kill_process(Pid::from_child(&session.child), Signal::WINCH).unwrap();
+    session.expect("A┴^");
+    // Ctrl-] tells of its keys, of which `q` leaves.
+    session.master.write_all(b"\x1d").unwrap();
+    session.expect("ends");
+    session.master.write_all(b"q").unwrap();
+    session.expect(LEAVES);
+    session.ends_with(0);
+
+    let mut session = Session::at_screen();
+    session.expect("\x1b[?1049h");
+    kill_process(Pid::from_child(&session.child), Signal::TERM).unwrap();
+    session.expect(LEAVES);
+    session.ends_with(143);
 }

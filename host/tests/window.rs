@@ -7,35 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use env86_tests::roms;
+
 /// Far more than anything here needs, on any machine.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// Shows each scan code on the text screen, 23h higher, which makes `A` of the key that has it.
-const SHOW_KEYS: [u8; 22] = [
-    0xfc, //                         00 cld
-    0xbf, 0x00, 0x80, 0x0b, 0x00, // 01 mov edi, B8000h
-    0xe4, 0x64, //                   06 in al, 64h
-    0xa8, 0x01, //                   08 test al, 1
-    0x74, 0xfa, //                   0A jz 06h
-    0xe4, 0x60, //                   0C in al, 60h
-    0x04, 0x23, //                   0E add al, 23h
-    0xb4, 0x07, //                   10 mov ah, 7
-    0x66, 0xab, //                   12 stosw
-    0xeb, 0xf0, //                   14 jmp 06h
-];
-
-/// A Multiboot kernel of this code (Multiboot specification 0.6.96, 3.1).
-fn kernel(code: &[u8]) -> Vec<u8> {
-    const MAGIC: u32 = 0x1bad_b002;
-    const ADDRESSES: u32 = 1 << 16;
-    const LOAD: u32 = 1 << 20;
-    const HEADER: u32 = 32;
-    let end = LOAD + HEADER + code.len() as u32;
-    let checksum = 0u32.wrapping_sub(MAGIC + ADDRESSES);
-    // Header, start, end of data and of what is cleared, entry.
-    let header = [MAGIC, ADDRESSES, checksum, LOAD, LOAD, end, end, LOAD + HEADER];
-    header.iter().flat_map(|word| word.to_le_bytes()).chain(code.iter().copied()).collect()
-}
 
 /// A process that ends with its owner.
 struct Owned(Child);
@@ -105,7 +80,7 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 fn a_window_is_typed_into_and_resized() {
     let Some((display, _server)) = display() else { return };
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("keys"), kernel(&SHOW_KEYS)).unwrap();
+    fs::write(dir.path().join("keys"), roms::multiboot(&roms::SHOW_KEYS)).unwrap();
     let mut env86 = Command::new(env!("CARGO_BIN_EXE_env86"))
         .args(["boot", "--kernel", "keys", "--memory", "4M", "--script", "-"])
         .current_dir(dir.path())

@@ -16,9 +16,11 @@ mod timers;
 
 use crate::floppy;
 use crate::ide;
+use crate::ne2k::Ne2k;
 use crate::ps2::Ps2;
 use crate::uart::Uart;
 use crate::vga;
+use crate::virtio::net::VirtioNet;
 pub use clock::{Clock, Entropy, ManualClock, Seeded, VirtualClock};
 use device::{After, Claims, Device, Parts, Plug, Time, Visitor, Widths};
 use env86_emu::Memory;
@@ -277,6 +279,52 @@ impl Board {
         output
     }
 
+    /// Offers the network card a frame; tells whether it was taken. `None` says that there is no card.
+    pub fn network_input(&mut self, mem: &mut Memory, frame: &[u8]) -> Option<bool> {
+        let taken = match (&mut self.ne2k, &mut self.virtio_net) {
+            (Some(card), _) => card.receive(frame),
+            (None, Some(card)) => card.receive(mem, frame),
+            (None, None) => return None,
+        };
+        self.network_changed();
+        Some(taken)
+    }
+
+    /// Takes the frames that the guest has sent.
+    pub fn network_output(&mut self, mem: &mut Memory) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        if let Some(card) = &mut self.ne2k {
+            frames.extend(card.take_sent());
+        }
+        if let Some(card) = self.virtio_net.as_mut().filter(|card| card.has_sent()) {
+            frames.extend(card.take_sent());
+            card.poll(mem);
+        }
+        if !frames.is_empty() {
+            self.network_changed();
+        }
+        frames
+    }
+
+    /// Puts a cable into the network card, or pulls it.
+    pub fn connect_network(&mut self, connected: bool) {
+        self.connected.network = connected;
+        if let Some(card) = &mut self.virtio_net {
+            card.set_link(connected);
+        }
+        self.network_changed();
+    }
+
+    fn has_sent_frames(&self) -> bool {
+        self.ne2k.as_ref().is_some_and(Ne2k::has_sent)
+            || self.virtio_net.as_ref().is_some_and(VirtioNet::has_sent)
+    }
+
+    fn network_changed(&mut self) {
+        self.changed(Row::ne2k);
+        self.changed(Row::virtio_net);
+    }
+
     /// Tells the guest the size of the virtio console's screen.
     pub fn set_console_size(&mut self, mem: &mut Memory, columns: u16, rows: u16) {
         if let Some(console) = &mut self.console {
@@ -340,8 +388,12 @@ impl Board {
         }
     }
 
-    /// Bytes that wait to be taken by the host, on the connected port that has most of them.
+    /// Bytes that wait to be taken by the host, on the connected port that has most of them. A frame
+    /// counts as much: someone may be waiting to answer it.
     pub(crate) fn output_waiting(&self) -> usize {
+        if self.connected.network && self.has_sent_frames() {
+            return usize::MAX;
+        }
         let serial = self.uarts.iter().zip(self.connected.serial).filter(|(_, connected)| *connected);
         let serial = serial.filter_map(|(uart, _)| Some(uart.as_ref()?.output.len()));
         let console =

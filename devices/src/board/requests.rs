@@ -24,12 +24,14 @@ pub struct Connected {
     pub serial: [bool; 4],
     /// The ports of the virtio console. The guest waits when one that is not connected is full.
     pub console: [bool; console::PORTS],
+    /// The network card: a cable is in it. Of a card without one, what the guest sends is lost.
+    pub network: bool,
 }
 
 impl Default for Connected {
-    /// COM1 and the virtio console.
+    /// COM1 and the virtio console, and no network.
     fn default() -> Self {
-        Self { serial: [true, false, false, false], console: [true; console::PORTS] }
+        Self { serial: [true, false, false, false], console: [true; console::PORTS], network: false }
     }
 }
 

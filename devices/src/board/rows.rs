@@ -21,6 +21,7 @@ use crate::floppy::{self, Floppy};
 use crate::fs::{BlobStore, Filesystem};
 use crate::fw_cfg::{self, FwCfg};
 use crate::ide::{self, Ide};
+use crate::ne2k::{self, Ne2k};
 use crate::pci::{self, Effect, Pci};
 use crate::pit::{self, Irq0, Pit};
 use crate::ps2::{self, Ps2};
@@ -30,6 +31,7 @@ use crate::uart::{self, Uart};
 use crate::vga::{self, Vga};
 use crate::virtio::balloon::VirtioBalloon;
 use crate::virtio::console::{self, VirtioConsole};
+use crate::virtio::net::VirtioNet;
 use crate::virtio::p9::{self, Virtio9p};
 use crate::vmware::Backdoor;
 use crate::{apic, ioapic, pic, virtio};
@@ -63,6 +65,10 @@ pub struct BoardConfig {
     pub debug_exit: Option<u16>,
     /// Files for the guest over virtio-9p, with the contents of their image.
     pub filesystem: Option<(Filesystem, Box<dyn BlobStore>)>,
+    /// An NE2000 network card with this address is fitted.
+    pub ne2k: Option<[u8; 6]>,
+    /// A virtio network card with this address is fitted.
+    pub virtio_net: Option<[u8; 6]>,
     /// A virtio console is fitted.
     pub virtio_console: bool,
     /// A virtio balloon is fitted.
@@ -86,6 +92,8 @@ impl Default for BoardConfig {
             vga_rom: Vec::new(),
             debug_exit: None,
             filesystem: None,
+            ne2k: Some(ne2k::MAC),
+            virtio_net: None,
             virtio_console: false,
             virtio_balloon: false,
             ide: ide::Units::default(),
@@ -239,6 +247,10 @@ rows! { |board, config, mem|
     floppy: Floppy => Floppy::new(std::mem::take(&mut config.floppies));
     /// ACPI power management, if fitted.
     acpi: Option<Acpi> => config.acpi.then(Acpi::default);
+    /// NE2000 network card, if fitted.
+    ne2k: Option<Ne2k> => config.ne2k.map(Ne2k::new);
+    /// Virtio network card, if fitted.
+    virtio_net: Option<VirtioNet> => config.virtio_net.map(VirtioNet::new);
     /// Files over virtio, if fitted.
     p9: Option<Virtio9p> => config.filesystem.take().map(|(files, store)| Virtio9p::new(files, store));
     /// Virtio console, if fitted.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::acpi::Acpi;
 use crate::fs::{BlobStore, Filesystem};
+use crate::ne2k;
 use crate::pci::{Pci, devfn};
 use env86_emu::{Bus, Width};
 
@@ -170,6 +171,7 @@ fn reset_puts_devices_back() {
         pci.plug(&board.vga);
         pci.plug(&Acpi::default());
         pci.plug(&board.ide);
+        pci.plug(&Ne2k::new(ne2k::MAC));
         pci
     });
 }
@@ -382,6 +384,7 @@ fn any_port_and_address_is_harmless() {
         uarts: [true; 4],
         virtio_console: true,
         virtio_balloon: true,
+        virtio_net: Some(ne2k::MAC),
         filesystem: Some((Filesystem::default(), Box::new(crate::fs::NoBlobs))),
         ..BoardConfig::default()
     });

@@ -8,31 +8,18 @@ use super::StateError;
 use super::chip::{Chip, Moment, State, Writer};
 use super::container::{Buffers, Container};
 use super::pci::SPACE;
-use super::record::Record;
 use super::value::{Kind, Value};
 use crate::board::Row;
 use crate::pc::Pc;
 use std::collections::BTreeMap;
 
 /// The entries of devices that v86's machine can have.
-const ENTRIES: [&str; 6] = ["ne2k", "sb16", "virtio_net", "virtio_balloon", "parallel0", "parallel1"];
+const ENTRIES: [&str; 3] = ["sb16", "parallel0", "parallel1"];
 
 /// Those that are carried: no row of the board has them.
 fn carried() -> impl Iterator<Item = &'static str> {
     ENTRIES.into_iter().filter(|entry| Row::ALL.iter().all(|row| !row.states().contains(entry)))
 }
-
-const NE2K: u8 = 5 << 3;
-/// The configuration space at power-on: identity, command and status, class, base address, subsystem,
-/// interrupt pin.
-const NE2K_SPACE: &[(usize, u32)] = &[
-    (0x00, 0x8029_10ec),
-    (0x04, 0x0103),
-    (0x08, 0x0200_0000),
-    (0x10, 0x301),
-    (0x2c, 0x1100_1af4),
-    (0x3c, 0x0100),
-];
 
 /// What a machine carries from state to state and does not use: v86's devices that this board has not,
 /// and where its file system comes from.
@@ -44,7 +31,7 @@ pub struct Passengers {
     entries: BTreeMap<&'static str, Value>,
     buffers: Vec<(Kind, Vec<u8>)>,
     /// Configuration spaces of functions that this board has not, by devfn.
-    pub(super) spaces: Option<BTreeMap<u8, [u8; SPACE]>>,
+    pub(super) spaces: BTreeMap<u8, [u8; SPACE]>,
 }
 
 pub(super) type Saved = Passengers;
@@ -73,18 +60,6 @@ impl Chip for Passengers {
         }
         Ok(())
     }
-}
-
-/// Devices that the guest may miss.
-pub(super) fn notes(top: &Record) -> Vec<String> {
-    let missing = [
-        ("ne2k", "an ne2k network card"),
-        ("virtio_net", "a virtio network card"),
-        ("virtio_balloon", "a virtio balloon"),
-    ];
-    let carried = |name: &str| carried().any(|entry| entry == name);
-    let present = missing.into_iter().filter(|(name, _)| carried(name) && !top.get(name).is_null());
-    present.map(|(_, what)| format!("the machine has {what}, which does not work here")).collect()
 }
 
 impl Passengers {
@@ -121,25 +96,11 @@ impl Passengers {
             other => other.clone(),
         }
     }
-
-    /// The configuration spaces of the functions.
-    pub(super) fn spaces(&self) -> BTreeMap<u8, [u8; SPACE]> {
-        self.spaces.clone().unwrap_or_else(|| BTreeMap::from([(NE2K, space(NE2K_SPACE))]))
-    }
-}
-
-fn space(dwords: &[(usize, u32)]) -> [u8; SPACE] {
-    let mut bytes = [0; SPACE];
-    for (at, value) in dwords {
-        bytes[*at..at + 4].copy_from_slice(&value.to_le_bytes());
-    }
-    bytes
 }
 
 /// v86's device at power-on.
 fn power_on(name: &str, buffers: &mut Buffers) -> Value {
     match name {
-        "ne2k" => ne2k(buffers),
         "sb16" => sb16(buffers),
         // Data, status, control, no status latched.
         "parallel0" => Value::List(vec![0.into(), 0xd8.into(), 0.into(), Value::Null]),
@@ -154,30 +115,6 @@ fn sparse(len: usize, values: impl IntoIterator<Item = (usize, Value)>) -> Vec<V
         list[at] = value;
     }
     list
-}
-
-/// The network card with the address that v86 gives its first.
-fn ne2k(buffers: &mut Buffers) -> Value {
-    const MAC: [u8; 6] = [0x00, 0x22, 0x15, 0x86, 0x86, 0x86];
-    const MEMORY: usize = 32_768;
-    let mut memory = vec![0; MEMORY];
-    for (pair, byte) in memory.chunks_exact_mut(2).zip(MAC) {
-        pair.fill(byte);
-    }
-    memory[28..32].fill(0x57);
-    let mac = buffers.u8s(&MAC);
-    let memory = buffers.add(Kind::U8, memory);
-    let fields = [
-        (2, 1.into()),     // command: stopped
-        (8, 0x40.into()),  // PSTART
-        (9, 0x4c.into()),  // CURR
-        (10, 0x4c.into()), // boundary
-        (11, 0x80.into()), // PSTOP
-        (14, 1.into()),    // TSR
-        (15, mac),
-        (16, memory),
-    ];
-    sparse(17, fields).into()
 }
 
 fn sb16(buffers: &mut Buffers) -> Value {
@@ -228,16 +165,16 @@ mod suite {
                     },
                 },
                 Field {
-                    name: "the network card's buffer",
+                    name: "the sound card's buffer",
                     get: |m| {
-                        let entry = m.passengers.entries.get("ne2k").map(|entry| entry.at(0));
+                        let entry = m.passengers.entries.get("sb16").map(|entry| entry.at(0));
                         let Some(Value::Buffer(_, id)) = entry else { return "power-on".into() };
                         format!("{:?}", m.passengers.buffers[*id as usize])
                     },
                     change: |m, random| {
                         m.passengers.buffers = vec![(Kind::U8, any::<[u8; 4]>(random).into())];
                         let buffer = vec![Value::Buffer(Kind::U8, 0)];
-                        m.passengers.entries.insert("ne2k", Value::List(buffer));
+                        m.passengers.entries.insert("sb16", Value::List(buffer));
                     },
                 },
             ]

@@ -20,6 +20,7 @@ mod fw_cfg;
 mod ide;
 mod image;
 mod ioapic;
+mod ne2k;
 mod ours;
 mod p9;
 mod pci;
@@ -44,6 +45,7 @@ mod vga;
 mod virtio;
 mod virtio_balloon;
 mod virtio_console;
+mod virtio_net;
 mod vmware;
 
 use thiserror::Error;
@@ -83,6 +85,8 @@ macro_rules! for_each_chip {
             ioapic,
             virtio_console,
             virtio_balloon,
+            ne2k,
+            virtio_net,
             absent,
             system_control,
             image

@@ -50,12 +50,12 @@ impl Chip for Saved {
             }
             None => true,
         });
-        machine.passengers.spaces = Some(others);
+        machine.passengers.spaces = others;
     }
 
     fn write(machine: &Pc, writer: &mut Writer) -> Result<(), StateError> {
         let pci = &machine.board.pci;
-        let value = write(pci, &machine.passengers.spaces(), &mut writer.buffers);
+        let value = write(pci, &machine.passengers.spaces, &mut writer.buffers);
         writer.set("pci", value);
         writer.add("reset_control", json!(pci.reset_control));
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::chip::{Chip, Moment, State};
 use super::container::Container;
-use super::{ImageSource, Pages, Slot, Source, StateError, absent, cpu, for_each_chip};
+use super::{ImageSource, Pages, Slot, Source, StateError, cpu, for_each_chip};
 use crate::board::BoardConfig;
 use crate::fs::Filesystem;
 use crate::ide::{Medium, Units};
@@ -17,8 +17,6 @@ pub struct Plan {
     /// Guest time in nanoseconds at which the machine was saved, as far as the state tells. A clock
     /// that goes on from there is right for every timer.
     pub time: u64,
-    /// What the user should know: parts of the machine that are carried and do not work.
-    pub notes: Vec<String>,
     /// We have not written the state: its times are those of v86's clock.
     foreign: bool,
     chips: Chips,
@@ -60,7 +58,6 @@ impl Plan {
         let time = state.guest_time().map_or_else(|| cpu::tsc(&state.top), Ok)?;
         Ok(Self {
             time: if time < MAX_TIME { time } else { 0 },
-            notes: absent::notes(&state.top),
             foreign: state.guest_time().is_none(),
             chips: Chips::read(&state)?,
         })

@@ -6,6 +6,7 @@
 
 pub mod balloon;
 pub mod console;
+pub mod net;
 pub mod p9;
 pub mod queue;
 #[cfg(test)]
@@ -366,11 +367,23 @@ impl Transport {
             .ok()
     }
 
+    /// Makes the last requests that were taken from a queue the next ones again.
+    pub fn put_back(&mut self, queue: usize, count: u16) {
+        if let Some(queue) = self.queues.get_mut(queue) {
+            queue.avail_last_idx = queue.avail_last_idx.wrapping_sub(count);
+        }
+    }
+
     /// Gives a request back with the number of bytes written into it.
     pub fn complete(&mut self, mem: &mut Memory, queue: usize, head: u16, written: u32) {
+        self.give_back(mem, queue, &[(head, written)]);
+    }
+
+    /// Gives requests back, all at once, each with the number of bytes written into it.
+    pub fn give_back(&mut self, mem: &mut Memory, queue: usize, requests: &[(u16, u32)]) {
         let features = self.features();
         let Some(queue) = self.queues.get_mut(queue) else { return };
-        queue.push(mem, head, written);
+        requests.iter().for_each(|(head, written)| queue.push(mem, *head, *written));
         if queue.flush(mem, features) {
             self.isr_status |= ISR_QUEUE;
         }

@@ -22,7 +22,7 @@ use crate::media::{Drive, MediumError};
 use crate::outside::Outside;
 use crate::power_on::Firmware;
 use crate::recording::{Playback, Recording};
-use crate::setup::{Setup, VIDEO_MEMORY};
+use crate::setup::{NetDevice, Setup, VIDEO_MEMORY};
 
 /// The processor takes interrupts (SDM volume 1, 3.4.3.3).
 const EFLAGS_IF: u32 = 1 << 9;
@@ -132,6 +132,8 @@ impl Computer {
             vga_rom,
             debug_exit: setup.debug_exit,
             filesystem: Some((setup.filesystem, setup.blobs)),
+            ne2k: (setup.net_device == NetDevice::Ne2k).then_some(setup.mac),
+            virtio_net: (setup.net_device == NetDevice::Virtio).then_some(setup.mac),
             virtio_console: setup.virtio_console,
             virtio_balloon: setup.virtio_balloon,
             cmos,
@@ -141,6 +143,7 @@ impl Computer {
         };
         let mut pc = Pc::new(mem, config, setup.clock, setup.entropy)?;
         pc.board.connected = setup.connected;
+        pc.board.connect_network(setup.connected.network);
         pc.board.debug.connected = setup.debug_console;
         pc.passengers.image = setup.image;
         let inlet = Inlet::new(setup.media, setup.waker);
@@ -173,6 +176,7 @@ impl Computer {
         pc.board.connected = setup.connected;
         pc.board.debug.connected = setup.debug_console;
         plan.apply(&mut pc, file)?;
+        pc.board.connect_network(setup.connected.network);
         if setup.image.is_some() {
             pc.passengers.image = setup.image;
         }
@@ -284,7 +288,7 @@ impl Computer {
     /// Gives the desk what the guest has sent.
     fn carry_output(&mut self, outside: &mut dyn Outside) {
         let Pc { board, cpu, .. } = &mut self.pc;
-        let Connected { serial, console } = board.connected;
+        let Connected { serial, console, network } = board.connected;
         for port in (0..SERIAL_PORTS).filter(|port| serial[*port]) {
             let bytes = board.serial_output(port);
             if !bytes.is_empty() {
@@ -300,6 +304,12 @@ impl Computer {
                 if !bytes.is_empty() {
                     outside.console(port as u8, &bytes);
                 }
+            }
+        }
+        // Without a cable it is lost, and the card goes on.
+        for frame in board.network_output(cpu.mem_mut()) {
+            if network {
+                outside.frame(&frame);
             }
         }
         if board.debug.connected && board.debug.waiting() > 0 {
@@ -429,6 +439,21 @@ impl Computer {
     /// A virtio console is on the board.
     pub fn has_console(&self) -> bool {
         self.pc.board.console.is_some()
+    }
+
+    /// The network card that is on the board.
+    pub fn net_device(&self) -> NetDevice {
+        match (&self.pc.board.ne2k, &self.pc.board.virtio_net) {
+            (Some(_), _) => NetDevice::Ne2k,
+            (None, Some(_)) => NetDevice::Virtio,
+            (None, None) => NetDevice::None,
+        }
+    }
+
+    /// Puts a cable into the network card, or pulls it: what the guest sends goes to
+    /// [`Outside::frame`], or nowhere.
+    pub fn connect_network(&mut self, connected: bool) {
+        self.pc.board.connect_network(connected);
     }
 
     /// Takes a serial port's output from now on; 0 is COM1.
@@ -602,12 +627,14 @@ mod tests {
     #[test]
     fn what_is_not_on_the_board_takes_nothing() {
         let clock = ManualClock::default();
-        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        let setup = Setup { net_device: NetDevice::None, ..setup(&clock) };
+        let mut computer = Computer::power_on(setup, rom(&[0xeb, 0xfe])).unwrap();
         let absent = [
             Input::Serial { port: 3, bytes: b"x".to_vec() },
             Input::Serial { port: 200, bytes: b"x".to_vec() },
             Input::Console { port: 0, bytes: b"x".to_vec() },
             Input::ConsoleSize { columns: 80, rows: 25 },
+            Input::Frame(vec![0xff; 60]),
             Input::PowerButton,
         ];
         for input in absent {

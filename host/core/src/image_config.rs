@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::setup::NetDevice;
+
 /// The kernel command line that `create` writes: the root file system is the image, over 9p.
 pub const DEFAULT_CMDLINE: &str = "rw root=host9p rootfstype=9p rootflags=trans=virtio,cache=loose \
                                    modules=virtio_pci console=ttyS0 console=tty1";
@@ -42,6 +44,9 @@ pub struct ImageConfig {
     /// I/O APIC, local APIC and ACPI power management are on the board.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acpi: Option<bool>,
+    /// The network card: `{"type": "ne2k"}` or `{"type": "virtio"}`; of any other type there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_device: Option<Value>,
     /// A virtio console is on the board: `true`, or what v86's page would show it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtio_console: Option<Value>,
@@ -104,6 +109,18 @@ pub struct ImageConfig {
     pub other: Map<String, Value>,
 }
 
+impl ImageConfig {
+    /// The network card, where the image says something about it.
+    pub fn net_device(&self) -> Option<NetDevice> {
+        let kind = self.net_device.as_ref()?.get("type")?;
+        Some(match kind.as_str() {
+            Some("ne2k") => NetDevice::Ne2k,
+            Some("virtio") => NetDevice::Virtio,
+            _ => NetDevice::None,
+        })
+    }
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -118,6 +135,7 @@ mod tests {
         let config: ImageConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.acpi, Some(true));
         assert_eq!(config.hda.as_ref().unwrap().other["use_parts"], Value::Bool(true));
+        assert_eq!(config.net_device(), Some(NetDevice::Virtio));
         let back: Value = serde_json::to_value(&config).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(text).unwrap());
     }

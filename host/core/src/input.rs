@@ -77,6 +77,8 @@ pub enum Input {
         /// It is down now.
         down: bool,
     },
+    /// An Ethernet frame for the network card, without its check sequence. Taken whole, or not at all.
+    Frame(Vec<u8>),
     /// A drive gets another medium, or none. One that the guest has locked keeps its medium; the guest is
     /// told that someone wants it.
     Medium {
@@ -218,6 +220,11 @@ impl Inlet {
                 self.keys.clear();
                 board.with_ps2(|ps2, now| ps2.release_keys(now));
             }
+            Input::Frame(frame) => match board.network_input(pc.cpu.mem_mut(), frame) {
+                Some(true) => {}
+                Some(false) => return Accepted::Some(0),
+                None => return Accepted::NoDevice,
+            },
             Input::PowerButton if board.acpi.is_none() => return Accepted::NoDevice,
             Input::PowerButton => board.press_power_button(),
             _ if !board.ps2.has_mouse => return Accepted::NoDevice,

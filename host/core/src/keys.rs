@@ -152,10 +152,15 @@ pub fn press(keys: &[Key]) -> Vec<Input> {
     down.chain(up).collect()
 }
 
-/// Types a character on a US keyboard.
-pub fn typed(character: char) -> Result<Vec<Input>, Untypable> {
+/// The keys that type a character on a US keyboard, in the order in which they go down.
+pub fn character(character: char) -> Result<Vec<Key>, Untypable> {
     let (key, shift) = on_us(character).ok_or(Untypable(character))?;
-    Ok(if shift { press(&[SHIFT, key]) } else { press(&[key]) })
+    Ok(if shift { vec![SHIFT, key] } else { vec![key] })
+}
+
+/// Types a character on a US keyboard.
+pub fn typed(typed: char) -> Result<Vec<Input>, Untypable> {
+    Ok(press(&character(typed)?))
 }
 
 #[cfg(test)]

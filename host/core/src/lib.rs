@@ -64,4 +64,4 @@ pub use outside::Outside;
 pub use pattern::Pattern;
 pub use power_on::{Choice, Firmware, LoadError, NamedFile, PowerOnError, choose};
 pub use recording::{Recorded, Recording};
-pub use setup::{DEFAULT_MEMORY, DEFAULT_VIDEO_MEMORY, Setup};
+pub use setup::{DEFAULT_MEMORY, DEFAULT_VIDEO_MEMORY, NetDevice, Setup};

@@ -16,6 +16,10 @@ pub trait Outside {
     /// A port of the virtio console has sent these bytes: 0 is Linux's `hvc0`.
     fn console(&mut self, _port: u8, _bytes: &[u8]) {}
 
+    /// The network card has sent this Ethernet frame, without its check sequence. Called only if
+    /// [`Connected::network`](env86_devices::board::Connected::network) says that there is a cable.
+    fn frame(&mut self, _frame: &[u8]) {}
+
     /// The guest wrote these bytes to a debug port (E9h, 402h).
     fn debug(&mut self, _bytes: &[u8]) {}
 

@@ -7,6 +7,7 @@ use env86_devices::board::Connected;
 use env86_devices::floppy::{self, Disk};
 use env86_devices::fs::{BlobStore, Filesystem, NoBlobs};
 use env86_devices::ide::Units;
+use env86_devices::ne2k;
 use env86_devices::state::ImageSource;
 use env86_devices::{Clock, Entropy};
 
@@ -21,6 +22,18 @@ pub const DEFAULT_VIDEO_MEMORY: u64 = 8 << 20;
 /// The video memory that a card can have: 256 KiB, as the first VGA, to what fits below the ROMs.
 pub(crate) const VIDEO_MEMORY: RangeInclusive<u64> = 256 << 10..=256 << 20;
 
+/// A network card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetDevice {
+    /// An NE2000 on PCI (RTL8029), which every system knows.
+    #[default]
+    Ne2k,
+    /// A virtio card, which moves much more data.
+    Virtio,
+    /// There is none.
+    None,
+}
+
 /// What a machine is to be: its board, and the world that it stands in.
 ///
 /// A machine that is resumed has memory, APICs and all that a state speaks of from there.
@@ -31,6 +44,10 @@ pub struct Setup {
     pub video_memory: u64,
     /// I/O APIC, local APIC and ACPI power management are on the board.
     pub acpi: bool,
+    /// The network card on the board.
+    pub net_device: NetDevice,
+    /// The address of the network card.
+    pub mac: [u8; 6],
     /// A virtio console is on the board.
     pub virtio_console: bool,
     /// A virtio balloon is on the board.
@@ -77,6 +94,8 @@ impl Setup {
             memory: DEFAULT_MEMORY,
             video_memory: DEFAULT_VIDEO_MEMORY,
             acpi: false,
+            net_device: NetDevice::default(),
+            mac: ne2k::MAC,
             virtio_console: false,
             virtio_balloon: false,
             debug_exit: None,
@@ -123,6 +142,7 @@ impl Setup {
             memory: image.memory_size.unwrap_or(self.memory),
             video_memory: image.vga_memory_size.unwrap_or(self.video_memory),
             acpi: image.acpi.unwrap_or(self.acpi),
+            net_device: image.net_device().unwrap_or(self.net_device),
             virtio_console: image
                 .virtio_console
                 .as_ref()

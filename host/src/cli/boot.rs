@@ -47,6 +47,10 @@ pub struct Boot {
     #[arg(long)]
     no_console: bool,
 
+    /// The machine's screen and keyboard are this terminal; Ctrl-] shows the keys that are the terminal's own
+    #[arg(long, conflicts_with_all = ["serial", "deterministic"])]
+    tty: bool,
+
     /// The window does not give the machine the keyboard
     #[arg(long)]
     no_keyboard: bool,
@@ -130,6 +134,10 @@ pub struct Boot {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     acpi: Option<bool>,
 
+    #[cfg(feature = "net")]
+    #[command(flatten)]
+    net: super::net::Net,
+
     /// A guest's write to this port ends the program with the value as exit status
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     debug_exit: Option<u16>,
@@ -151,6 +159,14 @@ pub struct Boot {
     #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
     script: Option<PathBuf>,
 
+    /// Write what the screen shows at the end to this file, as PNG
+    #[arg(long, value_name = "FILE")]
+    screenshot: Option<PathBuf>,
+
+    /// Record the screen to this file, as an animated GIF of ten frames a second
+    #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
+    record: Option<PathBuf>,
+
     /// Print what the machine did, to stderr, at the end
     #[arg(long)]
     stats: bool,
@@ -166,15 +182,18 @@ impl Boot {
         let builder = self.builder(image.as_ref(), recording);
         let resumed = builder.state_files()?.is_some();
         let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
+        let record = self.record.as_deref().map(create).transpose()?;
         let script = self.script.as_deref().map(Script::open).transpose()?;
         let machine = builder.start()?;
+        #[cfg(feature = "net")]
+        self.net.say_ports(&machine);
         #[cfg(feature = "window")]
         let window = self.window(image.as_ref())?;
         #[cfg(not(feature = "window"))]
-        if !self.serial && !self.no_console && script.is_none() {
+        if !self.serial && !self.tty && !self.no_console && script.is_none() {
             eprintln!(
                 "env86: this build has no window; the machine runs without one, Ctrl-D or Ctrl-C ends it \
-                 (--ttyS0 makes this terminal its serial line)"
+                 (--tty makes this terminal its screen, --ttyS0 its serial line)"
             );
         }
         if resumed && self.serial && !self.deterministic && terminal::stdin_is_terminal() {
@@ -192,10 +211,13 @@ impl Boot {
         let options = Options {
             serial: self.serial,
             input: !self.deterministic,
+            screen: self.tty,
             // A recording's end is known to the machine.
             exit_on: exit_on.filter(|_| !self.deterministic),
             save,
             debug,
+            screenshot: self.screenshot,
+            record,
             script,
             #[cfg(feature = "window")]
             window,
@@ -204,7 +226,7 @@ impl Boot {
         match cause {
             Cause::CtrlD => eprint!("\r\nCtrl-D detected. Exiting...\r\n"),
             Cause::Pattern => eprint!("\r\nExit pattern detected. Exiting...\r\n"),
-            Cause::Machine(_) | Cause::Script | Cause::Window | Cause::Signal(_) => {}
+            Cause::Machine(_) | Cause::Script | Cause::Window | Cause::Terminal | Cause::Signal(_) => {}
         }
         if let (Some(place), Some(size)) = (place, saved) {
             eprintln!("env86: the machine is saved in {} ({size} bytes)", place.display());
@@ -218,7 +240,12 @@ impl Boot {
         Ok(Outcome(match cause {
             Cause::Machine(Ending::DebugExit(value)) => value as u8,
             Cause::Signal(number) => session::exit_status(number),
-            Cause::Machine(_) | Cause::CtrlD | Cause::Pattern | Cause::Script | Cause::Window => 0,
+            Cause::Machine(_)
+            | Cause::CtrlD
+            | Cause::Pattern
+            | Cause::Script
+            | Cause::Window
+            | Cause::Terminal => 0,
         }))
     }
 
@@ -226,7 +253,7 @@ impl Boot {
     /// without one where there is no display.
     #[cfg(feature = "window")]
     fn window(&self, image: Option<&Image>) -> Result<Option<Window>, CliError> {
-        if self.no_console || self.deterministic {
+        if self.no_console || self.tty || self.deterministic {
             return Ok(None);
         }
         let path =
@@ -287,6 +314,10 @@ impl Boot {
         if let Some(fitted) = self.acpi {
             builder = builder.acpi(fitted);
         }
+        #[cfg(feature = "net")]
+        {
+            builder = self.net.add_to(builder);
+        }
         if let Some(port) = self.debug_exit {
             builder = builder.debug_exit(port);
         }
@@ -305,6 +336,11 @@ fn show_screen(error: &SessionError) {
     if let SessionError::Script(ScriptError::Step { screen, .. }) = error {
         eprintln!("env86: the screen at the step that failed:\n{screen}");
     }
+}
+
+/// Makes a file that is written to while the machine runs.
+fn create(path: &Path) -> Result<File, CliError> {
+    File::create(path).map_err(|error| format!("Cannot write `{}`: {error}", path.display()).into())
 }
 
 /// Where the debug ports go.

@@ -4,6 +4,8 @@ mod argv;
 mod boot;
 mod create;
 mod log;
+#[cfg(feature = "net")]
+mod net;
 mod remedy;
 mod run;
 mod size;

@@ -35,6 +35,11 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             MachineError::StateDecides => Some("boot with --cold to choose anew"),
             MachineError::OtherImage { .. } => Some("give that image, or boot with --cold"),
             MachineError::ImageGone { .. } => Some("give the IMAGE, wherever it is now"),
+            MachineError::NoNetworkCard => Some("choose one with --net-device, and boot with --cold"),
+            #[cfg(feature = "net")]
+            MachineError::Net(env86::net::NetError::Listen(_)) => {
+                Some("choose another port with -p, or 0 for a free one")
+            }
             MachineError::Index { .. } => Some("make the image again with `env86 create`"),
             // These stand for the error inside.
             MachineError::State(error) => of(error),
@@ -43,8 +48,12 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             _ => None,
         };
     }
-    if let Some(SessionError::Machine(error)) = error.downcast_ref() {
-        return of(error);
+    match error.downcast_ref() {
+        Some(SessionError::Machine(error)) => return of(error),
+        Some(SessionError::NoTerminal) => {
+            return Some("start it in one, or give --no-console with --ttyS0 or --script FILE");
+        }
+        _ => {}
     }
     if error.is::<NoService>() {
         return Some(
@@ -62,7 +71,7 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     #[cfg(feature = "window")]
     if let Some(WindowError::NoDisplay(_)) = error.downcast_ref() {
         return Some(
-            "give --no-console, with --ttyS0 to work at the machine's serial line in this terminal, or --script FILE",
+            "give --tty for its screen in this terminal, or --no-console with --ttyS0 for its serial line or with --script FILE",
         );
     }
     if let Some(ComputerError::Board(_)) = error.downcast_ref() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::terminal::{self, RawMode};
+use super::terminal::{self, Guard};
 use crate::guest::{Child, ExitStatus, GuestError, Remote, Source};
 use crate::machine::Controls;
 use crate::os::{self, Closer, RESIZED, Signals, StdinThread};
@@ -67,7 +67,7 @@ pub enum AttachError {
 /// on to the program; the second ends the machine.
 pub fn attach(child: Child, controls: &Controls, options: Options) -> Result<Attached, AttachError> {
     let raw = match options.terminal && options.input && terminal::stdin_is_terminal() {
-        true => Some(RawMode::enter().map_err(AttachError::Terminal)?),
+        true => Some(Guard::raw().map_err(AttachError::Terminal)?),
         false => None,
     };
     let attached = carry(child, controls, options);

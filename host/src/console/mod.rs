@@ -13,13 +13,16 @@
 //!
 //! A program that the guest's service runs is [attached](attach) to standard input and output instead.
 //!
-//! In a `window`, where this library was built with one, screen, keyboard and mouse are the person's; a
-//! [`script`] does what a person would.
+//! In a `window`, where this library was built with one, screen, keyboard and mouse are the person's. A
+//! terminal can show the screen, too ([`session::Options::screen`]). A [`script`] does what a person would.
 
 pub mod attach;
+mod record;
+mod scale;
 pub mod script;
 pub mod session;
 pub mod terminal;
+mod tty;
 #[cfg(feature = "window")]
 pub mod window;
 

@@ -18,6 +18,7 @@
 //! | `screenshot FILE` | writes the screen as PNG |
 //! | `expect-screen FILE.png [PERCENT]` | the screen is this picture, but for a part of its pixels |
 //! | `save FILE` | saves the machine |
+//! | `insert cdrom\|fda\|fdb FILE` | puts a disc or a floppy disk into a drive |
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -27,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use env86_core::keys;
-use env86_core::{Button, Frame};
+use env86_core::{Button, Drive, Frame};
 use thiserror::Error;
 use tracing::info;
 
@@ -171,6 +172,7 @@ enum Step {
     Screenshot(PathBuf),
     ExpectScreen(PathBuf, f64),
     Save(PathBuf),
+    Insert(Drive, PathBuf),
 }
 
 /// A step, its line and what that says.
@@ -341,6 +343,16 @@ impl Arguments {
             _ => return Err((word.column, "a button is left, middle, right, back or forward".into())),
         })
     }
+
+    fn drive(&mut self) -> Result<Drive, Wrong> {
+        let word = self.next("a drive")?;
+        Ok(match &*word.text {
+            "cdrom" => Drive::Cdrom,
+            "fda" => Drive::Fda,
+            "fdb" => Drive::Fdb,
+            _ => return Err((word.column, "a drive is cdrom, fda or fdb".into())),
+        })
+    }
 }
 
 fn time(word: &Word) -> Result<Duration, Wrong> {
@@ -403,6 +415,7 @@ fn parse(line: &str) -> Result<Option<Step>, Wrong> {
             Step::ExpectScreen(path, percent)
         }
         "save" => Step::Save(arguments.path()?),
+        "insert" => Step::Insert(arguments.drive()?, arguments.path()?),
         other => return Err((name.column, format!("there is no step `{other}`"))),
     };
     match arguments.words.next() {
@@ -514,6 +527,7 @@ impl Player {
             }
             Step::ExpectScreen(path, percent) => compare(&path, &controls.picture()?, percent)?,
             Step::Save(path) => _ = controls.save(&path)?,
+            Step::Insert(drive, path) => controls.change_medium(drive, Some(&path))?,
         }
         Ok(())
     }
@@ -602,6 +616,7 @@ mod tests {
             (r#"screenshot "a b.png""#, Some(Step::Screenshot("a b.png".into()))),
             ("expect-screen a.png 1.5", Some(Step::ExpectScreen("a.png".into(), 1.5))),
             ("save a.state", Some(Step::Save("a.state".into()))),
+            ("insert cdrom a.iso", Some(Step::Insert(Drive::Cdrom, "a.iso".into()))),
         ];
         for (line, step) in steps {
             assert_eq!(parse(line), Ok(step), "{line}");
@@ -621,6 +636,7 @@ mod tests {
             ("key hyper-x", 5, "There is no key \"hyper-x\"; keys are joined by `-`, as in ctrl-alt-delete"),
             ("mouse fly", 7, "the mouse does at, by, wheel, down, up or click"),
             ("mouse at 1 x", 12, "`x` is not a line"),
+            ("insert hda a", 8, "a drive is cdrom, fda or fdb"),
             ("save a b", 8, "`b` is one argument too many"),
         ];
         for (line, column, problem) in wrong {

@@ -1,9 +1,11 @@
 //! A machine running in the foreground: its serial line at standard input and output, and the ways
 //! in which a person ends it.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -12,12 +14,14 @@ use env86_core::Pattern;
 use thiserror::Error;
 use tracing::debug;
 
+use super::record::Recorder;
 use super::script::{Player, Script, ScriptError, Transcript};
-use super::terminal::{self, RawMode, Saved};
+use super::terminal::{self, Guard, Saved};
+use super::tty;
 #[cfg(feature = "window")]
 use super::window::{Window, WindowError};
 use crate::image::Image;
-use crate::machine::{Com, Ending, Event, Machine, MachineError, Report, SerialPort};
+use crate::machine::{Com, ControlError, Ending, Event, Machine, MachineError, Report, SerialPort};
 use crate::os::{self, Closer, Signals, StdinThread};
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
@@ -46,12 +50,18 @@ pub struct Options {
     pub serial: bool,
     /// ... and at standard input: not for a machine that runs by a recording.
     pub input: bool,
+    /// The machine's screen is in the terminal at standard input and output, which it has for itself.
+    pub screen: bool,
     /// The session ends when COM1 has sent this.
     pub exit_on: Option<Vec<u8>>,
     /// Where the machine is saved when a person or a signal ends the session, or that text does.
     pub save: Option<SaveTo>,
     /// Where the guest's debug ports go.
     pub debug: Option<DebugTo>,
+    /// The screen at the end is written here, as PNG.
+    pub screenshot: Option<PathBuf>,
+    /// The screen is recorded here, as an animated GIF.
+    pub record: Option<File>,
     /// Steps that are done at the machine, at whose end the session ends. Standard input is the script's
     /// then.
     pub script: Option<Script>,
@@ -94,6 +104,8 @@ pub enum Cause {
     Script,
     /// The window was closed.
     Window,
+    /// The person has left the machine's screen in the terminal.
+    Terminal,
     /// A signal to this process, by number.
     Signal(i32),
 }
@@ -101,15 +113,32 @@ pub enum Cause {
 /// Why a session failed.
 #[derive(Debug, Error)]
 pub enum SessionError {
-    /// The terminal cannot be made raw.
-    #[error("Cannot set up the terminal")]
+    /// The terminal cannot be made raw, or not be drawn on.
+    #[error("Cannot use the terminal")]
     Terminal(#[source] io::Error),
+    /// The machine's screen is to be in a terminal, and there is none.
+    #[error("Standard input and output are no terminal for the machine's screen")]
+    NoTerminal,
     /// Signals or threads could not be set up.
     #[error("Cannot listen to signals and standard input")]
     Setup(#[source] io::Error),
     /// The guest's output cannot be shown.
     #[error("Cannot write the guest's output")]
     Output(#[source] io::Error),
+    /// The screen's last picture cannot be made.
+    #[error(transparent)]
+    Screen(#[from] ControlError),
+    /// The screen's last picture cannot be written.
+    #[error("Cannot write the screenshot `{}`", path.display())]
+    Screenshot {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The recording cannot be written.
+    #[error("Cannot write the recording")]
+    Record(#[source] io::Error),
     /// The machine failed.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -132,6 +161,8 @@ enum Wish {
     /// The window is closed.
     #[cfg(feature = "window")]
     Window,
+    /// The terminal is left.
+    Terminal,
     /// There is no one to show the output to.
     OutputFailed,
     /// The machine has ended by itself.
@@ -141,12 +172,16 @@ enum Wish {
 /// Runs the machine in the foreground to its end.
 pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let is_terminal = terminal::stdin_is_terminal();
-    let raw = match options.serial && options.input && is_terminal {
-        true => Some(RawMode::enter().map_err(SessionError::Terminal)?),
+    let taken = match options.screen {
+        true if !is_terminal || !io::stdout().is_terminal() => return Err(SessionError::NoTerminal),
+        true => Some(tty::take_terminal().map_err(SessionError::Terminal)?),
+        false if options.serial && options.input && is_terminal => {
+            Some(Guard::raw().map_err(SessionError::Terminal)?)
+        }
         false => None,
     };
     let (wishes, wished) = mpsc::channel();
-    let saved = raw.as_ref().map(RawMode::saved).unwrap_or_default();
+    let saved = taken.as_ref().map(Guard::saved).unwrap_or_default();
     let patience = if options.save.is_some() { SAVING_PATIENCE } else { SIGNAL_PATIENCE };
     let _signals = SignalThread::spawn(wishes.clone(), saved, patience).map_err(SessionError::Setup)?;
     let mut threads = Vec::new();
@@ -169,20 +204,29 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
         };
         threads.push(copy("debug console", machine.debug_console(), to, None, wishes.clone())?);
     }
+    let controls = machine.controls();
+    let recorder = options.record.map(|file| Recorder::start(controls.clone(), file));
+    let recorder = recorder.transpose().map_err(SessionError::Setup)?;
     let events = listen(&machine, wishes.clone())?;
     let input = (options.serial && options.input).then(|| machine.serial(Com::One));
-    // A person at a window may have started it in the background of a terminal, which is not to be read then.
+    // The terminal's input is the screen's. A person at a window may have started it in the background of a
+    // terminal, which is not to be read then.
     #[cfg(feature = "window")]
-    let at_window = options.window.is_some();
+    let at_screen = options.screen || options.window.is_some();
     #[cfg(not(feature = "window"))]
-    let at_window = false;
+    let at_screen = options.screen;
     let stdin = match script {
-        None if input.is_some() || !at_window => Some(
+        None if input.is_some() || !at_screen => Some(
             StdinThread::spawn(on_stdin(input, is_terminal, wishes.clone())).map_err(SessionError::Setup)?,
         ),
         _ => None,
     };
 
+    let over = Arc::new(AtomicBool::new(false));
+    let at_terminal = match options.screen {
+        true => Some(in_terminal(&machine, over.clone(), wishes.clone())?),
+        false => None,
+    };
     #[cfg(feature = "window")]
     let (wish, shown) = match options.window {
         Some(window) => in_window(window, &machine, wished, wishes)?,
@@ -193,6 +237,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let cause = match wish {
         #[cfg(feature = "window")]
         Some(Wish::Window) => Some(Cause::Window),
+        Some(Wish::Terminal) => Some(Cause::Terminal),
         Some(Wish::CtrlD) => Some(Cause::CtrlD),
         Some(Wish::Signal(number)) => Some(Cause::Signal(number)),
         Some(Wish::Pattern) => Some(Cause::Pattern),
@@ -215,16 +260,25 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     // The machine's end also frees the threads that read and feed it, once they have passed on what it
     // has said.
     let ended = machine.stop();
+    let recorded = recorder.map_or(Ok(()), Recorder::end);
     let copied: Result<(), io::Error> = threads.into_iter().try_for_each(join);
     join(events).map_err(SessionError::Setup)?;
     drop(stdin);
-    drop(raw);
+    over.store(true, Ordering::Relaxed);
+    let looked = at_terminal.map_or(Ok(()), join);
+    drop(taken);
     copied.map_err(SessionError::Output)?;
+    looked.map_err(SessionError::Terminal)?;
     played?;
     #[cfg(feature = "window")]
     shown?;
+    recorded.map_err(SessionError::Record)?;
     let saved = saved.transpose()?;
     let report = ended?;
+    if let Some(path) = options.screenshot {
+        fs::write(&path, controls.screenshot()?)
+            .map_err(|source| SessionError::Screenshot { path, source })?;
+    }
     Ok(Ended { cause: cause.unwrap_or(Cause::Machine(report.ending)), report, saved })
 }
 
@@ -279,6 +333,21 @@ fn in_window(
     let shown = window.run(machine.controls());
     let _ = wishes.send(Wish::Window);
     Ok((waiter.join().unwrap_or(None), shown))
+}
+
+/// Shows the machine in the terminal, in a thread, until the person or `over` ends that.
+fn in_terminal(
+    machine: &Machine,
+    over: Arc<AtomicBool>,
+    wishes: Sender<Wish>,
+) -> Result<JoinHandle<io::Result<()>>, SessionError> {
+    let controls = machine.controls();
+    let show = move || {
+        let shown = tty::run(controls, || over.load(Ordering::Relaxed));
+        let _ = wishes.send(Wish::Terminal);
+        shown
+    };
+    thread::Builder::new().name("terminal".into()).spawn(show).map_err(SessionError::Setup)
 }
 
 /// Does a script's steps, in a thread.

@@ -1,6 +1,7 @@
-//! The terminal that the program was started on, as the guest's serial line wants it: raw, and
-//! given back as it was on every way out.
+//! The terminal that the program was started on, as a session wants it, and given back as it was on every
+//! way out.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,40 +20,52 @@ pub fn size() -> Option<Size> {
     terminal_size()
 }
 
-/// The settings to go back to, while the terminal is raw.
-#[derive(Clone, Debug, Default)]
-pub struct Saved(Arc<Mutex<Option<TerminalMode>>>);
+type Restore = Box<dyn FnOnce() + Send>;
+
+/// How to go back, while the terminal is otherwise than it was.
+#[derive(Clone, Default)]
+pub struct Saved(Arc<Mutex<Option<Restore>>>);
+
+impl fmt::Debug for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Saved").finish_non_exhaustive()
+    }
+}
 
 impl Saved {
     /// Gives the terminal back; does nothing the second time.
     pub fn restore(&self) {
         let saved = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(settings) = saved {
-            // Nothing can be done about a terminal that has gone.
-            let _ = settings.set();
+        if let Some(restore) = saved {
+            restore();
         }
     }
 }
 
-/// Standard input in raw mode. Dropping it, a panic in any thread, and [`Saved::restore`] all end
-/// that.
+/// A terminal that is otherwise than it was. Dropping this, a panic in any thread, and [`Saved::restore`]
+/// all end that.
 #[derive(Debug)]
-pub struct RawMode(Saved);
+pub struct Guard(Saved);
 
-impl RawMode {
-    /// Makes the terminal at standard input raw: every byte passes both ways unchanged.
-    pub fn enter() -> io::Result<Self> {
-        let settings = TerminalMode::now()?;
-        let raw = settings.raw();
-        let saved = Saved(Arc::new(Mutex::new(Some(settings))));
-        raw.set()?;
+impl Guard {
+    /// Something has been done to the terminal that `restore` undoes.
+    pub(super) fn new(restore: impl FnOnce() + Send + 'static) -> Self {
+        let saved = Saved(Arc::new(Mutex::new(Some(Box::new(restore)))));
         let at_panic = saved.clone();
         let hook = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             at_panic.restore();
             hook(info);
         }));
-        Ok(Self(saved))
+        Self(saved)
+    }
+
+    /// Makes the terminal at standard input raw: every byte passes both ways unchanged.
+    pub fn raw() -> io::Result<Self> {
+        let settings = TerminalMode::now()?;
+        settings.raw().set()?;
+        // Nothing can be done about a terminal that has gone.
+        Ok(Self::new(move || _ = settings.set()))
     }
 
     /// For those who must give the terminal back without the guard: signal handling.
@@ -61,7 +74,7 @@ impl RawMode {
     }
 }
 
-impl Drop for RawMode {
+impl Drop for Guard {
     fn drop(&mut self) {
         self.0.restore();
     }

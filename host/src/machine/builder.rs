@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use env86_bios::BootSource;
-use env86_core::{Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, Recording, Setup, choose};
+use env86_core::{
+    Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, NetDevice, Recording, Setup, choose,
+};
 use env86_devices::fs::Filesystem;
 use env86_devices::state::ImageSource;
-use tracing::warn;
+use env86_devices::{Entropy, ne2k};
 
+use super::cable;
 use super::clock::{HostClock, OsEntropy};
 use super::disk;
 use super::files::Blobs;
@@ -43,6 +46,8 @@ pub struct MachineBuilder {
     memory: Option<u64>,
     acpi: Option<bool>,
     virtio_console: Option<bool>,
+    net_device: Option<NetDevice>,
+    network: Option<cable::Config>,
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
@@ -73,6 +78,8 @@ impl Default for MachineBuilder {
             memory: None,
             acpi: None,
             virtio_console: None,
+            net_device: None,
+            network: None,
             hda: None,
             hdb: None,
             cdrom: None,
@@ -163,6 +170,19 @@ impl MachineBuilder {
     #[must_use]
     pub fn virtio_console(self, fitted: bool) -> Self {
         Self { virtio_console: Some(fitted), ..self }
+    }
+
+    /// The network card on the board.
+    #[must_use]
+    pub fn net_device(self, device: NetDevice) -> Self {
+        Self { net_device: Some(device), ..self }
+    }
+
+    /// A network of the machine's own, into which its card is plugged.
+    #[cfg(feature = "net")]
+    #[must_use]
+    pub fn network(self, config: crate::net::Config) -> Self {
+        Self { network: Some(config), ..self }
     }
 
     /// The image of the first hard disk. It is never written to, unless [`persist`](Self::persist) is asked
@@ -257,18 +277,16 @@ impl MachineBuilder {
     /// Builds the machine and starts it.
     pub fn start(&self) -> Result<Machine, MachineError> {
         let Some(paths) = self.state_files()? else {
-            return Machine::spawn(self.power_on()?, None);
+            return Machine::spawn(self.power_on()?, None, self.network.as_ref());
         };
-        if self.memory.is_some() || self.acpi.is_some() {
+        if self.memory.is_some() || self.acpi.is_some() || self.net_device.is_some() {
             return Err(MachineError::StateDecides);
         }
         let file = StateFile::open(&paths)?;
-        for note in &file.plan.notes {
-            warn!(target: "state", "{note}");
-        }
         let builder = Self { image: self.image_of(&file)?, ..self.clone() };
         let no_image = builder.image.is_none() && file.plan.needs_image();
-        Machine::spawn(builder.resume(&file)?, no_image.then_some(Event::NoImage))
+        let first = no_image.then_some(Event::NoImage);
+        Machine::spawn(builder.resume(&file)?, first, self.network.as_ref())
     }
 
     /// The image that a state's files are in: the one at hand, else where the state says. `None` if
@@ -337,6 +355,8 @@ impl MachineBuilder {
             memory,
             acpi: self.acpi.unwrap_or(setup.acpi),
             virtio_console: self.virtio_console.unwrap_or(setup.virtio_console),
+            net_device: self.net_device.unwrap_or(setup.net_device),
+            mac: if self.recording.is_some() { ne2k::MAC } else { address() },
             drives: disk::units(self)?,
             floppies: disk::floppies(self)?,
             boot_order: self.boot_order.or(setup.boot_order),
@@ -473,6 +493,13 @@ impl MachineBuilder {
         let inside = name.starts_with('/') && !own;
         Ok((source, if inside { format!("{name} of {}", path.display()) } else { name }))
     }
+}
+
+/// A network card's address, as v86 gives them.
+fn address() -> [u8; 6] {
+    let [a, b, c] = ne2k::MAC_PREFIX;
+    let [d, e, f, _] = OsEntropy.next_u32().to_le_bytes();
+    [a, b, c, d, e, f]
 }
 
 /// The BIOS that starts disks where none was named: SeaBIOS, as distributions install it.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use env86_core::keys::{self, UnknownKey, Untypable};
-use env86_core::{Accepted, Button, Computer, Frame, Input, Screen, TextScreen};
+use env86_core::{Accepted, Button, Computer, Drive, Frame, Input, MediumError, Screen, TextScreen};
 use thiserror::Error;
 
 use super::ports::Desk;
@@ -126,7 +126,19 @@ impl Controls {
         self.with(move |computer| save(computer, &path, source.as_ref()))?
     }
 
-    fn ask<T: Send + 'static>(
+    /// Puts the disc in this file into a drive, or takes out what is there. A disc that the guest has locked
+    /// stays, and the guest is told that someone wants it.
+    pub fn change_medium(&self, drive: Drive, path: Option<&Path>) -> Result<(), MachineError> {
+        let no_text = |path: &Path| MediumError::Open {
+            name: path.display().to_string(),
+            source: "its name is not UTF-8".into(),
+        };
+        let name = path.map(|path| path.to_str().map(str::to_owned).ok_or_else(|| no_text(path)));
+        let name = name.transpose()?;
+        Ok(self.with(move |computer| computer.change_medium(drive, name.as_deref()))??)
+    }
+
+    pub(crate) fn ask<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Computer) -> T + Send + 'static,
     ) -> Result<T, ControlError> {
@@ -148,13 +160,14 @@ impl Controls {
         });
     }
 
-    /// The picture on the screen.
+    /// The picture on the screen; of a machine that has ended, the last one.
     pub fn picture(&self) -> Result<Frame, ControlError> {
-        self.ask(|computer| {
+        let picture = self.ask(|computer| {
             let mut screen = Screen::default();
             computer.show(&mut screen);
             screen.frame().clone()
-        })
+        });
+        picture.or_else(|error| self.desk.last_picture().ok_or(error))
     }
 
     /// The picture on the screen as a PNG file's bytes.

@@ -4,6 +4,7 @@
 //! lines and what it is told wait there until it looks, between two runs of about a millisecond.
 
 mod builder;
+mod cable;
 mod clock;
 mod controls;
 mod disk;
@@ -26,11 +27,13 @@ use thiserror::Error;
 
 pub use builder::MachineBuilder;
 pub use clock::HostClock;
+#[cfg(feature = "net")]
+pub(crate) use clock::OsEntropy;
 pub use controls::{ControlError, Controls, View, png};
 pub use disk::DiskError;
 pub use env86_core::{
-    Button, Cell, Computer, Cursor, DEFAULT_MEMORY, Drive, Ending, Frame, Input, MediumError, Recorded,
-    Recording, Screen, TextScreen,
+    Button, Cell, Computer, Cursor, DEFAULT_MEMORY, Drive, Ending, Frame, Input, MediumError, NetDevice,
+    Recorded, Recording, Screen, TextScreen,
 };
 pub use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium};
 pub use env86_devices::state::Slot;
@@ -39,6 +42,7 @@ pub use state::StateFileError;
 
 use crate::guest::Guest;
 use crate::image::{BlobFileError, Image, ImageError};
+use cable::Network;
 use ports::{Desk, Line};
 use state::StateSource;
 use thread::{Built, Command};
@@ -81,8 +85,10 @@ pub enum MachineError {
     /// There are disks, and no BIOS to start them.
     #[error("There is no BIOS that could start the disks")]
     NoBios,
-    /// Memory or ACPI were chosen for a machine that a saved state describes.
-    #[error("The saved state says what memory the machine has and whether it has ACPI")]
+    /// Memory, ACPI or the network card were chosen for a machine that a saved state describes.
+    #[error(
+        "The saved state says what memory and which network card the machine has, and whether it has ACPI"
+    )]
     StateDecides,
     /// The image at hand is not the one that the saved state is of.
     #[error("The saved state is of the image `{}`, and `{}` has other files", wanted, path.display())]
@@ -121,6 +127,13 @@ pub enum MachineError {
     /// A saved state.
     #[error(transparent)]
     State(#[from] StateFileError),
+    /// There is no network.
+    #[cfg(feature = "net")]
+    #[error(transparent)]
+    Net(#[from] crate::net::NetError),
+    /// A network was asked for, and the machine has nothing to plug it into.
+    #[error("The machine has no network card")]
+    NoNetworkCard,
     /// The machine has ended, and nothing can be asked of it any more.
     #[error("The machine has ended")]
     Gone,
@@ -157,6 +170,9 @@ pub struct Machine {
     /// The service in the guest, once it has been found.
     guest: Mutex<Option<Guest>>,
     thread: Option<JoinHandle<Result<Report, MachineError>>>,
+    /// It ends after the machine.
+    #[cfg_attr(not(feature = "net"), expect(dead_code))]
+    network: Option<Network>,
 }
 
 impl Machine {
@@ -166,14 +182,20 @@ impl Machine {
     }
 
     /// Gives a machine its thread.
-    fn spawn(built: Built, first: Option<Event>) -> Result<Self, MachineError> {
-        let computer = &built.computer;
+    fn spawn(
+        mut built: Built,
+        first: Option<Event>,
+        network: Option<&cable::Config>,
+    ) -> Result<Self, MachineError> {
+        let computer = &mut built.computer;
         let desk = Arc::new(Desk::new(|line| match line {
             Line::Serial(port) => computer.has_serial(port),
             Line::Console(_) => computer.has_console(),
             Line::Debug => true,
         }));
         first.into_iter().for_each(|event| desk.tell(event));
+        let plugged = network.map(|config| cable::plug(computer, config, &desk)).transpose()?;
+        let (network, cable) = plugged.unzip();
         let (commands, queue) = mpsc::channel();
         let source = built.source.clone();
         let thread = std::thread::Builder::new()
@@ -182,13 +204,13 @@ impl Machine {
                 let desk = desk.clone();
                 move || {
                     desk.runs_in(std::thread::current());
-                    thread::run(built, &desk, queue)
+                    thread::run(built, &desk, queue, cable)
                 }
             })
             .map_err(MachineError::Thread)?;
         desk.runs_in(thread.thread().clone());
         let controls = Controls::new(&desk, &commands, source);
-        Ok(Self { desk, controls, guest: Mutex::default(), thread: Some(thread) })
+        Ok(Self { desk, controls, guest: Mutex::default(), thread: Some(thread), network })
     }
 
     /// A serial port. One that the board has not gives no bytes and takes none.
@@ -207,6 +229,12 @@ impl Machine {
     /// can only be read.
     pub fn debug_console(&self) -> SerialPort {
         SerialPort::new(&self.desk, Line::Debug)
+    }
+
+    /// The ports of the host's that lead into the guest, as they are: a port 0 has become a free one.
+    #[cfg(feature = "net")]
+    pub fn forwards(&self) -> &[crate::net::Forward] {
+        self.network.as_ref().map_or(&[], Network::forwards)
     }
 
     /// What the machine tells, until its end.
@@ -233,13 +261,7 @@ impl Machine {
     /// Puts the disc in this file into a drive, or takes out what is there. A disc that the guest has locked
     /// stays, and the guest is told that someone wants it.
     pub fn change_medium(&self, drive: Drive, path: Option<&Path>) -> Result<(), MachineError> {
-        let no_text = |path: &Path| MediumError::Open {
-            name: path.display().to_string(),
-            source: "its name is not UTF-8".into(),
-        };
-        let name = path.map(|path| path.to_str().map(str::to_owned).ok_or_else(|| no_text(path)));
-        let name = name.transpose()?;
-        Ok(self.with(move |computer| computer.change_medium(drive, name.as_deref()))??)
+        self.controls.change_medium(drive, path)
     }
 
     /// Stops executing; guest time stands still.

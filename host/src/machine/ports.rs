@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use env86_core::Pattern;
+use env86_core::{Frame, Pattern};
 use thiserror::Error;
 
 use crate::image::BlobFileError;
@@ -103,6 +103,8 @@ struct State {
     lines: [LineState; LINES.len()],
     events: VecDeque<Event>,
     ended: bool,
+    /// What the screen showed at the machine's end.
+    last_picture: Option<Frame>,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +127,16 @@ impl Desk {
             state.lines[line.index()].fitted = fitted(line);
         }
         Self { state: Mutex::new(state), ..Self::default() }
+    }
+
+    /// Keeps what the screen shows at the machine's end.
+    pub fn keep_picture(&self, picture: Frame) {
+        self.lock().last_picture = Some(picture);
+    }
+
+    /// What the screen showed at the machine's end.
+    pub fn last_picture(&self) -> Option<Frame> {
+        self.lock().last_picture.clone()
     }
 
     /// The machine runs in this thread.

@@ -9,9 +9,10 @@ use std::task::Wake;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use env86_core::{Accepted, Computer, Ending, Input, Outside, Progress};
+use env86_core::{Accepted, Computer, Ending, Input, Outside, Progress, Screen};
 use tracing::debug;
 
+use super::cable::Cable;
 use super::files::LostFiles;
 use super::ports::{Desk, Event, Line};
 use super::state::StateSource;
@@ -75,12 +76,17 @@ impl Wake for Arrivals {
 }
 
 /// Runs a machine to its end. A panic ends it, too, and no other machine of the process.
-pub(super) fn run(built: Built, desk: &Desk, commands: Receiver<Command>) -> Result<Report, MachineError> {
+pub(super) fn run(
+    built: Built,
+    desk: &Desk,
+    commands: Receiver<Command>,
+    cable: Option<Cable>,
+) -> Result<Report, MachineError> {
     let Built { computer, lost_files, arrivals, source } = built;
     arrivals.lock().machine = Some(thread::current());
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         let (stopped, busy) = (false, Duration::ZERO);
-        Shell { computer, desk, commands, lost_files, arrivals, source, stopped, busy }.run()
+        Shell { computer, desk, commands, lost_files, arrivals, source, cable, stopped, busy }.run()
     }));
     desk.end();
     result.unwrap_or_else(|panic| Err(MachineError::Panicked(message(&*panic))))
@@ -97,30 +103,38 @@ struct Shell<'a> {
     desk: &'a Desk,
     commands: Receiver<Command>,
     lost_files: LostFiles,
+    cable: Option<Cable>,
     arrivals: Arc<Arrivals>,
     source: Option<StateSource>,
     stopped: bool,
     busy: Duration,
 }
 
-/// Carries output to the handles.
-struct ToDesk<'a>(&'a Desk);
+/// Carries output to the handles, and frames to the network.
+struct ToDesk<'a> {
+    desk: &'a Desk,
+    cable: Option<&'a Cable>,
+}
 
 impl Outside for ToDesk<'_> {
     fn serial(&mut self, port: u8, bytes: &[u8]) {
-        self.0.put_output(Line::Serial(port), bytes);
+        self.desk.put_output(Line::Serial(port), bytes);
     }
 
     fn console(&mut self, port: u8, bytes: &[u8]) {
-        self.0.put_output(Line::Console(port), bytes);
+        self.desk.put_output(Line::Console(port), bytes);
+    }
+
+    fn frame(&mut self, frame: &[u8]) {
+        self.cable.inspect(|cable| cable.send(frame));
     }
 
     fn debug(&mut self, bytes: &[u8]) {
-        self.0.put_output(Line::Debug, bytes);
+        self.desk.put_output(Line::Debug, bytes);
     }
 
     fn reset(&mut self) {
-        self.0.tell(Event::Reset);
+        self.desk.tell(Event::Reset);
     }
 }
 
@@ -141,7 +155,8 @@ impl Shell<'_> {
                 continue;
             }
             let slice = Instant::now();
-            let progress = self.computer.run(budget, &mut ToDesk(self.desk));
+            let mut outside = ToDesk { desk: self.desk, cable: self.cable.as_ref() };
+            let progress = self.computer.run(budget, &mut outside);
             // Whatever the guest did with memory that is gone says nothing.
             self.source.as_ref().map_or(Ok(()), StateSource::check)?;
             let progress = progress?;
@@ -168,6 +183,9 @@ impl Shell<'_> {
                 Progress::Ended(ending) => break ending,
             }
         };
+        let mut screen = Screen::default();
+        self.computer.show(&mut screen);
+        self.desk.keep_picture(screen.frame().clone());
         let repeats = self.computer.recording().is_some();
         let digest = if repeats { self.computer.digest().ok() } else { None };
         Ok(Report {
@@ -215,20 +233,22 @@ impl Shell<'_> {
         }
     }
 
-    /// Gives the machine what has been written to its lines. Says whether it took any.
+    /// Gives the machine what has been written to its lines, and frames. Says whether it took any.
     fn give_input(&mut self) -> bool {
         let computer = &mut self.computer;
-        self.desk.give_input(|line, bytes| {
-            let input = match line {
-                Line::Serial(port) => Input::Serial { port, bytes: bytes.to_vec() },
-                Line::Console(port) => Input::Console { port, bytes: bytes.to_vec() },
-                Line::Debug => return bytes.len(),
-            };
-            match computer.input(&input) {
-                Accepted::All | Accepted::NoDevice | Accepted::Refused => bytes.len(),
-                Accepted::Some(taken) => taken,
-            }
-        })
+        let frames = self.cable.as_mut().is_some_and(|cable| cable.give(computer));
+        frames
+            | self.desk.give_input(|line, bytes| {
+                let input = match line {
+                    Line::Serial(port) => Input::Serial { port, bytes: bytes.to_vec() },
+                    Line::Console(port) => Input::Console { port, bytes: bytes.to_vec() },
+                    Line::Debug => return bytes.len(),
+                };
+                match computer.input(&input) {
+                    Accepted::All | Accepted::NoDevice | Accepted::Refused => bytes.len(),
+                    Accepted::Some(taken) => taken,
+                }
+            })
     }
 
     /// Lets the machine have data that have come. Says whether there were any.
@@ -318,7 +338,7 @@ mod tests {
         let computer = Computer::power_on(setup, firmware).unwrap();
         let built =
             Built { computer, lost_files: LostFiles::default(), arrivals: Arc::default(), source: None };
-        Machine::spawn(built, None).unwrap()
+        Machine::spawn(built, None, None).unwrap()
     }
 
     #[test]

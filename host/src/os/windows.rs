@@ -25,6 +25,28 @@ use windows_sys::Win32::System::Console::{
 
 use super::{Attributes, Lost, Size};
 
+/// A connection to a program of this host: never one by a Unix socket.
+#[cfg(feature = "net")]
+pub type LocalStream = tokio::net::TcpStream;
+
+/// A Unix socket, which is not used here.
+#[cfg(feature = "net")]
+#[derive(Debug)]
+pub enum LocalListener {}
+
+#[cfg(feature = "net")]
+impl LocalListener {
+    /// Says that there are none.
+    pub fn bind(_: &Path) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Nothing waits.
+    pub async fn accept(&self) -> io::Result<LocalStream> {
+        match *self {}
+    }
+}
+
 /// Fills `buf` from byte `offset` of a file.
 pub fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {

@@ -7,7 +7,6 @@
 
 mod keyboard;
 mod overlay;
-mod scale;
 mod surface;
 
 use std::ops::Range;
@@ -28,8 +27,8 @@ use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy}
 use winit::keyboard::{KeyCode, PhysicalKey};
 use winit::window::{CursorGrabMode, Fullscreen, Window as Desktop, WindowId};
 
+use super::scale::Viewport;
 use crate::machine::{Controls, View};
-use scale::Viewport;
 use surface::Surface;
 
 /// Time between looks while something happens.
@@ -504,7 +503,7 @@ impl Desk {
         else {
             return;
         };
-        let viewport = Viewport::new((self.frame.width, self.frame.height), shown.size);
+        let viewport = Viewport::new((self.frame.width, self.frame.height), shown.size.into());
         self.place = Some(viewport.place(position.x, position.y));
     }
 

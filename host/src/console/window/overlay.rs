@@ -49,7 +49,7 @@ mod tests {
         for (width, height) in [(640, 400), (20, 20), (1, 1), (0, 0)] {
             let mut frame = Frame { width, height, pixels: vec![[0x80; 4]; width * height] };
             draw(&mut frame, &lines);
-            assert_eq!(frame.pixels.contains(&INK), width > 20, "{width}");
+            assert_eq!(frame.pixels.contains(&INK), width > MARGIN, "{width}");
         }
     }
 }

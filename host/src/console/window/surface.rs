@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use winit::dpi::PhysicalSize;
 use winit::window::Window;
 
-use super::scale::Scaler;
+use crate::console::scale::Scaler;
 
 type Software = softbuffer::Surface<Arc<Window>, Arc<Window>>;
 
@@ -86,7 +86,7 @@ impl Surface {
             surface.resize(width, height)?;
             let mut buffer = surface.buffer_mut()?;
             let keeps = buffer.age() == 1;
-            scaler.draw(frame, changed, size, keeps, &mut buffer);
+            scaler.draw(frame, changed, size.into(), keeps, &mut buffer);
             window.pre_present_notify();
             buffer.present()?;
         }

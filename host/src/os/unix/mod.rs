@@ -1,10 +1,14 @@
 //! Unix.
 
 mod cut_off;
+#[cfg(feature = "net")]
+mod local;
 mod mapped;
 mod stdin;
 mod tree;
 
+#[cfg(feature = "net")]
+pub use local::{LocalListener, LocalStream};
 pub use mapped::{MappedFile, MappedRam, touched};
 pub use stdin::StdinThread;
 pub use tree::{Change, Found, Node, Time, Tree, read_at};

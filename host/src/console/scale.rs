@@ -1,11 +1,10 @@
-//! A picture in a window: as large as it can be with its own proportions, and smooth where a dot is no whole
-//! number of pixels.
+//! A picture in a window, or in a terminal: as large as it can be with its own proportions, and smooth where a
+//! dot is no whole number of pixels.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use env86_core::Frame;
-use winit::dpi::PhysicalSize;
 
 /// Around the picture, as a pixel of the window, 00RRGGBBh.
 const BORDER: u32 = 0;
@@ -22,9 +21,9 @@ pub(super) struct Viewport {
 }
 
 impl Viewport {
-    pub fn new(picture: (usize, usize), window: PhysicalSize<u32>) -> Self {
+    pub fn new(picture: (usize, usize), window: (u32, u32)) -> Self {
         let (width, height) = (picture.0.max(1) as u64, picture.1.max(1) as u64);
-        let (across, down) = (u64::from(window.width), u64::from(window.height));
+        let (across, down) = (u64::from(window.0), u64::from(window.1));
         let nearest = |a: u64, b: u64, by: u64| ((2 * a * b + by) / (2 * by)).max(1);
         // The picture touches two opposite sides of the window.
         let (width, height) = match across * height <= down * width {
@@ -37,6 +36,7 @@ impl Viewport {
 
     /// The place of a point of the window in the picture, each way as a part of FFFFh; the picture's edge
     /// for points beside it.
+    #[cfg_attr(not(feature = "window"), allow(dead_code, reason = "a terminal has no pointer"))]
     pub fn place(&self, x: f64, y: f64) -> (u16, u16) {
         let part = |at: f64, from: u32, len: u32| ((at - f64::from(from)) / f64::from(len) * 65_535.0) as u16;
         (part(x, self.left, self.width), part(y, self.top, self.height))
@@ -81,7 +81,7 @@ fn mean(pixels: impl Iterator<Item = (u32, u32)>) -> u32 {
 pub(super) struct Scaler {
     /// What the spans are for.
     picture: (usize, usize),
-    window: PhysicalSize<u32>,
+    window: (u32, u32),
     columns: Vec<Span>,
     rows: Vec<Span>,
     /// Lines of the picture, as wide as in the window, by number.
@@ -94,7 +94,7 @@ impl Scaler {
         &mut self,
         frame: &Frame,
         changed: Range<usize>,
-        window: PhysicalSize<u32>,
+        window: (u32, u32),
         keeps: bool,
         out: &mut [u32],
     ) {
@@ -113,7 +113,7 @@ impl Scaler {
             return;
         }
         self.lines.clear();
-        let across = window.width as usize;
+        let across = window.0 as usize;
         let mut above: Option<(&Span, usize)> = None;
         for (row, span) in (view.top as usize..).zip(&self.rows) {
             let (first, weights) = span;
@@ -175,7 +175,7 @@ mod tests {
 
     fn shown(width: u32, height: u32) -> Vec<u32> {
         let mut out = vec![9; (width * height) as usize];
-        Scaler::default().draw(&picture(), 0..2, PhysicalSize::new(width, height), false, &mut out);
+        Scaler::default().draw(&picture(), 0..2, (width, height), false, &mut out);
         out.iter().for_each(|pixel| assert_eq!(pixel >> 16, pixel & 0xff));
         out.into_iter().map(|pixel| pixel >> 16).collect()
     }
@@ -193,14 +193,14 @@ mod tests {
             shown(width, height);
         }
         let mut out = [9; 4];
-        Scaler::default().draw(&Frame::default(), 0..0, PhysicalSize::new(2, 2), false, &mut out);
+        Scaler::default().draw(&Frame::default(), 0..0, (2, 2), false, &mut out);
         assert_eq!(out, [BORDER; 4]);
     }
 
     #[test]
     fn only_lines_that_changed_are_drawn() {
         let mut scaler = Scaler::default();
-        let (window, mut out) = (PhysicalSize::new(4, 4), vec![0; 16]);
+        let (window, mut out) = ((4, 4), vec![0; 16]);
         scaler.draw(&picture(), 0..2, window, false, &mut out);
         let whole = out.clone();
         out.fill(7);
@@ -224,12 +224,12 @@ mod tests {
 
     #[test]
     fn a_point_of_the_window_is_one_of_the_picture() {
-        let viewport = Viewport::new((640, 400), PhysicalSize::new(1280, 1000));
+        let viewport = Viewport::new((640, 400), (1280, 1000));
         assert_eq!(viewport.place(0.0, 100.0), (0, 0));
         assert_eq!(viewport.place(1280.0, 900.0), (0xffff, 0xffff));
         assert_eq!(viewport.place(640.0, 500.0), (32_767, 32_767));
         assert_eq!(viewport.place(-5.0, 5000.0), (0, 0xffff));
         // A window without a size is none.
-        Viewport::new((640, 400), PhysicalSize::new(0, 0)).place(0.0, 0.0);
+        Viewport::new((640, 400), (0, 0)).place(0.0, 0.0);
     }
 }

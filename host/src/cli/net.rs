@@ -1,0 +1,104 @@
+//! The flags of the guest's network.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use env86::machine::{Machine, MachineBuilder, NetDevice};
+use env86::net::{Config, Forwards, Listen, Rule, Rules};
+
+/// The guest's network.
+#[derive(Args, Debug)]
+pub struct Net {
+    /// A network for the guest: an address by DHCP, and the internet through this host
+    #[arg(short = 'n', long, conflicts_with = "deterministic")]
+    net: bool,
+
+    /// A port of this host that leads to one of the guest's: [ADDRESS:]HOST:GUEST[/udp], ranges of
+    /// ports, or PATH:GUEST for a Unix socket. HOST 0 is a free port, which is printed. May be given
+    /// many times
+    #[arg(short = 'p', value_name = "HOST:GUEST", requires = "net")]
+    forwards: Vec<Forwards>,
+
+    /// The network card; else as the image says, or ne2k
+    #[arg(long, value_name = "CARD")]
+    net_device: Option<Card>,
+
+    /// Let the guest reach this port of the host's loopback, as host.env86.internal:PORT. May be given
+    /// many times
+    #[arg(long, value_name = "PORT", requires = "net")]
+    allow_host: Vec<u16>,
+
+    /// Let the guest reach nothing but what --net-allow and --allow-host say
+    #[arg(long, requires = "net")]
+    net_restrict: bool,
+
+    /// Let the guest reach this: HOST, HOST:PORT, ADDRESS/BITS or ADDRESS/BITS:PORT. May be given many
+    /// times
+    #[arg(long, value_name = "WHERE", requires = "net")]
+    net_allow: Vec<Rule>,
+
+    /// Never let the guest reach this. May be given many times
+    #[arg(long, value_name = "WHERE", requires = "net")]
+    net_deny: Vec<Rule>,
+
+    /// Say each connection of the guest's, to stderr
+    #[arg(long, requires = "net")]
+    net_log: bool,
+
+    /// Record all frames in this file, for tcpdump or Wireshark
+    #[arg(long, value_name = "FILE", requires = "net")]
+    pcap: Option<PathBuf>,
+}
+
+/// A network card by name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Card {
+    /// NE2000 on PCI (RTL8029)
+    Ne2k,
+    /// Virtio, for much data
+    Virtio,
+    /// No card
+    None,
+}
+
+impl Net {
+    /// Adds the card and the network to a machine.
+    pub fn add_to(&self, mut builder: MachineBuilder) -> MachineBuilder {
+        if let Some(card) = self.net_device {
+            builder = builder.net_device(match card {
+                Card::Ne2k => NetDevice::Ne2k,
+                Card::Virtio => NetDevice::Virtio,
+                Card::None => NetDevice::None,
+            });
+        }
+        if !self.net {
+            return builder;
+        }
+        let rules = Rules {
+            restrict: self.net_restrict,
+            allow: self.net_allow.clone(),
+            deny: self.net_deny.clone(),
+            host_ports: self.allow_host.clone(),
+        };
+        let mut config = Config { rules, pcap: self.pcap.clone(), ..Config::default() };
+        config.forwards.extend(self.forwards.iter().flat_map(|forwards| forwards.0.clone()));
+        if self.net_log {
+            // The terminal may be raw.
+            config.log = Some(Arc::new(|text| eprint!("env86: {text}\r\n")));
+        }
+        builder.network(config)
+    }
+
+    /// Says which ports were found where any free one was asked for.
+    pub fn say_ports(&self, machine: &Machine) {
+        let asked = self.forwards.iter().flat_map(|forwards| &forwards.0);
+        for (asked, bound) in asked.zip(machine.forwards()) {
+            if let Listen::Tcp(address) | Listen::Udp(address) = &asked.listen
+                && address.port() == 0
+            {
+                eprintln!("env86: {} leads to the guest's port {}", bound.listen, bound.guest);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The machine's end of the cable to its network.
+
+#[cfg(feature = "net")]
+mod plugged {
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use env86_core::{Accepted, Computer, Input, NetDevice};
+
+    use super::super::MachineError;
+    use super::super::ports::Desk;
+    use crate::net::Port;
+    pub use crate::net::{Config, Network};
+
+    /// Frames that the machine is offered before it runs again.
+    const TURN: usize = 256;
+
+    /// Starts a network and plugs the machine's card into it.
+    pub fn plug(
+        computer: &mut Computer,
+        config: &Config,
+        desk: &Arc<Desk>,
+    ) -> Result<(Network, Cable), MachineError> {
+        let device = computer.net_device();
+        if device == NetDevice::None {
+            return Err(MachineError::NoNetworkCard);
+        }
+        // The virtio card cuts for a driver that does not take such frames.
+        let config = Config { large_frames: device == NetDevice::Virtio, ..config.clone() };
+        let (network, port) = Network::start(config)?;
+        computer.connect_network(true);
+        let waker = Waker::from(Arc::new(WakeMachine(desk.clone())));
+        Ok((network, Cable { port, waiting: None, waker }))
+    }
+
+    /// A frame that comes wakes the machine's thread.
+    struct WakeMachine(Arc<Desk>);
+
+    impl Wake for WakeMachine {
+        fn wake(self: Arc<Self>) {
+            self.0.wake();
+        }
+    }
+
+    /// The machine's end.
+    pub struct Cable {
+        port: Port,
+        /// A frame that the card had no room for. Until it has, the others wait in the cable, and the
+        /// network waits when that is full.
+        waiting: Option<Input>,
+        waker: Waker,
+    }
+
+    impl Cable {
+        /// Gives the machine the frames that have come, as far as its card takes them. Says whether it
+        /// took any; if not, the machine's thread is woken by the next.
+        pub fn give(&mut self, computer: &mut Computer) -> bool {
+            let mut any = false;
+            for _ in 0..TURN {
+                let Some(frame) = self.next() else { break };
+                match computer.input(&frame) {
+                    Accepted::All | Accepted::NoDevice | Accepted::Refused => any = true,
+                    Accepted::Some(_) => {
+                        self.waiting = Some(frame);
+                        break;
+                    }
+                }
+            }
+            any
+        }
+
+        fn next(&mut self) -> Option<Input> {
+            self.waiting.take().or_else(|| {
+                let mut cx = Context::from_waker(&self.waker);
+                match self.port.receiver.poll_recv(&mut cx) {
+                    Poll::Ready(frame) => frame.map(Input::Frame),
+                    Poll::Pending => None,
+                }
+            })
+        }
+
+        /// Sends a frame of the guest's. It waits for room, which the network makes whatever the guest
+        /// does.
+        pub fn send(&self, frame: &[u8]) {
+            // A network that has ended takes nothing, as a cable that was pulled.
+            let _ = self.port.sender.blocking_send(frame.to_vec());
+        }
+    }
+}
+
+#[cfg(not(feature = "net"))]
+mod plugged {
+    use std::sync::Arc;
+
+    use env86_core::Computer;
+
+    use super::super::MachineError;
+    use super::super::ports::Desk;
+
+    /// There is no network in this build.
+    #[derive(Clone, Debug)]
+    pub enum Config {}
+    #[derive(Debug)]
+    pub enum Network {}
+    pub enum Cable {}
+
+    pub fn plug(_: &mut Computer, config: &Config, _: &Arc<Desk>) -> Result<(Network, Cable), MachineError> {
+        match *config {}
+    }
+
+    impl Cable {
+        pub fn give(&mut self, _: &mut Computer) -> bool {
+            match *self {}
+        }
+
+        pub fn send(&self, _: &[u8]) {
+            match *self {}
+        }
+    }
+}
+
+pub use plugged::{Cable, Config, Network, plug};

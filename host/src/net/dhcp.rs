@@ -1,0 +1,258 @@
+//! Addresses for guests (RFC 2131).
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
+
+use super::{FIRST_GUEST, GATEWAY, LAST_GUEST, NETMASK};
+
+/// The server's port.
+pub const SERVER_PORT: u16 = 67;
+/// The client's port.
+pub const CLIENT_PORT: u16 = 68;
+/// How long a guest may keep its address, in seconds.
+const LEASE: u32 = 3600;
+/// Old clients expect a message of at least 300 bytes (RFC 1542, 2.1).
+const SHORTEST: usize = 300;
+
+/// Options that smoltcp does not name (RFC 2132, RFC 3397).
+mod option {
+    pub const DNS_SERVERS: u8 = 6;
+    pub const MTU: u8 = 26;
+    pub const NTP_SERVERS: u8 = 42;
+    pub const SEARCH_LIST: u8 = 119;
+}
+
+/// The addresses that guests have.
+#[derive(Debug, Default)]
+pub struct Leases {
+    leases: HashMap<EthernetAddress, Lease>,
+    newest: Option<Ipv4Addr>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    address: Ipv4Addr,
+    until: Instant,
+}
+
+impl Leases {
+    /// The address that was leased last.
+    pub fn newest(&self) -> Option<Ipv4Addr> {
+        self.newest
+    }
+
+    /// Answers a client's message. `search` is the list of domains that names are looked up in, and
+    /// `taken` says whether an address is in use by another than a guest with a lease.
+    pub fn answer(
+        &mut self,
+        message: &[u8],
+        search: &[String],
+        now: Instant,
+        taken: impl Fn(Ipv4Addr, EthernetAddress) -> bool,
+    ) -> Option<Answer> {
+        let packet = DhcpPacket::new_checked(message).ok()?;
+        let request = DhcpRepr::parse(&packet).ok()?;
+        let mac = request.client_hardware_address;
+        if !mac.is_unicast() || request.server_identifier.is_some_and(|server| server != GATEWAY) {
+            return None;
+        }
+        let wanted = request.requested_ip.unwrap_or(request.client_ip);
+        let (kind, address) = match request.message_type {
+            DhcpMessageType::Discover => (DhcpMessageType::Offer, self.find(mac, wanted, now, taken)?),
+            DhcpMessageType::Request => match self.find(mac, wanted, now, taken) {
+                Some(address) if wanted.is_unspecified() || address == wanted => {
+                    let until = now + Duration::from_secs(LEASE.into());
+                    self.leases.insert(mac, Lease { address, until });
+                    self.newest = Some(address);
+                    (DhcpMessageType::Ack, address)
+                }
+                _ => (DhcpMessageType::Nak, Ipv4Addr::UNSPECIFIED),
+            },
+            DhcpMessageType::Inform => (DhcpMessageType::Ack, Ipv4Addr::UNSPECIFIED),
+            DhcpMessageType::Release | DhcpMessageType::Decline => {
+                self.leases.remove(&mac);
+                return None;
+            }
+            _ => return None,
+        };
+        let inform = request.message_type == DhcpMessageType::Inform;
+        let to = match kind {
+            DhcpMessageType::Nak => Ipv4Addr::BROADCAST,
+            _ if request.client_ip.is_unspecified() => Ipv4Addr::BROADCAST,
+            _ => request.client_ip,
+        };
+        Some(Answer { message: reply(&request, kind, address, inform, search), to })
+    }
+
+    /// The address for a guest: the one it has, the one it wants, or the lowest that is free.
+    fn find(
+        &mut self,
+        mac: EthernetAddress,
+        wanted: Ipv4Addr,
+        now: Instant,
+        taken: impl Fn(Ipv4Addr, EthernetAddress) -> bool,
+    ) -> Option<Ipv4Addr> {
+        if let Some(lease) = self.leases.get(&mac) {
+            return Some(lease.address);
+        }
+        self.leases.retain(|_, lease| lease.until > now);
+        let free = |address: &Ipv4Addr| {
+            !taken(*address, mac) && self.leases.values().all(|lease| lease.address != *address)
+        };
+        let range = FIRST_GUEST.to_bits()..=LAST_GUEST.to_bits();
+        let wanted = Some(wanted).filter(|wanted| range.contains(&wanted.to_bits()) && free(wanted));
+        wanted.or_else(|| range.map(Ipv4Addr::from_bits).find(free))
+    }
+}
+
+/// A message for a client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The message.
+    pub message: Vec<u8>,
+    /// Where it goes.
+    pub to: Ipv4Addr,
+}
+
+fn reply(
+    request: &DhcpRepr,
+    message_type: DhcpMessageType,
+    your_ip: Ipv4Addr,
+    inform: bool,
+    search: &[String],
+) -> Vec<u8> {
+    let search = search_list(search);
+    let mtu = (super::packet::MTU as u16).to_be_bytes();
+    let server = GATEWAY.octets();
+    let options = [
+        DhcpOption { kind: option::DNS_SERVERS, data: &server },
+        DhcpOption { kind: option::MTU, data: &mtu },
+        DhcpOption { kind: option::NTP_SERVERS, data: &server },
+        DhcpOption { kind: option::SEARCH_LIST, data: &search },
+    ];
+    let granted = message_type != DhcpMessageType::Nak;
+    let options = match (granted, search.is_empty()) {
+        (false, _) => &[],
+        (true, true) => &options[..3],
+        (true, false) => &options[..],
+    };
+    let lease = |part: fn(u32) -> u32| Some(part(LEASE)).filter(|_| granted && !inform);
+    let repr = DhcpRepr {
+        message_type,
+        transaction_id: request.transaction_id,
+        secs: 0,
+        client_hardware_address: request.client_hardware_address,
+        client_ip: if granted { request.client_ip } else { Ipv4Addr::UNSPECIFIED },
+        your_ip,
+        server_ip: Ipv4Addr::UNSPECIFIED,
+        router: Some(GATEWAY).filter(|_| granted),
+        subnet_mask: Some(NETMASK).filter(|_| granted),
+        relay_agent_ip: Ipv4Addr::UNSPECIFIED,
+        broadcast: request.broadcast,
+        requested_ip: None,
+        client_identifier: None,
+        server_identifier: Some(GATEWAY),
+        parameter_request_list: None,
+        dns_servers: None,
+        max_size: None,
+        lease_duration: lease(|lease| lease),
+        renew_duration: lease(|lease| lease / 2),
+        rebind_duration: lease(|lease| lease / 8 * 7),
+        additional_options: options,
+    };
+    let mut message = vec![0; repr.buffer_len().max(SHORTEST)];
+    // The buffer is as long as the message asks for.
+    let _ = repr.emit(&mut DhcpPacket::new_unchecked(&mut message));
+    message
+}
+
+/// Domains as the option for them holds them: DNS names, as many as one option takes.
+fn search_list(domains: &[String]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for domain in domains {
+        let Some(name) = super::dns::encode_name(domain) else { continue };
+        if list.len() + name.len() > usize::from(u8::MAX) {
+            break;
+        }
+        list.extend(name);
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [0, 0x22, 0x15, 1, 2, 3];
+
+    fn message(message_type: DhcpMessageType, mac: [u8; 6], wanted: Option<[u8; 4]>) -> Vec<u8> {
+        let repr = DhcpRepr {
+            message_type,
+            transaction_id: 0x1234_5678,
+            secs: 0,
+            client_hardware_address: EthernetAddress(mac),
+            client_ip: Ipv4Addr::UNSPECIFIED,
+            your_ip: Ipv4Addr::UNSPECIFIED,
+            server_ip: Ipv4Addr::UNSPECIFIED,
+            router: None,
+            subnet_mask: None,
+            relay_agent_ip: Ipv4Addr::UNSPECIFIED,
+            broadcast: true,
+            requested_ip: wanted.map(Ipv4Addr::from),
+            client_identifier: None,
+            server_identifier: None,
+            parameter_request_list: None,
+            dns_servers: None,
+            max_size: None,
+            lease_duration: None,
+            renew_duration: None,
+            rebind_duration: None,
+            additional_options: &[],
+        };
+        let mut bytes = vec![0; repr.buffer_len()];
+        repr.emit(&mut DhcpPacket::new_unchecked(&mut bytes)).unwrap();
+        bytes
+    }
+
+    fn ask(leases: &mut Leases, message: &[u8]) -> (DhcpMessageType, [u8; 4]) {
+        let now = Instant::now();
+        let answer = leases.answer(message, &["example.org".into()], now, |_, _| false).unwrap();
+        assert!(answer.message.len() >= SHORTEST);
+        let list = b"\x77\x0d\x07example\x03org\x00";
+        let listed = answer.message.windows(list.len()).any(|part| part == list);
+        let packet = DhcpPacket::new_checked(&answer.message).unwrap();
+        let repr = DhcpRepr::parse(&packet).unwrap();
+        assert_eq!(listed, repr.message_type != DhcpMessageType::Nak);
+        assert_eq!((repr.transaction_id, answer.to), (0x1234_5678, Ipv4Addr::BROADCAST));
+        (repr.message_type, repr.your_ip.octets())
+    }
+
+    #[test]
+    fn guests_get_the_lowest_address_and_keep_it() {
+        use DhcpMessageType::{Ack, Decline, Discover, Nak, Offer, Request};
+        let mut leases = Leases::default();
+        let other = [0, 0x22, 0x15, 9, 9, 9];
+        assert_eq!(ask(&mut leases, &message(Discover, MAC, None)), (Offer, [192, 168, 127, 2]));
+        assert_eq!(
+            ask(&mut leases, &message(Request, MAC, Some([192, 168, 127, 2]))),
+            (Ack, [192, 168, 127, 2])
+        );
+        assert_eq!(ask(&mut leases, &message(Discover, other, None)), (Offer, [192, 168, 127, 3]));
+        assert_eq!(ask(&mut leases, &message(Discover, MAC, None)), (Offer, [192, 168, 127, 2]));
+        // A guest with a lease of another run's keeps its address, if it is free.
+        assert_eq!(
+            ask(&mut leases, &message(Request, other, Some([192, 168, 127, 50]))),
+            (Ack, [192, 168, 127, 50])
+        );
+        assert_eq!(ask(&mut leases, &message(Request, [2; 6], Some([192, 168, 127, 2]))), (Nak, [0; 4]));
+        assert_eq!(ask(&mut leases, &message(Request, [2; 6], Some([10, 0, 2, 15]))), (Nak, [0; 4]));
+        assert_eq!(leases.answer(&message(Decline, MAC, None), &[], Instant::now(), |_, _| false), None);
+        let taken = |address: Ipv4Addr, _| address == FIRST_GUEST;
+        let answer = leases.answer(&message(Discover, MAC, None), &[], Instant::now(), taken).unwrap();
+        assert_eq!(answer.message[16..20], [192, 168, 127, 3]);
+        assert_eq!(leases.answer(&[0; 10], &[], Instant::now(), |_, _| false), None);
+    }
+}

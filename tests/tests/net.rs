@@ -1,0 +1,202 @@
+//! The guest's network with the drivers of a real kernel: an address by DHCP, names, connections in both
+//! directions, and all of it again after a restore. Every server is on the host's loopback.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use env86::net::{Config, HOST, Listen, NameSettings, NameSource, Rules};
+use env86::{Com, Image, Machine, MachineBuilder, NetDevice, SerialPort};
+use env86_tests::{BOOT_LIMIT, Failure, PROMPT, Result, image};
+
+/// Nothing here takes so long, on any machine.
+const LIMIT: Duration = Duration::from_secs(300);
+/// The first address that the gateway gives.
+const ADDRESS: &str = "192.168.127.2";
+/// A name that only the test's own server knows.
+const NAME: &str = "www.example.test";
+/// Bytes that the guest fetches, and the beginning of their MD5.
+const BODY: usize = 300_000;
+/// The guest's port that is forwarded.
+const GUEST_PORT: u16 = 7000;
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    Failure::from(io::Error::other(error.to_string()))
+}
+
+/// What a server sends: text that cannot be mistaken for another part of it.
+fn body() -> Vec<u8> {
+    (0..).flat_map(|n: u32| format!("{n:08}\n").into_bytes()).take(BODY).collect()
+}
+
+/// Answers each request with [`body`], until the test ends.
+fn http_server() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            thread::spawn(move || -> io::Result<()> {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte)?;
+                    request.push(byte[0]);
+                }
+                write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {BODY}\r\n\r\n")?;
+                stream.write_all(&body())
+            });
+        }
+    });
+    Ok(port)
+}
+
+/// A name server that knows [`NAME`] at the address of the host.
+fn name_server() -> Result<SocketAddr> {
+    const HEADER: usize = 12;
+    const TYPE_A: [u8; 2] = [0, 1];
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = socket.local_addr()?;
+    let name: Vec<u8> =
+        NAME.split('.').flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut query) {
+            let Some(question) = query[..length].get(HEADER..) else { continue };
+            let end = question.iter().position(|byte| *byte == 0).unwrap_or(0) + 1;
+            let (known, asks_address) =
+                (question[..end - 1] == name, question.get(end..end + 2) == Some(&TYPE_A));
+            let answers = u8::from(known && asks_address);
+            let outcome = if known { 0 } else { 3 };
+            let mut answer = query[..2].to_vec();
+            answer.extend([0x81, 0x80 | outcome, 0, 1, 0, answers, 0, 0, 0, 0]);
+            answer.extend(question.get(..end + 4).unwrap_or_default());
+            if answers > 0 {
+                // The name of the question, A, IN, a minute, four bytes.
+                answer.extend([0xc0, HEADER as u8, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend(HOST.octets());
+            }
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    Ok(address)
+}
+
+fn config(http: u16, names: SocketAddr) -> Result<Config> {
+    let forwards: env86::net::Forwards = format!("0:{GUEST_PORT}").parse().map_err(failed)?;
+    Ok(Config {
+        rules: Rules { host_ports: vec![http], ..Rules::default() },
+        forwards: forwards.0,
+        names: NameSource::Fixed(NameSettings { servers: vec![names], ..NameSettings::default() }),
+        ..Config::default()
+    })
+}
+
+struct Guest {
+    machine: Machine,
+    com1: SerialPort,
+}
+
+impl Guest {
+    fn start(builder: &MachineBuilder) -> Result<Self> {
+        let machine = builder.start().map_err(failed)?;
+        let com1 = machine.serial(Com::One);
+        Ok(Self { machine, com1 })
+    }
+
+    /// Runs a command, and gives what it says.
+    fn run(&mut self, command: &str) -> Result<String> {
+        // The quotes keep the echo of the line from being the end.
+        writeln!(self.com1, "{command}; echo en''d-of-it")?;
+        self.com1.expect("end-of-it", LIMIT).map_err(failed)
+    }
+
+    /// Repeats a command until it says something.
+    fn until(&mut self, command: &str, text: &str) -> Result<()> {
+        let said = self.run(&format!("until {command} | grep -F '{text}'; do sleep 1; done"))?;
+        assert!(said.contains(text), "{said}");
+        Ok(())
+    }
+
+    fn has_address(&mut self) -> Result<()> {
+        self.until("ip -4 address", &format!("inet {ADDRESS}/24"))
+    }
+
+    /// Fetches what the server has, by two names, one of which only a name server of the host's knows.
+    fn fetches(&mut self, port: u16) -> Result<()> {
+        for host in ["host.env86.internal", NAME] {
+            let said = self.run(&format!(
+                "wget -q -O /tmp/got http://{host}:{port}/; wc -c < /tmp/got; tail -n 1 /tmp/got"
+            ))?;
+            let last = String::from_utf8_lossy(&body()).lines().last().unwrap_or_default().to_owned();
+            assert!(said.contains(&format!("{BODY}\r\n{last}")), "{host}: {said}");
+        }
+        let closed = self.run("wget -O - http://host.env86.internal:1/ 2>&1")?;
+        assert!(!closed.contains("saved"), "{closed}");
+        Ok(())
+    }
+
+    /// A client of the host's talks to a server of the guest's, which answers with what it gets.
+    fn is_reached(&mut self) -> Result<()> {
+        let Some(Listen::Tcp(address)) =
+            self.machine.forwards().first().map(|forward| forward.listen.clone())
+        else {
+            panic!("{:?}", self.machine.forwards())
+        };
+        let mut client = TcpStream::connect(address)?;
+        client.set_read_timeout(Some(LIMIT))?;
+        client.write_all(b"is anyone there?\n")?;
+        let mut answer = [0; 17];
+        client.read_exact(&mut answer)?;
+        assert_eq!(&answer, b"is anyone there?\n");
+        Ok(())
+    }
+}
+
+fn works(device: NetDevice) -> Result<()> {
+    let (http, names) = (http_server()?, name_server()?);
+    let image = Image::open(image()?).map_err(failed)?;
+    let folder = tempdir()?;
+    let state = folder.join("state");
+    let builder = Machine::builder().image(&image).network(config(http, names)?);
+    let mut guest = Guest::start(&builder.clone().cold().net_device(device))?;
+    guest.com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
+    guest.has_address()?;
+    guest.fetches(http)?;
+    guest.run(&format!("(nc -ll -p {GUEST_PORT} -e cat > /dev/null 2>&1 &)"))?;
+    guest.until("cat /proc/net/tcp /proc/net/tcp6", &format!(":{GUEST_PORT:04X} "))?;
+    guest.is_reached()?;
+    guest.machine.save(&state).map_err(failed)?;
+    guest.machine.stop().map_err(failed)?;
+
+    let mut guest = Guest::start(&builder.state(&state))?;
+    guest.has_address()?;
+    // The forward works before the guest has sent anything.
+    guest.is_reached()?;
+    guest.fetches(http)?;
+    // The lease is renewed by a gateway that has never given it.
+    guest.run("> /etc/resolv.conf; network")?;
+    guest.until("cat /etc/resolv.conf", "192.168.127.1")?;
+    guest.machine.stop().map_err(failed)?;
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// A folder for a state.
+fn tempdir() -> Result<std::path::PathBuf> {
+    let folder =
+        std::env::temp_dir().join(format!("env86-net-{}-{:?}", std::process::id(), thread::current().id()));
+    std::fs::create_dir(&folder)?;
+    Ok(folder)
+}
+
+#[test]
+fn ne2k() -> Result<()> {
+    works(NetDevice::Ne2k)
+}
+
+#[test]
+fn virtio() -> Result<()> {
+    works(NetDevice::Virtio)
+}
