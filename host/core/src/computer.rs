@@ -430,6 +430,12 @@ impl Computer {
         self.pc.board.uarts.get(usize::from(port)).is_some_and(Option::is_some)
     }
 
+    /// The guest listens to a serial port: what is sent now is not lost. 0 is COM1.
+    pub fn serial_listens(&self, port: u8) -> bool {
+        let uart = self.pc.board.uarts.get(usize::from(port)).and_then(Option::as_ref);
+        uart.is_some_and(|uart| uart.listens())
+    }
+
     /// A virtio console is on the board.
     pub fn has_console(&self) -> bool {
         self.pc.board.console.is_some()
