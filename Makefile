@@ -9,6 +9,9 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 ENV86 := $(TARGET)/release/env86
 IMAGE := $(TARGET)/images/debian/image
 WASM := wasm32-unknown-unknown
+MUSL := i686-unknown-linux-musl
+# The service inside the guest.
+GUEST := $(TARGET)/$(MUSL)/guest/guest86
 # What benches/ needs: its guest, and env86 for WebAssembly.
 BENCH_GUEST := $(TARGET)/images/bench
 export ENV86_WASM := $(TARGET)/$(WASM)/release/env86_bench_wasm.wasm
@@ -22,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: miri cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
+.PHONY: miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -88,11 +91,35 @@ peers: ## The npm package v86, for the tests that exchange states with it
 release: deps
 	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features --features net)
 
-image: release ## The demo image, in target/images/debian
-	@images/debian/build --env86 $(ENV86) $(TARGET)/images/debian
+# Rust's own linker and C library: nothing else is needed for the guest's architecture.
+guest: deps ## The service that runs commands in the guest, for the images
+	@std=$$(rustc --print sysroot)/lib/rustlib/$(MUSL); \
+	[ -d $$std ] || timeout 300 rustup target add $(MUSL)
+	CARGO_TARGET_I686_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
+	    cargo build --profile guest --target $(MUSL) -p guest86
 
-image-pae: release
-	@images/debian/build --env86 $(ENV86) --flavour 686-pae $(TARGET)/images/debian-pae
+image: release guest ## The demo image, in target/images/debian
+	@images/debian/build --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/debian
+
+desktop: release guest ## X with a window manager, in a window where there is a display
+	@images/debian/build --with images/desktop --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/desktop
+	$(if $(DISPLAY)$(WAYLAND_DISPLAY),$(ENV86) boot $(TARGET)/images/desktop/image,@echo \
+	    'There is no display. A picture: $(ENV86) boot $(TARGET)/images/desktop/image --no-console --script FILE' >&2)
+
+image-pae: release guest
+	@images/debian/build --env86 $(ENV86) --guest $(GUEST) --flavour 686-pae $(TARGET)/images/debian-pae
+
+# A copy, so that the image itself still boots.
+demo-state: image ## A copy of the demo image with a ready machine in it, for `env86 run`
+	@rm -rf $(TARGET)/images/ready && cp -al $(IMAGE) $(TARGET)/images/ready
+	@$(ENV86) run --save $(TARGET)/images/ready true
+	@echo 'Try: $(ENV86) run $(TARGET)/images/ready uname -a' >&2
+
+run-many: demo-state ## 2,000 commands, and 50 at once, in machines of one state: no byte lost, nothing left
+	@tests/run/many $(ENV86) $(TARGET)/images/ready
+
+run-speed: demo-state ## How long a command takes, and how fast bytes pass
+	@tests/run/speed $(ENV86) $(TARGET)/images/ready
 
 bench: image wasm ## Whole guests, beside whatever other emulators are installed
 	cargo build --release -p env86-benches --bin compare

@@ -1,7 +1,7 @@
 //! env86: a PC that fits in a file.
 //!
 //! This library is what the `env86` command is made of: [images](image), the [machine] that runs
-//! them, and the [console] at which a person meets it.
+//! them, the [console] at which a person meets it, and the [guest]'s service, which runs programs in it.
 //!
 //! ```no_run
 //! use std::io::Write;
@@ -20,6 +20,7 @@
 //! ```
 
 pub mod console;
+pub mod guest;
 pub mod image;
 pub mod machine;
 #[cfg(feature = "net")]
@@ -27,6 +28,7 @@ pub mod net;
 mod os;
 mod replace;
 
+pub use guest::Guest;
 pub use image::Image;
 pub use machine::{
     Com, ControlError, Controls, Ending, Event, Events, ExpectError, Input, Machine, MachineBuilder,

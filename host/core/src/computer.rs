@@ -430,6 +430,12 @@ impl Computer {
         self.pc.board.uarts.get(usize::from(port)).is_some_and(Option::is_some)
     }
 
+    /// The guest listens to a serial port: what is sent now is not lost. 0 is COM1.
+    pub fn serial_listens(&self, port: u8) -> bool {
+        let uart = self.pc.board.uarts.get(usize::from(port)).and_then(Option::as_ref);
+        uart.is_some_and(|uart| uart.listens())
+    }
+
     /// A virtio console is on the board.
     pub fn has_console(&self) -> bool {
         self.pc.board.console.is_some()
@@ -649,6 +655,24 @@ mod tests {
         let much = Input::Serial { port: 0, bytes: vec![0; 1 << 20] };
         assert!(matches!(computer.input(&much), Accepted::Some(1..)));
         assert_eq!(computer.input(&much), Accepted::Some(0));
+    }
+
+    #[test]
+    fn a_button_goes_down_where_the_pointer_is() {
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        let mut packets = |inputs: &[Input]| {
+            let backdoor = &mut computer.pc.board.backdoor;
+            (backdoor.enabled, backdoor.absolute) = (true, true);
+            inputs.iter().for_each(|input| _ = computer.input(input));
+            computer.pc.board.backdoor.words.drain(..).collect::<Vec<_>>()
+        };
+        let button = |down| Input::Button { button: crate::Button::Left, down };
+        // Flags (20h is the left button, 10000h a movement), place, wheel.
+        let at = packets(&[Input::PointerAt { x: 5, y: 6 }, button(true), Input::Wheel(1)]);
+        assert_eq!(at, [0, 5, 6, 0, 0x20, 5, 6, 0, 0x20, 5, 6, 1]);
+        let by = packets(&[Input::PointerBy { dx: 1, dy: 2 }, button(false)]);
+        assert_eq!(by, [0x1_0020, 1, -2i32 as u32, 0, 0x1_0000, 0, 0, 0]);
     }
 
     #[test]

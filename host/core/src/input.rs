@@ -136,6 +136,8 @@ pub(crate) struct Inlet {
     keys: VecDeque<Vec<u8>>,
     /// Buttons that are down, in the order of [`Button`].
     buttons: [bool; 5],
+    /// Where the pointer was last, if it is told by positions.
+    place: Option<(u16, u16)>,
 }
 
 impl Inlet {
@@ -148,6 +150,7 @@ impl Inlet {
             console: Default::default(),
             keys: VecDeque::new(),
             buttons: [false; 5],
+            place: None,
         }
     }
 
@@ -229,8 +232,14 @@ impl Inlet {
             Input::PowerButton => board.press_power_button(),
             _ if !board.ps2.has_mouse => return Accepted::NoDevice,
             // Counts of the mouse go up, those of a screen down.
-            Input::PointerBy { dx, dy } => self.pointer(pc, Some(Motion::By(*dx, dy.saturating_neg())), 0),
-            Input::PointerAt { x, y } => self.pointer(pc, Some(Motion::To(*x, *y)), 0),
+            Input::PointerBy { dx, dy } => {
+                self.place = None;
+                self.pointer(pc, Some(Motion::By(*dx, dy.saturating_neg())), 0);
+            }
+            Input::PointerAt { x, y } => {
+                self.place = Some((*x, *y));
+                self.pointer(pc, Some(Motion::To(*x, *y)), 0);
+            }
             Input::Wheel(steps) => self.pointer(pc, None, *steps),
             Input::Button { button, down } => {
                 self.buttons[*button as usize] = *down;
@@ -247,7 +256,11 @@ impl Inlet {
         let bits =
             [(left, vmware::BUTTON_LEFT), (middle, vmware::BUTTON_MIDDLE), (right, vmware::BUTTON_RIGHT)];
         let down = bits.iter().filter(|(down, _)| *down).fold(0, |all, (_, bit)| all | bit);
-        backdoor.pointer(motion.unwrap_or(Motion::By(0, 0)), wheel, down);
+        // A driver that wants positions has another device for movements, whose events may be taken later
+        // than those of the first: a button must not be pressed where the pointer is only then.
+        let place = self.place.filter(|_| backdoor.absolute);
+        let still = place.map_or(Motion::By(0, 0), |(x, y)| Motion::To(x, y));
+        backdoor.pointer(motion.unwrap_or(still), wheel, down);
         let (dx, dy) = match motion {
             Some(Motion::By(dx, dy)) => (dx, dy),
             // A driver that wants positions needs the interrupt alone; another must not see a jump.

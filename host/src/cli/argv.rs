@@ -12,10 +12,19 @@ use clap::Command;
 ///
 /// One-letter flags, the values of flags and everything after `--` stay as they are.
 pub fn normalise(args: impl IntoIterator<Item = OsString>, command: &Command) -> Vec<OsString> {
-    let flags = flags(command);
+    let (flags, letters) = (flags(command), letters_with_values(command));
     let mut args = args.into_iter();
     let mut words = Vec::new();
+    // Of `run`, the first word that is no flag is the image; what follows is the guest's.
+    let mut runs = false;
     while let Some(arg) = args.next() {
+        if runs && arg.to_str().is_none_or(|arg| !arg.starts_with('-') || arg == "-") {
+            words.extend([arg, "--".into()]);
+            // Those who write it themselves mean the same.
+            words.extend(args.enumerate().filter(|(n, arg)| *n > 0 || arg != "--").map(|(_, arg)| arg));
+            break;
+        }
+        runs |= words.is_empty() && arg == "run";
         if arg == "--" {
             words.push(arg);
             words.extend(args);
@@ -34,10 +43,31 @@ pub fn normalise(args: impl IntoIterator<Item = OsString>, command: &Command) ->
                 (_, Some(value)) => words.push(format!("--{name}={value}").into()),
                 (_, None) => words.push(format!("--{name}").into()),
             },
-            None => words.push(arg),
+            None => {
+                let takes_next =
+                    runs && arg.to_str().and_then(letter).is_some_and(|letter| letters.contains(&letter));
+                words.push(arg);
+                if takes_next {
+                    words.extend(args.next());
+                }
+            }
         }
     }
     words
+}
+
+/// The letter of a word that is a flag of one letter, without a value.
+fn letter(word: &str) -> Option<char> {
+    let mut letters = word.strip_prefix('-')?.chars();
+    letters.next().filter(|_| letters.next().is_none())
+}
+
+/// The flags of one letter whose value is the next word, of all commands.
+fn letters_with_values(command: &Command) -> Vec<char> {
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let args = commands.flat_map(Command::get_arguments);
+    let with_value = args.filter(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set());
+    with_value.filter_map(clap::Arg::get_short).collect()
 }
 
 /// The name and the attached value of a word that is a flag of more than one letter.
@@ -119,6 +149,13 @@ mod tests {
     #[test]
     fn short_flags_and_other_words_stay() {
         check("-v -h - -1 -n -p=1:2", "-v -h - -1 -n -p=1:2");
+    }
+
+    #[test]
+    fn what_follows_an_image_that_is_run_is_the_guest_s() {
+        check("run -cold -e A=1 -i=false img ls -l -all", "run --cold -e A=1 -i=false img -- ls -l -all");
+        check("run -w /tmp -memory 1G img -cold", "run -w /tmp --memory 1G img -- -cold");
+        check("run img -- ls --", "run img -- ls --");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod net;
 mod page;
 mod prepare;
 mod remedy;
+mod run;
 mod serve;
 mod size;
 
@@ -49,6 +50,7 @@ pub struct Cli {
 enum Command {
     Boot(Box<boot::Boot>),
     Create(create::Create),
+    Run(Box<run::Run>),
     Prepare(prepare::Prepare),
     Serve(serve::Serve),
 }
@@ -66,18 +68,23 @@ impl Outcome {
 pub fn main() -> ExitCode {
     log::start();
     let args = env::args_os().skip(1);
+    // A command's status is its own: that of a failure before it must be another.
+    let failure = match env::args_os().nth(1).is_some_and(|word| word == "run") {
+        true => ExitCode::from(run::Run::FAILED),
+        false => ExitCode::FAILURE,
+    };
     let words = std::iter::once("env86".into()).chain(argv::normalise(args, &Cli::command()));
     let parsed = Cli::command().try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m));
     let result = match parsed {
         Ok(cli) => cli.run(),
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, failure),
     };
     match result {
         Ok(Outcome(status)) => status.into(),
         Err(error) => {
             let remedy = remedy::of(&*error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
             eprintln!("env86: {}{remedy}", chain(&*error));
-            ExitCode::FAILURE
+            failure
         }
     }
 }
@@ -91,6 +98,7 @@ impl Cli {
         match self.command {
             Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Create(create)) => create.run(),
+            Some(Command::Run(run)) => run.run(),
             Some(Command::Prepare(prepare)) => prepare.run(),
             Some(Command::Serve(serve)) => serve.run(),
             None => Err("No command given; see env86 --help".into()),
@@ -99,7 +107,7 @@ impl Cli {
 }
 
 /// Help, or a complaint about the arguments: both go to stderr, and only help is a success.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, failure: ExitCode) -> ExitCode {
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -108,7 +116,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
         _ => {
             eprint!("env86: {}", text.strip_prefix("error: ").unwrap_or(&text));
-            ExitCode::FAILURE
+            failure
         }
     }
 }

@@ -5,10 +5,13 @@ use std::error::Error;
 use env86::console::session::SessionError;
 #[cfg(feature = "window")]
 use env86::console::window::WindowError;
+use env86::guest::GuestError;
 use env86::machine::{DiskError, MachineError, StateFileError};
 use env86_bios::BootError;
 use env86_core::{ComputerError, PowerOnError};
 use env86_devices::state::StateError;
+
+use super::run::NoService;
 
 /// The first remedy that is known for an error, or for one of its sources.
 pub fn of(error: &(dyn Error + 'static)) -> Option<&'static str> {
@@ -51,6 +54,19 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             return Some("start it in one, or give --no-console with --ttyS0 or --script FILE");
         }
         _ => {}
+    }
+    if error.is::<NoService>() {
+        return Some(
+            "put the program into the image, let its init start it, and say \"has_guest_service\": true in image.json",
+        );
+    }
+    if let Some(error) = error.downcast_ref::<GuestError>() {
+        return match error {
+            GuestError::Silent => Some("boot it with --cold, or see with `env86 boot` what it does"),
+            GuestError::Version(_) => Some("put this version's guest86 into the image"),
+            GuestError::Machine(error) => of(error),
+            _ => None,
+        };
     }
     #[cfg(feature = "window")]
     if let Some(WindowError::NoDisplay(_)) = error.downcast_ref() {

@@ -1,4 +1,6 @@
-//! Sizes and port numbers as people write them.
+//! Sizes, times and port numbers as people write them.
+
+use std::time::Duration;
 
 /// Parses a number of bytes: `1073741824`, `512M`, `1G`, `64KiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
@@ -14,6 +16,22 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let number: u64 = digits.parse().map_err(|_| "write a size as 512M or 1G".to_owned())?;
     // What overflows is too much in any case, and the machine says so.
     Ok(number.saturating_mul(1 << shift))
+}
+
+/// Parses a time: `30`, `30s`, `5m`, `2h`, `200ms`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time as 30s or 5m".to_owned();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_millis(number.saturating_mul(milliseconds)))
 }
 
 /// Parses a port number, decimal or with 0x.
@@ -54,6 +72,18 @@ pub fn parse_owner(text: &str) -> Result<(u32, u32), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, milliseconds) in
+            [("30", 30_000), ("30s", 30_000), ("5m", 300_000), ("2h", 7_200_000), ("7ms", 7)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "s", "5 m", "5d", "-1", "1.5s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_have_units() {

@@ -11,9 +11,12 @@
 //!
 //! The demo image's `/etc/profile.d/resize.sh` does both.
 //!
+//! A program that the guest's service runs is [attached](attach) to standard input and output instead.
+//!
 //! In a `window`, where this library was built with one, screen, keyboard and mouse are the person's. A
 //! terminal can show the screen, too ([`session::Options::screen`]). A [`script`] does what a person would.
 
+pub mod attach;
 mod record;
 mod scale;
 pub mod script;

@@ -95,6 +95,11 @@ impl Controls {
         self.desk.wake();
     }
 
+    /// Ends the machine as pulling the plug does, without waiting for that.
+    pub fn end(&self) {
+        self.command(Command::Stop);
+    }
+
     /// Gives the machine keys, a pointer's motion and such. What it has no device or no room for is lost.
     pub fn input(&self, input: Input) {
         self.command(Command::Input(input));

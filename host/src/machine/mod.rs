@@ -18,8 +18,8 @@ mod threaded;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use thiserror::Error;
 
 pub use builder::MachineBuilder;
 pub use clock::HostClock;
+#[cfg(feature = "net")]
 pub(crate) use clock::OsEntropy;
 pub use controls::{ControlError, Controls, View, png};
 pub use disk::DiskError;
@@ -39,6 +40,7 @@ pub use env86_devices::state::Slot;
 pub use ports::{Com, Event, Events, ExpectError, NoEvent, SerialPort};
 pub use state::StateFileError;
 
+use crate::guest::Guest;
 use crate::image::{BlobFileError, Image, ImageError};
 use cable::Network;
 use ports::{Desk, Line};
@@ -165,6 +167,8 @@ pub struct Report {
 pub struct Machine {
     desk: Arc<Desk>,
     controls: Controls,
+    /// The service in the guest, once it has been found.
+    guest: Mutex<Option<Guest>>,
     thread: Option<JoinHandle<Result<Report, MachineError>>>,
     /// It ends after the machine.
     #[cfg_attr(not(feature = "net"), expect(dead_code))]
@@ -206,7 +210,7 @@ impl Machine {
             .map_err(MachineError::Thread)?;
         desk.runs_in(thread.thread().clone());
         let controls = Controls::new(&desk, &commands, source);
-        Ok(Self { desk, controls, thread: Some(thread), network })
+        Ok(Self { desk, controls, guest: Mutex::default(), thread: Some(thread), network })
     }
 
     /// A serial port. One that the board has not gives no bytes and takes none.
@@ -241,6 +245,11 @@ impl Machine {
     /// Its screen, keyboard and mouse.
     pub fn controls(&self) -> Controls {
         self.controls.clone()
+    }
+
+    /// Where the service in the guest is kept.
+    pub(crate) fn guest_place(&self) -> MutexGuard<'_, Option<Guest>> {
+        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the machine keys, a pointer's motion and such. What it has no device or no room for is lost;

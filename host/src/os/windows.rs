@@ -239,6 +239,9 @@ pub fn stdout() -> io::Result<Box<dyn Write + Send>> {
     Ok(Box::new(File::from(io::stdout().as_handle().try_clone_to_owned()?)))
 }
 
+/// No signal says that the console has another size.
+pub const RESIZED: Option<i32> = None;
+
 /// The signals that ask this process to end: Ctrl-C is one.
 pub struct Signals {
     number: Arc<AtomicUsize>,
@@ -253,6 +256,11 @@ impl Signals {
             signal_hook::flag::register_usize(signal, number.clone(), signal as usize)?;
         }
         Ok(Self { number, closed: Arc::default() })
+    }
+
+    /// The same: there is no signal for the console's size.
+    pub fn listen_for_resizes() -> io::Result<Self> {
+        Self::listen()
     }
 
     /// What makes [`Signals::wait`] return.

@@ -5,11 +5,13 @@ mod cut_off;
 mod local;
 mod mapped;
 mod stdin;
+mod tree;
 
 #[cfg(feature = "net")]
 pub use local::{LocalListener, LocalStream};
 pub use mapped::{MappedFile, MappedRam, touched};
 pub use stdin::StdinThread;
+pub use tree::{Change, Found, Node, Time, Tree, read_at};
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -21,7 +23,7 @@ use std::sync::atomic::AtomicBool;
 use rustix::fs::OFlags;
 use rustix::stdio;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{self, Handle};
 
 use super::{Attributes, Size, Special};
@@ -105,6 +107,9 @@ pub fn stdout() -> io::Result<Box<dyn Write + Send>> {
     Ok(Box::new(io::stdout()))
 }
 
+/// The signal that says that the terminal has another size.
+pub const RESIZED: Option<i32> = Some(SIGWINCH);
+
 /// The signals that ask this process to end.
 pub struct Signals(iterator::Signals);
 
@@ -112,6 +117,11 @@ impl Signals {
     /// Takes them over from the system's way to handle them.
     pub fn listen() -> io::Result<Self> {
         Ok(Self(iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?))
+    }
+
+    /// The same, and [`RESIZED`].
+    pub fn listen_for_resizes() -> io::Result<Self> {
+        Ok(Self(iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH])?))
     }
 
     /// What makes [`Signals::wait`] return.

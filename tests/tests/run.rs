@@ -1,0 +1,202 @@
+//! `env86 run` with the demo image: one boot, which is saved, and then commands in machines that resume it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::{fs, thread};
+
+use env86::{Image, Machine};
+use env86_tests::{Result, bound_to_us, image, program};
+
+/// A copy of the demo image that a state can be saved to.
+fn own_image() -> Result<PathBuf> {
+    let (from, to) = (image()?, Path::new(env!("CARGO_TARGET_TMPDIR")).join("run"));
+    if to.exists() {
+        fs::remove_dir_all(&to)?;
+    }
+    fs::create_dir_all(to.join("fs"))?;
+    for name in ["image.json", "fs.json"] {
+        fs::copy(from.join(name), to.join(name))?;
+    }
+    for blob in fs::read_dir(from.join("fs"))? {
+        let blob = blob?;
+        fs::hard_link(blob.path(), to.join("fs").join(blob.file_name()))
+            .or_else(|_| fs::copy(blob.path(), to.join("fs").join(blob.file_name())).map(drop))?;
+    }
+    Ok(to)
+}
+
+/// A run of a command with this input.
+fn run(flags: &[&str], image: &Path, command: &[&str], input: &[u8]) -> Result<Output> {
+    let mut child = bound_to_us(program()?)
+        .arg("run")
+        .args(flags)
+        .arg(image)
+        .args(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (mut stdin, input) = (child.stdin.take(), input.to_vec());
+    let writer = thread::spawn(move || {
+        // A command that does not read it is no failure.
+        let _ = stdin.as_mut().map(|stdin| stdin.write_all(&input));
+    });
+    let output = child.wait_with_output()?;
+    writer.join().expect("it only writes");
+    Ok(output)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn commands_run_as_if_they_were_local() -> Result<()> {
+    let image = own_image()?;
+    let sh = |flags: &[&str], script: &str, input: &[u8]| run(flags, &image, &["sh", "-c", script], input);
+
+    // Without a state: it boots, says so, and is saved before the command starts.
+    let cold = sh(&["--save"], "echo out; echo err >&2; exit 3", b"")?;
+    let said = text(&cold.stderr);
+    assert_eq!((cold.status.code(), text(&cold.stdout).as_str()), (Some(3), "out\n"), "{said}");
+    assert!(said.contains("has to boot first") && said.ends_with("err\n"), "{said}");
+    assert!(image.join("initial.state").exists());
+
+    // From then on nothing but the command says anything.
+    let warm = sh(&[], "echo out; echo err >&2; exit 4", b"")?;
+    let streams = (text(&warm.stdout), text(&warm.stderr));
+    assert_eq!((warm.status.code(), streams), (Some(4), ("out\n".into(), "err\n".into())));
+
+    // Statuses as a shell and Docker give them.
+    let status = |output: Output| (output.status.code(), text(&output.stderr));
+    assert_eq!(status(sh(&[], "kill -TERM $$", b"")?).0, Some(128 + 15));
+    let (code, said) = status(run(&[], &image, &["no-such-command"], b"")?);
+    assert!(code == Some(127) && said.contains("no-such-command"), "{code:?} {said}");
+    let (code, said) = status(run(&[], &image, &["/etc/passwd"], b"")?);
+    assert!(code == Some(126) && said.contains("permission denied"), "{code:?} {said}");
+    let (code, said) = status(run(&["-w", "/none"], &image, &["true"], b"")?);
+    assert!(code == Some(125) && said.contains("/none"), "{code:?} {said}");
+    assert_eq!(status(sh(&["--timeout", "1s"], "sleep 1000", b"")?).0, Some(124));
+
+    // Environment, directory, user, input and its end.
+    let flags = ["-e", "A=a b", "-w", "/tmp", "-u", "nobody"];
+    let output = sh(&flags, "echo \"$A\" $(pwd) $(id -un); cat", b"input\n")?;
+    assert_eq!(text(&output.stdout), "a b /tmp nobody\ninput\n", "{}", text(&output.stderr));
+    let output = run(&["-i=false"], &image, &["wc", "-c"], b"not for it")?;
+    assert_eq!(text(&output.stdout).trim(), "0");
+
+    // A terminal has a size, and its newlines.
+    let output = sh(&["-t"], "stty size; tty", b"")?;
+    assert_eq!(text(&output.stdout), "24 80\r\n/dev/pts/0\r\n", "{}", text(&output.stderr));
+
+    // A megabyte there and back.
+    let data: Vec<u8> = (0..1u32 << 20).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let output = run(&[], &image, &["cat"], &data)?;
+    assert!(output.stdout == data, "{} bytes: {}", output.stdout.len(), text(&output.stderr));
+
+    // The clock is right, and machines of one state differ.
+    let ask = || sh(&[], "date +%s; head -c 16 /dev/urandom | od -x", b"");
+    let (first, second) = (text(&ask()?.stdout), text(&ask()?.stdout));
+    let seconds: u64 = first.lines().next().and_then(|line| line.parse().ok()).expect("a time");
+    let now = std::time::UNIX_EPOCH.elapsed().expect("it is later than 1970").as_secs();
+    assert!((now - 60..=now).contains(&seconds), "{seconds} at {now}");
+    assert_ne!(first.lines().nth(1), second.lines().nth(1));
+
+    folders_of_the_host(&image)?;
+    through_the_library(&image)
+}
+
+/// A mounted folder: what the guest makes is here at once, and read-only is read-only.
+#[cfg(unix)]
+fn folders_of_the_host(image: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run-folder");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("from-host"), "host\n")?;
+    let mounted = |end: &str| format!("{}:/mnt/with a blank{end}", folder.display());
+    let script = "cat from-host; echo guest > from-guest; mkdir d; cp /bin/true d/; chown 1000 d/true; d/true && \
+        ln -s /etc/hostname d/link && cat d/link; mv d e; cat ../../etc/hostname";
+    let flags = ["-m", &mounted(""), "-w", "/mnt/with a blank"];
+    let output = run(&flags, image, &["sh", "-c", script], b"")?;
+    assert_eq!(text(&output.stdout), "host\nenv86\nenv86\n", "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(folder.join("from-guest"))?, "guest\n");
+    let (made, ours) = (fs::metadata(folder.join("e/true"))?, fs::metadata(&folder)?);
+    assert!(made.len() > 10_000 && made.uid() == ours.uid() && made.mode() & 0o111 != 0, "{made:?}");
+    let script = "cat from-guest; rm from-guest || echo x > e/new || touch from-host || mkdir f";
+    let flags = ["-m", &mounted(":ro"), "-w", "/mnt/with a blank"];
+    let output = run(&flags, image, &["sh", "-c", script], b"")?;
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.matches("Read-only file system").count() == 4, "{said}");
+    assert_eq!(text(&output.stdout), "guest\n");
+    assert_eq!(fs::read_dir(&folder)?.count(), 3);
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn folders_of_the_host(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// What programs have of it.
+fn through_the_library(image: &Path) -> Result<()> {
+    let failed = |error: &dyn std::error::Error| std::io::Error::other(error.to_string());
+    let machine = Machine::builder().image(&Image::open(image).map_err(|e| failed(&e))?).start();
+    let machine = machine.map_err(|e| failed(&e))?;
+    let guest = machine.guest().map_err(|e| failed(&e))?;
+    let work = || -> std::result::Result<(), env86::guest::GuestError> {
+        guest.create_dir_all("/tmp/a/b")?;
+        guest.write("/tmp/a/b/file", b"content")?;
+        assert_eq!(guest.read("/tmp/a/b/file")?, b"content");
+        assert_eq!(guest.read_dir("/tmp/a/b")?[0].name, "file");
+        guest.rename("/tmp/a/b/file", "/tmp/a/other")?;
+        assert_eq!(guest.metadata("/tmp/a/other")?.size, 7);
+        let data: Vec<u8> = (0..300_000u32).map(|n| (n >> 5) as u8).collect();
+        guest.upload(&mut &data[..], "/tmp/a/data", 0o750, Some(1_000_000_000))?;
+        let mut back = Vec::new();
+        let info = guest.download("/tmp/a/data", &mut back)?;
+        assert_eq!((info.mode, info.mtime, info.size, back == data), (0o750, 1_000_000_000, 300_000, true));
+        // Several at once, each with its own streams.
+        let mut children: Vec<_> = (0..8)
+            .map(|n| guest.command("sh").arg("-c").arg(format!("read x; echo $x {n}; exit {n}")).spawn())
+            .collect::<std::result::Result<_, _>>()?;
+        for child in &mut children {
+            child.stdin.take().expect("it has one").write_all(b"line\n")?;
+        }
+        for (n, child) in children.into_iter().enumerate() {
+            let output = child.wait_with_output()?;
+            assert_eq!(
+                (output.status.code(), output.stdout),
+                (Some(n as i32), format!("line {n}\n").into_bytes())
+            );
+        }
+        let mut child = guest.command("sleep").arg("1000").spawn()?;
+        child.kill()?;
+        assert_eq!(child.wait()?.signal(), Some(9));
+        guest.remove_all("/tmp/a")?;
+        assert!(guest.metadata("/tmp/a").is_err());
+        Ok(())
+    };
+    work().map_err(|e| failed(&e))?;
+    machine.stop().map_err(|e| failed(&e))?;
+    Ok(())
+}
+
+#[test]
+fn an_image_without_the_service_is_told_at_once() -> Result<()> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-service");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("image.json"), "{}")?;
+    let output: Output = Command::new(program()?).arg("run").arg(&folder).arg("true").output()?;
+    let said = text(&output.stderr);
+    assert!(
+        output.status.code() == Some(125) && said.contains("guest86") && said.lines().count() == 1,
+        "{said}"
+    );
+    let output = Command::new(program()?).args(["run", "--no-such-flag", "image", "true"]).output()?;
+    assert_eq!(output.status.code(), Some(125));
+    Ok(())
+}
