@@ -152,6 +152,24 @@ impl Guest {
         assert_eq!(&answer, b"is anyone there?\n");
         Ok(())
     }
+
+    /// The cable is pulled: the virtio card's driver is told, and no card hears the gateway. It comes back.
+    fn loses_its_link(&mut self, device: NetDevice) -> Result<()> {
+        const PING: &str = "busybox ping -c 1 -W 1 192.168.127.1";
+        const CARRIER: &str = "cat /sys/class/net/eth0/carrier";
+        let controls = self.machine.controls();
+        controls.link(false).map_err(failed)?;
+        if device == NetDevice::Virtio {
+            self.until(CARRIER, "0")?;
+        }
+        let said = self.run(PING)?;
+        assert!(!said.contains("ttl="), "{said}");
+        controls.link(true).map_err(failed)?;
+        if device == NetDevice::Virtio {
+            self.until(CARRIER, "1")?;
+        }
+        self.until(PING, "ttl=")
+    }
 }
 
 fn works(device: NetDevice) -> Result<()> {
@@ -167,6 +185,7 @@ fn works(device: NetDevice) -> Result<()> {
     guest.run(&format!("(nc -ll -p {GUEST_PORT} -e cat > /dev/null 2>&1 &)"))?;
     guest.until("cat /proc/net/tcp /proc/net/tcp6", &format!(":{GUEST_PORT:04X} "))?;
     guest.is_reached()?;
+    guest.loses_its_link(device)?;
     guest.machine.save(&state).map_err(failed)?;
     guest.machine.stop().map_err(failed)?;
 

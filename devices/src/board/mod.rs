@@ -280,7 +280,11 @@ impl Board {
     }
 
     /// Offers the network card a frame; tells whether it was taken. `None` says that there is no card.
+    /// What comes while the cable is pulled is lost.
     pub fn network_input(&mut self, mem: &mut Memory, frame: &[u8]) -> Option<bool> {
+        if !self.connected.network {
+            return self.has_network_card().then_some(true);
+        }
         let taken = match (&mut self.ne2k, &mut self.virtio_net) {
             (Some(card), _) => card.receive(frame),
             (None, Some(card)) => card.receive(mem, frame),
@@ -306,7 +310,13 @@ impl Board {
         frames
     }
 
-    /// Puts a cable into the network card, or pulls it.
+    /// Whether there is a network card.
+    pub fn has_network_card(&self) -> bool {
+        self.ne2k.is_some() || self.virtio_net.is_some()
+    }
+
+    /// Puts a cable into the network card, or pulls it. The virtio card tells its driver; the NE2000 has
+    /// no way to.
     pub fn connect_network(&mut self, connected: bool) {
         self.connected.network = connected;
         if let Some(card) = &mut self.virtio_net {

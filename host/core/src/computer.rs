@@ -635,6 +635,7 @@ mod tests {
             Input::Console { port: 0, bytes: b"x".to_vec() },
             Input::ConsoleSize { columns: 80, rows: 25 },
             Input::Frame(vec![0xff; 60]),
+            Input::Link { up: true },
             Input::PowerButton,
         ];
         for input in absent {
@@ -673,6 +674,39 @@ mod tests {
         assert_eq!(at, [0, 5, 6, 0, 0x20, 5, 6, 0, 0x20, 5, 6, 1]);
         let by = packets(&[Input::PointerBy { dx: 1, dy: 2 }, button(false)]);
         assert_eq!(by, [0x1_0020, 1, -2i32 as u32, 0, 0x1_0000, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_pulled_cable_loses_frames() {
+        /// Sets the card up with a transmit page, sends 60 bytes of it, and halts.
+        const SEND: &[u8] = &[
+            0xba, 0x00, 0x03, 0xb0, 0x22, 0xee, // mov dx, 300h; mov al, 22h; out dx, al   start
+            0xb2, 0x04, 0xb0, 0x40, 0xee, //       mov dl, 4; mov al, 40h; out dx, al      page
+            0xb2, 0x05, 0xb0, 0x3c, 0xee, //       mov dl, 5; mov al, 60; out dx, al       bytes
+            0xb2, 0x00, 0xb0, 0x26, 0xee, //       mov dl, 0; mov al, 26h; out dx, al      send
+            0xeb, 0xf9, //                         jmp to the last
+        ];
+        #[derive(Default)]
+        struct Wire(usize);
+        impl Outside for Wire {
+            fn frame(&mut self, frame: &[u8]) {
+                assert_eq!(frame.len(), 60);
+                self.0 += 1;
+            }
+        }
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(SEND)).unwrap();
+        let sent = |computer: &mut Computer| {
+            let mut wire = Wire::default();
+            computer.run(1000, &mut wire).unwrap();
+            wire.0
+        };
+        assert_eq!(sent(&mut computer), 0, "there is no cable yet");
+        assert_eq!(computer.input(&Input::Link { up: true }), Accepted::All);
+        assert!(sent(&mut computer) > 0);
+        assert_eq!(computer.input(&Input::Link { up: false }), Accepted::All);
+        assert_eq!(computer.input(&Input::Frame(vec![0xff; 60])), Accepted::All, "it is lost");
+        assert_eq!(sent(&mut computer), 0);
     }
 
     #[test]

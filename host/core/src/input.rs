@@ -79,6 +79,12 @@ pub enum Input {
     },
     /// An Ethernet frame for the network card, without its check sequence. Taken whole, or not at all.
     Frame(Vec<u8>),
+    /// The cable is put into the network card, or pulled: then frames are lost in both directions. A guest
+    /// with the virtio card is told; with the NE2000, which cannot tell, it only hears nothing more.
+    Link {
+        /// It is in now.
+        up: bool,
+    },
     /// A drive gets another medium, or none. One that the guest has locked keeps its medium; the guest is
     /// told that someone wants it.
     Medium {
@@ -228,6 +234,8 @@ impl Inlet {
                 Some(false) => return Accepted::Some(0),
                 None => return Accepted::NoDevice,
             },
+            Input::Link { .. } if !board.has_network_card() => return Accepted::NoDevice,
+            Input::Link { up } => board.connect_network(*up),
             Input::PowerButton if board.acpi.is_none() => return Accepted::NoDevice,
             Input::PowerButton => board.press_power_button(),
             _ if !board.ps2.has_mouse => return Accepted::NoDevice,

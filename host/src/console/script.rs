@@ -19,6 +19,7 @@
 //! | `expect-screen FILE.png [PERCENT]` | the screen is this picture, but for a part of its pixels |
 //! | `save FILE` | saves the machine |
 //! | `insert cdrom\|fda\|fdb FILE` | puts a disc or a floppy disk into a drive |
+//! | `link up\|down` | puts the cable into the network card, or pulls it |
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -173,6 +174,7 @@ enum Step {
     ExpectScreen(PathBuf, f64),
     Save(PathBuf),
     Insert(Drive, PathBuf),
+    Link { up: bool },
 }
 
 /// A step, its line and what that says.
@@ -353,6 +355,15 @@ impl Arguments {
             _ => return Err((word.column, "a drive is cdrom, fda or fdb".into())),
         })
     }
+
+    fn link(&mut self) -> Result<bool, Wrong> {
+        let word = self.next("up or down")?;
+        match &*word.text {
+            "up" => Ok(true),
+            "down" => Ok(false),
+            _ => Err((word.column, "a link goes up or down".into())),
+        }
+    }
 }
 
 fn time(word: &Word) -> Result<Duration, Wrong> {
@@ -416,6 +427,7 @@ fn parse(line: &str) -> Result<Option<Step>, Wrong> {
         }
         "save" => Step::Save(arguments.path()?),
         "insert" => Step::Insert(arguments.drive()?, arguments.path()?),
+        "link" => Step::Link { up: arguments.link()? },
         other => return Err((name.column, format!("there is no step `{other}`"))),
     };
     match arguments.words.next() {
@@ -528,6 +540,7 @@ impl Player {
             Step::ExpectScreen(path, percent) => compare(&path, &controls.picture()?, percent)?,
             Step::Save(path) => _ = controls.save(&path)?,
             Step::Insert(drive, path) => controls.change_medium(drive, Some(&path))?,
+            Step::Link { up } => controls.link(up)?,
         }
         Ok(())
     }
@@ -617,6 +630,7 @@ mod tests {
             ("expect-screen a.png 1.5", Some(Step::ExpectScreen("a.png".into(), 1.5))),
             ("save a.state", Some(Step::Save("a.state".into()))),
             ("insert cdrom a.iso", Some(Step::Insert(Drive::Cdrom, "a.iso".into()))),
+            ("link down", Some(Step::Link { up: false })),
         ];
         for (line, step) in steps {
             assert_eq!(parse(line), Ok(step), "{line}");
@@ -637,6 +651,7 @@ mod tests {
             ("mouse fly", 7, "the mouse does at, by, wheel, down, up or click"),
             ("mouse at 1 x", 12, "`x` is not a line"),
             ("insert hda a", 8, "a drive is cdrom, fda or fdb"),
+            ("link off", 6, "a link goes up or down"),
             ("save a b", 8, "`b` is one argument too many"),
         ];
         for (line, column, problem) in wrong {

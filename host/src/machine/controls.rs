@@ -253,6 +253,11 @@ impl Controls {
         self.give(Input::Wheel(steps)).map(drop)
     }
 
+    /// Puts the cable into the machine's network card, or pulls it ([`Input::Link`]).
+    pub fn link(&self, up: bool) -> Result<(), ControlError> {
+        self.give(Input::Link { up }).map(drop)
+    }
+
     /// Presses or releases a button of the mouse.
     pub fn button(&self, button: Button, down: bool) -> Result<(), ControlError> {
         self.give(Input::Button { button, down }).map(drop)
