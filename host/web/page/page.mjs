@@ -71,7 +71,7 @@ new ResizeObserver(fit).observe(serial);
 /** The picture is as large as there is room for. */
 function scale() {
   const { width, height } = canvas;
-  const room = Math.min((screen.clientWidth - 4) / width, (screen.clientHeight - 4) / height);
+  const room = Math.min((screen.clientWidth - 12) / width, (screen.clientHeight - 12) / height);
   if (screen.hidden || !(room > 0)) return;
   // Text is sharp where a dot of the machine's is a whole number of the screen's.
   const whole = Math.floor(room * devicePixelRatio) / devicePixelRatio;
