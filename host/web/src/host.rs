@@ -27,7 +27,7 @@ mod imports {
     }
 }
 
-/// A file's bytes have been asked for; JavaScript calls [`env86_arrived`](crate::env86_arrived) when they are
+/// A file's bytes have been asked for; JavaScript calls `env86_arrived` when they are
 /// there.
 const PENDING: i32 = -1;
 

@@ -2,12 +2,12 @@
 //!
 //! The exports are plain functions of numbers, without wasm-bindgen: there are some thirty, what passes is
 //! numbers and bytes, and neither a tool of the right version nor generated JavaScript is needed to build them.
-//! There is no state but what [`env86_new`] gives; every function takes it. Bytes that are given to a function
+//! There is no state but what `env86_new` gives; every function takes it. Bytes that are given to a function
 //! are put into the inbox before the call; bytes that it gives are in the outbox until the next call. A function
 //! that fails leaves its error there as text.
 //!
 //! Files (kernel, disks, the contents of the image's files) stay in JavaScript, which fetches them when they are
-//! asked for the first time: the answer is then that they are pending, and [`env86_arrived`] tells that they
+//! asked for the first time: the answer is then that they are pending, and `env86_arrived` tells that they
 //! are there. A module's memory never shrinks, so that what can be fetched again does not belong there.
 
 #![cfg(target_family = "wasm")]
