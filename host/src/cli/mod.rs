@@ -6,6 +6,8 @@ mod create;
 mod log;
 #[cfg(feature = "net")]
 mod net;
+#[cfg(feature = "net")]
+mod network;
 mod remedy;
 mod size;
 
@@ -46,6 +48,8 @@ pub struct Cli {
 enum Command {
     Boot(Box<boot::Boot>),
     Create(create::Create),
+    #[cfg(feature = "net")]
+    Network(network::Network),
 }
 
 /// How a command that did its work ends the program.
@@ -86,6 +90,8 @@ impl Cli {
         match self.command {
             Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Create(create)) => create.run(),
+            #[cfg(feature = "net")]
+            Some(Command::Network(network)) => network.run(),
             None => Err("No command given; see env86 --help".into()),
         }
     }

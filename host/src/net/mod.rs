@@ -20,6 +20,7 @@ mod fragments;
 mod gateway;
 mod packet;
 mod policy;
+mod relay;
 mod switch;
 mod tcp;
 mod udp;
@@ -43,10 +44,13 @@ use tokio::sync::oneshot;
 
 use crate::machine::OsEntropy;
 
+use gateway::Gateway;
+
 pub use cable::{Faults, Frame, Pcap, Port, cable, disturb, record};
 pub use dns::{Settings as NameSettings, Source as NameSource};
 pub use forward::{Forward, ForwardError, Forwards, Listen, ListenError};
 pub use policy::{Rule, RuleError, Rules};
+pub use relay::{Door, DoorError, Relay};
 pub use switch::Switch;
 
 /// The guests' network.
@@ -119,6 +123,9 @@ pub enum NetError {
     /// A forward cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Machines elsewhere cannot join.
+    #[error(transparent)]
+    Door(#[from] DoorError),
     /// The recording cannot be begun.
     #[error("Cannot write the recording of frames to `{}`", path.display())]
     Pcap {
@@ -137,6 +144,27 @@ fn random() -> u32 {
     OsEntropy.next_u32()
 }
 
+/// A gateway, on the runtime that this is called in: the end of its cable that is for guests, and the
+/// forwards as they were found.
+fn gateway(config: Config) -> Result<(Port, Vec<Forward>, Gateway), NetError> {
+    let mut sockets = Vec::with_capacity(config.forwards.len());
+    let mut forwards = Vec::with_capacity(config.forwards.len());
+    for forward in &config.forwards {
+        let (socket, bound) = forward.listen()?;
+        sockets.push((socket, bound.guest));
+        forwards.push(bound);
+    }
+    let (guest, mut port) = cable();
+    if let Some(faults) = config.faults {
+        port = disturb(port, faults);
+    }
+    if let Some(path) = config.pcap.clone() {
+        let pcap = File::create(&path).and_then(Pcap::new);
+        port = record(port, pcap.map_err(|source| NetError::Pcap { path, source })?);
+    }
+    Ok((guest, forwards, Gateway::new(port, config, sockets)))
+}
+
 /// A network that runs in a thread of its own. Dropping it ends it and all connections.
 #[derive(Debug)]
 pub struct Network {
@@ -151,22 +179,7 @@ impl Network {
     pub fn start(config: Config) -> Result<(Self, Port), NetError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let entered = runtime.enter();
-        let mut sockets = Vec::with_capacity(config.forwards.len());
-        let mut forwards = Vec::with_capacity(config.forwards.len());
-        for forward in &config.forwards {
-            let (socket, bound) = forward.listen()?;
-            sockets.push((socket, bound.guest));
-            forwards.push(bound);
-        }
-        let (guest, mut port) = cable();
-        if let Some(faults) = config.faults {
-            port = disturb(port, faults);
-        }
-        if let Some(path) = config.pcap.clone() {
-            let pcap = File::create(&path).and_then(Pcap::new);
-            port = record(port, pcap.map_err(|source| NetError::Pcap { path, source })?);
-        }
-        let gateway = gateway::Gateway::new(port, config, sockets);
+        let (guest, forwards, gateway) = gateway(config)?;
         drop(entered);
         let (stop, stopped) = oneshot::channel::<()>();
         let work = move || {
