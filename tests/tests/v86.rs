@@ -318,10 +318,11 @@ fn a_machine_travels_between_v86_and_env86() -> Result<()> {
     travels("v86", false)
 }
 
-/// With the network card's driver in the guest, v86 does not come back from the fourth hop, which it did before
-/// the image started its network: why is not known yet.
+/// v86 does not come back from the fourth hop: the guest's load makes no progress there. It did before the board
+/// had network cards and the image a network and guest86; which of these it is, or whether v86 is at fault, is
+/// not known yet.
 #[test]
-#[ignore = "with a network in the guest, v86 hangs in the fourth hop"]
+#[ignore = "v86 hangs in the fourth hop; the cause is not known yet"]
 fn a_machine_with_acpi_travels_between_v86_and_env86() -> Result<()> {
     travels("v86-acpi", true)
 }
