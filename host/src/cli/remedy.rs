@@ -40,11 +40,23 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             MachineError::Net(env86::net::NetError::Listen(_)) => {
                 Some("choose another port with -p, or 0 for a free one")
             }
+            #[cfg(feature = "net")]
+            MachineError::Net(env86::net::NetError::Join(_)) => {
+                Some("start it with `env86 network`, and give the URL that it prints with --net-join")
+            }
             MachineError::Index { .. } => Some("make the image again with `env86 create`"),
             // These stand for the error inside.
             MachineError::State(error) => of(error),
             MachineError::Disk(error) => of(error),
             MachineError::Computer(error) => of(error),
+            _ => None,
+        };
+    }
+    #[cfg(feature = "net")]
+    if let Some(error) = error.downcast_ref::<env86::net::NetError>() {
+        return match error {
+            env86::net::NetError::Door(_) => Some("choose another with --listen ADDRESS:PORT"),
+            env86::net::NetError::Listen(_) => Some("choose another port with -p, or 0 for a free one"),
             _ => None,
         };
     }
