@@ -3,7 +3,7 @@
 //!
 //! 36 operators, each a sine or a part of one whose phase and loudness run by themselves, make 18 channels
 //! of two, or up to six of four. The chip makes a sample every 288 cycles of 14.318 MHz; here they are
-//! interpolated to [`FRAME_RATE`](crate::sound::FRAME_RATE).
+//! interpolated to [`FRAME_RATE`].
 //!
 //! Sources: YMF262 datasheet and application manual (Yamaha); YM3812 application manual for the rhythm
 //! section and the timers.

@@ -257,7 +257,8 @@ mod tests {
 
     #[test]
     fn samples_of_every_kind_are_understood() {
-        let cases: [(bool, bool, bool, [u8; 4], [i16; 2]); 8] = [
+        type Case = (bool, bool, bool, [u8; 4], [i16; 2]);
+        let cases: [Case; 8] = [
             (false, false, false, [0xff, 0, 0, 0], [0x7f00, 0x7f00]),
             (false, false, true, [0x00, 0xc0, 0, 0], [-0x8000, 0x4000]),
             (false, true, false, [0x80, 0, 0, 0], [-0x8000, -0x8000]),
