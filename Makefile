@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
+.PHONY: sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -84,12 +84,20 @@ cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
 cross-boot: image ## Both as they are released; a ROM under Wine, the demo image under QEMU's user mode
 	@tests/cross/run boot $(TARGET) $(ENV86) $(IMAGE)
 
+# No command stands for the headers.
+sound-test: deps ## The sound of the host: lint and tests of a build that has it
+	@images/deps.sh $(if $(SOUND),,alsa-headers='pkg-config libasound2-dev')
+	cargo clippy -p env86 --all-targets --no-default-features --features net,sound -- -D warnings
+	cargo test -p env86 --lib --no-default-features --features net,sound sound
+
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86
 
-# With a window where there is a display: what that is built from takes nearly as long as all else.
+# With a window where there is a display, and sound where the headers of ALSA are, too: what the window is built
+# from takes nearly as long as all else.
+SOUND = $(shell pkg-config --exists alsa 2> /dev/null && echo --features sound)
 release: deps
-	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features --features net)
+	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(SOUND),--no-default-features --features net)
 
 # Rust's own linker and C library: nothing else is needed for the guest's architecture.
 guest: deps ## The service that runs commands in the guest, for the images

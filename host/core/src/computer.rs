@@ -312,6 +312,9 @@ impl Computer {
                 outside.frame(&frame);
             }
         }
+        if let Some(sound) = board.sound_output(cpu.mem_mut()) {
+            outside.sound(sound.start, &sound.frames);
+        }
         if board.debug.connected && board.debug.waiting() > 0 {
             outside.debug(&board.debug.take_output());
         }

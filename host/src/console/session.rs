@@ -23,6 +23,7 @@ use super::window::{Window, WindowError};
 use crate::image::Image;
 use crate::machine::{Com, ControlError, Ending, Event, Machine, MachineError, Report, SerialPort};
 use crate::os::{self, Closer, Signals, StdinThread};
+use crate::sound;
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
 const CTRL_D: u8 = 4;
@@ -62,6 +63,8 @@ pub struct Options {
     pub screenshot: Option<PathBuf>,
     /// The screen is recorded here, as an animated GIF.
     pub record: Option<File>,
+    /// A recording of the machine's sound, which is complete at its end.
+    pub sound: Option<sound::Recorder>,
     /// Steps that are done at the machine, at whose end the session ends. Standard input is the script's
     /// then.
     pub script: Option<Script>,
@@ -139,6 +142,9 @@ pub enum SessionError {
     /// The recording cannot be written.
     #[error("Cannot write the recording")]
     Record(#[source] io::Error),
+    /// The sound cannot be written.
+    #[error("Cannot write the sound")]
+    Sound(#[source] io::Error),
     /// The machine failed.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -261,6 +267,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     // has said.
     let ended = machine.stop();
     let recorded = recorder.map_or(Ok(()), Recorder::end);
+    let heard = options.sound.map_or(Ok(()), sound::Recorder::end);
     let copied: Result<(), io::Error> = threads.into_iter().try_for_each(join);
     join(events).map_err(SessionError::Setup)?;
     drop(stdin);
@@ -273,6 +280,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     #[cfg(feature = "window")]
     shown?;
     recorded.map_err(SessionError::Record)?;
+    heard.map_err(SessionError::Sound)?;
     let saved = saved.transpose()?;
     let report = ended?;
     if let Some(path) = options.screenshot {
