@@ -428,6 +428,11 @@ impl Computer {
         pointer.enabled && pointer.absolute
     }
 
+    /// The lights of the keyboard that the guest has lit, a bit each: Scroll Lock, Num Lock, Caps Lock.
+    pub fn keyboard_lights(&self) -> u8 {
+        self.pc.board.ps2.keyboard.leds
+    }
+
     /// The serial port is on the board; 0 is COM1.
     pub fn has_serial(&self, port: u8) -> bool {
         self.pc.board.uarts.get(usize::from(port)).is_some_and(Option::is_some)

@@ -49,6 +49,7 @@ mod image_config;
 mod input;
 pub mod kernel;
 pub mod keys;
+mod layout;
 mod media;
 mod outside;
 mod pattern;

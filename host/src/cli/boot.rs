@@ -11,12 +11,13 @@ use env86::console::terminal;
 #[cfg(feature = "window")]
 use env86::console::window::{Options as WindowOptions, Window, WindowError};
 use env86::image::Image;
+use env86::machine::Layout;
 use env86::machine::{Com, Ending, Machine, MachineBuilder, Recording, Report};
 #[cfg(feature = "sound")]
 use env86::sound::Output;
 use env86::sound::{Listener, Recorder};
 
-use super::size::{parse_boot_order, parse_port, parse_size};
+use super::size::{parse_boot_order, parse_layout, parse_port, parse_size};
 use super::{CliError, Outcome};
 
 /// Boot a machine from an image or a kernel.
@@ -53,6 +54,10 @@ pub struct Boot {
     /// The machine's screen and keyboard are this terminal; Ctrl-] shows the keys that are the terminal's own
     #[arg(long, conflicts_with_all = ["serial", "deterministic"])]
     tty: bool,
+
+    /// What the guest takes its keyboard for, for what is typed and pasted with --tty: us, uk, de or fr
+    #[arg(long, value_name = "LAYOUT", default_value = "us", value_parser = parse_layout)]
+    layout: Layout,
 
     /// The window does not give the machine the keyboard
     #[arg(long)]
@@ -202,13 +207,14 @@ impl Boot {
         let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
         let record = self.record.as_deref().map(create).transpose()?;
         let script = self.script.as_deref().map(Script::open).transpose()?;
+        // Without a display there is nothing to build a machine for.
+        #[cfg(feature = "window")]
+        let window = self.window(image.as_ref())?;
         let machine = builder.start()?;
         // Its listeners are the machine's now.
         drop(builder);
         #[cfg(feature = "net")]
         self.net.say_ports(&machine);
-        #[cfg(feature = "window")]
-        let window = self.window(image.as_ref())?;
         #[cfg(not(feature = "window"))]
         if !self.serial && !self.tty && !self.no_console && script.is_none() {
             eprintln!(
@@ -232,6 +238,7 @@ impl Boot {
             serial: self.serial,
             input: !self.deterministic,
             screen: self.tty,
+            layout: self.layout,
             // A recording's end is known to the machine.
             exit_on: exit_on.filter(|_| !self.deterministic),
             save,

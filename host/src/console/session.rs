@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use env86_core::Pattern;
+use env86_core::keys::Layout;
 use thiserror::Error;
 use tracing::debug;
 
@@ -53,6 +54,8 @@ pub struct Options {
     pub input: bool,
     /// The machine's screen is in the terminal at standard input and output, which it has for itself.
     pub screen: bool,
+    /// What the guest takes the terminal's keyboard for.
+    pub layout: Layout,
     /// The session ends when COM1 has sent this.
     pub exit_on: Option<Vec<u8>>,
     /// Where the machine is saved when a person or a signal ends the session, or that text does.
@@ -230,7 +233,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
 
     let over = Arc::new(AtomicBool::new(false));
     let at_terminal = match options.screen {
-        true => Some(in_terminal(&machine, over.clone(), wishes.clone())?),
+        true => Some(in_terminal(&machine, options.layout, over.clone(), wishes.clone())?),
         false => None,
     };
     #[cfg(feature = "window")]
@@ -346,12 +349,13 @@ fn in_window(
 /// Shows the machine in the terminal, in a thread, until the person or `over` ends that.
 fn in_terminal(
     machine: &Machine,
+    layout: Layout,
     over: Arc<AtomicBool>,
     wishes: Sender<Wish>,
 ) -> Result<JoinHandle<io::Result<()>>, SessionError> {
     let controls = machine.controls();
     let show = move || {
-        let shown = tty::run(controls, || over.load(Ordering::Relaxed));
+        let shown = tty::run(controls, layout, || over.load(Ordering::Relaxed));
         let _ = wishes.send(Wish::Terminal);
         shown
     };
