@@ -22,6 +22,7 @@ use super::state::{StateFile, StateFileError};
 use super::thread::{Arrivals, Built};
 use super::{Event, Machine, MachineError, Medium, Slot};
 use crate::image::{BlobDir, FileRef, Image};
+use crate::sound::Listener;
 
 /// Where distributions put SeaBIOS.
 const BIOS_FOLDERS: [&str; 4] =
@@ -62,6 +63,7 @@ pub struct MachineBuilder {
     state: Option<PathBuf>,
     recording: Option<Recording>,
     restart: bool,
+    listeners: Vec<Listener>,
 }
 
 impl Default for MachineBuilder {
@@ -94,6 +96,7 @@ impl Default for MachineBuilder {
             state: None,
             recording: None,
             restart: true,
+            listeners: Vec::new(),
         }
     }
 }
@@ -259,6 +262,14 @@ impl MachineBuilder {
         Self { recording: Some(recording), ..self }
     }
 
+    /// What the machine plays goes to this listener, too. The builder keeps it, and with it a
+    /// [`Recorder`](crate::sound::Recorder)'s file open.
+    #[must_use]
+    pub fn sound(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
     /// The machine ends, instead of starting again, after a reset; a triple fault is an error then.
     #[must_use]
     pub fn no_restart(self) -> Self {
@@ -341,7 +352,8 @@ impl MachineBuilder {
         })?;
         let source = file.source();
         source.check()?;
-        Ok(Built { computer, lost_files, arrivals, source: Some(source) })
+        let listeners = self.listeners.clone();
+        Ok(Built { computer, lost_files, arrivals, source: Some(source), listeners })
     }
 
     /// A machine after power-on.
@@ -370,7 +382,8 @@ impl MachineBuilder {
             ..setup
         };
         let computer = Computer::power_on(setup, Firmware::new(name, source))?;
-        Ok(Built { computer, lost_files, arrivals, source: None })
+        let listeners = self.listeners.clone();
+        Ok(Built { computer, lost_files, arrivals, source: None, listeners })
     }
 
     /// The world that the machine stands in, from this guest time on.

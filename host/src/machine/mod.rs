@@ -31,6 +31,7 @@ pub use clock::HostClock;
 pub(crate) use clock::OsEntropy;
 pub use controls::{ControlError, Controls, View, png};
 pub use disk::DiskError;
+pub use env86_core::keys::Layout;
 pub use env86_core::{
     Button, Cell, Computer, Cursor, DEFAULT_MEMORY, Drive, Ending, Frame, Input, MediumError, NetDevice,
     Recorded, Recording, Screen, TextScreen,
