@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-footprint bench-image figures
+.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -105,6 +105,9 @@ sound-test: deps ## The sound of the host: lint and tests of a build that has it
 
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86
+
+v86-network: image peers ## The npm package v86 on a network of `env86 network`'s
+	cargo test -p env86-tests --test relay -- --ignored
 
 # With a window where there is a display, and sound where the headers of ALSA are, too: what the window is built
 # from takes nearly as long as all else.

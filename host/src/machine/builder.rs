@@ -48,7 +48,7 @@ pub struct MachineBuilder {
     acpi: Option<bool>,
     virtio_console: Option<bool>,
     net_device: Option<NetDevice>,
-    network: Option<cable::Config>,
+    network: Option<cable::Wiring>,
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
@@ -181,11 +181,12 @@ impl MachineBuilder {
         Self { net_device: Some(device), ..self }
     }
 
-    /// A network of the machine's own, into which its card is plugged.
+    /// The network that the machine's card is plugged into: one of its own, by a
+    /// [`Config`](crate::net::Config), or one elsewhere, by a [`Join`](crate::net::Join).
     #[cfg(feature = "net")]
     #[must_use]
-    pub fn network(self, config: crate::net::Config) -> Self {
-        Self { network: Some(config), ..self }
+    pub fn network(self, network: impl Into<crate::net::Wiring>) -> Self {
+        Self { network: Some(network.into()), ..self }
     }
 
     /// The image of the first hard disk. It is never written to, unless [`persist`](Self::persist) is asked
@@ -287,8 +288,10 @@ impl MachineBuilder {
 
     /// Builds the machine and starts it.
     pub fn start(&self) -> Result<Machine, MachineError> {
+        // A port that is taken is found before anything is read.
+        let network = self.network.as_ref().map(cable::prepare).transpose()?;
         let Some(paths) = self.state_files()? else {
-            return Machine::spawn(self.power_on()?, None, self.network.as_ref());
+            return Machine::spawn(self.power_on()?, None, network);
         };
         if self.memory.is_some() || self.acpi.is_some() || self.net_device.is_some() {
             return Err(MachineError::StateDecides);
@@ -297,7 +300,7 @@ impl MachineBuilder {
         let builder = Self { image: self.image_of(&file)?, ..self.clone() };
         let no_image = builder.image.is_none() && file.plan.needs_image();
         let first = no_image.then_some(Event::NoImage);
-        Machine::spawn(builder.resume(&file)?, first, self.network.as_ref())
+        Machine::spawn(builder.resume(&file)?, first, network)
     }
 
     /// The image that a state's files are in: the one at hand, else where the state says. `None` if

@@ -186,7 +186,7 @@ impl Machine {
     fn spawn(
         mut built: Built,
         first: Option<Event>,
-        network: Option<&cable::Config>,
+        network: Option<cable::Prepared>,
     ) -> Result<Self, MachineError> {
         let computer = &mut built.computer;
         let desk = Arc::new(Desk::new(|line| match line {
@@ -195,7 +195,7 @@ impl Machine {
             Line::Debug => true,
         }));
         first.into_iter().for_each(|event| desk.tell(event));
-        let plugged = network.map(|config| cable::plug(computer, config, &desk)).transpose()?;
+        let plugged = network.map(|network| cable::plug(computer, network, &desk)).transpose()?;
         let (network, cable) = plugged.unzip();
         let (commands, queue) = mpsc::channel();
         let source = built.source.clone();
