@@ -9,7 +9,7 @@ const PROGRAM = process.env.CHROMIUM ?? "chromium";
 /** Messages end so (Chromium, --remote-debugging-pipe). */
 const END = 0;
 /** Longer than any machine takes. */
-const LIMIT_MS = 300_000;
+const LIMIT_MS = 900_000;
 
 /** Starts Chromium without a window. */
 export async function start() {
@@ -79,6 +79,12 @@ class Browser {
       this.#calls.set(id, { resolve, reject });
       this.#to.write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
     });
+  }
+
+  /** Seconds of processor that it has used, with all its processes. */
+  async processorSeconds() {
+    const { processInfo } = await this.call("SystemInfo.getProcessInfo");
+    return processInfo.reduce((sum, { cpuTime }) => sum + cpuTime, 0);
   }
 
   /** Opens a page. */
