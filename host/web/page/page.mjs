@@ -200,7 +200,7 @@ vm.add_listener("emulator-started", () => {
   element("pause").textContent = "Pause";
   element("progress").hidden = true;
 });
-vm.add_listener("emulator-stopped", () => (element("pause").textContent = "Go on"));
+vm.add_listener("emulator-stopped", () => (element("pause").textContent = "Resume"));
 on("restart", async () => {
   await vm.restart();
   recall(new Uint8Array(0));
