@@ -142,8 +142,9 @@ setInterval(() => {
   const now = vm.get_instruction_counter();
   const mips = Math.max(0, now - count) / 1e6;
   count = now;
-  element("speed").textContent = vm.is_running() ? `${mips < 10 ? mips.toFixed(1) : Math.round(mips)} MIPS` : "stopped";
-  element("lamp").classList.toggle("on", mips > 0.5);
+  const running = vm.is_running();
+  element("speed").textContent = running ? `${mips < 10 ? mips.toFixed(1) : Math.round(mips)} MIPS` : "stopped";
+  element("lamp").classList.toggle("on", running && mips > 0.5);
 }, 1000);
 
 // ---- views ----
