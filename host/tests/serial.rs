@@ -11,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use env86_tests::{bound_to_us, roms};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
@@ -230,9 +231,13 @@ impl Session {
 
     /// Reads what comes out of the terminal until it has this text.
     fn expect(&mut self, text: &str) {
+        const LIMIT: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
         let mut seen = Vec::new();
         let mut chunk = [0; 256];
         while !String::from_utf8_lossy(&seen).contains(text) {
+            let comes = poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&LIMIT)).unwrap();
+            let said = String::from_utf8_lossy(&seen);
+            assert!(comes > 0, "no {text:?} after {said:?}; the program: {:?}", self.child.try_wait());
             let len = self.master.read(&mut chunk).unwrap();
             seen.extend(&chunk[..len]);
         }

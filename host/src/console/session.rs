@@ -181,6 +181,8 @@ enum Wish {
 /// Runs the machine in the foreground to its end.
 pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let is_terminal = terminal::stdin_is_terminal();
+    // A signal that comes while the terminal is taken waits until it can be given back.
+    let signals = Signals::listen().map_err(SessionError::Setup)?;
     let taken = match options.screen {
         true if !is_terminal || !io::stdout().is_terminal() => return Err(SessionError::NoTerminal),
         true => Some(tty::take_terminal().map_err(SessionError::Terminal)?),
@@ -192,7 +194,8 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let (wishes, wished) = mpsc::channel();
     let saved = taken.as_ref().map(Guard::saved).unwrap_or_default();
     let patience = if options.save.is_some() { SAVING_PATIENCE } else { SIGNAL_PATIENCE };
-    let _signals = SignalThread::spawn(wishes.clone(), saved, patience).map_err(SessionError::Setup)?;
+    let _signals =
+        SignalThread::spawn(signals, wishes.clone(), saved, patience).map_err(SessionError::Setup)?;
     let mut threads = Vec::new();
     let pattern = options.exit_on.map(Pattern::new);
     let transcript = options.script.is_some().then(Transcript::default);
@@ -458,8 +461,12 @@ struct SignalThread {
 }
 
 impl SignalThread {
-    fn spawn(wishes: Sender<Wish>, saved: Saved, patience: Duration) -> io::Result<Self> {
-        let mut signals = Signals::listen()?;
+    fn spawn(
+        mut signals: Signals,
+        wishes: Sender<Wish>,
+        saved: Saved,
+        patience: Duration,
+    ) -> io::Result<Self> {
         let closer = signals.closer();
         let (done, is_done) = mpsc::channel();
         let thread = thread::Builder::new().name("signals".into()).spawn(move || {
