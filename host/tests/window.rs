@@ -38,7 +38,14 @@ fn display() -> Option<(String, Owned)> {
         .unwrap();
     let mut number = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut number).unwrap();
-    Some((format!(":{}", number.trim()), Owned(server)))
+    let (display, server) = (format!(":{}", number.trim()), Owned(server));
+    // It says its number before it answers everyone.
+    wait_for("the display does not answer", || {
+        let mut asked = Command::new("xdotool");
+        asked.arg("getmouselocation").env("DISPLAY", &display).stdout(Stdio::null()).stderr(Stdio::null());
+        asked.status().is_ok_and(|status| status.success())
+    });
+    Some((display, server))
 }
 
 /// A picture's size and its pixels, 00RRGGBBh.
