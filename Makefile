@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers bench-count bench-footprint bench-image figures
+.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -36,8 +36,17 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 	$(if $(DISPLAY)$(WAYLAND_DISPLAY),@echo 'In a window: $(ENV86) boot $(IMAGE)' >&2)
 
-test: lint wasm web cross image image-pae peers ## Everything, with real boots of the demo image
-	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps
+# The images wait for the release build's link, which takes one processor for minutes: what is not built into the
+# folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that.
+test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo image
+	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps \
+	    wasm-opt=binaryen npm=npm
+	@$(MAKE) cross-deps
+	@mkdir -p $(TARGET); $(MAKE) image image-pae peers > $(TARGET)/images.log 2>&1 & images=$$!; \
+	trap 'kill $$images 2> /dev/null || true' EXIT; \
+	$(MAKE) lint cross; cargo test --workspace --no-run; \
+	failed=0; wait $$images || failed=$$?; cat $(TARGET)/images.log; [ $$failed = 0 ]
+	@$(MAKE) wasm web
 	cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
 
@@ -53,21 +62,22 @@ lint: deps
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
+# Rust's library for another target.
+std = $$(rustc --print sysroot)/lib/rustlib/$(1)
+std-%: deps
+	@[ -d $(call std,$*) ] || timeout 300 rustup target add $* || true
+
 # What must not know an operating system is built for a machine without one: the module has all of it.
-wasm: deps
-	@std=$$(rustc --print sysroot)/lib/rustlib/$(WASM); \
-	[ -d $$std ] || timeout 300 rustup target add $(WASM) || true; \
-	if [ -d $$std ]; then \
+wasm: std-$(WASM)
+	@if [ -d $(call std,$(WASM)) ]; then \
 	    set -x; cargo build --release --target $(WASM) -p env86-bench-wasm; \
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
 
-web: deps ## The machine for pages and Node, in target/web: `env86 serve` and `env86 prepare` need it
+web: std-$(WASM) ## The machine for pages and Node, in target/web: `env86 serve` and `env86 prepare` need it
 	@images/deps.sh wasm-opt=binaryen npm=npm
-	@std=$$(rustc --print sysroot)/lib/rustlib/$(WASM); \
-	[ -d $$std ] || timeout 300 rustup target add $(WASM) || true; \
-	if [ -d $$std ]; then \
+	@if [ -d $(call std,$(WASM)) ]; then \
 	    set -x; cargo build --release --target $(WASM) -p env86-web; \
 	    host/web/build $(TARGET)/$(WASM)/release/env86_web.wasm $(TARGET)/web; \
 	else \
@@ -81,20 +91,32 @@ web-test: web image ## The demo image prepared for a web server, in headless Chr
 cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
 	@tests/cross/run build
 
+cross-deps: deps
+	@tests/cross/run deps
+
 cross-boot: image ## Both as they are released; a ROM under Wine, the demo image under QEMU's user mode
 	@tests/cross/run boot $(TARGET) $(ENV86) $(IMAGE)
+
+# No command stands for the headers.
+sound-test: deps ## The sound of the host: lint and tests of a build that has it
+	@images/deps.sh $(if $(SOUND),,alsa-headers='pkg-config libasound2-dev')
+	cargo clippy -p env86 --all-targets --no-default-features --features net,sound -- -D warnings
+	cargo test -p env86 --lib --no-default-features --features net,sound sound
 
 peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86
 
-# With a window where there is a display: what that is built from takes nearly as long as all else.
+v86-network: image peers ## The npm package v86 on a network of `env86 network`'s
+	cargo test -p env86-tests --test relay -- --ignored
+
+# With a window where there is a display, and sound where the headers of ALSA are, too: what the window is built
+# from takes nearly as long as all else.
+SOUND = $(shell pkg-config --exists alsa 2> /dev/null && echo --features sound)
 release: deps
-	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-default-features --features net)
+	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(SOUND),--no-default-features --features net)
 
 # Rust's own linker and C library: nothing else is needed for the guest's architecture.
-guest: deps ## The service that runs commands in the guest, for the images
-	@std=$$(rustc --print sysroot)/lib/rustlib/$(MUSL); \
-	[ -d $$std ] || timeout 300 rustup target add $(MUSL)
+guest: std-$(MUSL) ## The service that runs commands in the guest, for the images
 	CARGO_TARGET_I686_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
 	    cargo build --profile guest --target $(MUSL) -p guest86
 

@@ -5,6 +5,8 @@
 //!
 //! Source: Intel 8254 datasheet (231164).
 
+use crate::speaker::Speaker;
+
 /// Data port of counter 0 (IRQ 0); 1 and 2 follow.
 pub const PORT_COUNTER0: u16 = 0x40;
 /// Data port of counter 1 (once the memory refresh).
@@ -301,6 +303,37 @@ impl Counter {
         self.stopped = (!self.gate && !self.triggered()).then_some(self.start);
     }
 
+    /// Carries the counter from a tick to another; gives for how many of the ticks OUT was high.
+    pub(crate) fn high_ticks(&mut self, from: u64, to: u64) -> u64 {
+        let (mut at, mut high) = (from, 0);
+        while at < to {
+            self.advance(at);
+            let change = self.next_change(at).unwrap_or(to).min(to);
+            if self.out(at) {
+                high += change - at;
+            }
+            at = change;
+        }
+        self.advance(to);
+        high
+    }
+
+    /// The next tick after `tick`, to which the counter has been carried, at which OUT may change.
+    fn next_change(&self, tick: u64) -> Option<u64> {
+        if !self.enabled || self.stopped.is_some() {
+            return None;
+        }
+        let spent = self.start + u64::from(self.start_value);
+        let changes = match self.mode {
+            0 => [spent; 3],
+            2 => [spent.saturating_sub(1), spent, spent],
+            3 => [self.start + self.segment(); 3],
+            // Low for a pulse, or up to one, at the count's end.
+            _ => [self.start, spent, spent + 1],
+        };
+        changes.into_iter().filter(|change| *change > tick).min()
+    }
+
     fn write_control(&mut self, control: u8, access: Access) {
         let mode = (control >> CONTROL_MODE_SHIFT) & 7;
         *self = Self {
@@ -436,6 +469,8 @@ pub struct Pit {
     pub counters: [Counter; 3],
     /// What [`Pit::poll`] will report.
     pub irq0: Irq0,
+    /// What counter 2 drives.
+    pub speaker: Speaker,
 }
 
 impl Default for Pit {
@@ -443,7 +478,7 @@ impl Default for Pit {
         let mut counters: [Counter; 3] = Default::default();
         // Port 61h comes up with the gate closed.
         counters[2].gate = false;
-        Self { counters, irq0: Irq0::default() }
+        Self { counters, irq0: Irq0::default(), speaker: Speaker::default() }
     }
 }
 
@@ -461,12 +496,19 @@ impl Pit {
     pub fn write(&mut self, port: u16, value: u8, now: u64) {
         let tick = self.advance(now);
         let before = self.counters[0].out(tick);
+        let heard = port == PORT_COUNTER2 || port == PORT_CONTROL && value >> CONTROL_COUNTER_SHIFT == 2;
+        if heard {
+            self.speaker.before_change(now);
+        }
         match port {
             PORT_COUNTER0..=PORT_COUNTER2 => {
                 self.counters[usize::from(port - PORT_COUNTER0)].write_data(value, tick);
             }
             PORT_CONTROL => self.write_control(value, tick),
             _ => {}
+        }
+        if heard {
+            self.speaker.after_change(&self.counters[2]);
         }
         match (before, self.counters[0].out(tick)) {
             (false, true) => self.irq0 = Irq0::Rose,
@@ -478,7 +520,21 @@ impl Pit {
     /// Drives GATE of counter 2 (port 61h bit 0). The others are tied high.
     pub fn set_gate2(&mut self, gate: bool, now: u64) {
         let tick = self.advance(now);
-        self.counters[2].set_gate(gate, tick);
+        if self.counters[2].gate != gate {
+            self.speaker.before_change(now);
+            self.counters[2].set_gate(gate, tick);
+            self.speaker.after_change(&self.counters[2]);
+        }
+    }
+
+    /// Lets counter 2 through to the speaker, or not (port 61h bit 1).
+    pub fn set_speaker(&mut self, enabled: bool, now: u64) {
+        self.advance(now);
+        if self.speaker.enabled != enabled {
+            self.speaker.before_change(now);
+            self.speaker.enabled = enabled;
+            self.speaker.after_change(&self.counters[2]);
+        }
     }
 
     /// The OUT pin of a counter.
@@ -489,13 +545,6 @@ impl Pit {
             counter.advance(tick);
             counter.out(tick)
         })
-    }
-
-    /// The frequency of counter 2 in hertz, if it makes a square wave: what the speaker sounds.
-    pub fn tone(&self) -> Option<f64> {
-        let counter = &self.counters[2];
-        let sounds = counter.enabled && counter.gate && counter.periodic();
-        sounds.then(|| CLOCK_TICKS as f64 / 3.0 / f64::from(counter.reload_ticks()))
     }
 
     /// The nanoseconds from one interrupt to the next, if counter 0 starts anew by itself.
@@ -843,16 +892,6 @@ mod tests {
         let mut pit = Pit::default();
         pit.write(PORT_CONTROL, 0x3e, 0);
         assert_eq!(pit.counters[0].mode, 3);
-    }
-
-    #[test]
-    fn the_speaker_has_a_tone_while_it_is_gated() {
-        let mut pit = Pit::default();
-        pit.set_gate2(true, 0);
-        program(&mut pit, 2, 3, 1193, 0);
-        assert_eq!(pit.tone().unwrap().round(), 1000.0);
-        pit.set_gate2(false, at(5));
-        assert_eq!(pit.tone(), None);
     }
 
     #[test]

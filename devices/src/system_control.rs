@@ -65,6 +65,7 @@ impl SystemControl {
             PORT_B => {
                 self.port_b = value & B_WRITABLE;
                 pit.set_gate2(value & B_TIMER2_GATE != 0, now);
+                pit.set_speaker(self.speaker(), now);
             }
             PORT_A => {
                 // The pulse comes with the bit's rise.

@@ -170,8 +170,9 @@ impl Guest {
     /// A port that somebody is likely to answer at.
     fn port(&mut self) -> u16 {
         let any = self.random.next_u32() as u16;
-        match self.below(7) {
+        match self.below(8) {
             0 => any,
+            7 => self.pick(&[0x220, 0x220, 0x22c, 0x388, 0x330, 0x40, 0x61]) + any % 4,
             6 => self.pick(&[0x1f0, 0x170, 0x1f0, 0x170, 0x3f6, 0x376, BUS_MASTER]) + any % 8,
             1 => any % 0x100,
             2 => 0x3c0 + any % 0x40,

@@ -27,6 +27,7 @@ pub mod machine;
 pub mod net;
 mod os;
 mod replace;
+pub mod sound;
 
 pub use guest::Guest;
 pub use image::Image;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use env86::net::{Config, HOST, Listen, NameSettings, NameSource, Rules};
+use env86::net::{Config, Door, HOST, Join, Limits, Listen, NameSettings, NameSource, Relay, Rules};
 use env86::{Com, Image, Machine, MachineBuilder, NetDevice, SerialPort};
 use env86_tests::{BOOT_LIMIT, Failure, PROMPT, Result, image};
 
@@ -197,6 +197,22 @@ fn works(device: NetDevice) -> Result<()> {
     // The lease is renewed by a gateway that has never given it.
     guest.run("> /etc/resolv.conf; network")?;
     guest.until("cat /etc/resolv.conf", "192.168.127.1")?;
+    guest.machine.stop().map_err(failed)?;
+
+    // The same machine on a network that it shares with others.
+    let door = Door {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        token: Some("secret".into()),
+        origins: Vec::new(),
+        limits: Limits::default(),
+    };
+    let relay = Relay::start(config(http, names)?, door).map_err(failed)?;
+    let join: Join = format!("ws://{}/?token=secret", relay.address()).parse().map_err(failed)?;
+    let mut guest = Guest::start(&Machine::builder().image(&image).state(&state).network(join))?;
+    guest.run("> /etc/resolv.conf; network")?;
+    guest.until("cat /etc/resolv.conf", "192.168.127.1")?;
+    guest.has_address()?;
+    guest.fetches(http)?;
     guest.machine.stop().map_err(failed)?;
     std::fs::remove_dir_all(folder)?;
     Ok(())

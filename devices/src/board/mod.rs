@@ -18,6 +18,7 @@ use crate::floppy;
 use crate::ide;
 use crate::ne2k::Ne2k;
 use crate::ps2::Ps2;
+use crate::sound::{self, Sound};
 use crate::uart::Uart;
 use crate::vga;
 use crate::virtio::net::VirtioNet;
@@ -158,6 +159,9 @@ impl Board {
         self.interrupts.adopt_lines(1 << rows::PIT_IRQ);
         self.fpu.raised = self.interrupts.pic.slave.lines & 1 << (rows::FPU_IRQ - 8) != 0;
         self.uarts.iter_mut().flatten().for_each(Uart::poll);
+        let now = self.clock.now();
+        self.sb16.run(mem, &mut self.dma, now);
+        self.pit.speaker.run(now);
         for row in Row::ALL {
             self.changed(*row);
         }
@@ -308,6 +312,19 @@ impl Board {
             self.network_changed();
         }
         frames
+    }
+
+    /// Takes what the sound card and the speaker have played up to now, mixed.
+    pub fn sound_output(&mut self, mem: &mut Memory) -> Option<Sound> {
+        let sounds = self.sb16.sounds() || self.pit.speaker.sounds();
+        if sounds {
+            let now = self.clock.now();
+            self.sb16.run(mem, &mut self.dma, now);
+            self.pit.speaker.run(now);
+            self.changed(Row::sb16);
+            self.changed(Row::pit);
+        }
+        sound::mix([self.sb16.track(), self.pit.speaker.track()])
     }
 
     /// Whether there is a network card.

@@ -26,6 +26,7 @@ use crate::pci::{self, Effect, Pci};
 use crate::pit::{self, Irq0, Pit};
 use crate::ps2::{self, Ps2};
 use crate::rtc::{self, CmosConfig, Rtc};
+use crate::sb16::{self, Sb16};
 use crate::system_control::{self, SystemControl};
 use crate::uart::{self, Uart};
 use crate::vga::{self, Vga};
@@ -234,7 +235,7 @@ rows! { |board, config, mem|
         Rtc::new(&CmosConfig { memory_size, disks, floppy_types, ..config.cmos.clone() })
     };
     /// ISA DMA.
-    dma: Dma, via DmaPorts: DmaPorts => Dma::default();
+    dma: Dma, via DmaPorts<'_>: DmaPorts { sb16: &mut board.sb16 } => Dma::default();
     /// Keyboard and mouse.
     ps2: Ps2 => Ps2::default();
     /// COM1 to COM4.
@@ -245,6 +246,8 @@ rows! { |board, config, mem|
     ide: Ide => Ide::new(std::mem::take(&mut config.ide));
     /// Floppy disks.
     floppy: Floppy => Floppy::new(std::mem::take(&mut config.floppies));
+    /// Sound card.
+    sb16: Sb16 => Sb16::default();
     /// ACPI power management, if fitted.
     acpi: Option<Acpi> => config.acpi.then(Acpi::default);
     /// NE2000 network card, if fitted.
@@ -401,8 +404,12 @@ impl Device for Pit {
         self.write(at.port, value as u8, cx.time.now);
     }
 
+    fn poll(&mut self, cx: &mut Context) {
+        self.speaker.run(cx.time.now);
+    }
+
     fn deadline(&mut self, time: &mut Time) -> Option<u64> {
-        self.next_event(time.now)
+        self.next_event(time.now).into_iter().chain(self.speaker.next_event()).min()
     }
 
     fn period(&self) -> Option<u64> {
@@ -483,10 +490,13 @@ impl Device for Rtc {
     }
 }
 
-/// The ports of the DMA controller, which itself is part of every device's [`Context`].
-pub(super) struct DmaPorts;
+/// The ports of the DMA controller, which itself is part of every device's [`Context`]. The sound card moves
+/// its samples up to the moment at which the guest looks at a count, or changes a channel.
+pub(super) struct DmaPorts<'a> {
+    sb16: &'a mut Sb16,
+}
 
-impl Device for DmaPorts {
+impl Device for DmaPorts<'_> {
     const STATES: &'static [&'static str] = &["dma"];
 
     /// [`Board::reset`] resets it.
@@ -499,10 +509,12 @@ impl Device for DmaPorts {
     }
 
     fn read(&mut self, cx: &mut Context, at: Access) -> u32 {
+        self.sb16.run(cx.mem, cx.dma, cx.time.now);
         cx.dma.read(at.port).into()
     }
 
     fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
+        self.sb16.run(cx.mem, cx.dma, cx.time.now);
         cx.dma.write(at.port, value as u8);
     }
 }
@@ -704,6 +716,45 @@ impl Device for Floppy {
 
     fn lines(&mut self, _: u64) -> Lines {
         Lines::isa(floppy::IRQ, self.irq())
+    }
+}
+
+impl Device for Sb16 {
+    const STATES: &'static [&'static str] = &["sb16"];
+    const TIMED: bool = true;
+
+    fn reset(&mut self, _: &mut Memory) {
+        self.reset();
+    }
+
+    fn claims(&self, claims: &mut Claims) {
+        claims.ports(0, sb16::PORT_BASE, sb16::PORT_COUNT, Widths::Bytes);
+        claims.ports(0, sb16::PORT_MIDI, 2, Widths::Bytes);
+        claims.ports(0, sb16::PORT_OPL, sb16::PORT_OPL_COUNT, Widths::Bytes);
+    }
+
+    fn read(&mut self, cx: &mut Context, at: Access) -> u32 {
+        self.run(cx.mem, cx.dma, cx.time.now);
+        self.read(at.port, cx.time.now).into()
+    }
+
+    fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
+        self.run(cx.mem, cx.dma, cx.time.now);
+        self.write(at.port, value as u8, cx.mem, cx.dma, cx.time.now);
+    }
+
+    fn poll(&mut self, cx: &mut Context) {
+        self.run(cx.mem, cx.dma, cx.time.now);
+    }
+
+    fn deadline(&mut self, _: &mut Time) -> Option<u64> {
+        self.next_event()
+    }
+
+    fn lines(&mut self, _: u64) -> Lines {
+        let (line, left) = self.irq();
+        let lines = left.map_or(Lines::NONE, |irq| Lines::isa(irq, false));
+        line.map_or(lines, |(irq, level)| lines.with(irq, level))
     }
 }
 

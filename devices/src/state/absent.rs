@@ -14,7 +14,7 @@ use crate::pc::Pc;
 use std::collections::BTreeMap;
 
 /// The entries of devices that v86's machine can have.
-const ENTRIES: [&str; 3] = ["sb16", "parallel0", "parallel1"];
+const ENTRIES: [&str; 2] = ["parallel0", "parallel1"];
 
 /// Those that are carried: no row of the board has them.
 fn carried() -> impl Iterator<Item = &'static str> {
@@ -82,7 +82,7 @@ impl Passengers {
     fn entry<'m>(&'m self, name: &'static str, buffers: &mut Buffers<'m>) -> Value {
         match self.entries.get(name) {
             Some(value) => self.give(value, buffers),
-            None => power_on(name, buffers),
+            None => power_on(name),
         }
     }
 
@@ -99,53 +99,12 @@ impl Passengers {
 }
 
 /// v86's device at power-on.
-fn power_on(name: &str, buffers: &mut Buffers) -> Value {
+fn power_on(name: &str) -> Value {
     match name {
-        "sb16" => sb16(buffers),
         // Data, status, control, no status latched.
         "parallel0" => Value::List(vec![0.into(), 0xd8.into(), 0.into(), Value::Null]),
         _ => Value::Null,
     }
-}
-
-/// A list of positions with values; the others are zero.
-fn sparse(len: usize, values: impl IntoIterator<Item = (usize, Value)>) -> Vec<Value> {
-    let mut list = vec![Value::from(0); len];
-    for (at, value) in values {
-        list[at] = value;
-    }
-    list
-}
-
-fn sb16(buffers: &mut Buffers) -> Value {
-    let mut mixer = [0; 256];
-    for (registers, value) in [
-        (&[0x04, 0x22, 0x26][..], 0xcc),
-        (&[0x30, 0x31, 0x32, 0x33, 0x34, 0x35], 0xc0),
-        (&[0x3c], 0x1f),
-        (&[0x3d], 0x15),
-        (&[0x3e], 0x0b),
-        (&[0x44, 0x45, 0x46, 0x47], 0x80),
-    ] {
-        registers.iter().for_each(|register| mixer[*register] = value);
-    }
-    let mut asp = [0; 256];
-    (asp[5], asp[9]) = (0x01, 0xf8);
-    let nulls = [0, 1, 13, 14, 32, 33].map(|at| (at, Value::Null));
-    let flags = [7, 9, 10, 11, 12, 23, 25, 26].map(|at| (at, Value::from(false)));
-    let fields = [
-        (6, buffers.u8s(&mixer)),
-        (21, 1.into()), // DMA channels
-        (22, 5.into()),
-        (24, buffers.add(Kind::U8, vec![0; 65_536])),
-        (27, 22_050.into()), // samples a second
-        (28, 1.into()),
-        (29, 0xaa.into()),
-        (31, buffers.u8s(&asp)),
-        (34, 5.into()), // IRQ
-        (35, buffers.u8s(&[0; 16])),
-    ];
-    sparse(36, nulls.into_iter().chain(flags).chain(fields)).into()
 }
 
 #[cfg(test)]
@@ -157,24 +116,24 @@ mod suite {
         fn fields() -> Vec<Field> {
             vec![
                 Field {
-                    name: "a register of the sound card",
-                    get: |m| format!("{:?}", m.passengers.entries.get("sb16")),
+                    name: "a register of a parallel port",
+                    get: |m| format!("{:?}", m.passengers.entries.get("parallel0")),
                     change: |m, random| {
                         let registers = vec![any::<u8>(random).into(), Value::Null];
-                        m.passengers.entries.insert("sb16", Value::List(registers));
+                        m.passengers.entries.insert("parallel0", Value::List(registers));
                     },
                 },
                 Field {
-                    name: "the sound card's buffer",
+                    name: "a parallel port's buffer",
                     get: |m| {
-                        let entry = m.passengers.entries.get("sb16").map(|entry| entry.at(0));
+                        let entry = m.passengers.entries.get("parallel0").map(|entry| entry.at(0));
                         let Some(Value::Buffer(_, id)) = entry else { return "power-on".into() };
                         format!("{:?}", m.passengers.buffers[*id as usize])
                     },
                     change: |m, random| {
                         m.passengers.buffers = vec![(Kind::U8, any::<[u8; 4]>(random).into())];
                         let buffer = vec![Value::Buffer(Kind::U8, 0)];
-                        m.passengers.entries.insert("sb16", Value::List(buffer));
+                        m.passengers.entries.insert("parallel0", Value::List(buffer));
                     },
                 },
             ]

@@ -21,6 +21,7 @@ mod ide;
 mod image;
 mod ioapic;
 mod ne2k;
+mod opl;
 mod ours;
 mod p9;
 mod pci;
@@ -33,6 +34,8 @@ mod record;
 mod rom_alias;
 mod rtc;
 mod save;
+mod sb16;
+mod speaker;
 #[cfg(test)]
 mod suite;
 mod system_control;
@@ -89,6 +92,8 @@ macro_rules! for_each_chip {
             virtio_net,
             absent,
             system_control,
+            sb16,
+            speaker,
             image
         );
     };

@@ -174,7 +174,7 @@ mod suite {
     use super::*;
 
     impl Suite for Saved {
-        const NOT_IN_STATE: &'static [&'static str] = &["irq0", "start", "stopped", "null_count"];
+        const NOT_IN_STATE: &'static [&'static str] = &["irq0", "start", "stopped", "null_count", "speaker"];
 
         fn fields() -> Vec<Field> {
             fields!(m:

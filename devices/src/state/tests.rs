@@ -451,3 +451,67 @@ fn hostile_states_do_no_harm() {
         "{read} of {tried} states could be resumed: the harm is too great to test much"
     );
 }
+
+/// Goes on for 100 ms of guest time in steps of a millisecond; gives what is heard.
+fn heard(machine: &mut Pc, clock: &ManualClock) -> Vec<[i16; 2]> {
+    let mut frames = Vec::new();
+    for _ in 0..100 {
+        clock.advance(1_000_000);
+        let sound = machine.board.sound_output(machine.cpu.mem_mut());
+        frames.extend(sound.into_iter().flat_map(|sound| sound.frames));
+    }
+    frames
+}
+
+#[test]
+fn what_plays_goes_on_playing() {
+    let clock = ManualClock::default();
+    clock.advance(1_234_567);
+    let mem = Memory::new(1 << 20).unwrap();
+    let mut machine =
+        Pc::new(mem, BoardConfig::default(), Box::new(clock.clone()), Box::new(Seeded(1))).unwrap();
+    let samples: Vec<u8> = (0..4096u32).map(|at| ((at * at) >> 5) as u8).collect();
+    machine.cpu.mem_mut().write(0x2_0000, &samples);
+    let mut out = |port, values: &[u8]| {
+        for value in values {
+            machine.board.port_write(machine.cpu.mem_mut(), port, Width::Byte, (*value).into());
+        }
+    };
+    // The speaker at 1 kHz; channel 1 over 4096 bytes again and again, at 11025 Hz; and a note.
+    out(0x43, &[0xb6]);
+    out(0x42, &[0xa9, 0x04]);
+    out(0x61, &[0x03]);
+    out(0x0b, &[0x59]);
+    out(0x02, &[0, 0]);
+    out(0x03, &[0xff, 0x0f]);
+    out(0x83, &[2]);
+    out(0x0a, &[1]);
+    out(0x22c, &[0x41, 0x2b, 0x11, 0xc6, 0x00, 0xff, 0x0f]);
+    for (register, value) in [(0x20, 0x62), (0x23, 0xe1), (0x43, 0), (0x63, 0x94), (0x83, 0x34), (0xa0, 0xae)]
+    {
+        out(0x388, &[register]);
+        out(0x389, &[value]);
+    }
+    out(0x388, &[0xb0]);
+    out(0x389, &[0x2e]);
+    let before = heard(&mut machine, &clock);
+    assert!(before.len() > 4700 && before.iter().any(|frame| frame[0] > 1000));
+    // In the middle of a frame, and of a command.
+    clock.advance(7_777);
+    machine.board.port_write(machine.cpu.mem_mut(), 0x22c, Width::Byte, 0x41);
+    let file = save(&mut machine, &|_| true).unwrap().to_vec();
+    machine.board.sound_output(machine.cpu.mem_mut());
+    let container = Container::parse(&file).unwrap();
+    let plan = Plan::read(&container).unwrap();
+    let own_clock = ManualClock::default();
+    own_clock.advance(plan.time);
+    let (memory, config) = (plan.pages().copy(&file).unwrap(), plan.configure(BoardConfig::default()));
+    let mut other = Pc::new(memory, config, Box::new(own_clock.clone()), Box::new(Seeded(1))).unwrap();
+    plan.apply(&mut other, &file).unwrap();
+    for _ in 0..10 {
+        let frames = heard(&mut machine, &clock);
+        assert!(frames.len() > 4700);
+        assert!(frames == heard(&mut other, &own_clock));
+    }
+    assert_eq!(other.board.sb16.dsp.command, 0x41);
+}

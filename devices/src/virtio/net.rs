@@ -403,6 +403,12 @@ fn finish_checksum(frame: &mut [u8], start: usize, offset: usize) {
     frame[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
+/// The frames of the medium's length that a longer one of a driver's stands for; `None` for one that is no TCP
+/// segment.
+pub fn cut(frame: &[u8]) -> Option<impl Iterator<Item = Vec<u8>>> {
+    Some(Segment::of(frame)?.cut(frame))
+}
+
 /// Where things are in a frame with a TCP segment over IPv4 that is to be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Segment {

@@ -312,6 +312,9 @@ impl Computer {
                 outside.frame(&frame);
             }
         }
+        if let Some(sound) = board.sound_output(cpu.mem_mut()) {
+            outside.sound(sound.start, &sound.frames);
+        }
         if board.debug.connected && board.debug.waiting() > 0 {
             outside.debug(&board.debug.take_output());
         }
@@ -423,6 +426,11 @@ impl Computer {
     pub fn wants_positions(&self) -> bool {
         let pointer = &self.pc.board.backdoor;
         pointer.enabled && pointer.absolute
+    }
+
+    /// The lights of the keyboard that the guest has lit, a bit each: Scroll Lock, Num Lock, Caps Lock.
+    pub fn keyboard_lights(&self) -> u8 {
+        self.pc.board.ps2.keyboard.leds
     }
 
     /// The serial port is on the board; 0 is COM1.

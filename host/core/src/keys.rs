@@ -1,19 +1,25 @@
-//! Keys by their names and by what a US keyboard has printed on them, for those who type without a keyboard.
+//! Keys by their names and by what is printed on them, for those who type without a keyboard.
 
 pub use env86_devices::ps2::scancodes::Key;
 use thiserror::Error;
 
 use crate::Input;
+pub use crate::layout::Layout;
 
 /// A key that no keyboard has.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("There is no key {0:?}; keys are joined by `-`, as in ctrl-alt-delete")]
 pub struct UnknownKey(pub String);
 
-/// A character that the US layout cannot type.
+/// A character that a keyboard has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("A US keyboard has no {0:?}")]
-pub struct Untypable(pub char);
+#[error("A {layout} keyboard has no {character:?}")]
+pub struct Untypable {
+    /// The keyboard.
+    pub layout: Layout,
+    /// The character.
+    pub character: char,
+}
 
 /// The left shift key.
 const SHIFT: Key = Key::Plain(0x2a);
@@ -86,15 +92,6 @@ static NAMES: [(&str, Key); 64] = [
     ("kp=", Key::Plain(0x59)),
 ];
 
-/// What the US layout has on its keys, without shift and with it: the first key's code and the characters
-/// of the keys after it.
-static US: [(u8, &str, &str); 4] = [
-    (0x02, "1234567890-=", "!@#$%^&*()_+"),
-    (0x10, "qwertyuiop[]", "QWERTYUIOP{}"),
-    (0x1e, "asdfghjkl;'`", "ASDFGHJKL:\"~"),
-    (0x2b, "\\zxcvbnm,./", "|ZXCVBNM<>?"),
-];
-
 /// The keys of a chord such as `ctrl-alt-delete`, `f1` or `shift-a`, in the order in which they go down.
 pub fn chord(text: &str) -> Result<Vec<Key>, UnknownKey> {
     let unknown = || UnknownKey(text.to_owned());
@@ -119,24 +116,10 @@ fn named(name: &str) -> Option<Key> {
     known.or_else(|| {
         let mut characters = name.chars();
         let character = characters.next().filter(|_| characters.next().is_none())?;
-        on_us(character.to_ascii_lowercase()).filter(|(_, shift)| !shift).map(|(key, _)| key)
-    })
-}
-
-/// The key that has a character in the US layout, and whether it takes shift.
-fn on_us(character: char) -> Option<(Key, bool)> {
-    match character {
-        ' ' => return Some((Key::Plain(0x39), false)),
-        '\n' | '\r' => return Some((Key::Plain(0x1c), false)),
-        '\t' => return Some((Key::Plain(0x0f), false)),
-        '\x08' => return Some((Key::Plain(0x0e), false)),
-        '\x1b' => return Some((Key::Plain(0x01), false)),
-        _ => {}
-    }
-    US.iter().find_map(|(first, plain, shifted)| {
-        let at = |text: &str| text.chars().position(|on_key| on_key == character);
-        let (at, shift) = at(plain).map(|at| (at, false)).or_else(|| at(shifted).map(|at| (at, true)))?;
-        Some((Key::Plain(first + at as u8), shift))
+        match &Layout::Us.character(character.to_ascii_lowercase()).ok()?[..] {
+            [key] => Some(*key),
+            _ => None,
+        }
     })
 }
 
@@ -154,13 +137,12 @@ pub fn press(keys: &[Key]) -> Vec<Input> {
 
 /// The keys that type a character on a US keyboard, in the order in which they go down.
 pub fn character(character: char) -> Result<Vec<Key>, Untypable> {
-    let (key, shift) = on_us(character).ok_or(Untypable(character))?;
-    Ok(if shift { vec![SHIFT, key] } else { vec![key] })
+    Layout::Us.character(character)
 }
 
 /// Types a character on a US keyboard.
-pub fn typed(typed: char) -> Result<Vec<Input>, Untypable> {
-    Ok(press(&character(typed)?))
+pub fn typed(character: char) -> Result<Vec<Input>, Untypable> {
+    Layout::Us.typed(character)
 }
 
 #[cfg(test)]
@@ -199,7 +181,7 @@ mod tests {
         assert_eq!(codes(typed('A').unwrap()), [0x2a, 0x1e, 0x9e, 0xaa]);
         assert_eq!(codes(typed('/').unwrap()), [0x35, 0xb5]);
         assert_eq!(codes(typed('`').unwrap()), [0x29, 0xa9]);
-        assert_eq!(typed('ä'), Err(Untypable('ä')));
+        assert_eq!(typed('ä'), Err(Untypable { layout: Layout::Us, character: 'ä' }));
     }
 
     #[test]

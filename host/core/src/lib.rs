@@ -49,6 +49,7 @@ mod image_config;
 mod input;
 pub mod kernel;
 pub mod keys;
+mod layout;
 mod media;
 mod outside;
 mod pattern;
@@ -57,6 +58,7 @@ mod recording;
 mod setup;
 
 pub use computer::{Computer, ComputerError, Ending, Progress};
+pub use env86_devices::sound::FRAME_RATE;
 pub use env86_devices::vga::{Cell, Cursor, Frame, Screen, TextScreen};
 pub use image_config::{DEFAULT_CMDLINE, FileRef, ImageConfig};
 pub use input::{Accepted, Button, Input};

@@ -23,6 +23,11 @@ pub trait Outside {
     /// The guest wrote these bytes to a debug port (E9h, 402h).
     fn debug(&mut self, _bytes: &[u8]) {}
 
+    /// The sound card and the speaker have played these frames, of [`FRAME_RATE`](crate::FRAME_RATE) a second:
+    /// left and right. `start` is the guest time of the first, in frames since power-on; between what comes
+    /// in one call and in the next, it was silent. A machine that makes no sound never calls this.
+    fn sound(&mut self, _start: u64, _frames: &[[i16; 2]]) {}
+
     /// The machine has been reset and starts again.
     fn reset(&mut self) {}
 }

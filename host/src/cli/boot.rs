@@ -11,9 +11,13 @@ use env86::console::terminal;
 #[cfg(feature = "window")]
 use env86::console::window::{Options as WindowOptions, Window, WindowError};
 use env86::image::Image;
+use env86::machine::Layout;
 use env86::machine::{Com, Ending, Machine, MachineBuilder, Recording, Report};
+#[cfg(feature = "sound")]
+use env86::sound::Output;
+use env86::sound::{Listener, Recorder};
 
-use super::size::{parse_boot_order, parse_port, parse_size};
+use super::size::{parse_boot_order, parse_layout, parse_port, parse_size};
 use super::{CliError, Outcome};
 
 /// Boot a machine from an image or a kernel.
@@ -50,6 +54,10 @@ pub struct Boot {
     /// The machine's screen and keyboard are this terminal; Ctrl-] shows the keys that are the terminal's own
     #[arg(long, conflicts_with_all = ["serial", "deterministic"])]
     tty: bool,
+
+    /// What the guest takes its keyboard for, for what is typed and pasted with --tty: us, uk, de or fr
+    #[arg(long, value_name = "LAYOUT", default_value = "us", value_parser = parse_layout)]
+    layout: Layout,
 
     /// The window does not give the machine the keyboard
     #[arg(long)]
@@ -167,6 +175,14 @@ pub struct Boot {
     #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
     record: Option<PathBuf>,
 
+    /// Record what the machine plays to this WAV file, from the first sound on
+    #[arg(long, value_name = "FILE")]
+    audio_file: Option<PathBuf>,
+
+    /// The host's loudspeakers stay silent
+    #[arg(long)]
+    no_audio: bool,
+
     /// Print what the machine did, to stderr, at the end
     #[arg(long)]
     stats: bool,
@@ -179,16 +195,26 @@ impl Boot {
         let exit_on = self.exit_on.clone().filter(|text| !text.is_empty()).map(String::into_bytes);
         let input = if self.deterministic && self.serial { typed()? } else { Vec::new() };
         let recording = self.deterministic.then(|| Recording::typed(input, exit_on.clone()));
-        let builder = self.builder(image.as_ref(), recording);
+        let mut builder = self.builder(image.as_ref(), recording);
+        let sound = self.audio_file.as_deref().map(record_sound).transpose()?;
+        let (sound, listener) = sound.unzip();
+        builder = listener.into_iter().fold(builder, MachineBuilder::sound);
+        #[cfg(feature = "sound")]
+        if self.at_a_desk() && !self.no_audio {
+            builder = Output::open().into_iter().fold(builder, MachineBuilder::sound);
+        }
         let resumed = builder.state_files()?.is_some();
         let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
         let record = self.record.as_deref().map(create).transpose()?;
         let script = self.script.as_deref().map(Script::open).transpose()?;
-        let machine = builder.start()?;
-        #[cfg(feature = "net")]
-        self.net.say_ports(&machine);
+        // Without a display there is nothing to build a machine for.
         #[cfg(feature = "window")]
         let window = self.window(image.as_ref())?;
+        let machine = builder.start()?;
+        // Its listeners are the machine's now.
+        drop(builder);
+        #[cfg(feature = "net")]
+        self.net.say_ports(&machine);
         #[cfg(not(feature = "window"))]
         if !self.serial && !self.tty && !self.no_console && script.is_none() {
             eprintln!(
@@ -212,12 +238,14 @@ impl Boot {
             serial: self.serial,
             input: !self.deterministic,
             screen: self.tty,
+            layout: self.layout,
             // A recording's end is known to the machine.
             exit_on: exit_on.filter(|_| !self.deterministic),
             save,
             debug,
             screenshot: self.screenshot,
             record,
+            sound,
             script,
             #[cfg(feature = "window")]
             window,
@@ -271,6 +299,12 @@ impl Boot {
             Err(WindowError::NoDisplay(_)) if self.serial || self.script.is_some() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A person is at the machine's screen, and hears it.
+    #[cfg(feature = "sound")]
+    fn at_a_desk(&self) -> bool {
+        !self.no_console && !self.deterministic
     }
 
     /// The machine that was asked for.
@@ -341,6 +375,11 @@ fn show_screen(error: &SessionError) {
 /// Makes a file that is written to while the machine runs.
 fn create(path: &Path) -> Result<File, CliError> {
     File::create(path).map_err(|error| format!("Cannot write `{}`: {error}", path.display()).into())
+}
+
+/// A recording of the machine's sound.
+fn record_sound(path: &Path) -> Result<(Recorder, Listener), CliError> {
+    Recorder::create(path).map_err(|error| format!("Cannot write `{}`: {error}", path.display()).into())
 }
 
 /// Where the debug ports go.

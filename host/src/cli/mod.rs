@@ -6,6 +6,8 @@ mod create;
 mod log;
 #[cfg(feature = "net")]
 mod net;
+#[cfg(feature = "net")]
+mod network;
 mod page;
 mod prepare;
 mod remedy;
@@ -50,6 +52,8 @@ pub struct Cli {
 enum Command {
     Boot(Box<boot::Boot>),
     Create(create::Create),
+    #[cfg(feature = "net")]
+    Network(network::Network),
     Run(Box<run::Run>),
     Prepare(prepare::Prepare),
     Serve(serve::Serve),
@@ -98,6 +102,8 @@ impl Cli {
         match self.command {
             Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Create(create)) => create.run(),
+            #[cfg(feature = "net")]
+            Some(Command::Network(network)) => network.run(),
             Some(Command::Run(run)) => run.run(),
             Some(Command::Prepare(prepare)) => prepare.run(),
             Some(Command::Serve(serve)) => serve.run(),

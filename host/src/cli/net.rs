@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use env86::machine::{Machine, MachineBuilder, NetDevice};
-use env86::net::{Config, Forwards, Listen, Rule, Rules};
+use env86::net::{Config, Forwards, Join, Listen, Rule, Rules};
 
 /// The guest's network.
 #[derive(Args, Debug)]
@@ -13,6 +13,11 @@ pub struct Net {
     /// A network for the guest: an address by DHCP, and the internet through this host
     #[arg(short = 'n', long, conflicts_with = "deterministic")]
     net: bool,
+
+    /// A network that the guest shares with machines elsewhere: the URL that `env86 network` prints, or that of
+    /// another relay for v86
+    #[arg(long, value_name = "URL", conflicts_with_all = ["net", "deterministic"])]
+    net_join: Option<Join>,
 
     /// A port of this host that leads to one of the guest's: [ADDRESS:]HOST:GUEST[/udp], ranges of
     /// ports, or PATH:GUEST for a Unix socket. HOST 0 is a free port, which is printed. May be given
@@ -71,6 +76,9 @@ impl Net {
                 Card::Virtio => NetDevice::Virtio,
                 Card::None => NetDevice::None,
             });
+        }
+        if let Some(join) = &self.net_join {
+            return builder.network(join.clone());
         }
         if !self.net {
             return builder;

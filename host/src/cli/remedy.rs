@@ -7,6 +7,8 @@ use env86::console::session::SessionError;
 use env86::console::window::WindowError;
 use env86::guest::GuestError;
 use env86::machine::{DiskError, MachineError, StateFileError};
+#[cfg(feature = "net")]
+use env86::net::JoinError;
 use env86_bios::BootError;
 use env86_core::{ComputerError, PowerOnError};
 use env86_devices::state::StateError;
@@ -40,11 +42,23 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             MachineError::Net(env86::net::NetError::Listen(_)) => {
                 Some("choose another port with -p, or 0 for a free one")
             }
+            #[cfg(feature = "net")]
+            MachineError::Net(env86::net::NetError::Join(
+                JoinError::Unreachable { .. } | JoinError::NoNetwork { .. },
+            )) => Some("start it with `env86 network`, and give the URL that it prints with --net-join"),
             MachineError::Index { .. } => Some("make the image again with `env86 create`"),
             // These stand for the error inside.
             MachineError::State(error) => of(error),
             MachineError::Disk(error) => of(error),
             MachineError::Computer(error) => of(error),
+            _ => None,
+        };
+    }
+    #[cfg(feature = "net")]
+    if let Some(error) = error.downcast_ref::<env86::net::NetError>() {
+        return match error {
+            env86::net::NetError::Door(_) => Some("choose another with --listen ADDRESS:PORT"),
+            env86::net::NetError::Listen(_) => Some("choose another port with -p, or 0 for a free one"),
             _ => None,
         };
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use env86::machine::Layout;
+
 /// Parses a number of bytes: `1073741824`, `512M`, `1G`, `64KiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -58,6 +60,14 @@ pub fn parse_boot_order(text: &str) -> Result<u16, String> {
         }
         _ => Err("write the order as up to three letters, `cd` for example".into()),
     }
+}
+
+/// Parses the name of a keyboard's layout.
+pub fn parse_layout(text: &str) -> Result<Layout, String> {
+    Layout::from_name(text).ok_or_else(|| {
+        let names: Vec<_> = Layout::ALL.into_iter().map(Layout::name).collect();
+        format!("the layouts are {}", names.join(", "))
+    })
 }
 
 /// Parses an owner and group: `0:0`, or `0` for both.

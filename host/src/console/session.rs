@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use env86_core::Pattern;
+use env86_core::keys::Layout;
 use thiserror::Error;
 use tracing::debug;
 
@@ -23,6 +24,7 @@ use super::window::{Window, WindowError};
 use crate::image::Image;
 use crate::machine::{Com, ControlError, Ending, Event, Machine, MachineError, Report, SerialPort};
 use crate::os::{self, Closer, Signals, StdinThread};
+use crate::sound;
 
 /// The byte that ends the machine when it comes from standard input: Ctrl-D, end of transmission.
 const CTRL_D: u8 = 4;
@@ -52,6 +54,8 @@ pub struct Options {
     pub input: bool,
     /// The machine's screen is in the terminal at standard input and output, which it has for itself.
     pub screen: bool,
+    /// What the guest takes the terminal's keyboard for.
+    pub layout: Layout,
     /// The session ends when COM1 has sent this.
     pub exit_on: Option<Vec<u8>>,
     /// Where the machine is saved when a person or a signal ends the session, or that text does.
@@ -62,6 +66,8 @@ pub struct Options {
     pub screenshot: Option<PathBuf>,
     /// The screen is recorded here, as an animated GIF.
     pub record: Option<File>,
+    /// A recording of the machine's sound, which is complete at its end.
+    pub sound: Option<sound::Recorder>,
     /// Steps that are done at the machine, at whose end the session ends. Standard input is the script's
     /// then.
     pub script: Option<Script>,
@@ -139,6 +145,9 @@ pub enum SessionError {
     /// The recording cannot be written.
     #[error("Cannot write the recording")]
     Record(#[source] io::Error),
+    /// The sound cannot be written.
+    #[error("Cannot write the sound")]
+    Sound(#[source] io::Error),
     /// The machine failed.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -224,7 +233,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
 
     let over = Arc::new(AtomicBool::new(false));
     let at_terminal = match options.screen {
-        true => Some(in_terminal(&machine, over.clone(), wishes.clone())?),
+        true => Some(in_terminal(&machine, options.layout, over.clone(), wishes.clone())?),
         false => None,
     };
     #[cfg(feature = "window")]
@@ -261,6 +270,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     // has said.
     let ended = machine.stop();
     let recorded = recorder.map_or(Ok(()), Recorder::end);
+    let heard = options.sound.map_or(Ok(()), sound::Recorder::end);
     let copied: Result<(), io::Error> = threads.into_iter().try_for_each(join);
     join(events).map_err(SessionError::Setup)?;
     drop(stdin);
@@ -273,6 +283,7 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     #[cfg(feature = "window")]
     shown?;
     recorded.map_err(SessionError::Record)?;
+    heard.map_err(SessionError::Sound)?;
     let saved = saved.transpose()?;
     let report = ended?;
     if let Some(path) = options.screenshot {
@@ -338,12 +349,13 @@ fn in_window(
 /// Shows the machine in the terminal, in a thread, until the person or `over` ends that.
 fn in_terminal(
     machine: &Machine,
+    layout: Layout,
     over: Arc<AtomicBool>,
     wishes: Sender<Wish>,
 ) -> Result<JoinHandle<io::Result<()>>, SessionError> {
     let controls = machine.controls();
     let show = move || {
-        let shown = tty::run(controls, || over.load(Ordering::Relaxed));
+        let shown = tty::run(controls, layout, || over.load(Ordering::Relaxed));
         let _ = wishes.send(Wish::Terminal);
         shown
     };

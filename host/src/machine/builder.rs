@@ -22,6 +22,7 @@ use super::state::{StateFile, StateFileError};
 use super::thread::{Arrivals, Built};
 use super::{Event, Machine, MachineError, Medium, Slot};
 use crate::image::{BlobDir, FileRef, Image};
+use crate::sound::Listener;
 
 /// Where distributions put SeaBIOS.
 const BIOS_FOLDERS: [&str; 4] =
@@ -47,7 +48,7 @@ pub struct MachineBuilder {
     acpi: Option<bool>,
     virtio_console: Option<bool>,
     net_device: Option<NetDevice>,
-    network: Option<cable::Config>,
+    network: Option<cable::Wiring>,
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
@@ -62,6 +63,7 @@ pub struct MachineBuilder {
     state: Option<PathBuf>,
     recording: Option<Recording>,
     restart: bool,
+    listeners: Vec<Listener>,
 }
 
 impl Default for MachineBuilder {
@@ -94,6 +96,7 @@ impl Default for MachineBuilder {
             state: None,
             recording: None,
             restart: true,
+            listeners: Vec::new(),
         }
     }
 }
@@ -178,11 +181,12 @@ impl MachineBuilder {
         Self { net_device: Some(device), ..self }
     }
 
-    /// A network of the machine's own, into which its card is plugged.
+    /// The network that the machine's card is plugged into: one of its own, by a
+    /// [`Config`](crate::net::Config), or one elsewhere, by a [`Join`](crate::net::Join).
     #[cfg(feature = "net")]
     #[must_use]
-    pub fn network(self, config: crate::net::Config) -> Self {
-        Self { network: Some(config), ..self }
+    pub fn network(self, network: impl Into<crate::net::Wiring>) -> Self {
+        Self { network: Some(network.into()), ..self }
     }
 
     /// The image of the first hard disk. It is never written to, unless [`persist`](Self::persist) is asked
@@ -258,6 +262,14 @@ impl MachineBuilder {
         Self { recording: Some(recording), ..self }
     }
 
+    /// What the machine plays goes to this listener, too. The builder keeps it, and with it a
+    /// [`Recorder`](crate::sound::Recorder)'s file open.
+    #[must_use]
+    pub fn sound(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
     /// The machine ends, instead of starting again, after a reset; a triple fault is an error then.
     #[must_use]
     pub fn no_restart(self) -> Self {
@@ -276,8 +288,10 @@ impl MachineBuilder {
 
     /// Builds the machine and starts it.
     pub fn start(&self) -> Result<Machine, MachineError> {
+        // A port that is taken is found before anything is read.
+        let network = self.network.as_ref().map(cable::prepare).transpose()?;
         let Some(paths) = self.state_files()? else {
-            return Machine::spawn(self.power_on()?, None, self.network.as_ref());
+            return Machine::spawn(self.power_on()?, None, network);
         };
         if self.memory.is_some() || self.acpi.is_some() || self.net_device.is_some() {
             return Err(MachineError::StateDecides);
@@ -286,7 +300,7 @@ impl MachineBuilder {
         let builder = Self { image: self.image_of(&file)?, ..self.clone() };
         let no_image = builder.image.is_none() && file.plan.needs_image();
         let first = no_image.then_some(Event::NoImage);
-        Machine::spawn(builder.resume(&file)?, first, self.network.as_ref())
+        Machine::spawn(builder.resume(&file)?, first, network)
     }
 
     /// The image that a state's files are in: the one at hand, else where the state says. `None` if
@@ -338,7 +352,8 @@ impl MachineBuilder {
         })?;
         let source = file.source();
         source.check()?;
-        Ok(Built { computer, lost_files, arrivals, source: Some(source) })
+        let listeners = self.listeners.clone();
+        Ok(Built { computer, lost_files, arrivals, source: Some(source), listeners })
     }
 
     /// A machine after power-on.
@@ -367,7 +382,8 @@ impl MachineBuilder {
             ..setup
         };
         let computer = Computer::power_on(setup, Firmware::new(name, source))?;
-        Ok(Built { computer, lost_files, arrivals, source: None })
+        let listeners = self.listeners.clone();
+        Ok(Built { computer, lost_files, arrivals, source: None, listeners })
     }
 
     /// The world that the machine stands in, from this guest time on.

@@ -10,15 +10,20 @@ mod plugged {
     use super::super::MachineError;
     use super::super::ports::Desk;
     use crate::net::Port;
-    pub use crate::net::{Config, Network};
+    pub use crate::net::{Network, Prepared, Wiring};
 
     /// Frames that the machine is offered before it runs again.
     const TURN: usize = 256;
 
+    /// Makes sure of what a network needs of the host.
+    pub fn prepare(wiring: &Wiring) -> Result<Prepared, MachineError> {
+        Ok(Network::prepare(wiring.clone())?)
+    }
+
     /// Starts a network and plugs the machine's card into it.
     pub fn plug(
         computer: &mut Computer,
-        config: &Config,
+        prepared: Prepared,
         desk: &Arc<Desk>,
     ) -> Result<(Network, Cable), MachineError> {
         let device = computer.net_device();
@@ -26,8 +31,7 @@ mod plugged {
             return Err(MachineError::NoNetworkCard);
         }
         // The virtio card cuts for a driver that does not take such frames.
-        let config = Config { large_frames: device == NetDevice::Virtio, ..config.clone() };
-        let (network, port) = Network::start(config)?;
+        let (network, port) = prepared.start(device == NetDevice::Virtio)?;
         computer.connect_network(true);
         let waker = Waker::from(Arc::new(WakeMachine(desk.clone())));
         Ok((network, Cable { port, waiting: None, waker }))
@@ -99,13 +103,22 @@ mod plugged {
 
     /// There is no network in this build.
     #[derive(Clone, Debug)]
-    pub enum Config {}
+    pub enum Wiring {}
+    pub enum Prepared {}
     #[derive(Debug)]
     pub enum Network {}
     pub enum Cable {}
 
-    pub fn plug(_: &mut Computer, config: &Config, _: &Arc<Desk>) -> Result<(Network, Cable), MachineError> {
-        match *config {}
+    pub fn prepare(wiring: &Wiring) -> Result<Prepared, MachineError> {
+        match *wiring {}
+    }
+
+    pub fn plug(
+        _: &mut Computer,
+        prepared: Prepared,
+        _: &Arc<Desk>,
+    ) -> Result<(Network, Cable), MachineError> {
+        match prepared {}
     }
 
     impl Cable {
@@ -119,4 +132,4 @@ mod plugged {
     }
 }
 
-pub use plugged::{Cable, Config, Network, plug};
+pub use plugged::{Cable, Network, Prepared, Wiring, plug, prepare};

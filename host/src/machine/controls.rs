@@ -68,6 +68,8 @@ pub struct View {
     pub changed: Option<Range<usize>>,
     /// The guest wants to know where the pointer is, not how far it has moved.
     pub wants_positions: bool,
+    /// The keyboard's lights, a bit each: Scroll Lock, Num Lock, Caps Lock.
+    pub lights: u8,
     /// The machine stands still, until it is told to go on.
     pub paused: bool,
     /// Instructions since power-on.
@@ -154,6 +156,7 @@ impl Controls {
                 screen,
                 changed,
                 wants_positions: computer.wants_positions(),
+                lights: computer.keyboard_lights(),
                 paused: computer.is_paused(),
                 instructions: computer.stats().instructions,
             });

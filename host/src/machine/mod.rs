@@ -31,6 +31,7 @@ pub use clock::HostClock;
 pub(crate) use clock::OsEntropy;
 pub use controls::{ControlError, Controls, View, png};
 pub use disk::DiskError;
+pub use env86_core::keys::Layout;
 pub use env86_core::{
     Button, Cell, Computer, Cursor, DEFAULT_MEMORY, Drive, Ending, Frame, Input, MediumError, NetDevice,
     Recorded, Recording, Screen, TextScreen,
@@ -185,7 +186,7 @@ impl Machine {
     fn spawn(
         mut built: Built,
         first: Option<Event>,
-        network: Option<&cable::Config>,
+        network: Option<cable::Prepared>,
     ) -> Result<Self, MachineError> {
         let computer = &mut built.computer;
         let desk = Arc::new(Desk::new(|line| match line {
@@ -194,7 +195,7 @@ impl Machine {
             Line::Debug => true,
         }));
         first.into_iter().for_each(|event| desk.tell(event));
-        let plugged = network.map(|config| cable::plug(computer, config, &desk)).transpose()?;
+        let plugged = network.map(|network| cable::plug(computer, network, &desk)).transpose()?;
         let (network, cable) = plugged.unzip();
         let (commands, queue) = mpsc::channel();
         let source = built.source.clone();

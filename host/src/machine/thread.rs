@@ -17,6 +17,7 @@ use super::files::LostFiles;
 use super::ports::{Desk, Event, Line};
 use super::state::StateSource;
 use super::{MachineError, Report};
+use crate::sound::{Frame, Listener, Sound};
 
 /// Instructions between looks at what has come from outside: about a millisecond.
 const BUDGET: u64 = 200_000;
@@ -44,6 +45,8 @@ pub(super) struct Built {
     pub arrivals: Arc<Arrivals>,
     /// The saved state that its memory is mapped from.
     pub source: Option<StateSource>,
+    /// Who hears what it plays.
+    pub listeners: Vec<Listener>,
 }
 
 /// Wakes the machine's thread when data have come that media were asked for.
@@ -82,11 +85,13 @@ pub(super) fn run(
     commands: Receiver<Command>,
     cable: Option<Cable>,
 ) -> Result<Report, MachineError> {
-    let Built { computer, lost_files, arrivals, source } = built;
+    let Built { computer, lost_files, arrivals, source, listeners } = built;
     arrivals.lock().machine = Some(thread::current());
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         let (stopped, busy) = (false, Duration::ZERO);
-        Shell { computer, desk, commands, lost_files, arrivals, source, cable, stopped, busy }.run()
+        let shell =
+            Shell { computer, desk, commands, lost_files, arrivals, source, listeners, cable, stopped, busy };
+        shell.run()
     }));
     desk.end();
     result.unwrap_or_else(|panic| Err(MachineError::Panicked(message(&*panic))))
@@ -106,13 +111,15 @@ struct Shell<'a> {
     cable: Option<Cable>,
     arrivals: Arc<Arrivals>,
     source: Option<StateSource>,
+    listeners: Vec<Listener>,
     stopped: bool,
     busy: Duration,
 }
 
-/// Carries output to the handles, and frames to the network.
+/// Carries output to the handles, sound to its listeners, and frames to the network.
 struct ToDesk<'a> {
     desk: &'a Desk,
+    listeners: &'a mut Vec<Listener>,
     cable: Option<&'a Cable>,
 }
 
@@ -127,6 +134,11 @@ impl Outside for ToDesk<'_> {
 
     fn frame(&mut self, frame: &[u8]) {
         self.cable.inspect(|cable| cable.send(frame));
+    }
+
+    /// One who does not listen any more is forgotten.
+    fn sound(&mut self, start: u64, frames: &[Frame]) {
+        self.listeners.retain(|listener| listener.send(Sound { start, frames: frames.to_vec() }).is_ok());
     }
 
     fn debug(&mut self, bytes: &[u8]) {
@@ -155,7 +167,8 @@ impl Shell<'_> {
                 continue;
             }
             let slice = Instant::now();
-            let mut outside = ToDesk { desk: self.desk, cable: self.cable.as_ref() };
+            let mut outside =
+                ToDesk { desk: self.desk, listeners: &mut self.listeners, cable: self.cable.as_ref() };
             let progress = self.computer.run(budget, &mut outside);
             // Whatever the guest did with memory that is gone says nothing.
             self.source.as_ref().map_or(Ok(()), StateSource::check)?;
@@ -336,8 +349,13 @@ mod tests {
         let clock = Box::new(HostClock::start_at(0));
         let setup = Setup { memory: 2 << 20, drives, ..Setup::new(clock, entropy) };
         let computer = Computer::power_on(setup, firmware).unwrap();
-        let built =
-            Built { computer, lost_files: LostFiles::default(), arrivals: Arc::default(), source: None };
+        let built = Built {
+            computer,
+            lost_files: LostFiles::default(),
+            arrivals: Arc::default(),
+            source: None,
+            listeners: Vec::new(),
+        };
         Machine::spawn(built, None, None).unwrap()
     }
 

@@ -87,7 +87,8 @@ impl Leases {
         Some(Answer { message: reply(&request, kind, address, inform, search), to })
     }
 
-    /// The address for a guest: the one it has, the one it wants, or the lowest that is free.
+    /// The address for a guest: the one it has, the one it wants, the lowest that is free, or the one that was
+    /// leased longest ago to a guest that is not heard of any more: a page has another card each time.
     fn find(
         &mut self,
         mac: EthernetAddress,
@@ -104,7 +105,14 @@ impl Leases {
         };
         let range = FIRST_GUEST.to_bits()..=LAST_GUEST.to_bits();
         let wanted = Some(wanted).filter(|wanted| range.contains(&wanted.to_bits()) && free(wanted));
-        wanted.or_else(|| range.map(Ipv4Addr::from_bits).find(free))
+        if let Some(address) = wanted.or_else(|| range.map(Ipv4Addr::from_bits).find(free)) {
+            return Some(address);
+        }
+        let silent = self.leases.iter().filter(|(_, lease)| !taken(lease.address, mac));
+        let (oldest, address) =
+            silent.min_by_key(|(_, lease)| lease.until).map(|(mac, l)| (*mac, l.address))?;
+        self.leases.remove(&oldest);
+        Some(address)
     }
 }
 
@@ -254,5 +262,22 @@ mod tests {
         let answer = leases.answer(&message(Discover, MAC, None), &[], Instant::now(), taken).unwrap();
         assert_eq!(answer.message[16..20], [192, 168, 127, 3]);
         assert_eq!(leases.answer(&[0; 10], &[], Instant::now(), |_, _| false), None);
+    }
+
+    #[test]
+    fn when_all_addresses_are_leased_the_oldest_is_given_again() {
+        use DhcpMessageType::Request;
+        let (mut leases, start) = (Leases::default(), Instant::now());
+        let mut ask = |n: u8, taken: &dyn Fn(Ipv4Addr) -> bool| {
+            let now = start + Duration::from_secs(n.into());
+            let answer =
+                leases.answer(&message(Request, [2, 0, 0, 0, 0, n], None), &[], now, |a, _| taken(a));
+            answer.map(|answer| answer.message[19])
+        };
+        for n in 2..=249 {
+            assert_eq!(ask(n, &|_| false), Some(n));
+        }
+        assert_eq!(ask(250, &|address| address == FIRST_GUEST), Some(3));
+        assert_eq!(ask(251, &|_| true), Some(0), "none, and so a refusal");
     }
 }

@@ -30,10 +30,11 @@ use super::{Config, FIRST_GUEST, GATEWAY, GATEWAY_MAC, HOST, Log, NETWORK, udp};
 
 /// The port of NTP.
 const NTP_PORT: u16 = 123;
-/// TCP connections at once; the guest is told that more are refused.
-const TCP_FLOWS: usize = 1024;
-/// UDP flows at once; datagrams of more are lost.
-const UDP_FLOWS: usize = 256;
+/// TCP connections at once; the guest is told that more are refused. One guest may have as many as are free,
+/// so half of them if it is alone.
+const TCP_FLOWS: usize = 2048;
+/// UDP flows at once, of which one guest may have as many as are free; datagrams of more are lost.
+const UDP_FLOWS: usize = 512;
 /// Pings under way at once.
 const PINGS: usize = 32;
 /// Names being looked up at once.
@@ -58,6 +59,8 @@ const DIAL: Duration = Duration::from_secs(75);
 const GUEST_AWAITED: Duration = Duration::from_secs(20);
 /// How long a client of a UDP forward is remembered.
 const UDP_CLIENT_KEPT: Duration = Duration::from_secs(90);
+/// How long a guest that says nothing keeps an address that others want.
+const NEIGHBOUR_KEPT: Duration = Duration::from_secs(600);
 /// The ports that clients of forwards come from, as the guest sees it.
 const CLIENT_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 /// How often what is over is thrown away, and a guest that is waited for is asked for again.
@@ -137,8 +140,8 @@ pub(super) struct Gateway {
     policy: Policy,
     resolver: Resolver,
     leases: Leases,
-    /// The guests' Ethernet addresses.
-    neighbours: HashMap<Ipv4Addr, EthernetAddress>,
+    /// The guests' Ethernet addresses, and when a guest was last heard of.
+    neighbours: HashMap<Ipv4Addr, (EthernetAddress, Instant)>,
     fragments: Fragments,
     tcp: HashMap<Ends, Sender<Frame>>,
     udp: HashMap<Ends, Sender<Frame>>,
@@ -238,7 +241,7 @@ impl Gateway {
     /// Remembers where a guest is; clients that wait for it can go on.
     fn meet(&mut self, address: Ipv4Addr, mac: EthernetAddress) {
         let is_guest = NETWORK.contains_addr(&address) && ![GATEWAY, HOST].contains(&address);
-        if is_guest && self.neighbours.insert(address, mac).is_none() {
+        if is_guest && self.neighbours.insert(address, (mac, Instant::now())).is_none() {
             for client in std::mem::take(&mut self.waiting) {
                 self.client(client);
             }
@@ -311,10 +314,12 @@ impl Gateway {
     }
 
     fn dhcp(&mut self, mac: EthernetAddress, message: &[u8]) {
-        let neighbours = &self.neighbours;
-        let taken = |address, own| neighbours.get(&address).is_some_and(|mac| *mac != own);
+        let (neighbours, now) = (&self.neighbours, Instant::now());
+        let taken = |address, own| {
+            neighbours.get(&address).is_some_and(|(mac, heard)| *mac != own && now - *heard < NEIGHBOUR_KEPT)
+        };
         let search = self.resolver.settings().search.clone();
-        let Some(answer) = self.leases.answer(message, &search, Instant::now(), taken) else { return };
+        let Some(answer) = self.leases.answer(message, &search, now, taken) else { return };
         let mac = if answer.to.is_broadcast() { EthernetAddress::BROADCAST } else { mac };
         self.datagram(
             mac,
@@ -347,7 +352,7 @@ impl Gateway {
         }
         let opens = segment.syn() && !segment.ack();
         let dns = remote == SocketAddrV4::new(GATEWAY, dns::PORT);
-        if !opens || *remote.ip() == GATEWAY && !dns || self.tcp.len() >= TCP_FLOWS {
+        if !opens || *remote.ip() == GATEWAY && !dns || !has_share(self.tcp.keys(), TCP_FLOWS, *guest.ip()) {
             // A connection of a machine that was saved ends here, too.
             packet::reset(mac, &packet).into_iter().for_each(|frame| self.send(frame));
             return;
@@ -428,7 +433,7 @@ impl Gateway {
             }
             return;
         };
-        if self.udp.len() >= UDP_FLOWS {
+        if !has_share(self.udp.keys(), UDP_FLOWS, *guest.ip()) {
             return;
         }
         self.say(format_args!("udp {guest} -> {remote}"));
@@ -532,7 +537,7 @@ impl Gateway {
     /// Connects a client of a forward to the guest, or lets it wait until the guest is there.
     fn client(&mut self, client: Client) {
         let guest = SocketAddrV4::new(self.guest(), client.guest_port);
-        let Some(&mac) = self.neighbours.get(guest.ip()) else {
+        let Some(&(mac, _)) = self.neighbours.get(guest.ip()) else {
             if self.waiting.len() < WAITING_CLIENTS {
                 self.waiting.push(client);
                 self.look_for_guest();
@@ -567,7 +572,7 @@ impl Gateway {
 
     fn pass_in(&mut self, socket: Arc<UdpSocket>, client: SocketAddr, guest_port: u16, data: &[u8]) {
         let guest = SocketAddrV4::new(self.guest(), guest_port);
-        let Some(&mac) = self.neighbours.get(guest.ip()) else { return self.look_for_guest() };
+        let Some(&(mac, _)) = self.neighbours.get(guest.ip()) else { return self.look_for_guest() };
         let now = Instant::now();
         let known = self
             .udp_clients
@@ -650,6 +655,12 @@ impl Gateway {
             Asker::Tcp(sender) => drop(sender.send(answer)),
         }
     }
+}
+
+/// Whether a guest may have one flow more: it has fewer than are free.
+fn has_share<'a>(flows: impl ExactSizeIterator<Item = &'a Ends>, most: usize, guest: Ipv4Addr) -> bool {
+    let free = most.saturating_sub(flows.len());
+    flows.filter(|(own, _)| *own.ip() == guest).count() < free
 }
 
 /// What wakes the gateway.
@@ -762,7 +773,7 @@ async fn serve_forward(socket: Socket, guest_port: u16, events: Sender<Event>) -
 }
 
 /// After a failure to accept, which most often means too many open files, others get time to close.
-async fn accepted<T>(result: io::Result<T>) -> io::Result<T> {
+pub(super) async fn accepted<T>(result: io::Result<T>) -> io::Result<T> {
     if result.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -800,6 +811,24 @@ fn ntp(request: &[u8], now: SystemTime) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_leaves_room_for_others() {
+        let ends = |guest, port| -> Ends {
+            let guest = Ipv4Addr::new(192, 168, 127, guest);
+            (SocketAddrV4::new(guest, port), SocketAddrV4::new(GATEWAY, 80))
+        };
+        let [greedy, modest] = [2, 3].map(|guest| *ends(guest, 1).0.ip());
+        let mut flows = Vec::new();
+        while has_share(flows.iter(), 100, greedy) {
+            flows.push(ends(2, flows.len() as u16));
+        }
+        assert_eq!(flows.len(), 50);
+        while has_share(flows.iter(), 100, modest) {
+            flows.push(ends(3, flows.len() as u16));
+        }
+        assert_eq!(flows.len(), 75);
+    }
 
     #[test]
     fn the_clock_is_the_hosts() {

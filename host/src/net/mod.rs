@@ -10,7 +10,9 @@
 //! guest sees a refusal as a refusal. 192.168.127.254, `host.env86.internal`, leads to those ports of
 //! the host's loopback that were opened.
 //!
-//! All of it runs on one thread, which the machine reaches over a [`Port`] only.
+//! All of it runs on one thread, which the machine reaches over a [`Port`] only. A [`Relay`] is such a
+//! network for machines elsewhere, which reach it over WebSockets; [`Join`] plugs a machine of this program
+//! into one.
 
 mod cable;
 mod dhcp;
@@ -18,11 +20,14 @@ mod dns;
 mod forward;
 mod fragments;
 mod gateway;
+mod join;
 mod packet;
 mod policy;
+mod relay;
 mod switch;
 mod tcp;
 mod udp;
+mod worker;
 
 #[cfg(test)]
 mod tests;
@@ -33,20 +38,24 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use env86_devices::Entropy;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 use thiserror::Error;
-use tokio::runtime::Builder;
-use tokio::sync::oneshot;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::machine::OsEntropy;
+
+use forward::Socket;
+use gateway::Gateway;
+use worker::Worker;
 
 pub use cable::{Faults, Frame, Pcap, Port, cable, disturb, record};
 pub use dns::{Settings as NameSettings, Source as NameSource};
 pub use forward::{Forward, ForwardError, Forwards, Listen, ListenError};
+pub use join::{Join, JoinError, UrlError};
 pub use policy::{Rule, RuleError, Rules};
+pub use relay::{Door, DoorError, Limits, Relay};
 pub use switch::Switch;
 
 /// The guests' network.
@@ -113,12 +122,39 @@ impl Default for Config {
     }
 }
 
+/// The network that a machine's card is plugged into.
+#[derive(Clone, Debug)]
+pub enum Wiring {
+    /// One of its own.
+    Own(Config),
+    /// One that it shares with machines elsewhere.
+    Join(Join),
+}
+
+impl From<Config> for Wiring {
+    fn from(config: Config) -> Self {
+        Self::Own(config)
+    }
+}
+
+impl From<Join> for Wiring {
+    fn from(join: Join) -> Self {
+        Self::Join(join)
+    }
+}
+
 /// Why there is no network.
 #[derive(Debug, Error)]
 pub enum NetError {
     /// A forward cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Machines elsewhere cannot join.
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    /// A network elsewhere cannot be joined.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The recording cannot be begun.
     #[error("Cannot write the recording of frames to `{}`", path.display())]
     Pcap {
@@ -137,20 +173,21 @@ fn random() -> u32 {
     OsEntropy.next_u32()
 }
 
-/// A network that runs in a thread of its own. Dropping it ends it and all connections.
-#[derive(Debug)]
-pub struct Network {
-    forwards: Vec<Forward>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+fn runtime() -> Result<Runtime, NetError> {
+    Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)
 }
 
-impl Network {
-    /// Starts a network; gives it with the end of the cable that the guest's card is for. All ports
-    /// of the host's are open when this returns.
-    pub fn start(config: Config) -> Result<(Self, Port), NetError> {
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
-        let entered = runtime.enter();
+/// What a network needs of the host, which it may not get.
+struct Parts {
+    config: Config,
+    sockets: Vec<(Socket, u16)>,
+    forwards: Vec<Forward>,
+    pcap: Option<Pcap<File>>,
+}
+
+impl Parts {
+    /// Opens ports and files, on the runtime that this is called in.
+    fn open(config: Config) -> Result<Self, NetError> {
         let mut sockets = Vec::with_capacity(config.forwards.len());
         let mut forwards = Vec::with_capacity(config.forwards.len());
         for forward in &config.forwards {
@@ -158,40 +195,95 @@ impl Network {
             sockets.push((socket, bound.guest));
             forwards.push(bound);
         }
+        let pcap = config.pcap.clone().map(|path| {
+            let pcap = File::create(&path).and_then(Pcap::new);
+            pcap.map_err(|source| NetError::Pcap { path, source })
+        });
+        Ok(Self { config, sockets, forwards, pcap: pcap.transpose()? })
+    }
+
+    /// A gateway, and the end of its cable that is for guests.
+    fn gateway(self) -> (Gateway, Port) {
         let (guest, mut port) = cable();
-        if let Some(faults) = config.faults {
+        if let Some(faults) = self.config.faults {
             port = disturb(port, faults);
         }
-        if let Some(path) = config.pcap.clone() {
-            let pcap = File::create(&path).and_then(Pcap::new);
-            port = record(port, pcap.map_err(|source| NetError::Pcap { path, source })?);
+        if let Some(pcap) = self.pcap {
+            port = record(port, pcap);
         }
-        let gateway = gateway::Gateway::new(port, config, sockets);
-        drop(entered);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let work = move || {
-            runtime.block_on(async {
-                tokio::spawn(gateway.run());
-                // The other end is dropped when it is time.
-                let _ = stopped.await;
-            });
+        (Gateway::new(port, self.config, self.sockets), guest)
+    }
+}
+
+/// A network that has all that it needs of the host, and has not started.
+pub struct Prepared {
+    runtime: Runtime,
+    parts: Prepare,
+}
+
+enum Prepare {
+    Own(Parts),
+    Join(join::Joined),
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// Starts the network; gives it with the end of the cable that the guest's card is for. `large_frames`
+    /// says that the card takes TCP segments of up to 64 KiB.
+    pub fn start(self, large_frames: bool) -> Result<(Network, Port), NetError> {
+        let handle = self.runtime.handle().clone();
+        let _entered = handle.enter();
+        let (forwards, worker, guest) = match self.parts {
+            Prepare::Own(mut parts) => {
+                parts.config.large_frames = large_frames;
+                let forwards = std::mem::take(&mut parts.forwards);
+                let (gateway, guest) = parts.gateway();
+                (forwards, Worker::start("network", self.runtime, gateway.run()), guest)
+            }
+            Prepare::Join(joined) => {
+                let (guest, port) = cable();
+                (Vec::new(), Worker::start("network", self.runtime, joined.run(port)), guest)
+            }
         };
-        let thread = thread::Builder::new().name("network".into()).spawn(work).map_err(NetError::Thread)?;
-        Ok((Self { forwards, stop: Some(stop), thread: Some(thread) }, guest))
+        Ok((Network { forwards, _worker: worker.map_err(NetError::Thread)? }, guest))
+    }
+}
+
+/// A network that runs in a thread of its own. Dropping it ends it and all connections.
+#[derive(Debug)]
+pub struct Network {
+    forwards: Vec<Forward>,
+    _worker: Worker,
+}
+
+impl Network {
+    /// Makes sure of what a network needs of the host: all ports are open when this returns, and a network
+    /// elsewhere is joined.
+    pub fn prepare(wiring: Wiring) -> Result<Prepared, NetError> {
+        let runtime = runtime()?;
+        let parts = match wiring {
+            Wiring::Own(config) => {
+                let _entered = runtime.enter();
+                Prepare::Own(Parts::open(config)?)
+            }
+            Wiring::Join(join) => Prepare::Join(runtime.block_on(join.connect())?),
+        };
+        Ok(Prepared { runtime, parts })
+    }
+
+    /// Starts a network, as [`Self::prepare`] and [`Prepared::start`].
+    pub fn start(config: Config) -> Result<(Self, Port), NetError> {
+        let large_frames = config.large_frames;
+        Self::prepare(config.into())?.start(large_frames)
     }
 
     /// The forwards, with the ports that they are at.
     pub fn forwards(&self) -> &[Forward] {
         &self.forwards
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // A panic has been reported already.
-            let _ = thread.join();
-        }
     }
 }

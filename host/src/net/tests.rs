@@ -64,7 +64,7 @@ impl phy::TxToken for Token<'_> {
     }
 }
 
-struct Guest {
+pub(super) struct Guest {
     card: Card,
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -77,40 +77,72 @@ impl Guest {
     /// A guest that has got its address by DHCP.
     fn new(config: Config) -> Self {
         let mut guest = Self::without_address(config);
-        let dhcp = guest.sockets.add(dhcpv4::Socket::new());
-        let address = guest.until(|guest| match guest.sockets.get_mut::<dhcpv4::Socket>(dhcp).poll() {
-            Some(dhcpv4::Event::Configured(config)) => Some((config.address, config.router)),
-            _ => None,
-        });
-        assert_eq!(address, (smoltcp::wire::Ipv4Cidr::new(FIRST_GUEST, 24), Some(GATEWAY)));
-        guest.set_address();
+        assert_eq!(guest.dhcp(), FIRST_GUEST);
+        guest.set_address(FIRST_GUEST);
         guest
     }
 
     fn without_address(config: Config) -> Self {
         let (network, port) = Network::start(config).unwrap();
+        Self::on(network, port, MAC)
+    }
+
+    /// A guest at the end of a cable.
+    pub(super) fn on(network: Network, port: Port, mac: EthernetAddress) -> Self {
         let mut card = Card(port);
-        let mut config = smoltcp::iface::Config::new(HardwareAddress::Ethernet(MAC));
-        config.random_seed = 42;
+        let mut config = smoltcp::iface::Config::new(HardwareAddress::Ethernet(mac));
+        config.random_seed = 42 + u64::from(mac.0[5]);
         let interface = Interface::new(config, &mut card, smoltcp::time::Instant::ZERO);
         let sockets = SocketSet::new(Vec::new());
         Self { card, interface, sockets, next_port: 30_000, started: Instant::now(), _network: network }
     }
 
-    fn set_address(&mut self) {
+    /// Asks for an address.
+    pub(super) fn dhcp(&mut self) -> Ipv4Addr {
+        let dhcp = self.sockets.add(dhcpv4::Socket::new());
+        let (address, router) =
+            self.until(|guest| match guest.sockets.get_mut::<dhcpv4::Socket>(dhcp).poll() {
+                Some(dhcpv4::Event::Configured(config)) => Some((config.address, config.router)),
+                _ => None,
+            });
+        self.sockets.remove(dhcp);
+        assert_eq!((address.prefix_len(), router), (24, Some(GATEWAY)));
+        address.address()
+    }
+
+    pub(super) fn set_address(&mut self, address: Ipv4Addr) {
         self.interface.update_ip_addrs(|addresses| {
-            addresses.push(IpCidr::new(FIRST_GUEST.into(), 24)).unwrap();
+            addresses.push(IpCidr::new(address.into(), 24)).unwrap();
         });
         self.interface.routes_mut().add_default_ipv4_route(GATEWAY).unwrap();
     }
 
-    fn poll(&mut self) {
+    /// Pings an address, and waits for the answer.
+    pub(super) fn pings(&mut self, to: Ipv4Addr) -> bool {
+        let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 4], vec![0; 4096]);
+        let mut socket = icmp::Socket::new(buffer(), buffer());
+        socket.bind(icmp::Endpoint::Ident(7)).unwrap();
+        let request = Icmpv4Repr::EchoRequest { ident: 7, seq_no: 3, data: b"ping" };
+        let room = socket.send(request.buffer_len(), to.into()).unwrap();
+        request.emit(&mut Icmpv4Packet::new_unchecked(room), &Default::default());
+        let handle = self.sockets.add(socket);
+        let (data, from) = self.until(|guest| {
+            let socket = guest.sockets.get_mut::<icmp::Socket>(handle);
+            socket.recv().ok().map(|(data, from)| (data.to_vec(), from))
+        });
+        self.sockets.remove(handle);
+        let packet = Icmpv4Packet::new_checked(&data[..]).unwrap();
+        let reply = Icmpv4Repr::parse(&packet, &Default::default()).unwrap();
+        reply == Icmpv4Repr::EchoReply { ident: 7, seq_no: 3, data: b"ping" } && from == to.into()
+    }
+
+    pub(super) fn poll(&mut self) {
         let now = smoltcp::time::Instant::from_micros(self.started.elapsed().as_micros() as i64);
         self.interface.poll(now, &mut self.card, &mut self.sockets);
     }
 
     /// Works until something is so.
-    fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(super) fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
         let since = Instant::now();
         loop {
             self.poll();
@@ -125,7 +157,7 @@ impl Guest {
         }
     }
 
-    fn connect(&mut self, to: impl Into<SocketAddrV4>) -> SocketHandle {
+    pub(super) fn connect(&mut self, to: impl Into<SocketAddrV4>) -> SocketHandle {
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         self.next_port += 1;
@@ -133,20 +165,20 @@ impl Guest {
         self.sockets.add(socket)
     }
 
-    fn listen(&mut self, port: u16) -> SocketHandle {
+    pub(super) fn listen(&mut self, port: u16) -> SocketHandle {
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.listen(port).unwrap();
         self.sockets.add(socket)
     }
 
-    fn tcp(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
+    pub(super) fn tcp(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
         self.sockets.get_mut(handle)
     }
 
     /// Sends all bytes and closes this half; gives what came until the other half was closed, or
     /// none if the connection was reset.
-    fn exchange(&mut self, handle: SocketHandle, mut bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn exchange(&mut self, handle: SocketHandle, mut bytes: &[u8]) -> Option<Vec<u8>> {
         let mut received = Vec::new();
         self.until(|guest| {
             let socket = guest.tcp(handle);
@@ -209,7 +241,7 @@ impl Guest {
 use smoltcp::wire::Icmpv4DstUnreachable;
 
 /// The host's loopback is open to the guest, as a rule can have it.
-fn open() -> Config {
+pub(super) fn open() -> Config {
     let allow = vec!["127.0.0.0/8".parse().unwrap()];
     let names = NameSource::Fixed(NameSettings::default());
     Config { rules: Rules { allow, ..Rules::default() }, names, ..Config::default() }
@@ -237,7 +269,7 @@ fn serve(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddrV4 {
 }
 
 /// Gives back the hash of all that it is sent.
-fn hash_server() -> SocketAddrV4 {
+pub(super) fn hash_server() -> SocketAddrV4 {
     serve(|mut stream| {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 16];
@@ -551,7 +583,7 @@ fn forwards_lead_into_a_guest_that_has_said_nothing() {
     else {
         panic!("{:?}", guest._network.forwards())
     };
-    guest.set_address();
+    guest.set_address(FIRST_GUEST);
     let talk = |mut stream: Box<dyn ReadWrite>| {
         stream.write_all(b"ping").unwrap();
         let mut answer = [0; 4];
@@ -603,7 +635,7 @@ impl<T: Read + Write> ReadWrite for T {}
 #[test]
 fn a_connection_of_a_saved_machine_is_reset_at_once() {
     let mut guest = Guest::without_address(open());
-    guest.set_address();
+    guest.set_address(FIRST_GUEST);
     // One that the gateway does not know, made with another gateway.
     let socket = guest.connect(hash_server());
     guest.until(|guest| guest.tcp(socket).may_send().then_some(()));
@@ -617,23 +649,8 @@ fn a_connection_of_a_saved_machine_is_reset_at_once() {
 #[test]
 fn pings_and_the_clock_are_answered() {
     let mut guest = Guest::new(open());
-    let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 4], vec![0; 4096]);
-    let mut socket = icmp::Socket::new(buffer(), buffer());
-    socket.bind(icmp::Endpoint::Ident(7)).unwrap();
-    let handle = guest.sockets.add(socket);
     for to in [GATEWAY, HOST] {
-        let request = Icmpv4Repr::EchoRequest { ident: 7, seq_no: 3, data: b"ping" };
-        let socket = guest.sockets.get_mut::<icmp::Socket>(handle);
-        let room = socket.send(request.buffer_len(), to.into()).unwrap();
-        request.emit(&mut Icmpv4Packet::new_unchecked(room), &Default::default());
-        let (data, from) = guest.until(|guest| {
-            let socket = guest.sockets.get_mut::<icmp::Socket>(handle);
-            socket.recv().ok().map(|(data, from)| (data.to_vec(), from))
-        });
-        let packet = Icmpv4Packet::new_checked(&data[..]).unwrap();
-        let reply = Icmpv4Repr::parse(&packet, &Default::default()).unwrap();
-        assert_eq!(reply, Icmpv4Repr::EchoReply { ident: 7, seq_no: 3, data: b"ping" });
-        assert_eq!(from, to.into());
+        assert!(guest.pings(to));
     }
     // The loopback answers where the host allows pings; else the guest is told that it does not.
     let request = Icmpv4Repr::EchoRequest { ident: 7, seq_no: 4, data: b"ping" };

@@ -1,12 +1,18 @@
-//! What a terminal says was typed, as keys of a US keyboard.
+//! What a terminal says was typed, as keys of the guest's keyboard.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use env86_core::Input;
-use env86_core::keys::{self, Key};
+use env86_core::keys::{self, Key, Layout};
 
-/// The strokes that type this; none for what a US keyboard has not.
-pub(super) fn strokes(event: KeyEvent) -> Vec<Input> {
-    let Some(keys) = keys_of(event.code, event.modifiers) else { return Vec::new() };
+/// The strokes that type this on the guest's keyboard; none for what that has not.
+pub(super) fn strokes(event: KeyEvent, layout: Layout) -> Vec<Input> {
+    let plain = !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
+    if let KeyCode::Char(character) = event.code
+        && plain
+    {
+        return layout.typed(character).unwrap_or_default();
+    }
+    let Some(keys) = keys_of(event.code, event.modifiers, layout) else { return Vec::new() };
     let modifiers = [(KeyModifiers::CONTROL, "ctrl"), (KeyModifiers::ALT, "alt")];
     let held = modifiers.into_iter().filter(|(modifier, _)| event.modifiers.contains(*modifier));
     let held = held.flat_map(|(_, name)| named(name));
@@ -19,7 +25,7 @@ fn named(chord: &str) -> Vec<Key> {
 }
 
 /// The keys without Ctrl and Alt.
-fn keys_of(code: KeyCode, modifiers: KeyModifiers) -> Option<Vec<Key>> {
+fn keys_of(code: KeyCode, modifiers: KeyModifiers, layout: Layout) -> Option<Vec<Key>> {
     let name = match code {
         KeyCode::Char(character) => {
             let character = match character {
@@ -29,7 +35,7 @@ fn keys_of(code: KeyCode, modifiers: KeyModifiers) -> Option<Vec<Key>> {
                 }
                 other => other,
             };
-            return keys::character(character).ok();
+            return layout.character(character).ok();
         }
         KeyCode::BackTab => return Some(named("shift-tab")),
         KeyCode::F(number @ 1..=12) => format!("f{number}"),
@@ -80,12 +86,12 @@ mod tests {
         ];
         for (code, modifiers, chord) in typed {
             let keys = keys::press(&keys::chord(chord).unwrap());
-            assert_eq!(strokes(KeyEvent::new(code, modifiers)), keys, "{chord}");
+            assert_eq!(strokes(KeyEvent::new(code, modifiers), Layout::Us), keys, "{chord}");
         }
         for number in 1..=12 {
-            assert!(!strokes(KeyEvent::new(KeyCode::F(number), none)).is_empty());
+            assert!(!strokes(KeyEvent::new(KeyCode::F(number), none), Layout::Us).is_empty());
         }
-        assert!(strokes(KeyEvent::new(KeyCode::Char('ä'), none)).is_empty());
-        assert!(strokes(KeyEvent::new(KeyCode::F(13), none)).is_empty());
+        assert!(strokes(KeyEvent::new(KeyCode::Char('ä'), none), Layout::Us).is_empty());
+        assert!(strokes(KeyEvent::new(KeyCode::F(13), none), Layout::Us).is_empty());
     }
 }

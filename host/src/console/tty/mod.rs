@@ -16,6 +16,7 @@ use crossterm::event::{
 };
 use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, style};
+use env86_core::keys::Layout;
 use env86_core::{Accepted, Frame, Input, Screen, TextScreen, keys as pc_keys};
 
 use super::terminal::Guard;
@@ -61,6 +62,8 @@ enum Seen {
 /// A person at a terminal.
 struct Desk {
     controls: Controls,
+    /// What the guest takes its keyboard for.
+    layout: Layout,
     colors: Colors,
     /// Columns and rows of the terminal.
     size: (u16, u16),
@@ -76,9 +79,10 @@ struct Desk {
 }
 
 /// Shows the machine in the terminal, which has been taken over, until the person or `over` ends that.
-pub(super) fn run(controls: Controls, over: impl Fn() -> bool) -> io::Result<()> {
+pub(super) fn run(controls: Controls, layout: Layout, over: impl Fn() -> bool) -> io::Result<()> {
     let mut desk = Desk {
         controls,
+        layout,
         colors: Colors::of_terminal(),
         size: terminal::size()?,
         screen: Screen::default(),
@@ -163,7 +167,7 @@ impl Desk {
                 let strokes = text.chars().filter_map(|character| {
                     // Terminals paste the end of a line as what Enter sends.
                     let character = if character == '\r' { '\n' } else { character };
-                    pc_keys::typed(character).ok()
+                    self.layout.typed(character).ok()
                 });
                 self.strokes.extend(strokes.flatten());
                 self.strokes.truncate(TYPE_AHEAD);
@@ -199,7 +203,7 @@ impl Desk {
 
     fn press(&mut self, key: KeyEvent) {
         if self.strokes.len() < TYPE_AHEAD {
-            self.strokes.extend(keys::strokes(key));
+            self.strokes.extend(keys::strokes(key, self.layout));
         }
     }
 

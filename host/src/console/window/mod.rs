@@ -165,11 +165,18 @@ struct Shown {
     hidden_cursor: bool,
 }
 
+/// The lights of a keyboard, by their bits.
+const LIGHTS: [&str; 3] = ["Scroll Lock", "Num Lock", "Caps Lock"];
+/// The light of Caps Lock.
+const CAPS_LOCK: u8 = 4;
+
 /// What title and overlay tell of the machine.
 #[derive(Default)]
 struct State {
     wants_positions: bool,
     paused: bool,
+    /// The keyboard's lights, as [`LIGHTS`] names them.
+    lights: u8,
     /// The time and the number of instructions when the speed was measured last.
     counted: Option<(Instant, u64)>,
     /// Millions of instructions a second.
@@ -285,8 +292,9 @@ impl Desk {
         }
         let changed = view.changed.is_some();
         self.screen = Some(view.screen);
-        let stood = (self.state.wants_positions, self.state.paused);
-        (self.state.wants_positions, self.state.paused) = (view.wants_positions, view.paused);
+        let stood = (self.state.wants_positions, self.state.paused, self.state.lights);
+        let stands = (view.wants_positions, view.paused, view.lights);
+        (self.state.wants_positions, self.state.paused, self.state.lights) = stands;
         let (since, before) = *self.state.counted.get_or_insert((now, view.instructions));
         let counted = now - since >= SPEED_TIME;
         if counted {
@@ -294,7 +302,7 @@ impl Desk {
             self.state.mips = (ran / (now - since).as_secs_f64() / 1e6).round() as u64;
             self.state.counted = Some((now, view.instructions));
         }
-        if counted || stood != (self.state.wants_positions, self.state.paused) {
+        if counted || stood != stands {
             self.tell_state();
         }
         if changed {
@@ -328,7 +336,9 @@ impl Desk {
             mips => format!("{mips} MIPS"),
         };
         let mouse = if self.captured { " - Ctrl-Alt frees the mouse" } else { "" };
-        format!("{} - env86 - {speed}{mouse}", options.name)
+        // Of the lights, the one that makes what is typed another.
+        let capitals = if state.lights & CAPS_LOCK != 0 { " - Caps Lock" } else { "" };
+        format!("{} - env86 - {speed}{capitals}{mouse}", options.name)
     }
 
     /// Brings title and cursor up to date.
@@ -355,7 +365,14 @@ impl Desk {
             (true, true) => "The mouse is the machine's while it is in the window",
             (true, false) => "Click        gives the mouse to the machine",
         };
-        let keyboard = if self.options.keyboard { "" } else { "The keyboard is not the machine's" };
+        let lit = LIGHTS.into_iter().enumerate().filter(|(bit, _)| self.state.lights & 1 << bit != 0);
+        let lit: Vec<_> = lit.map(|(_, name)| name).collect();
+        let lights = format!("Lit: {}", lit.join(", "));
+        let keyboard = match (self.options.keyboard, lit.is_empty()) {
+            (false, _) => "The keyboard is not the machine's",
+            (true, true) => "",
+            (true, false) => &*lights,
+        };
         let title = self.title();
         let lines = [
             &*title,

@@ -1,0 +1,112 @@
+//! The npm package v86 on a network of ours, which it joins by its option `network_relay_url`: its guest gets an
+//! address and reaches a server on the host's loopback.
+//!
+//! Needs Node with the package and SeaBIOS, which `make peers` puts below the target folder. v86's boot takes
+//! a minute or two, so this runs by `make v86-network` and not with the other tests.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use env86::net::{Config, Door, Limits, Relay, Rules};
+use env86_tests::{
+    Failure, PROMPT, Result, bound_to_us, image, image_root, only_file, peers, skipped, workspace,
+};
+use serde_json::{Value, json};
+
+/// For v86 to boot and to do its part. It catches hangs.
+const LIMIT_S: u64 = 300;
+/// What the server says.
+const BODY: &str = "hello-from-the-host";
+
+fn failed(error: impl std::error::Error) -> Failure {
+    Failure::from(io::Error::other(error.to_string()))
+}
+
+/// Answers each request with [`BODY`].
+fn http_server() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).is_err() {
+                    break;
+                }
+                request.push(byte[0]);
+            }
+            // A client that has gone away needs no answer.
+            let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len());
+        }
+    });
+    Ok(port)
+}
+
+#[test]
+#[ignore = "v86 takes a minute or two to boot; make v86-network"]
+fn v86_joins() -> Result<()> {
+    let peers = peers().join("v86");
+    let (v86, seabios) = (peers.join("node_modules/v86"), peers.join("seabios"));
+    let node = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
+    if !node || !v86.exists() || !seabios.exists() {
+        skipped("v86_joins", &format!("there is no Node, or no v86 and SeaBIOS in {}", peers.display()));
+        return Ok(());
+    }
+    let http = http_server()?;
+    let door = Door {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        token: Some("secret".into()),
+        origins: Vec::new(),
+        limits: Limits::default(),
+    };
+    let rules = Rules { host_ports: vec![http], ..Rules::default() };
+    let relay = Relay::start(Config { rules, ..Config::default() }, door).map_err(failed)?;
+
+    let (image, boot) = (image()?, image_root()?.join("boot"));
+    let config: Value = serde_json::from_slice(&fs::read(image.join("image.json"))?).map_err(failed)?;
+    // The quotes keep the echo of the line from being the end.
+    let command = format!(
+        "until ip -4 address | grep 192.168.127; do sleep 1; done; \
+         wget -q -O - http://host.env86.internal:{http}/; echo en''d-of-it\n"
+    );
+    let plan = json!({
+        "v86": v86,
+        "bios": seabios.join("bios.bin"),
+        "vga_bios": seabios.join("vgabios.bin"),
+        "kernel": only_file(&boot, "vmlinuz")?,
+        "initrd": only_file(&boot, "initramfs")?,
+        "cmdline": config["cmdline"],
+        "memory_mb": 128,
+        "options": {
+            "filesystem": {
+                "basefs": image.join("fs.json"),
+                "baseurl": format!("{}/", image.join("fs").display()),
+            },
+            "network_relay_url": format!("ws://{}/net?token=secret", relay.address()),
+        },
+        "steps": [[null, PROMPT], [command, "end-of-it"]],
+        "timeout_s": LIMIT_S,
+    });
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("v86_joins");
+    fs::create_dir_all(&dir)?;
+    fs::write(dir.join("plan.json"), plan.to_string())?;
+    let script = workspace().join("tests/peers/v86/machine.mjs");
+    // Node has WebSockets without the flag since its version 22.
+    let out = bound_to_us("node")
+        .arg("--experimental-websocket")
+        .arg(script)
+        .arg(dir.join("plan.json"))
+        .stdin(Stdio::null())
+        .output()?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{}\n{said}", String::from_utf8_lossy(&out.stderr));
+    assert!(said.contains(BODY), "{said}");
+    Ok(())
+}
