@@ -11,12 +11,12 @@ use env86::net::{Config, Forwards, Join, Listen, Rule, Rules};
 #[derive(Args, Debug)]
 pub struct Net {
     /// A network for the guest: an address by DHCP, and the internet through this host
-    #[arg(short = 'n', long, conflicts_with = "deterministic")]
+    #[arg(short = 'n', long)]
     net: bool,
 
     /// A network that the guest shares with machines elsewhere: the URL that `env86 network` prints, or that of
     /// another relay for v86
-    #[arg(long, value_name = "URL", conflicts_with_all = ["net", "deterministic"])]
+    #[arg(long, value_name = "URL", conflicts_with = "net")]
     net_join: Option<Join>,
 
     /// A port of this host that leads to one of the guest's: [ADDRESS:]HOST:GUEST[/udp], ranges of
@@ -96,6 +96,11 @@ impl Net {
             config.log = Some(Arc::new(|text| eprint!("env86: {text}\r\n")));
         }
         builder.network(config)
+    }
+
+    /// The guest has a network.
+    pub fn connected(&self) -> bool {
+        self.net || self.net_join.is_some()
     }
 
     /// Says which ports were found where any free one was asked for.
