@@ -259,6 +259,7 @@ impl Boot {
     }
 
     /// What the machine is started from.
+    #[cfg(unix)]
     pub fn origin(&self) -> &Path {
         let image = self.image.as_deref().map(Path::new);
         let files = [&self.kernel, &self.bios, &self.state, &self.hda, &self.cdrom, &self.fda];

@@ -246,7 +246,10 @@ impl Place {
                 _ => {}
             }
         }
-        let image = std::path::absolute(image).unwrap_or_else(|_| image.into());
+        // The name of a global image is no path.
+        let absolute =
+            Some(image).filter(|image| image.exists()).and_then(|image| std::path::absolute(image).ok());
+        let image = absolute.unwrap_or_else(|| image.into());
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let text = Description { pid: std::process::id(), started, image: image.display().to_string() };
         let path = name.file(DESCRIPTION);
