@@ -147,10 +147,10 @@ fn folders_of_the_host(_: &Path) -> Result<()> {
 #[cfg(unix)]
 fn machines_that_stay(image: &Path) -> Result<()> {
     /// Ends the machine, whatever becomes of the test.
-    struct Ends<'a>(&'a dyn Fn(&[&str], &[u8]) -> Result<Output>);
-    impl Drop for Ends<'_> {
+    struct Ends<F: Fn()>(F);
+    impl<F: Fn()> Drop for Ends<F> {
         fn drop(&mut self) {
-            let _ = (self.0)(&["rm", "-f", "work"], b"");
+            (self.0)();
         }
     }
 
@@ -183,7 +183,7 @@ fn machines_that_stay(image: &Path) -> Result<()> {
         Ok(())
     };
     let path = image.to_str().expect("it is UTF-8");
-    let _ends = Ends(&env86);
+    let _ends = Ends(|| _ = env86(&["rm", "-f", "work"], b""));
     assert_eq!(good(&["start", "--name", "work", path], b"")?, "work\n");
     bad(&["start", "--name", "work", path], "runs already")?;
     bad(&["start", "--ttyS0", path], "has no terminal")?;
@@ -200,7 +200,7 @@ fn machines_that_stay(image: &Path) -> Result<()> {
     assert_eq!((output.status.code(), streams), (Some(7), ("hello b\n1048576\n".into(), "err\n".into())));
     let output = env86(&["exec", "work", "no-such-command"], b"")?;
     assert_eq!(output.status.code(), Some(127), "{}", text(&output.stderr));
-    let output = env86(&["exec", "--timeout", "1s", "work", "sleep", "1000"], &data)?;
+    let output = env86(&["exec", "--timeout", "1s", "work", "sleep", "1000"], b"")?;
     assert_eq!(output.status.code(), Some(124), "{}", text(&output.stderr));
     assert_eq!(good(&["exec", "-t", "work", "stty", "size"], b"")?, "24 80\r\n");
 
