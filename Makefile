@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-footprint bench-image figures
+.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -87,6 +87,10 @@ web: std-$(WASM) ## The machine for pages and Node, in target/web: `env86 serve`
 web-test: web image ## The demo image prepared for a web server, in headless Chromium
 	@images/deps.sh chromium=chromium
 	tests/web/chromium $(ENV86) $(IMAGE) $(TARGET)/web-test
+
+web-beside: web image peers ## Time and bytes to the demo image's prompt in Chromium, beside v86's
+	@images/deps.sh chromium=chromium
+	node tests/web/beside.mjs $(TARGET)/web $(TARGET)/peers/v86 $(IMAGE)
 
 cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
 	@tests/cross/run build

@@ -1,80 +1,98 @@
-// See `chromium`. node chromium.mjs OUT BROWSER
+// The page that `env86 prepare` has made of the demo image, used as a visitor does: by mouse and keys.
+//
+//   node chromium.mjs SITE OUT
+//
+// SITE is the folder; pictures of the page are written to OUT.
 import assert from "node:assert/strict";
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
-import { createServer } from "node:http";
-import { createRequire } from "node:module";
-import { extname, join, normalize } from "node:path";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { start } from "./browser.mjs";
+import { serve } from "./site.mjs";
 
-const [, , out, executablePath] = process.argv;
-const { chromium } = createRequire(join(out, "node_modules/"))("playwright-core");
+const [, , folder, out] = process.argv;
+if (out === undefined) {
+  console.error("usage: node chromium.mjs SITE OUT");
+  process.exit(2);
+}
+await mkdir(out, { recursive: true });
+const site = await serve([["/", folder]]);
+const browser = await start();
+let page;
+const picture = (name) => page.picture(join(out, `${name}.png`));
 
-/** Serves files, and nothing else: no ranges, no compression. */
-const types = { ".html": "text/html", ".mjs": "text/javascript", ".css": "text/css", ".wasm": "application/wasm" };
-let served = 0;
-const server = createServer(async ({ url }, response) => {
-  const path = normalize(decodeURIComponent(url.split("?")[0])).replace(/\/$/, "/index.html");
-  const file = join(out, "page", path);
-  const { size } = await stat(file).catch(() => ({}));
-  if (size === undefined) return response.writeHead(404).end();
-  served += size;
-  response.writeHead(200, { "Content-Type": types[extname(file)] ?? "application/octet-stream", "Content-Length": size });
-  createReadStream(file).pipe(response);
-});
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-const url = `http://127.0.0.1:${server.address().port}/`;
-
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
-const page = await browser.newPage({ viewport: { width: 1100, height: 760 } });
-const complaints = [];
-page.on("pageerror", (error) => complaints.push(error.stack));
-page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
-const picture = (name) => page.screenshot({ path: join(out, `${name}.png`) });
-const LIMIT = { timeout: 300_000 };
-const onScreen = (text) =>
-  page.evaluate((wanted) => globalThis.vm.wait_until_vga_screen_contains(wanted, { timeout_msec: 300_000 }), text);
+/** Waits for a text on the machine's screen. */
+const onScreen = (wanted) => page.until(`globalThis.vm.wait_until_vga_screen_contains(${wanted}, { timeout_msec: 5000 })`);
+/** Waits for a text in the serial terminal. */
+const onTerminal = (wanted) => page.until(`${wanted}.test(document.querySelector("#serial .xterm-rows").textContent)`);
+/** A digest of the lines on the canvas down to that row of text. */
+const drawn = (rows) => `(() => {
+  const { width } = globalThis.canvas ??= document.querySelector("#screen canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, ${rows} * 16);
+  return data.reduce((sum, value) => (Math.imul(sum, 31) + value) | 0, 0);
+})()`;
+const running = "globalThis.vm?.is_running()";
+const has = (id, text) => page.until(`document.getElementById("${id}").textContent.includes(${JSON.stringify(text)})`);
 
 try {
-  const began = Date.now();
-  await page.goto(url);
-  await picture("loading");
-  await page.waitForFunction(() => globalThis.vm?.is_running(), undefined, LIMIT);
-  const prompt = await page.evaluate(() => globalThis.vm.wait_until_vga_screen_contains(/[#$] ?$/, { timeout_msec: 300_000 }));
-  assert(prompt, "no prompt on the screen");
-  console.log(`prompt after ${((Date.now() - began) / 1e3).toFixed(1)} s and ${(served / 1e6).toFixed(1)} MB`);
-  await page.focus("#screen canvas");
-  // Of keys with Shift, the driver sends none.
-  await page.keyboard.type("cp /etc/hostname /root/made; seq -s - 4 7; uname -a\n");
-  assert(await onScreen("4-5-6-7"), "what is typed is not done");
-  await page.waitForTimeout(500);
-  await picture("screen");
-  const mark = await page.evaluate(async () => new TextDecoder().decode(await globalThis.vm.read_file("/root/made")));
-  assert.equal(mark.trim(), "env86");
+  page = await browser.open(site.url);
+  await picture("1-loading");
+  await page.until(running);
+  await onScreen("/# ?$/");
+  console.log(`prompt: ${((await page.value("performance.now()")) / 1e3).toFixed(1)} s, ${(site.bytes / 1e6).toFixed(1)} MB`);
+  await picture("2-prompt");
+
+  // The canvas has the focus, because nothing else was asked for.
+  await page.type('cp /etc/hostname /root/made; sync; seq -s - 4 7; echo "Made: $(uname -m)"\n');
+  await onScreen('"4-5-6-7"');
+  await onScreen('"Made: i686"');
+  await picture("3-typed");
+  const top = await page.value(drawn(6));
+  const made = await page.value('vm.read_file("/root/made").then((bytes) => new TextDecoder().decode(bytes))');
+  assert.equal(made.trim(), "env86");
+
+  await page.click("#tab-serial");
+  await page.type("\n");
+  await onTerminal(String.raw`/# *$/`);
+  await page.type("echo serial: $((40+2)); cat /root/made\n");
+  await onTerminal("/serial: 42/");
+  await onTerminal("/env86/");
+  await picture("4-serial");
 
   await page.click("#save");
-  await page.waitForFunction(() => /Saved/.test(document.getElementById("notice").textContent), undefined, LIMIT);
-  await picture("saved");
+  await has("notice", "Saved");
+  await picture("5-saved");
+
   await page.reload();
-  await page.waitForFunction(() => globalThis.vm?.is_running(), undefined, LIMIT);
+  await page.until(`${running} && !document.getElementById("load").disabled`);
   await page.click("#load");
-  assert(await onScreen("4-5-6-7"), "the state that was saved has not come back");
+  await onScreen('"4-5-6-7"');
+  await page.until(`${drawn(6)} === ${top}`);
+  await picture("6-loaded");
   await page.click("#tab-serial");
-  await page.keyboard.type("ls -l /root/made; cat /root/made\n");
-  await page.waitForFunction(() => document.querySelector("#serial .xterm-accessibility, #serial .xterm-rows")?.textContent.includes("/root/made"), undefined, LIMIT);
-  await page.waitForTimeout(1000);
-  await picture("serial");
+  await onTerminal("/serial: 42/");
+  await page.type("ls -l /root/made && echo still-$((1+1))\n");
+  await onTerminal("/still-2/");
+  await picture("7-serial-again");
+
+  // A link to what is kept.
+  await page.go(`${site.url}?kept`);
+  await page.until(running);
+  await onScreen('"4-5-6-7"');
+  await page.click("#tab-serial");
+  await onTerminal("/serial: 42/");
+
   await page.click("#pause");
-  await page.waitForFunction(() => !globalThis.vm.is_running(), undefined, LIMIT);
-  await page.setViewportSize({ width: 400, height: 760 });
+  await page.until(`!${running}`);
+  await page.size(400, 760);
   await page.click("#tab-screen");
-  await picture("narrow");
-  assert.deepEqual(complaints, []);
+  await picture("8-narrow");
+  assert.deepEqual(page.complaints, []);
   console.log(`the page works; its pictures are in ${out}`);
 } catch (error) {
-  await picture("failed").catch(() => {});
-  console.error(complaints.join("\n"));
+  await picture?.("failed").catch(() => {});
+  console.error(page?.complaints.join("\n"));
   throw error;
 } finally {
   await browser.close();
-  server.close();
+  site.close();
 }

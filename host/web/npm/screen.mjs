@@ -15,10 +15,9 @@ export class Screen {
     this.canvas = container.querySelector("canvas") ?? container.appendChild(document.createElement("canvas"));
     this.canvas.style.display = "block";
     if (!this.canvas.hasAttribute("aria-label")) this.canvas.setAttribute("aria-label", "Screen of the machine");
-    // v86 shows text in an element beside the canvas.
-    for (const other of container.querySelectorAll(":scope > div")) {
-      if (!other.contains(this.canvas)) other.style.display = "none";
-    }
+    // Pages made for v86 have an element for text, the first `div`. Others are the page's own.
+    const text = container.querySelector(":scope > div");
+    if (text && !text.contains(this.canvas)) text.style.display = "none";
     if (scaling) this.canvas.style.imageRendering = scaling;
     this.#context = this.canvas.getContext("2d", { alpha: false, desynchronized: true });
   }

@@ -10,15 +10,21 @@ const canvas = screen.querySelector("canvas");
 const parameters = new URLSearchParams(location.search);
 const image = new URL(parameters.get("image") ?? "image", document.baseURI).href;
 
+/** What is told stays long enough to be read; what is wrong, until something else is told. */
+const TOLD_MS = 8000;
+let telling;
 function tell(text, bad = false) {
   notice.textContent = text;
   notice.classList.toggle("bad", bad);
+  clearTimeout(telling);
+  if (!bad) telling = setTimeout(() => (notice.textContent = ""), TOLD_MS);
 }
+notice.onclick = () => (notice.textContent = "");
 const failed = (error) => tell(`${error.message ?? error}`, true);
 
 // ---- states in the browser ----
 
-/** The browser's own storage: one state for each image. */
+/** The browser's own storage: for each image a state, and what COM1 had sent before: `{state, said}`. */
 function storage(mode, act) {
   return new Promise((resolve, reject) => {
     const opening = indexedDB.open("env86", 1);
@@ -37,9 +43,10 @@ function storage(mode, act) {
 // ---- the machine ----
 
 const options = { screen_container: screen, disable_keyboard: true };
+let kept;
 if (parameters.has("kept")) {
-  const state = await storage("readonly", (store) => store.get(image)).catch(failed);
-  if (state) options.initial_state = { buffer: state };
+  kept = await storage("readonly", (store) => store.get(image)).catch(failed);
+  if (kept) options.initial_state = { buffer: kept.state };
   else tell("No state of this machine is kept in this browser; it starts anew.");
 }
 
@@ -57,8 +64,31 @@ element("name").textContent = document.title;
 
 const terminal = new Terminal({ cursorBlink: true, scrollback: 10_000, fontSize: 14, screenReaderMode: true });
 terminal.open(serial);
-vm.add_listener("serial0-output-bytes", (bytes) => terminal.write(bytes));
-terminal.onData((text) => vm.serial0_send(text));
+/** The end of what COM1 has sent: a state has none of it, and a terminal without it is empty. */
+const SAID_BYTES = 64 << 10;
+let [said, length] = [[], 0];
+function keep(bytes) {
+  said.push(bytes);
+  length += bytes.length;
+  while (length - said[0].length >= SAID_BYTES) length -= said.shift().length;
+}
+function hear(bytes) {
+  keep(bytes);
+  terminal.write(bytes);
+}
+/** What is shown again may ask the terminal where its cursor is, which the guest has been told already. */
+let recalling = false;
+/** Shows in the terminal what COM1 had sent when a state was saved. */
+function recall(bytes) {
+  terminal.reset();
+  [said, length] = [[], 0];
+  keep(bytes);
+  recalling = true;
+  terminal.write(bytes, () => (recalling = false));
+}
+if (kept) recall(kept.said);
+vm.add_listener("serial0-output-bytes", hear);
+terminal.onData((text) => recalling || vm.serial0_send(text));
 
 const fitting = new FitAddon();
 terminal.loadAddon(fitting);
@@ -112,8 +142,9 @@ setInterval(() => {
   const now = vm.get_instruction_counter();
   const mips = Math.max(0, now - count) / 1e6;
   count = now;
-  element("speed").textContent = vm.is_running() ? `${mips < 10 ? mips.toFixed(1) : Math.round(mips)} MIPS` : "stopped";
-  element("lamp").classList.toggle("on", mips > 0.5);
+  const running = vm.is_running();
+  element("speed").textContent = running ? `${mips < 10 ? mips.toFixed(1) : Math.round(mips)} MIPS` : "stopped";
+  element("lamp").classList.toggle("on", running && mips > 0.5);
 }, 1000);
 
 // ---- views ----
@@ -142,7 +173,7 @@ tabs.forEach((tab, n) => {
 
 // ---- keys: those of the canvas, and no others, so that the page can be used by keyboard ----
 
-const hasFocus = () => document.activeElement === canvas;
+const hasFocus = () => document.activeElement === canvas || serial.contains(document.activeElement);
 const keyboard = new Keyboard((codes) => vm.keyboard_send_scancodes(codes), () => vm.keyboard_release());
 keyboard.setEnabled(false);
 canvas.addEventListener("focus", () => keyboard.setEnabled(true));
@@ -170,22 +201,25 @@ vm.add_listener("emulator-started", () => {
   element("pause").textContent = "Pause";
   element("progress").hidden = true;
 });
-vm.add_listener("emulator-stopped", () => (element("pause").textContent = "Go on"));
+vm.add_listener("emulator-stopped", () => (element("pause").textContent = "Resume"));
 on("restart", async () => {
   await vm.restart();
+  recall(new Uint8Array(0));
   if (!vm.is_running()) await vm.run();
   tell("");
   back();
 });
 on("save", async () => {
   const state = await vm.save_state();
-  await storage("readwrite", (store) => store.put(state, image));
+  const text = new Uint8Array(await new Blob(said).arrayBuffer());
+  await storage("readwrite", (store) => store.put({ state, said: text }, image));
   tell(`Saved in this browser (${(state.byteLength / 1e6).toFixed(0)} MB); Load comes back here, on later visits, too.`);
 });
 on("load", async () => {
-  const state = await storage("readonly", (store) => store.get(image));
-  if (!state) return tell("No state of this machine is kept in this browser.");
-  await vm.restore_state(state);
+  const kept = await storage("readonly", (store) => store.get(image));
+  if (!kept) return tell("No state of this machine is kept in this browser: Save keeps one.");
+  await vm.restore_state(kept.state);
+  recall(kept.said);
   if (!vm.is_running()) await vm.run();
   tell("");
   back();
@@ -203,6 +237,7 @@ element("file").onchange = async ({ target }) => {
   if (!file) return;
   try {
     await vm.restore_state(await file.arrayBuffer());
+    recall(new Uint8Array(0));
     if (!vm.is_running()) await vm.run();
     tell("");
     back();
