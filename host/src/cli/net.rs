@@ -9,6 +9,7 @@ use env86::net::{Config, Forwards, Join, Listen, Rule, Rules};
 
 /// The guest's network.
 #[derive(Args, Debug)]
+#[command(mut_group("policy", |group| group.requires("net")))]
 pub struct Net {
     /// A network for the guest: an address by DHCP, and the internet through this host
     #[arg(short = 'n', long, conflicts_with = "deterministic")]
@@ -19,41 +20,67 @@ pub struct Net {
     #[arg(long, value_name = "URL", conflicts_with_all = ["net", "deterministic"])]
     net_join: Option<Join>,
 
-    /// A port of this host that leads to one of the guest's: [ADDRESS:]HOST:GUEST[/udp], ranges of
-    /// ports, or PATH:GUEST for a Unix socket. HOST 0 is a free port, which is printed. May be given
-    /// many times
-    #[arg(short = 'p', value_name = "HOST:GUEST", requires = "net")]
-    forwards: Vec<Forwards>,
-
     /// The network card; else as the image says, or ne2k
     #[arg(long, value_name = "CARD")]
     net_device: Option<Card>,
 
+    #[command(flatten)]
+    policy: Policy,
+}
+
+/// What a network lets guests reach, and what leads in.
+#[derive(Args, Debug)]
+#[group(id = "policy", multiple = true)]
+pub struct Policy {
+    /// A port of this host that leads to one of the guest's, of several guests to the newest one's:
+    /// [ADDRESS:]HOST:GUEST[/udp], ranges of ports, or PATH:GUEST for a Unix socket. HOST 0 is a free port, which
+    /// is printed. May be given many times
+    #[arg(short = 'p', value_name = "HOST:GUEST")]
+    forwards: Vec<Forwards>,
+
     /// Let the guest reach this port of the host's loopback, as host.env86.internal:PORT. May be given
     /// many times
-    #[arg(long, value_name = "PORT", requires = "net")]
+    #[arg(long, value_name = "PORT")]
     allow_host: Vec<u16>,
 
     /// Let the guest reach nothing but what --net-allow and --allow-host say
-    #[arg(long, requires = "net")]
+    #[arg(long)]
     net_restrict: bool,
 
     /// Let the guest reach this: HOST, HOST:PORT, ADDRESS/BITS or ADDRESS/BITS:PORT. May be given many
     /// times
-    #[arg(long, value_name = "WHERE", requires = "net")]
+    #[arg(long, value_name = "WHERE")]
     net_allow: Vec<Rule>,
 
     /// Never let the guest reach this. May be given many times
-    #[arg(long, value_name = "WHERE", requires = "net")]
+    #[arg(long, value_name = "WHERE")]
     net_deny: Vec<Rule>,
 
     /// Say each connection of the guest's, to stderr
-    #[arg(long, requires = "net")]
+    #[arg(long)]
     net_log: bool,
 
-    /// Record all frames in this file, for tcpdump or Wireshark
-    #[arg(long, value_name = "FILE", requires = "net")]
+    /// Record all frames of the gateway in this file, for tcpdump or Wireshark
+    #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+}
+
+impl Policy {
+    /// The network that was asked for. Each line of its log has this end.
+    pub fn config(&self, line_end: &'static str) -> Config {
+        let rules = Rules {
+            restrict: self.net_restrict,
+            allow: self.net_allow.clone(),
+            deny: self.net_deny.clone(),
+            host_ports: self.allow_host.clone(),
+        };
+        let mut config = Config { rules, pcap: self.pcap.clone(), ..Config::default() };
+        config.forwards.extend(self.forwards.iter().flat_map(|forwards| forwards.0.clone()));
+        if self.net_log {
+            config.log = Some(Arc::new(move |text| eprint!("env86: {text}{line_end}")));
+        }
+        config
+    }
 }
 
 /// A network card by name.
@@ -83,24 +110,13 @@ impl Net {
         if !self.net {
             return builder;
         }
-        let rules = Rules {
-            restrict: self.net_restrict,
-            allow: self.net_allow.clone(),
-            deny: self.net_deny.clone(),
-            host_ports: self.allow_host.clone(),
-        };
-        let mut config = Config { rules, pcap: self.pcap.clone(), ..Config::default() };
-        config.forwards.extend(self.forwards.iter().flat_map(|forwards| forwards.0.clone()));
-        if self.net_log {
-            // The terminal may be raw.
-            config.log = Some(Arc::new(|text| eprint!("env86: {text}\r\n")));
-        }
-        builder.network(config)
+        // The terminal may be raw.
+        builder.network(self.policy.config("\r\n"))
     }
 
     /// Says which ports were found where any free one was asked for.
     pub fn say_ports(&self, machine: &Machine) {
-        let asked = self.forwards.iter().flat_map(|forwards| &forwards.0);
+        let asked = self.policy.forwards.iter().flat_map(|forwards| &forwards.0);
         for (asked, bound) in asked.zip(machine.forwards()) {
             if let Listen::Tcp(address) | Listen::Udp(address) = &asked.listen
                 && address.port() == 0

@@ -1,7 +1,6 @@
 //! `env86 network`: a network that machines in pages and elsewhere join.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,8 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 use env86::console::flag_when_interrupted;
-use env86::net::{Config, Door, Forwards, Limits, Relay, Rule, Rules};
+use env86::net::{Door, Limits, Relay};
 
+use super::net::Policy;
 use super::{CliError, Outcome};
 
 /// How often it is looked whether someone wants the end.
@@ -44,33 +44,8 @@ pub struct Network {
     #[arg(long, value_name = "N", default_value_t = Limits::default().bytes)]
     client_bytes: u32,
 
-    /// A port of this host that leads to one of the newest machine's: [ADDRESS:]HOST:GUEST[/udp]
-    #[arg(short = 'p', value_name = "HOST:GUEST")]
-    forwards: Vec<Forwards>,
-
-    /// Let machines reach this port of the host's loopback, as host.env86.internal:PORT
-    #[arg(long, value_name = "PORT")]
-    allow_host: Vec<u16>,
-
-    /// Let machines reach nothing but what --net-allow and --allow-host say
-    #[arg(long)]
-    net_restrict: bool,
-
-    /// Let machines reach this: HOST, HOST:PORT, ADDRESS/BITS or ADDRESS/BITS:PORT
-    #[arg(long, value_name = "WHERE")]
-    net_allow: Vec<Rule>,
-
-    /// Never let machines reach this
-    #[arg(long, value_name = "WHERE")]
-    net_deny: Vec<Rule>,
-
-    /// Say each connection, to stderr
-    #[arg(long)]
-    net_log: bool,
-
-    /// Record all frames of the gateway in this file, for tcpdump or Wireshark
-    #[arg(long, value_name = "FILE")]
-    pcap: Option<PathBuf>,
+    #[command(flatten)]
+    policy: Policy,
 }
 
 /// A token that can stand in a URL as it is.
@@ -85,17 +60,7 @@ fn token(text: &str) -> Result<String, String> {
 impl Network {
     /// Runs the network until it is interrupted.
     pub fn run(self) -> Result<Outcome, CliError> {
-        let rules = Rules {
-            restrict: self.net_restrict,
-            allow: self.net_allow,
-            deny: self.net_deny,
-            host_ports: self.allow_host,
-        };
-        let forwards: Vec<_> = self.forwards.into_iter().flat_map(|forwards| forwards.0).collect();
-        let mut config = Config { rules, forwards, pcap: self.pcap, ..Config::default() };
-        if self.net_log {
-            config.log = Some(Arc::new(|text| eprintln!("env86: {text}")));
-        }
+        let config = self.policy.config("\n");
         let open = self.token.is_none() && !self.listen.ip().is_loopback();
         if open {
             eprintln!("env86: whoever reaches {} can join; --token TOKEN keeps others out", self.listen);
