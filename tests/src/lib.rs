@@ -8,6 +8,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -115,6 +116,54 @@ pub fn binutil(name: &str, args: &[&str]) {
 #[must_use]
 pub fn peers() -> PathBuf {
     env::var_os("ENV86_PEERS").map_or_else(|| target().join("peers"), PathBuf::from)
+}
+
+/// The npm package v86, which Node runs.
+#[derive(Debug)]
+pub struct V86 {
+    /// The package's folder.
+    pub package: PathBuf,
+    /// The folder of the SeaBIOS that it boots with.
+    pub seabios: PathBuf,
+}
+
+impl V86 {
+    /// `None`, and a word that cannot be overlooked, where it is not there for a test.
+    #[must_use]
+    pub fn for_test(test: &str) -> Option<Self> {
+        let peers = peers().join("v86");
+        let v86 = Self { package: peers.join("node_modules/v86"), seabios: peers.join("seabios") };
+        let node = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
+        if !node || !v86.package.exists() || !v86.seabios.exists() {
+            skipped(test, &format!("there is no Node, or no v86 and SeaBIOS in {}", peers.display()));
+            return None;
+        }
+        Some(v86)
+    }
+}
+
+/// Answers each HTTP request at a free port of the loopback with these bytes, until the process ends; gives the
+/// port.
+pub fn serve_http(body: Vec<u8>) -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let body = body.clone();
+            // A client that has gone away needs no answer.
+            thread::spawn(move || -> io::Result<()> {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte)?;
+                    request.push(byte[0]);
+                }
+                write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
+                stream.write_all(&body)
+            });
+        }
+    });
+    Ok(port)
 }
 
 /// A command whose process ends with the thread that starts it, however that ends: a test that is killed

@@ -2,13 +2,13 @@
 //! directions, and all of it again after a restore. Every server is on the host's loopback.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use env86::net::{Config, Door, HOST, Join, Limits, Listen, NameSettings, NameSource, Relay, Rules};
 use env86::{Com, Image, Machine, MachineBuilder, NetDevice, SerialPort};
-use env86_tests::{BOOT_LIMIT, Failure, PROMPT, Result, image};
+use env86_tests::{BOOT_LIMIT, Failure, PROMPT, Result, image, serve_http};
 
 /// Nothing here takes so long, on any machine.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -28,28 +28,6 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
 /// What a server sends: text that cannot be mistaken for another part of it.
 fn body() -> Vec<u8> {
     (0..).flat_map(|n: u32| format!("{n:08}\n").into_bytes()).take(BODY).collect()
-}
-
-/// Answers each request with [`body`], until the test ends.
-fn http_server() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let port = listener.local_addr()?.port();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { continue };
-            thread::spawn(move || -> io::Result<()> {
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte)?;
-                    request.push(byte[0]);
-                }
-                write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {BODY}\r\n\r\n")?;
-                stream.write_all(&body())
-            });
-        }
-    });
-    Ok(port)
 }
 
 /// A name server that knows [`NAME`] at the address of the host.
@@ -173,7 +151,7 @@ impl Guest {
 }
 
 fn works(device: NetDevice) -> Result<()> {
-    let (http, names) = (http_server()?, name_server()?);
+    let (http, names) = (serve_http(body())?, name_server()?);
     let image = Image::open(image()?).map_err(failed)?;
     let folder = tempdir()?;
     let state = folder.join("state");

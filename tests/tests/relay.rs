@@ -7,15 +7,14 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::Stdio;
 
 use env86::net::{Config, Door, Limits, Relay, Rules};
 use env86_tests::{
-    Failure, PROMPT, Result, bound_to_us, image, image_root, only_file, peers, skipped, workspace,
+    Failure, PROMPT, Result, V86, bound_to_us, image, image_root, only_file, serve_http, workspace,
 };
 use serde_json::{Value, json};
 
@@ -28,38 +27,11 @@ fn failed(error: impl std::error::Error) -> Failure {
     Failure::from(io::Error::other(error.to_string()))
 }
 
-/// Answers each request with [`BODY`].
-fn http_server() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let port = listener.local_addr()?.port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                if stream.read_exact(&mut byte).is_err() {
-                    break;
-                }
-                request.push(byte[0]);
-            }
-            // A client that has gone away needs no answer.
-            let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len());
-        }
-    });
-    Ok(port)
-}
-
 #[test]
 #[ignore = "v86 takes a minute or two to boot; make v86-network"]
 fn v86_joins() -> Result<()> {
-    let peers = peers().join("v86");
-    let (v86, seabios) = (peers.join("node_modules/v86"), peers.join("seabios"));
-    let node = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
-    if !node || !v86.exists() || !seabios.exists() {
-        skipped("v86_joins", &format!("there is no Node, or no v86 and SeaBIOS in {}", peers.display()));
-        return Ok(());
-    }
-    let http = http_server()?;
+    let Some(V86 { package, seabios }) = V86::for_test("v86_joins") else { return Ok(()) };
+    let http = serve_http(BODY.into())?;
     let door = Door {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         token: Some("secret".into()),
@@ -77,7 +49,7 @@ fn v86_joins() -> Result<()> {
          wget -q -O - http://host.env86.internal:{http}/; echo en''d-of-it\n"
     );
     let plan = json!({
-        "v86": v86,
+        "v86": package,
         "bios": seabios.join("bios.bin"),
         "vga_bios": seabios.join("vgabios.bin"),
         "kernel": only_file(&boot, "vmlinuz")?,

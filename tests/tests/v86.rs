@@ -11,12 +11,12 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use env86_tests::media::{disc, hard_disk, noise};
 use env86_tests::{
-    Failure, PROMPT, Result, bound_to_us, image, image_root, md5_of, only_file, peers, program, skipped,
+    Failure, PROMPT, Result, V86, bound_to_us, image, image_root, md5_of, only_file, program, skipped,
 };
 use serde_json::{Value, json};
 
@@ -97,8 +97,7 @@ struct Road {
     /// The test's.
     name: String,
     dir: PathBuf,
-    v86: PathBuf,
-    seabios: PathBuf,
+    v86: V86,
     acpi: bool,
     /// There are disks: those of [`DISKS`], in files of these names.
     disks: bool,
@@ -107,24 +106,18 @@ struct Road {
 impl Road {
     /// `None`, and a word that cannot be overlooked, where there is no peer.
     fn new(name: &str, acpi: bool) -> Result<Option<Self>> {
-        let peers = peers().join("v86");
-        let (v86, seabios) = (peers.join("node_modules/v86"), peers.join("seabios"));
-        let node = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
-        if !node || !v86.exists() || !seabios.exists() {
-            skipped(name, &format!("there is no Node, or no v86 and SeaBIOS in {}", peers.display()));
-            return Ok(None);
-        }
+        let Some(v86) = V86::for_test(name) else { return Ok(None) };
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&dir)?;
-        Ok(Some(Self { name: name.to_owned(), dir, v86, seabios, acpi, disks: false }))
+        Ok(Some(Self { name: name.to_owned(), dir, v86, acpi, disks: false }))
     }
 
     /// Runs v86 by a plan; gives what it says on stdout and stderr. `None`, and a word that cannot be overlooked,
     /// if it fails from power-on, where it has met nothing of ours yet: what is wrong then is its own.
     fn node(&self, mut plan: Value) -> Result<Option<(String, String)>> {
-        plan["v86"] = json!(self.v86);
-        plan["bios"] = json!(self.seabios.join("bios.bin"));
-        plan["vga_bios"] = json!(self.seabios.join("vgabios.bin"));
+        plan["v86"] = json!(self.v86.package);
+        plan["bios"] = json!(self.v86.seabios.join("bios.bin"));
+        plan["vga_bios"] = json!(self.v86.seabios.join("vgabios.bin"));
         plan["timeout_s"] = json!(LIMIT.as_secs());
         let path = self.dir.join("plan.json");
         fs::write(&path, plan.to_string())?;
