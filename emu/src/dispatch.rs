@@ -180,7 +180,11 @@ pub(crate) enum Why {
     Attention,
 }
 
-#[cfg(all(not(debug_assertions), any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(
+    not(debug_assertions),
+    not(feature = "observe"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod flavour {
     use super::*;
 
@@ -214,7 +218,11 @@ mod flavour {
     }
 }
 
-#[cfg(not(all(not(debug_assertions), any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(not(all(
+    not(debug_assertions),
+    not(feature = "observe"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
 mod flavour {
     use super::*;
 
@@ -266,6 +274,9 @@ mod flavour {
         while !u.is_null() {
             // SAFETY: `u` is in a live block: the caller's promise for the first, the handlers'
             // for the others.
+            #[cfg(feature = "observe")]
+            cpu.dispatched(unsafe { (*u).run.get() } as usize);
+            // SAFETY: as above.
             u = unsafe { run_one(cpu, u) };
         }
     }
