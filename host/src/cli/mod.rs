@@ -2,8 +2,11 @@
 
 mod argv;
 mod boot;
+mod command;
 mod create;
 mod log;
+#[cfg(unix)]
+mod machines;
 #[cfg(feature = "net")]
 mod net;
 #[cfg(feature = "net")]
@@ -57,6 +60,17 @@ enum Command {
     Run(Box<run::Run>),
     Prepare(prepare::Prepare),
     Serve(serve::Serve),
+    #[cfg(unix)]
+    #[command(flatten)]
+    Machines(machines::Machines),
+    /// Machines with names
+    #[cfg(not(unix))]
+    #[command(name = "start", hide = true, aliases = ["ps", "exec", "cp", "logs", "save", "pause", "resume",
+        "insert", "eject", "stop", "rm"])]
+    Machines {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 /// How a command that did its work ends the program.
@@ -73,8 +87,8 @@ pub fn main() -> ExitCode {
     log::start();
     let args = env::args_os().skip(1);
     // A command's status is its own: that of a failure before it must be another.
-    let failure = match env::args_os().nth(1).is_some_and(|word| word == "run") {
-        true => ExitCode::from(run::Run::FAILED),
+    let failure = match env::args_os().nth(1).is_some_and(|word| word == "run" || word == "exec") {
+        true => ExitCode::from(command::FAILED),
         false => ExitCode::FAILURE,
     };
     let words = std::iter::once("env86".into()).chain(argv::normalise(args, &Cli::command()));
@@ -107,6 +121,12 @@ impl Cli {
             Some(Command::Run(run)) => run.run(),
             Some(Command::Prepare(prepare)) => prepare.run(),
             Some(Command::Serve(serve)) => serve.run(),
+            #[cfg(unix)]
+            Some(Command::Machines(machines)) => machines.run(),
+            #[cfg(not(unix))]
+            Some(Command::Machines { words: _ }) => {
+                Err("Machines have names on Unix systems only; use `env86 run` or `env86 boot`".into())
+            }
             None => Err("No command given; see env86 --help".into()),
         }
     }

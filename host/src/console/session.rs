@@ -15,6 +15,7 @@ use env86_core::keys::Layout;
 use thiserror::Error;
 use tracing::debug;
 
+use super::log::Log;
 use super::record::Recorder;
 use super::script::{Player, Script, ScriptError, Transcript};
 use super::terminal::{self, Guard, Saved};
@@ -56,6 +57,8 @@ pub struct Options {
     pub screen: bool,
     /// What the guest takes the terminal's keyboard for.
     pub layout: Layout,
+    /// What COM1 says is kept here.
+    pub log: Option<Log>,
     /// The session ends when COM1 has sent this.
     pub exit_on: Option<Vec<u8>>,
     /// Where the machine is saved when a person or a signal ends the session, or that text does.
@@ -201,10 +204,10 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let mut threads = Vec::new();
     let pattern = options.exit_on.map(Pattern::new);
     let transcript = options.script.is_some().then(Transcript::default);
-    if options.serial || pattern.is_some() || transcript.is_some() {
+    if options.serial || options.log.is_some() || pattern.is_some() || transcript.is_some() {
         let to: Box<dyn Write + Send> =
             if options.serial { os::stdout().map_err(SessionError::Output)? } else { Box::new(io::sink()) };
-        let to = Box::new(Tee { to, transcript: transcript.clone() });
+        let to = Box::new(Tee { to, log: options.log, transcript: transcript.clone() });
         threads.push(copy("output", machine.serial(Com::One), to, pattern, wishes.clone())?);
     }
     let script = match (options.script, transcript) {
@@ -389,15 +392,20 @@ fn play(
     Ok(result)
 }
 
-/// COM1's output, which a script wants to know, too.
+/// COM1's output, which a script and a log want to know, too.
 struct Tee {
     to: Box<dyn Write + Send>,
+    log: Option<Log>,
     transcript: Option<Transcript>,
 }
 
 impl Write for Tee {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.transcript.iter().for_each(|transcript| transcript.put(bytes));
+        // A log that cannot be written must not hold up the guest.
+        if self.log.as_mut().is_some_and(|log| log.write_all(bytes).is_err()) {
+            self.log = None;
+        }
         self.to.write_all(bytes)?;
         Ok(bytes.len())
     }

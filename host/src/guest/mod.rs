@@ -39,12 +39,12 @@ use serde_bytes::ByteBuf;
 use thiserror::Error;
 use tracing::debug;
 
-pub use guest86::call::{Entry, FileInfo};
+pub use guest86::call::{Entry, Exec, FileInfo, Size};
 
 pub use command::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Remote};
 pub use process::{ExitStatus, Source};
 
-use crate::machine::{Com, Machine, MachineError};
+use crate::machine::{Com, Controls, Machine, MachineError};
 use session::{Channel, Session};
 
 /// How long [`Machine::guest`] waits for the service: a boot may be before it.
@@ -145,6 +145,18 @@ impl Machine {
 
     /// The same, with another limit.
     pub fn guest_within(&self, limit: Duration) -> Result<Guest, GuestError> {
+        self.controls().guest_within(limit)
+    }
+}
+
+impl Controls {
+    /// See [`Machine::guest`].
+    pub fn guest(&self) -> Result<Guest, GuestError> {
+        self.guest_within(PATIENCE)
+    }
+
+    /// See [`Machine::guest_within`].
+    pub fn guest_within(&self, limit: Duration) -> Result<Guest, GuestError> {
         let mut kept = self.guest_place();
         if let Some(guest) = &*kept {
             return Ok(guest.clone());
@@ -217,7 +229,12 @@ impl Guest {
 
     /// A program to be started.
     pub fn command(&self, program: impl AsRef<str>) -> Command {
-        Command::new(self, program.as_ref())
+        self.exec(Exec { program: program.as_ref().into(), ..Exec::default() })
+    }
+
+    /// The same, with all that is to be said of it.
+    pub fn exec(&self, exec: Exec) -> Command {
+        Command::new(self, exec)
     }
 
     /// The Go service does not know this.

@@ -4,12 +4,17 @@ mod cut_off;
 #[cfg(feature = "net")]
 mod local;
 mod mapped;
+mod named;
 mod stdin;
 mod tree;
 
 #[cfg(feature = "net")]
 pub use local::{LocalListener, LocalStream};
 pub use mapped::{MappedFile, MappedRam, touched};
+pub use named::{
+    UnixListener, UnixStream, end_this_process, is_at, leave_terminal, listen, redirect_output,
+    runtime_folder, set_mode,
+};
 pub use stdin::StdinThread;
 pub use tree::{Change, Found, Node, Time, Tree, read_at};
 
