@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod create;
 mod disks;
+mod images;
 mod library;
 mod script;
 mod serial;
