@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-footprint bench-image figures
+.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -154,6 +154,11 @@ bench: image wasm ## Whole guests, beside whatever other emulators are installed
 bench-count: deps ## Host instructions for each of the guest's, by Valgrind: repeatable to 0.1 %
 	cargo build --release -p env86-benches --bin count
 	@$(TARGET)/release/count
+
+bench-dispatch: image ## Dispatches for each of the guest's instructions in the benchmark guest, and which
+	cargo build --profile fast -p env86-benches --features dispatch --bin dispatch
+	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
+	@$(TARGET)/fast/dispatch $(BENCH_GUEST)
 
 bench-footprint: image ## Time to start, memory at a prompt, size of the program
 	cargo build --release -p env86-benches --bin footprint
