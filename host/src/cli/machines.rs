@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::boot::{Boot, Served};
 use super::command::{self, Flags};
-use super::{CliError, Outcome};
+use super::size::age;
+use super::{CliError, Outcome, print};
 
 /// The commands for machines with names.
 #[derive(Subcommand, Debug)]
@@ -168,15 +169,6 @@ impl Machines {
 
 fn client(name: &str) -> Result<Client, NamedError> {
     Client::connect(&Name::new(name)?)
-}
-
-/// Writes to standard output. A reader that has seen enough is no error.
-fn print(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Start a machine in the background.
@@ -355,16 +347,6 @@ fn ps(json: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-/// How long ago something was.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s ago"),
-        60..3600 => format!("{}m ago", seconds / 60),
-        3600..86400 => format!("{}h ago", seconds / 3600),
-        _ => format!("{}d ago", seconds / 86400),
-    }
-}
-
 /// One side of a copy.
 #[derive(Debug, PartialEq, Eq)]
 enum Side<'a> {
@@ -422,10 +404,5 @@ mod tests {
         }
         assert_eq!(Side::new("-"), Side::Stream);
         assert!(cp("a", "b").is_err() && cp("a:b", "c:d").is_err() && cp("-", "-").is_err());
-    }
-
-    #[test]
-    fn an_age_has_one_unit() {
-        assert_eq!([59, 60, 7300, 200_000].map(age), ["59s ago", "1m ago", "2h ago", "2d ago"]);
     }
 }

@@ -4,6 +4,7 @@ mod argv;
 mod boot;
 mod command;
 mod create;
+mod images;
 mod log;
 #[cfg(unix)]
 mod machines;
@@ -13,12 +14,14 @@ mod net;
 mod network;
 mod page;
 mod prepare;
+mod progress;
 mod remedy;
 mod run;
 mod serve;
 mod size;
 
 use std::env;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -60,6 +63,8 @@ enum Command {
     Run(Box<run::Run>),
     Prepare(prepare::Prepare),
     Serve(serve::Serve),
+    #[command(flatten)]
+    Images(images::Images),
     #[cfg(unix)]
     #[command(flatten)]
     Machines(machines::Machines),
@@ -121,6 +126,7 @@ impl Cli {
             Some(Command::Run(run)) => run.run(),
             Some(Command::Prepare(prepare)) => prepare.run(),
             Some(Command::Serve(serve)) => serve.run(),
+            Some(Command::Images(images)) => images.run(),
             #[cfg(unix)]
             Some(Command::Machines(machines)) => machines.run(),
             #[cfg(not(unix))]
@@ -129,6 +135,15 @@ impl Cli {
             }
             None => Err("No command given; see env86 --help".into()),
         }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough is no error.
+fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
 

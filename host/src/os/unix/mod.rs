@@ -76,6 +76,11 @@ pub fn attributes(meta: &Metadata) -> Attributes {
     }
 }
 
+/// Makes a symbolic link to a directory.
+pub fn link_directory(to: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(to, link)
+}
+
 /// How the terminal at standard input passes bytes on.
 #[derive(Clone, Debug)]
 pub struct TerminalMode(Termios);
