@@ -40,7 +40,7 @@ demo: image ## From nothing to a 32-bit Debian's shell
 # folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that.
 test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo image
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps \
-	    wasm-opt=binaryen npm=npm
+	    wasm-opt=binaryen npm=npm qemu-img=qemu-utils
 	@$(MAKE) cross-deps
 	@mkdir -p $(TARGET); $(MAKE) image image-pae peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
 	trap 'kill $$images 2> /dev/null || true' EXIT; \
