@@ -10,6 +10,7 @@ mod figures;
 mod guest_checks;
 mod multiboot;
 mod net;
+mod printer;
 mod relay;
 mod run;
 mod sound;

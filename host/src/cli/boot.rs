@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use env86::console::log::Log;
 use env86::console::script::{Script, ScriptError};
-use env86::console::session::{self, Cause, DebugTo, Ended, Options, SaveTo, SessionError};
+use env86::console::session::{self, Cause, Ended, Options, SaveTo, SessionError, WriteTo};
 use env86::console::terminal;
 #[cfg(feature = "window")]
 use env86::console::window::{Options as WindowOptions, Window, WindowError};
@@ -159,6 +159,10 @@ pub struct Boot {
     #[arg(long, value_name = "FILE")]
     debug_console: Option<PathBuf>,
 
+    /// A parallel port (378h) with a printer, which writes to this file; `-` is stdout
+    #[arg(long, value_name = "FILE")]
+    lpt: Option<PathBuf>,
+
     /// End, instead of starting again, at a reset; a triple fault is an error then
     #[arg(long)]
     no_reboot: bool,
@@ -286,7 +290,9 @@ impl Boot {
             builder = Output::open().into_iter().fold(builder, MachineBuilder::sound);
         }
         let resumed = builder.state_files()?.is_some();
-        let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
+        let debug =
+            self.debug_console.as_deref().map(|path| written_to(path, "the debug console")).transpose()?;
+        let printer = self.lpt.as_deref().map(|path| written_to(path, "what is printed")).transpose()?;
         let record = self.record.as_deref().map(create).transpose()?;
         let script = self.script.as_deref().map(Script::open).transpose()?;
         // Without a display there is nothing to build a machine for.
@@ -330,6 +336,7 @@ impl Boot {
             exit_on: exit_on.filter(|_| !self.deterministic),
             save,
             debug,
+            printer,
             screenshot: self.screenshot,
             record,
             sound,
@@ -445,6 +452,9 @@ impl Boot {
         if self.debug_console.is_some() {
             builder = builder.debug_console();
         }
+        if self.lpt.is_some() {
+            builder = builder.printer();
+        }
         if let Some(recording) = recording {
             builder = builder.recording(recording);
         }
@@ -474,14 +484,14 @@ fn record_sound(path: &Path) -> Result<(Recorder, Listener), CliError> {
     Recorder::create(path).map_err(|error| format!("Cannot write `{}`: {error}", path.display()).into())
 }
 
-/// Where the debug ports go.
-fn debug_to(path: &Path) -> Result<DebugTo, CliError> {
+/// Where that goes what a guest only writes.
+fn written_to(path: &Path, what: &str) -> Result<WriteTo, CliError> {
     if path == Path::new("-") {
-        return Ok(DebugTo::Stdout);
+        return Ok(WriteTo::Stdout);
     }
     let file = File::create(path)
-        .map_err(|error| format!("Cannot write the debug console to `{}`: {error}", path.display()))?;
-    Ok(DebugTo::File(file))
+        .map_err(|error| format!("Cannot write {what} to `{}`: {error}", path.display()))?;
+    Ok(WriteTo::File(file))
 }
 
 /// All of standard input, unless a person is there.

@@ -64,7 +64,9 @@ pub struct Options {
     /// Where the machine is saved when a person or a signal ends the session, or that text does.
     pub save: Option<SaveTo>,
     /// Where the guest's debug ports go.
-    pub debug: Option<DebugTo>,
+    pub debug: Option<WriteTo>,
+    /// Where what the guest prints goes.
+    pub printer: Option<WriteTo>,
     /// The screen at the end is written here, as PNG.
     pub screenshot: Option<PathBuf>,
     /// The screen is recorded here, as an animated GIF.
@@ -80,9 +82,9 @@ pub struct Options {
     pub window: Option<Window>,
 }
 
-/// Where the guest's debug ports go.
+/// Where what the guest only writes goes.
 #[derive(Debug)]
-pub enum DebugTo {
+pub enum WriteTo {
     /// A file.
     File(File),
     /// Standard output.
@@ -212,12 +214,17 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
         (Some(script), Some(transcript)) => Some(play(script, &machine, &transcript, wishes.clone())?),
         _ => None,
     };
-    if let Some(debug) = options.debug {
-        let to: Box<dyn Write + Send> = match debug {
-            DebugTo::File(file) => Box::new(file),
-            DebugTo::Stdout => os::stdout().map_err(SessionError::Output)?,
+    let only_written = [
+        ("debug console", options.debug, machine.debug_console()),
+        ("printer", options.printer, machine.printer()),
+    ];
+    for (name, to, from) in only_written {
+        let to: Box<dyn Write + Send> = match to {
+            None => continue,
+            Some(WriteTo::File(file)) => Box::new(file),
+            Some(WriteTo::Stdout) => os::stdout().map_err(SessionError::Output)?,
         };
-        threads.push(copy("debug console", machine.debug_console(), to, None, wishes.clone())?);
+        threads.push(copy(name, from, to, None, wishes.clone())?);
     }
     let controls = machine.controls();
     let recorder = options.record.map(|file| Recorder::start(controls.clone(), file));

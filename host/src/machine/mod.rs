@@ -189,7 +189,7 @@ impl Machine {
         let desk = Arc::new(Desk::new(|line| match line {
             Line::Serial(port) => computer.has_serial(port),
             Line::Console(_) => computer.has_console(),
-            Line::Debug => true,
+            Line::Debug | Line::Printer => true,
         }));
         first.into_iter().for_each(|event| desk.tell(event));
         let plugged = network.map(|network| cable::plug(computer, network, &desk)).transpose()?;
@@ -226,6 +226,11 @@ impl Machine {
     /// can only be read.
     pub fn debug_console(&self) -> SerialPort {
         SerialPort::new(&self.desk, Line::Debug)
+    }
+
+    /// What the guest prints, if [`MachineBuilder::printer`] was asked for. It can only be read.
+    pub fn printer(&self) -> SerialPort {
+        SerialPort::new(&self.desk, Line::Printer)
     }
 
     /// The ports of the host's that lead into the guest, as they are: a port 0 has become a free one.

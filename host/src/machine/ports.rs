@@ -45,10 +45,12 @@ pub(super) enum Line {
     Console(u8),
     /// The debug ports, which only send.
     Debug,
+    /// The parallel port, which only sends.
+    Printer,
 }
 
-/// Serial ports, ports of the virtio console, and the debug ports.
-pub(super) const LINES: [Line; 9] = [
+/// Serial ports, ports of the virtio console, the debug ports, and the parallel port.
+pub(super) const LINES: [Line; 10] = [
     Line::Serial(0),
     Line::Serial(1),
     Line::Serial(2),
@@ -58,6 +60,7 @@ pub(super) const LINES: [Line; 9] = [
     Line::Console(2),
     Line::Console(3),
     Line::Debug,
+    Line::Printer,
 ];
 
 impl Line {
@@ -67,6 +70,7 @@ impl Line {
             Self::Serial(port) => usize::from(port),
             Self::Console(port) => 4 + usize::from(port),
             Self::Debug => 8,
+            Self::Printer => 9,
         }
     }
 }
@@ -317,7 +321,7 @@ impl SerialPort {
         let mut state = self.desk.lock();
         let ended = state.ended;
         let line = &mut state.lines[self.line.index()];
-        if !line.fitted || self.line == Line::Debug {
+        if !line.fitted || matches!(self.line, Line::Debug | Line::Printer) {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
                 "the machine has no such port to write to",
