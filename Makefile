@@ -116,7 +116,7 @@ v86-network: image peers ## The npm package v86 on a network of `env86 network`'
 # from takes nearly as long as all else.
 SOUND = $(shell pkg-config --exists alsa 2> /dev/null && echo --features sound)
 release: deps
-	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(SOUND),--no-default-features --features net)
+	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(SOUND),--no-default-features --features net,pull)
 
 # Rust's own linker and C library: nothing else is needed for the guest's architecture.
 guest: std-$(MUSL) ## The service that runs commands in the guest, for the images
