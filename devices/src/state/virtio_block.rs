@@ -76,7 +76,7 @@ impl Chip for Saved {
     fn apply(self, machine: &mut Pc, moment: &Moment) {
         if let (Some(block), Some(saved)) = (&mut machine.board.block, self) {
             block.transport = saved.transport;
-            let bytes = |range| Some(Box::new(moment.file.get(range)?.try_into().ok()?));
+            let bytes = |range: Range<usize>| Some(Box::new(moment.file.get(range)?.try_into().ok()?));
             let written =
                 saved.written.into_iter().filter_map(|(number, range)| Some((number, bytes(range)?)));
             block.medium.restore(Form::Written, written.collect::<BTreeMap<_, _>>());
