@@ -1,6 +1,7 @@
 //! `env86 run` with the demo image: one boot, which is saved, and then commands in machines that resume it.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::{fs, thread};
@@ -102,6 +103,16 @@ fn commands_run_as_if_they_were_local() -> Result<()> {
     let now = std::time::UNIX_EPOCH.elapsed().expect("it is later than 1970").as_secs();
     assert!((now - 60..=now).contains(&seconds), "{seconds} at {now}");
     assert_ne!(first.lines().nth(1), second.lines().nth(1));
+
+    // A network, for a machine that was saved without one: a port of this host, and one of the guest's.
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = server.local_addr()?.port();
+    let answer = thread::spawn(move || server.accept()?.0.write_all(b"from the host\n"));
+    let port = port.to_string();
+    let ask = format!("nc host.env86.internal {port} < /dev/null");
+    let output = sh(&["-n", "--allow-host", &port], &ask, b"")?;
+    assert_eq!(text(&output.stdout), "from the host\n", "{}", text(&output.stderr));
+    answer.join().expect("it only writes")?;
 
     folders_of_the_host(&image)?;
     through_the_library(&image)

@@ -261,7 +261,7 @@ impl Computer {
             playback.play(&mut self.inlet, &mut self.pc);
         }
         self.inlet.feed(&mut self.pc);
-        match (self.inlet.waiting() > 0, &self.playback) {
+        match (self.inlet.pressing() > 0, &self.playback) {
             (true, Some(_)) => SHORT_RUN,
             (true, None) => budget.min(SHORT_RUN),
             (false, Some(_)) => REPEATABLE_RUN,
@@ -447,6 +447,12 @@ impl Computer {
     /// A virtio console is on the board.
     pub fn has_console(&self) -> bool {
         self.pc.board.console.is_some()
+    }
+
+    /// A program of the guest's has the port of the virtio console open.
+    pub fn console_listens(&self, port: u8) -> bool {
+        let console = self.pc.board.console.as_ref();
+        console.and_then(|console| console.ports.get(usize::from(port))).is_some_and(|port| port.open)
     }
 
     /// The network card that is on the board.
