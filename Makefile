@@ -36,17 +36,16 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	else echo 'For a shell: $(ENV86) boot $(IMAGE) --ttyS0' >&2; fi
 	$(if $(DISPLAY)$(WAYLAND_DISPLAY),@echo 'In a window: $(ENV86) boot $(IMAGE)' >&2)
 
-# The images wait for the release build's link, which takes one processor for minutes: what is not built into the
+# The links of release builds, which the images wait for, take one processor for minutes: what is not built into the
 # folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that.
 test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo image
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps \
 	    wasm-opt=binaryen npm=npm
 	@$(MAKE) cross-deps
-	@mkdir -p $(TARGET); $(MAKE) image image-pae peers > $(TARGET)/images.log 2>&1 & images=$$!; \
+	@mkdir -p $(TARGET); $(MAKE) image image-pae peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
 	trap 'kill $$images 2> /dev/null || true' EXIT; \
 	$(MAKE) lint cross; cargo test --workspace --no-run; \
 	failed=0; wait $$images || failed=$$?; cat $(TARGET)/images.log; [ $$failed = 0 ]
-	@$(MAKE) wasm web
 	cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
 
@@ -111,7 +110,7 @@ peers: ## The npm package v86, for the tests that exchange states with it
 	@tests/peers/v86/install $(TARGET)/peers/v86
 
 v86-network: image peers ## The npm package v86 on a network of `env86 network`'s
-	cargo test -p env86-tests --test relay -- --ignored
+	cargo test -p env86-tests relay:: -- --ignored
 
 # With a window where there is a display, and sound where the headers of ALSA are, too: what the window is built
 # from takes nearly as long as all else.
@@ -164,7 +163,7 @@ bench-image: image ## Times the boot of the demo image and programs in it
 	@benches/image $(ENV86) $(IMAGE)
 
 figures: image peers ## What saved states cost, against v86 in turns
-	cargo test -p env86-tests --test figures -- --ignored --nocapture --test-threads 1
+	cargo test -p env86-tests figures:: -- --ignored --nocapture --test-threads 1
 
 deps: ## Installs what building needs and is missing
 	@images/deps.sh

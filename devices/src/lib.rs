@@ -13,6 +13,7 @@ pub mod fs;
 pub mod fw_cfg;
 pub mod ide;
 pub mod ioapic;
+pub mod lpt;
 pub mod ne2k;
 pub mod opl;
 pub mod pc;

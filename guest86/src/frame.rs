@@ -4,8 +4,6 @@
 //! the middle of. The [`Decoder`] takes nothing for a frame that is not for a channel that its owner knows,
 //! and looks for the next one byte by byte.
 
-use memchr::memchr;
-
 /// Asks for a channel.
 const OPEN: u8 = 100;
 const OPEN_CONFIRM: u8 = 101;
@@ -128,7 +126,7 @@ pub fn encode_data(to: u32, mut data: &[u8], line: &mut Vec<u8>) {
 
 fn find_sync(data: &[u8]) -> Option<usize> {
     let mut from = 0;
-    while let Some(at) = memchr(SYNC[0], &data[from..]) {
+    while let Some(at) = data[from..].iter().position(|byte| *byte == SYNC[0]) {
         if data[from + at..].starts_with(&SYNC) {
             return Some(from + at);
         }
@@ -202,7 +200,7 @@ impl Decoder {
         let mut at = 0;
         while at < bytes.len() {
             if self.sync == 0 {
-                match memchr(SYNC[0], &bytes[at..]) {
+                match bytes[at..].iter().position(|byte| *byte == SYNC[0]) {
                     Some(found) => at += found,
                     None => return (bytes.len(), false),
                 }

@@ -23,6 +23,8 @@ pub mod console;
 pub mod guest;
 pub mod image;
 pub mod machine;
+#[cfg(unix)]
+pub mod named;
 #[cfg(feature = "net")]
 pub mod net;
 mod os;

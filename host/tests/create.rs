@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use env86::image::create::{CreateError, Options, from_dir};
+use env86::image::create::{CreateError, Options, from_dir, from_tar};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::Value;
 
@@ -305,6 +305,117 @@ fn an_interrupt_leaves_nothing() {
     let error = from_dir(&s.src(""), &s.image(), &options).unwrap_err();
     assert!(matches!(error, CreateError::Interrupted), "{error}");
     assert_eq!(s.left_over(), [""; 0]);
+}
+
+/// What GNU tar makes of the source.
+fn tar(s: &Scratch, flags: &[&str]) -> Vec<u8> {
+    let out =
+        Command::new("tar").args(flags).args(["-cf", "-", "-C"]).arg(s.src("")).arg(".").output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+#[test]
+fn a_tar_archive_makes_the_image_that_its_tree_makes() {
+    let s = Scratch::new();
+    fs::create_dir_all(s.src("b/deep").join("x".repeat(150))).unwrap();
+    let long = format!("b/deep/{0}/{0}", "x".repeat(150));
+    s.file(&long, "long", 0o640);
+    s.file("a", "equal", 0o4755);
+    s.file("z", "equal", 0o600);
+    s.file("empty", "", 0o644);
+    fs::hard_link(s.src("a"), s.src("b/hard")).unwrap();
+    symlink("a", s.src("link")).unwrap();
+    symlink("y".repeat(180), s.src("long-link")).unwrap();
+    mknodat(CWD, s.src("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    fs::set_permissions(s.src("b"), Permissions::from_mode(0o1777)).unwrap();
+    // Sparse: data, a hole, data, a hole.
+    let sparse = fs::File::create(s.src("sparse")).unwrap();
+    sparse.set_len(3 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"middle", 1 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"start", 0).unwrap();
+    drop(sparse);
+    let by_tree = s.create();
+    let without_directories = |tree: &Tree| {
+        // The size of a directory is the file system's.
+        let mut entries = tree.entries.clone();
+        for entry in entries.values_mut().filter(|entry| entry[6].is_array()) {
+            entry[1] = 0.into();
+            entry[6] = Value::Null;
+        }
+        entries
+    };
+    for flags in [
+        &["--format=gnu"][..],
+        &["--format=pax"],
+        &["--format=gnu", "-S"],
+        &["--format=pax", "-S"],
+        &["--format=pax", "-S", "--sparse-version=0.1"],
+        &["--format=gnu", "-z"],
+        &["--format=gnu", "--sort=inode"],
+    ] {
+        let image = s.dir.path().join("by-tar");
+        let bytes = tar(&s, flags);
+        from_tar(&*bytes, "it", &image, &Options::default()).unwrap();
+        let by_tar = Tree::read(&image);
+        let paths: (Vec<_>, Vec<_>) = (by_tar.entries.keys().collect(), by_tree.entries.keys().collect());
+        assert_eq!(paths.0, paths.1, "{flags:?}");
+        assert_eq!(without_directories(&by_tar), without_directories(&by_tree), "{flags:?}");
+        for path in ["/sparse", "/a"] {
+            assert!(by_tar.contents(path) == by_tree.contents(path), "{flags:?} {path}");
+        }
+        let blocks = fs::metadata(image.join("fs").join(by_tar.blob("/sparse"))).unwrap().blocks();
+        assert!(blocks * 512 < 2 << 20, "{blocks}");
+        fs::remove_dir_all(&image).unwrap();
+        for cut in [100, 700, 3000.min(bytes.len() / 2)] {
+            assert!(from_tar(&bytes[..cut], "it", &image, &Options::default()).is_err(), "{flags:?} {cut}");
+        }
+        let small = Options { limit: 1000, ..Options::default() };
+        assert!(matches!(from_tar(&*bytes, "it", &image, &small), Err(CreateError::TooLarge { .. })));
+    }
+    assert_eq!(s.left_over(), ["image"]);
+}
+
+#[test]
+fn tar_archives_that_lead_elsewhere_or_are_none_are_refused() {
+    let s = Scratch::new();
+    fn member(kind: u8, name: impl AsRef<[u8]>, link: &str) -> Vec<u8> {
+        let name = name.as_ref();
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::new(kind));
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_size(0);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    }
+    let refused = |bytes: &[u8], says: &str| {
+        let error = from_tar(bytes, "it", &s.image(), &Options::default()).unwrap_err();
+        let text = format!(
+            "{error} {}",
+            std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+        );
+        assert!(text.contains(says), "{text}");
+        assert_eq!(s.left_over(), [""; 0]);
+    };
+    refused(&member(b'0', "a/../../b", ""), "leads out of the tree");
+    refused(&member(b'1', "a", "b"), "no file before it");
+    refused(&member(b'0', b"a\xff", ""), "not UTF-8");
+    refused(&[member(b'2', "a", "/etc"), member(b'0', "a/passwd", "")].concat(), "no directory");
+    refused(&[member(b'0', "a/b", ""), member(b'0', "a", "")].concat(), "replace a directory");
+    refused(b"this is nothing of the kind", "cut off");
+    refused(&[b'x'; 1024], "no tar archive");
+    refused(b"\xfd7zXZ\0and so on", "xz -dc");
+    refused(b"\x1f\x8b broken", "it cannot be read");
+    // The last one of a name counts, and parents are made.
+    let bytes = [member(b'0', "/x/y/f", ""), member(b'2', "x/y/f", "target")].concat();
+    from_tar(&*bytes, "it", &s.image(), &Options::default()).unwrap();
+    let tree = Tree::read(&s.image());
+    assert_eq!((tree.entries.len(), &tree.entries["/x/y/f"][6]), (3, &"target".into()));
 }
 
 #[test]

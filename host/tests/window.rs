@@ -30,8 +30,9 @@ fn display() -> Option<(String, Owned)> {
             return None;
         }
     }
+    // Without `-noreset` it begins anew when its last client leaves, and drops who connects at that moment.
     let mut server = Command::new("Xvfb")
-        .args(["-displayfd", "1", "-screen", "0", "1280x1024x24", "-nolisten", "tcp"])
+        .args(["-displayfd", "1", "-screen", "0", "1280x1024x24", "-nolisten", "tcp", "-noreset"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

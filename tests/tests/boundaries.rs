@@ -184,6 +184,24 @@ fn what_differs_between_operating_systems_is_in_one_module_of_host() {
     }
 }
 
+/// The files of tests are modules of one program: one that it does not name would never be compiled.
+#[test]
+fn every_file_of_tests_is_in_its_program() {
+    for folder in ["host/tests", "tests/tests"].map(|folder| workspace().join(folder)) {
+        let program = fs::read_to_string(folder.join("main.rs")).expect("the folder has a program");
+        for entry in fs::read_dir(&folder).expect("a folder can be listed") {
+            let name =
+                entry.expect("a folder can be listed").file_name().into_string().expect("a name in ASCII");
+            let Some(module) = name.strip_suffix(".rs").filter(|module| *module != "main") else { continue };
+            assert!(
+                program.contains(&format!("mod {module};")),
+                "{}/main.rs lacks {module}",
+                folder.display()
+            );
+        }
+    }
+}
+
 #[test]
 fn imports_run_one_way() {
     for (_, name, allowed) in LAYERS {

@@ -247,9 +247,12 @@ fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
             command.arg(LIMIT.as_secs().to_string()).arg(program()?);
             command.args(["boot", "--hda", &disk, "--ttyS0", "--no-console", "--debug-exit", "0xf4"]);
             command.arg("--no-reboot").args(flags).arg("--bios").arg(&bios).stdin(Stdio::null());
-            let output = command.output()?;
+            let log = built("bios.log");
+            let output = command.args(["--debug-console", &log]).output()?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert_eq!((output.status.code(), &*said), (Some(7), "by block\nby sector\n"), "{rom} {flags:?}");
+            let log = fs::read_to_string(log)?;
+            assert!(log.contains("QEMU fw_cfg DMA interface supported"), "{log}");
         }
     }
     Ok(())

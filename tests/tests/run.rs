@@ -115,6 +115,8 @@ fn commands_run_as_if_they_were_local() -> Result<()> {
     answer.join().expect("it only writes")?;
 
     folders_of_the_host(&image)?;
+    #[cfg(unix)]
+    machines_that_stay(&image)?;
     through_the_library(&image)
 }
 
@@ -149,6 +151,95 @@ fn folders_of_the_host(image: &Path) -> Result<()> {
 
 #[cfg(not(unix))]
 fn folders_of_the_host(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// A machine in the background, from its start until nothing is left of it.
+#[cfg(unix)]
+fn machines_that_stay(image: &Path) -> Result<()> {
+    /// Ends the machine, whatever becomes of the test.
+    struct Ends<F: Fn()>(F);
+    impl<F: Fn()> Drop for Ends<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+
+    // The path of a socket has to be short.
+    let runtime = std::env::temp_dir().join(format!("env86-names-{}", std::process::id()));
+    fs::create_dir_all(&runtime)?;
+    let env86 = |words: &[&str], input: &[u8]| -> Result<Output> {
+        let mut child = Command::new(program()?)
+            .args(words)
+            .env("XDG_RUNTIME_DIR", &runtime)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (mut stdin, input) = (child.stdin.take(), input.to_vec());
+        // A command that does not read it is no failure.
+        let writer = thread::spawn(move || _ = stdin.as_mut().map(|stdin| stdin.write_all(&input)));
+        let output = child.wait_with_output()?;
+        writer.join().expect("it only writes");
+        Ok(output)
+    };
+    let good = |words: &[&str], input: &[u8]| -> Result<String> {
+        let output = env86(words, input)?;
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        Ok(text(&output.stdout))
+    };
+    let bad = |words: &[&str], says: &str| -> Result<()> {
+        let output = env86(words, b"")?;
+        assert!(!output.status.success() && text(&output.stderr).contains(says), "{words:?}: {output:?}");
+        Ok(())
+    };
+    let path = image.to_str().expect("it is UTF-8");
+    let _ends = Ends(|| _ = env86(&["rm", "-f", "work"], b""));
+    assert_eq!(good(&["start", "--name", "work", path], b"")?, "work\n");
+    bad(&["start", "--name", "work", path], "runs already")?;
+    bad(&["start", "--ttyS0", path], "has no terminal")?;
+    let list = good(&["ps", "--json"], b"")?;
+    assert!(
+        list.contains("\"running\"") && list.contains(path) && list.matches("\"name\"").count() == 1,
+        "{list}"
+    );
+
+    let script = "read line; echo \"$line $A\"; echo err >&2; echo at COM1 > /dev/ttyS0; cat | wc -c; exit 7";
+    let data = [&b"hello\n"[..], &vec![b'x'; 1 << 20]].concat();
+    let output = env86(&["exec", "-e", "A=b", "work", "sh", "-c", script], &data)?;
+    let streams = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), streams), (Some(7), ("hello b\n1048576\n".into(), "err\n".into())));
+    let output = env86(&["exec", "work", "no-such-command"], b"")?;
+    assert_eq!(output.status.code(), Some(127), "{}", text(&output.stderr));
+    let output = env86(&["exec", "--timeout", "1s", "work", "sleep", "1000"], b"")?;
+    assert_eq!(output.status.code(), Some(124), "{}", text(&output.stderr));
+    assert_eq!(good(&["exec", "-t", "work", "stty", "size"], b"")?, "24 80\r\n");
+
+    let (there, back) = (runtime.join("there"), runtime.join("back"));
+    fs::write(&there, &data)?;
+    let (there, back) = (there.to_str().expect("UTF-8"), back.to_str().expect("UTF-8"));
+    good(&["cp", there, "work:/tmp"], b"")?;
+    good(&["cp", "work:/tmp/there", back], b"")?;
+    assert!(fs::read(back)? == data);
+    bad(&["cp", "work:/tmp/none", back], "/tmp/none")?;
+    good(&["pause", "work"], b"")?;
+    assert!(good(&["ps"], b"")?.contains(" paused "));
+    bad(&["exec", "work", "true"], "env86 resume")?;
+    good(&["resume", "work"], b"")?;
+    good(&["exec", "work", "true"], b"")?;
+    let state = runtime.join("work.state.zst");
+    good(&["save", "work", state.to_str().expect("UTF-8")], b"")?;
+    assert!(fs::metadata(state)?.len() > 1 << 20);
+
+    bad(&["rm", "work"], "env86 stop work")?;
+    good(&["stop", "work"], b"")?;
+    assert!(good(&["ps"], b"")?.contains(" gone "));
+    assert!(good(&["logs", "work"], b"")?.contains("at COM1"));
+    bad(&["exec", "work", "true"], "has ended")?;
+    good(&["rm", "work"], b"")?;
+    bad(&["stop", "work"], "no machine called")?;
+    assert_eq!(fs::read_dir(runtime.join("env86"))?.count(), 0);
+    fs::remove_dir_all(&runtime)?;
     Ok(())
 }
 

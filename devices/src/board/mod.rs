@@ -16,6 +16,7 @@ mod timers;
 
 use crate::floppy;
 use crate::ide;
+use crate::lpt::Lpt;
 use crate::ne2k::Ne2k;
 use crate::ps2::Ps2;
 use crate::sound::{self, Sound};
@@ -426,7 +427,8 @@ impl Board {
         let console =
             self.console.iter().flat_map(|console| console.ports.iter().zip(self.connected.console));
         let console = console.filter(|(_, connected)| *connected).map(|(port, _)| port.output.len());
-        serial.chain(console).chain([self.debug.waiting()]).max().unwrap_or(0)
+        let printed = self.lpt.as_ref().map_or(0, Lpt::waiting);
+        serial.chain(console).chain([self.debug.waiting(), printed]).max().unwrap_or(0)
     }
 }
 

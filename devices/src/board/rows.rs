@@ -21,6 +21,7 @@ use crate::floppy::{self, Floppy};
 use crate::fs::{BlobStore, Filesystem};
 use crate::fw_cfg::{self, FwCfg};
 use crate::ide::{self, Ide};
+use crate::lpt::Lpt;
 use crate::ne2k::{self, Ne2k};
 use crate::pci::{self, Effect, Pci};
 use crate::pit::{self, Irq0, Pit};
@@ -74,6 +75,8 @@ pub struct BoardConfig {
     pub virtio_console: bool,
     /// A virtio balloon is fitted.
     pub virtio_balloon: bool,
+    /// A parallel port with a printer is fitted.
+    pub lpt: bool,
     /// Hard disks and CD-ROM drives.
     pub ide: ide::Units,
     /// What is in the floppy drives A and B.
@@ -97,6 +100,7 @@ impl Default for BoardConfig {
             virtio_net: None,
             virtio_console: false,
             virtio_balloon: false,
+            lpt: false,
             ide: ide::Units::default(),
             floppies: [None, None],
         }
@@ -240,6 +244,8 @@ rows! { |board, config, mem|
     ps2: Ps2 => Ps2::default();
     /// COM1 to COM4.
     uarts: [Option<Uart>; 4] => config.uarts.map(|fitted| fitted.then(Uart::default));
+    /// Parallel port, if fitted.
+    lpt: Option<Lpt> => config.lpt.then(Lpt::default);
     /// PCI bus.
     pci: Pci => Pci::default();
     /// Hard disks and CD-ROM drives.
@@ -873,15 +879,22 @@ impl Device for FwCfg {
     fn claims(&self, claims: &mut Claims) {
         claims.ports(0, fw_cfg::PORT_SELECT, 1, Widths::Words);
         claims.ports(0, fw_cfg::PORT_DATA, 1, Widths::Bytes);
+        claims.ports(1, fw_cfg::PORT_DMA, fw_cfg::PORT_DMA_COUNT, Widths::Dwords);
     }
 
     fn read(&mut self, _: &mut Context, at: Access) -> u32 {
-        if at.port == fw_cfg::PORT_DATA { self.read().into() } else { at.width.mask() }
+        match at.port {
+            fw_cfg::PORT_DATA => self.read().into(),
+            fw_cfg::PORT_SELECT => at.width.mask(),
+            _ => self.read_dma(at.offset.into(), at.width),
+        }
     }
 
-    fn write(&mut self, _: &mut Context, at: Access, value: u32) {
-        if at.port == fw_cfg::PORT_SELECT {
-            self.select(value as u16);
+    fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
+        match at.port {
+            fw_cfg::PORT_SELECT => self.select(value as u16),
+            fw_cfg::PORT_DATA => {}
+            _ => self.write_dma(cx.mem, at.offset.into(), at.width, value),
         }
     }
 }

@@ -15,17 +15,23 @@ const MAX_ITEM: usize = 64 << 20;
 pub(super) struct Saved {
     value: Vec<u8>,
     position: usize,
+    dma_high: u32,
 }
 
 impl Chip for Saved {
     fn read(state: &State) -> Result<Self, StateError> {
         let position = state.ours("fw_cfg_position").as_u64().unwrap_or(0);
-        Ok(Self { value: read_value(&state.top)?, position: usize::try_from(position).unwrap_or(0) })
+        let dma_high = state.ours("fw_cfg_dma_high").as_u64().unwrap_or(0);
+        Ok(Self {
+            value: read_value(&state.top)?,
+            position: usize::try_from(position).unwrap_or(0),
+            dma_high: dma_high as u32,
+        })
     }
 
     fn apply(self, machine: &mut Pc, _: &Moment) {
         let fw_cfg = &mut machine.board.fw_cfg;
-        (fw_cfg.value, fw_cfg.position) = (self.value, self.position);
+        (fw_cfg.value, fw_cfg.position, fw_cfg.dma_high) = (self.value, self.position, self.dma_high);
     }
 
     fn write<'m>(machine: &'m Pc, writer: &mut Writer<'_, 'm>) -> Result<(), StateError> {
@@ -36,6 +42,7 @@ impl Chip for Saved {
         };
         writer.set("fw_value", value);
         writer.add("fw_cfg_position", json!(fw_cfg.position));
+        writer.add("fw_cfg_dma_high", json!(fw_cfg.dma_high));
         Ok(())
     }
 }
@@ -63,12 +70,13 @@ mod suite {
             fields!(m:
                 m.board.fw_cfg.value => some,
                 m.board.fw_cfg.position => |r: &mut Random| any::<u16>(r).into(),
+                m.board.fw_cfg.dma_high => any,
             )
         }
 
         fn show(m: &mut Pc) -> String {
             let fw_cfg = &m.board.fw_cfg;
-            format!("value: {:?}\nposition: {}", fw_cfg.value, fw_cfg.position)
+            format!("value: {:?}\nposition: {}\ndma_high: {}", fw_cfg.value, fw_cfg.position, fw_cfg.dma_high)
         }
     }
 }

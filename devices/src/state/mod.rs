@@ -20,6 +20,7 @@ mod fw_cfg;
 mod ide;
 mod image;
 mod ioapic;
+mod lpt;
 mod ne2k;
 mod opl;
 mod ours;
@@ -94,6 +95,7 @@ macro_rules! for_each_chip {
             system_control,
             sb16,
             speaker,
+            lpt,
             image
         );
     };

@@ -127,6 +127,7 @@ fn machine() -> Pc {
         uarts: [true; 4],
         virtio_console: true,
         virtio_balloon: true,
+        lpt: true,
         virtio_net: Some(crate::ne2k::MAC),
         vga_memory_size: crate::vga::MIN_MEMORY,
         ide: Units::new(

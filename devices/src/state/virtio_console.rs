@@ -2,7 +2,6 @@
 
 use super::StateError;
 use super::chip::{Chip, Moment, State, Writer, same};
-use super::ours::take_bool;
 use super::record::{Entry, Layout};
 use super::virtio::{TRANSPORT, read_transport, write_transport};
 use crate::board::BoardConfig;
@@ -12,8 +11,6 @@ use crate::virtio::console::VirtioConsole;
 const CONSOLE: Layout = Layout { name: NAME, fields: &["virtio", "rows", "cols", "ports"] };
 
 const NAME: &str = "virtio_console";
-/// Our addition: which ports programs of the guest have open.
-const OPEN: &str = "console_open";
 
 /// The console, if it is fitted.
 pub(super) type Saved = Option<VirtioConsole>;
@@ -23,11 +20,7 @@ impl Chip for Saved {
         let Some(r) = state.optional(&CONSOLE, NAME)? else { return Ok(None) };
         let own = VirtioConsole::default();
         let transport = read_transport(&r.record(&TRANSPORT, "virtio")?, &own.transport)?;
-        let mut console = VirtioConsole { transport, rows: r.u16("rows")?, cols: r.u16("cols")?, ..own };
-        for (i, port) in console.ports.iter_mut().enumerate() {
-            take_bool(&state.ours(OPEN)[i], &mut port.open);
-        }
-        Ok(Some(console))
+        Ok(Some(VirtioConsole { transport, rows: r.u16("rows")?, cols: r.u16("cols")?, ..own }))
     }
 
     fn configure(&self, config: BoardConfig) -> BoardConfig {
@@ -54,7 +47,6 @@ impl Chip for Saved {
             .set("ports", console.ports.len() as u32)
             .value();
         writer.set(NAME, value);
-        writer.add(OPEN, console.ports.iter().map(|port| port.open).collect());
         Ok(())
     }
 }
@@ -70,7 +62,7 @@ mod suite {
 
     impl Suite for Saved {
         const NOT_IN_STATE: &'static [&'static str] =
-            &["size_supported", "notify_offset", "input", "output", "control"];
+            &["size_supported", "notify_offset", "ports", "control"];
 
         fn fields() -> Vec<Field> {
             fields!(m:
@@ -94,8 +86,6 @@ mod suite {
                 m.board.console.as_mut().unwrap().transport.device_feature => own_features,
                 m.board.console.as_mut().unwrap().rows => any,
                 m.board.console.as_mut().unwrap().cols => any,
-                m.board.console.as_mut().unwrap().ports[0].open => any,
-                m.board.console.as_mut().unwrap().ports[3].open => any,
             )
         }
 

@@ -1,6 +1,5 @@
 //! virtio-console (virtio 1.1, 5.3): four ports, each a byte stream in both directions, and a pair
-//! of queues to control them. The last port is that of the service in the guest ([`SERVICE_PORT`]), the
-//! others are consoles.
+//! of queues to control them.
 
 use super::{Action, BAR_DEVICE, F_VERSION_1, Transport};
 use crate::pci::{ConfigSpace, Function, devfn};
@@ -12,11 +11,6 @@ use tracing::{debug, trace};
 pub const DEVFN: u8 = devfn(12, 0);
 /// The ports that a guest sees.
 pub const PORTS: usize = 4;
-/// The port of the service in the guest: no console, but bytes that pass unchanged and in large pieces.
-/// Guests find it by its name.
-pub const SERVICE_PORT: usize = PORTS - 1;
-/// What [`SERVICE_PORT`] is called, in Linux `/sys/class/virtio-ports/*/name`.
-pub const SERVICE_NAME: &str = "org.env86.guest";
 /// Bytes that wait in a port for the guest, and for the host, before the other side has to wait.
 pub const CAPACITY: usize = 64 << 10;
 
@@ -58,8 +52,6 @@ pub struct Port {
     pub input: VecDeque<u8>,
     /// For the host.
     pub output: VecDeque<u8>,
-    /// A program of the guest's has the port open.
-    pub open: bool,
 }
 
 /// The device.
@@ -109,10 +101,7 @@ impl VirtioConsole {
     pub fn reset(&mut self) {
         self.transport.reset();
         self.control.clear();
-        for port in &mut self.ports {
-            port.input.clear();
-            port.open = false;
-        }
+        self.ports.iter_mut().for_each(|port| port.input.clear());
     }
 
     /// Reads a port of a base address.
@@ -210,39 +199,26 @@ impl VirtioConsole {
             let Some(chain) = self.transport.pop(mem, CONTROL_OUT) else { break };
             chain.read(mem, &mut message, CONTROL_SIZE);
             self.transport.complete(mem, CONTROL_OUT, chain.head, 0);
-            if let &[a, b, c, d, e, f, g, h] = message.as_slice() {
-                let event = u16::from_le_bytes([e, f]);
-                self.control_event(u32::from_le_bytes([a, b, c, d]), event, u16::from_le_bytes([g, h]));
+            if let &[a, b, c, d, e, f, ..] = message.as_slice() {
+                self.control_event(u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, f]));
             }
         }
         self.send_control(mem);
     }
 
-    fn control_event(&mut self, port: u32, event: u16, value: u16) {
-        trace!(target: "virtio.console", port, event, value, "control");
+    fn control_event(&mut self, port: u32, event: u16) {
+        trace!(target: "virtio.console", port, event, "control");
         let port = usize::try_from(port).ok().filter(|port| *port < PORTS);
         match (event, port) {
             (event::DEVICE_READY, _) => {
                 (0..PORTS).for_each(|port| self.queue_control(port, event::DEVICE_ADD, 0, &[]));
-            }
-            (event::PORT_READY, Some(SERVICE_PORT)) => {
-                self.queue_control(SERVICE_PORT, event::PORT_NAME, 0, SERVICE_NAME.as_bytes());
-                self.queue_control(SERVICE_PORT, event::PORT_OPEN, 1, &[]);
             }
             (event::PORT_READY, Some(port)) => {
                 self.queue_control(port, event::CONSOLE_PORT, 1, &[]);
                 self.queue_control(port, event::PORT_NAME, 0, format!("virtio-{port}").as_bytes());
                 self.queue_control(port, event::PORT_OPEN, 1, &[]);
             }
-            (event::PORT_OPEN, Some(port)) => {
-                self.ports[port].open = value != 0;
-                match (port, value) {
-                    // What was for a program that has gone is not the next one's.
-                    (_, 0) => self.ports[port].input.clear(),
-                    (SERVICE_PORT, _) => {}
-                    _ => self.queue_size(port),
-                }
-            }
+            (event::PORT_OPEN, Some(port)) => self.queue_size(port),
             _ => {}
         }
     }
@@ -372,25 +348,6 @@ mod tests {
         guest.send(CONTROL_OUT, &[9, 0, 0, 0, 3, 0, 1, 0]);
         guest.send(CONTROL_OUT, &[9, 0, 0]);
         assert!(guest.console.control.is_empty());
-    }
-
-    #[test]
-    fn the_services_port_is_no_console() {
-        let mut guest = Guest::new();
-        (0..4).for_each(|i| guest.offer(CONTROL_IN, i));
-        guest.send(CONTROL_OUT, &[3, 0, 0, 0, 3, 0, 1, 0]);
-        assert_eq!(guest.received(CONTROL_IN).unwrap()[..], *b"\x03\0\0\0\x07\0\0\0org.env86.guest");
-        assert_eq!(guest.received(CONTROL_IN), Some(vec![3, 0, 0, 0, 6, 0, 1, 0]));
-        assert!(!guest.console.ports[SERVICE_PORT].open);
-        guest.send(CONTROL_OUT, &[3, 0, 0, 0, 6, 0, 1, 0]);
-        assert!(guest.console.ports[SERVICE_PORT].open);
-        assert_eq!(guest.console.push_input(SERVICE_PORT, b"for the program"), 15);
-        guest.send(CONTROL_OUT, &[3, 0, 0, 0, 6, 0, 0, 0]);
-        assert_eq!(guest.console.ports[SERVICE_PORT], Port::default());
-        guest.send(CONTROL_OUT, &[3, 0, 0, 0, 6, 0, 1, 0]);
-        guest.console.reset();
-        assert!(!guest.console.ports[SERVICE_PORT].open);
-        assert_eq!(guest.received(CONTROL_IN), None);
     }
 
     #[test]

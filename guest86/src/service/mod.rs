@@ -1,8 +1,6 @@
-//! The service: a thread for each line, which waits for the line, for its processes and for their pipes at
-//! once.
+//! The service: one thread, which waits for the line, for its processes and for their pipes at once.
 
 mod files;
-mod lines;
 mod process;
 mod stream;
 mod system;
@@ -11,9 +9,7 @@ mod user;
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
@@ -29,7 +25,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
-pub use lines::all as lines;
 use stream::{Answer, Answered, Stream, Wants, later};
 
 /// How this end numbers its channels, and what it holds for each.
@@ -41,34 +36,12 @@ const LINE_LIMIT: usize = 64 << 10;
 const CHUNK: usize = 32 << 10;
 /// The line's speed: what emulated lines make of it is their affair.
 const BAUD: u32 = 115_200;
-/// Bytes that a port of a virtio console gives at once: one of its driver's buffers.
-const PAGE: usize = 4096;
-/// Reads in one turn, so that the line does not keep the thread to itself.
-const READS: usize = 16;
 /// Time between a hang-up and the end of a process that does not heed it.
 const HANG_UP: Duration = Duration::from_secs(2);
 
 /// What [`call::VERSION`] answers.
 pub fn version() -> String {
     format!("{}{}", call::OURS, env!("CARGO_PKG_VERSION"))
-}
-
-/// Serves hosts at these lines, until one of the lines is gone. One that cannot be opened is left out as long
-/// as there is another.
-pub fn serve(lines: Vec<PathBuf>) -> io::Result<()> {
-    let (end, ends) = mpsc::channel();
-    let mut failed = Vec::new();
-    for line in lines {
-        match Service::open(&line) {
-            Ok(service) => {
-                let end = end.clone();
-                thread::Builder::new().spawn(move || _ = end.send(service.run()))?;
-            }
-            Err(error) => failed.push(format!("{}: {error}", line.display())),
-        }
-    }
-    drop(end);
-    ends.recv().unwrap_or_else(|_| Err(io::Error::other(failed.join("; "))))
 }
 
 /// A channel.
@@ -207,18 +180,11 @@ impl Service {
 
     /// Reads what the line has; says whether there still is a line.
     fn read_line(&mut self) -> io::Result<bool> {
-        for _ in 0..READS {
-            match rustix::io::read(&self.line, &mut self.buffer[..]) {
-                Ok(0) | Err(Errno::IO) => return Ok(false),
-                Ok(len) => {
-                    self.mux.feed(&self.buffer[..len]);
-                    if len < PAGE {
-                        break;
-                    }
-                }
-                Err(Errno::AGAIN | Errno::INTR) => break,
-                Err(error) => return Err(error.into()),
-            }
+        match rustix::io::read(&self.line, &mut self.buffer[..]) {
+            Ok(0) | Err(Errno::IO) => return Ok(false),
+            Ok(len) => self.mux.feed(&self.buffer[..len]),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
         while let Some(event) = self.mux.event() {
             self.event(event);

@@ -136,6 +136,7 @@ impl Computer {
             virtio_net: (setup.net_device == NetDevice::Virtio).then_some(setup.mac),
             virtio_console: setup.virtio_console,
             virtio_balloon: setup.virtio_balloon,
+            lpt: setup.printer,
             cmos,
             ide: setup.drives,
             floppies: setup.floppies,
@@ -145,6 +146,7 @@ impl Computer {
         pc.board.connected = setup.connected;
         pc.board.connect_network(setup.connected.network);
         pc.board.debug.connected = setup.debug_console;
+        pc.board.lpt.iter_mut().for_each(|lpt| lpt.connected = setup.printer);
         pc.passengers.image = setup.image;
         let inlet = Inlet::new(setup.media, setup.waker);
         let mut computer = Self::of(pc, firmware, setup.restart, inlet, setup.recording);
@@ -175,6 +177,7 @@ impl Computer {
         let mut pc = Pc::new(mem, plan.configure(config), setup.clock, setup.entropy)?;
         pc.board.connected = setup.connected;
         pc.board.debug.connected = setup.debug_console;
+        pc.board.lpt.iter_mut().for_each(|lpt| lpt.connected = setup.printer);
         plan.apply(&mut pc, file)?;
         pc.board.connect_network(setup.connected.network);
         if setup.image.is_some() {
@@ -261,7 +264,7 @@ impl Computer {
             playback.play(&mut self.inlet, &mut self.pc);
         }
         self.inlet.feed(&mut self.pc);
-        match (self.inlet.pressing() > 0, &self.playback) {
+        match (self.inlet.waiting() > 0, &self.playback) {
             (true, Some(_)) => SHORT_RUN,
             (true, None) => budget.min(SHORT_RUN),
             (false, Some(_)) => REPEATABLE_RUN,
@@ -317,6 +320,9 @@ impl Computer {
         }
         if board.debug.connected && board.debug.waiting() > 0 {
             outside.debug(&board.debug.take_output());
+        }
+        if let Some(lpt) = board.lpt.as_mut().filter(|lpt| lpt.waiting() > 0) {
+            outside.printer(&lpt.take_output());
         }
     }
 
@@ -447,12 +453,6 @@ impl Computer {
     /// A virtio console is on the board.
     pub fn has_console(&self) -> bool {
         self.pc.board.console.is_some()
-    }
-
-    /// A program of the guest's has the port of the virtio console open.
-    pub fn console_listens(&self, port: u8) -> bool {
-        let console = self.pc.board.console.as_ref();
-        console.and_then(|console| console.ports.get(usize::from(port))).is_some_and(|port| port.open)
     }
 
     /// The network card that is on the board.

@@ -23,6 +23,9 @@ pub trait Outside {
     /// The guest wrote these bytes to a debug port (E9h, 402h).
     fn debug(&mut self, _bytes: &[u8]) {}
 
+    /// The guest has printed these bytes at the parallel port.
+    fn printer(&mut self, _bytes: &[u8]) {}
+
     /// The sound card and the speaker have played these frames, of [`FRAME_RATE`](crate::FRAME_RATE) a second:
     /// left and right. `start` is the guest time of the first, in frames since power-on; between what comes
     /// in one call and in the next, it was silent. A machine that makes no sound never calls this.

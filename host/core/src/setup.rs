@@ -76,6 +76,8 @@ pub struct Setup {
     pub connected: Connected,
     /// The desk takes the output of the debug ports (E9h, 402h).
     pub debug_console: bool,
+    /// A parallel port is on the board, and the desk takes what is printed there.
+    pub printer: bool,
     /// After a reset or a triple fault the machine starts again, as a PC does; else it ends.
     pub restart: bool,
     /// Guest time.
@@ -109,6 +111,7 @@ impl Setup {
             image: None,
             connected: Connected::default(),
             debug_console: false,
+            printer: false,
             restart: true,
             clock,
             entropy,
@@ -146,8 +149,7 @@ impl Setup {
             virtio_console: image
                 .virtio_console
                 .as_ref()
-                // It has the port that the service answers at fastest.
-                .map_or(self.virtio_console || image.has_guest_service, |value| *value != false),
+                .map_or(self.virtio_console, |value| *value != false),
             virtio_balloon: image.virtio_balloon.unwrap_or(self.virtio_balloon),
             boot_order: image.boot_order.or(self.boot_order),
             ..self

@@ -15,7 +15,7 @@ pub fn normalise(args: impl IntoIterator<Item = OsString>, command: &Command) ->
     let (flags, letters) = (flags(command), letters_with_values(command));
     let mut args = args.into_iter();
     let mut words = Vec::new();
-    // Of `run`, the first word that is no flag is the image; what follows is the guest's.
+    // Of `run` and `exec`, the first word that is no flag is the image or machine; what follows is the guest's.
     let mut runs = false;
     while let Some(arg) = args.next() {
         if runs && arg.to_str().is_none_or(|arg| !arg.starts_with('-') || arg == "-") {
@@ -24,7 +24,7 @@ pub fn normalise(args: impl IntoIterator<Item = OsString>, command: &Command) ->
             words.extend(args.enumerate().filter(|(n, arg)| *n > 0 || arg != "--").map(|(_, arg)| arg));
             break;
         }
-        runs |= words.is_empty() && arg == "run";
+        runs |= words.is_empty() && (arg == "run" || arg == "exec");
         if arg == "--" {
             words.push(arg);
             words.extend(args);
@@ -156,6 +156,7 @@ mod tests {
         check("run -cold -e A=1 -i=false img ls -l -all", "run --cold -e A=1 -i=false img -- ls -l -all");
         check("run -w /tmp -memory 1G img -cold", "run -w /tmp --memory 1G img -- -cold");
         check("run img -- ls --", "run img -- ls --");
+        check("exec -tty=false -u me name ls -all", "exec --tty=false -u me name -- ls -all");
     }
 
     #[test]

@@ -5,20 +5,25 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use env86::console::log::Log;
 use env86::console::script::{Script, ScriptError};
-use env86::console::session::{self, Cause, DebugTo, Ended, Options, SaveTo, SessionError};
+use env86::console::session::{self, Cause, Ended, Options, SaveTo, SessionError, WriteTo};
 use env86::console::terminal;
 #[cfg(feature = "window")]
 use env86::console::window::{Options as WindowOptions, Window, WindowError};
 use env86::image::Image;
 use env86::machine::Layout;
 use env86::machine::{Com, Ending, Machine, MachineBuilder, Recording, Report};
+#[cfg(unix)]
+pub use env86::named::{Place, Served};
 #[cfg(feature = "sound")]
 use env86::sound::Output;
 use env86::sound::{Listener, Recorder};
 
 use super::size::{parse_boot_order, parse_layout, parse_port, parse_size};
 use super::{CliError, Outcome};
+#[cfg(not(unix))]
+use nameless::{Place, Served};
 
 /// Boot a machine from an image or a kernel.
 #[derive(Args, Debug)]
@@ -154,6 +159,10 @@ pub struct Boot {
     #[arg(long, value_name = "FILE")]
     debug_console: Option<PathBuf>,
 
+    /// A parallel port (378h) with a printer, which writes to this file; `-` is stdout
+    #[arg(long, value_name = "FILE")]
+    lpt: Option<PathBuf>,
+
     /// End, instead of starting again, at a reset; a triple fault is an error then
     #[arg(long)]
     no_reboot: bool,
@@ -187,11 +196,88 @@ pub struct Boot {
     /// Print what the machine did, to stderr, at the end
     #[arg(long)]
     stats: bool,
+
+    /// The machine's name, by which other commands reach it: `env86 exec NAME COMMAND`
+    #[cfg(unix)]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// Machines have no names where there are no Unix sockets.
+#[cfg(not(unix))]
+mod nameless {
+    use std::path::PathBuf;
+
+    use env86::image::Image;
+    use env86::machine::Machine;
+
+    /// No place.
+    pub enum Place {}
+
+    /// No machine answers.
+    pub enum Served {}
+
+    impl Place {
+        pub fn log(&self) -> PathBuf {
+            match *self {}
+        }
+
+        pub fn serve(self, _: &Machine, _: Option<Image>) -> Result<Served, std::io::Error> {
+            match self {}
+        }
+    }
 }
 
 impl Boot {
     /// Runs the machine to its end.
     pub fn run(self) -> Result<Outcome, CliError> {
+        #[cfg(unix)]
+        let place = self.name().map(|name| Place::take(name, self.origin())).transpose()?;
+        #[cfg(not(unix))]
+        let place = None;
+        self.run_at(place, |_| Ok(()))
+    }
+
+    /// The machine's name.
+    #[cfg(unix)]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// A flag that is given, and that a machine in the background can do nothing with.
+    #[cfg(unix)]
+    pub fn needs_a_terminal(&self) -> Option<&'static str> {
+        let script = self.script.is_some();
+        let flags = [
+            (self.serial, "--ttyS0"),
+            (self.tty, "--tty"),
+            (self.deterministic, "--deterministic"),
+            (script, "--script"),
+        ];
+        flags.into_iter().find_map(|(given, flag)| given.then_some(flag))
+    }
+
+    /// There is no one at the machine's screen.
+    #[cfg(unix)]
+    pub fn without_console(&mut self) {
+        self.no_console = true;
+    }
+
+    /// What the machine is started from.
+    #[cfg(unix)]
+    pub fn origin(&self) -> &Path {
+        let image = self.image.as_deref().map(Path::new);
+        let files = [&self.kernel, &self.bios, &self.state, &self.hda, &self.cdrom, &self.fda];
+        let file = || files.into_iter().find_map(|path| path.as_deref());
+        image.or_else(file).unwrap_or(Path::new(""))
+    }
+
+    /// The same with a name, perhaps; tells `ready` when the machine can be reached by it.
+    pub fn run_at(
+        self,
+        place: Option<Place>,
+        ready: impl FnOnce(&mut Served) -> Result<(), CliError>,
+    ) -> Result<Outcome, CliError> {
         let image = self.image.as_deref().map(Image::open_arg).transpose()?;
         let exit_on = self.exit_on.clone().filter(|text| !text.is_empty()).map(String::into_bytes);
         let input = if self.deterministic && self.serial { typed()? } else { Vec::new() };
@@ -205,12 +291,15 @@ impl Boot {
             builder = Output::open().into_iter().fold(builder, MachineBuilder::sound);
         }
         let resumed = builder.state_files()?.is_some();
-        let debug = self.debug_console.as_deref().map(debug_to).transpose()?;
+        let debug =
+            self.debug_console.as_deref().map(|path| written_to(path, "the debug console")).transpose()?;
+        let printer = self.lpt.as_deref().map(|path| written_to(path, "what is printed")).transpose()?;
         let record = self.record.as_deref().map(create).transpose()?;
         let script = self.script.as_deref().map(Script::open).transpose()?;
         // Without a display there is nothing to build a machine for.
         #[cfg(feature = "window")]
         let window = self.window(image.as_ref())?;
+        let log = place.as_ref().map(|place| create_log(&place.log())).transpose()?;
         let machine = builder.start()?;
         // Its listeners are the machine's now.
         drop(builder);
@@ -227,6 +316,9 @@ impl Boot {
             // The shell shows its prompt again.
             machine.serial(Com::One).try_write(b"\n")?;
         }
+        // Dropped when the machine has ended, which gives the name back.
+        let mut served = place.map(|place| place.serve(&machine, image.clone())).transpose()?;
+        served.as_mut().map_or(Ok(()), ready)?;
         let save = match (self.save_state, image.filter(|_| self.save)) {
             (Some(path), _) => Some(SaveTo::File(path)),
             (None, image) => image.map(|image| SaveTo::Image(Box::new(image))),
@@ -237,6 +329,7 @@ impl Boot {
         });
         let options = Options {
             serial: self.serial,
+            log,
             input: !self.deterministic,
             screen: self.tty,
             layout: self.layout,
@@ -244,6 +337,7 @@ impl Boot {
             exit_on: exit_on.filter(|_| !self.deterministic),
             save,
             debug,
+            printer,
             screenshot: self.screenshot,
             record,
             sound,
@@ -359,6 +453,9 @@ impl Boot {
         if self.debug_console.is_some() {
             builder = builder.debug_console();
         }
+        if self.lpt.is_some() {
+            builder = builder.printer();
+        }
         if let Some(recording) = recording {
             builder = builder.recording(recording);
         }
@@ -378,19 +475,24 @@ fn create(path: &Path) -> Result<File, CliError> {
     File::create(path).map_err(|error| format!("Cannot write `{}`: {error}", path.display()).into())
 }
 
+/// Where what COM1 says is kept.
+fn create_log(path: &Path) -> Result<Log, CliError> {
+    Log::create(path).map_err(|error| format!("Cannot write `{}`: {error}", path.display()).into())
+}
+
 /// A recording of the machine's sound.
 fn record_sound(path: &Path) -> Result<(Recorder, Listener), CliError> {
     Recorder::create(path).map_err(|error| format!("Cannot write `{}`: {error}", path.display()).into())
 }
 
-/// Where the debug ports go.
-fn debug_to(path: &Path) -> Result<DebugTo, CliError> {
+/// Where that goes what a guest only writes.
+fn written_to(path: &Path, what: &str) -> Result<WriteTo, CliError> {
     if path == Path::new("-") {
-        return Ok(DebugTo::Stdout);
+        return Ok(WriteTo::Stdout);
     }
     let file = File::create(path)
-        .map_err(|error| format!("Cannot write the debug console to `{}`: {error}", path.display()))?;
-    Ok(DebugTo::File(file))
+        .map_err(|error| format!("Cannot write {what} to `{}`: {error}", path.display()))?;
+    Ok(WriteTo::File(file))
 }
 
 /// All of standard input, unless a person is there.

@@ -2,20 +2,26 @@
 
 mod argv;
 mod boot;
+mod command;
 mod create;
+mod images;
 mod log;
+#[cfg(unix)]
+mod machines;
 #[cfg(feature = "net")]
 mod net;
 #[cfg(feature = "net")]
 mod network;
 mod page;
 mod prepare;
+mod progress;
 mod remedy;
 mod run;
 mod serve;
 mod size;
 
 use std::env;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -57,6 +63,19 @@ enum Command {
     Run(Box<run::Run>),
     Prepare(prepare::Prepare),
     Serve(serve::Serve),
+    #[command(flatten)]
+    Images(images::Images),
+    #[cfg(unix)]
+    #[command(flatten)]
+    Machines(machines::Machines),
+    /// Machines with names
+    #[cfg(not(unix))]
+    #[command(name = "start", hide = true, aliases = ["ps", "exec", "cp", "logs", "save", "pause", "resume",
+        "insert", "eject", "stop", "rm"])]
+    Machines {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 /// How a command that did its work ends the program.
@@ -73,8 +92,8 @@ pub fn main() -> ExitCode {
     log::start();
     let args = env::args_os().skip(1);
     // A command's status is its own: that of a failure before it must be another.
-    let failure = match env::args_os().nth(1).is_some_and(|word| word == "run") {
-        true => ExitCode::from(run::Run::FAILED),
+    let failure = match env::args_os().nth(1).is_some_and(|word| word == "run" || word == "exec") {
+        true => ExitCode::from(command::FAILED),
         false => ExitCode::FAILURE,
     };
     let words = std::iter::once("env86".into()).chain(argv::normalise(args, &Cli::command()));
@@ -107,8 +126,24 @@ impl Cli {
             Some(Command::Run(run)) => run.run(),
             Some(Command::Prepare(prepare)) => prepare.run(),
             Some(Command::Serve(serve)) => serve.run(),
+            Some(Command::Images(images)) => images.run(),
+            #[cfg(unix)]
+            Some(Command::Machines(machines)) => machines.run(),
+            #[cfg(not(unix))]
+            Some(Command::Machines { words: _ }) => {
+                Err("Machines have names on Unix systems only; use `env86 run` or `env86 boot`".into())
+            }
             None => Err("No command given; see env86 --help".into()),
         }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough is no error.
+fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
 

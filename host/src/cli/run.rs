@@ -1,29 +1,16 @@
 //! `env86 run`: a command in a machine, as if it were a local one.
 
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
 use clap::Args;
-use env86::console::attach::{Attached, Options, attach};
-use env86::console::{session, terminal};
-use env86::guest::{Command, Guest, GuestError};
+use env86::guest::{Guest, GuestError};
 use env86::image::Image;
 use env86::machine::Machine;
 
+use super::command::{self, Flags};
 use super::size::{parse_duration, parse_size};
 use super::{CliError, Outcome};
-
-/// Statuses of the program where the command has none, as Docker gives them, and timeout(1).
-const FAILED: u8 = 125;
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
-const TIME_OVER: u8 = 124;
-/// What a shell shows for a program that wrote into a pipe without a reader: 128 and SIGPIPE.
-const NO_READER: u8 = 141;
-/// The size of a terminal that no one is at.
-const DEFAULT_SIZE: terminal::Size = terminal::Size { rows: 24, columns: 80 };
 
 /// Run a command in a machine, as if it were a local one.
 ///
@@ -45,37 +32,12 @@ pub struct Run {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory: Option<u64>,
 
-    /// Set a variable of the command's environment; without a value, to what it is here
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-
-    /// Read variables from this file, one NAME=VALUE a line
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-
-    /// Where the command works, instead of its user's home
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-
-    /// Who runs the command: a name or number, and perhaps a group
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    user: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
 
     /// Mount a folder of this host at a directory of the guest; with `:ro`, the guest cannot change it
     #[arg(short, long = "mount", value_name = "SRC:DST[:ro]", value_parser = parse_mount)]
     mount: Vec<Mount>,
-
-    /// Standard input is the command's; it is by default
-    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    interactive: Option<bool>,
-
-    /// The command has a terminal; by default, if standard input and output are one
-    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tty: Option<bool>,
-
-    /// End the command after that long, such as 30s or 5m, with status 124
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    timeout: Option<Duration>,
 
     #[cfg(feature = "net")]
     #[command(flatten)]
@@ -94,12 +56,9 @@ pub struct Run {
 }
 
 impl Run {
-    /// The program's status if it fails before there is a command that could give one.
-    pub const FAILED: u8 = FAILED;
-
     /// Runs the command to its end.
     pub fn run(self) -> Result<Outcome, CliError> {
-        let variables = self.variables()?;
+        let (exec, options) = self.flags.exec(&self.command)?;
         // A path, whatever it looks like, as the Go program takes it; or a global image.
         let image = match Path::new(&self.image).exists() {
             true => Image::open(&self.image)?,
@@ -123,45 +82,16 @@ impl Run {
         for mount in &self.mount {
             mount.at(&guest)?;
         }
-        let mut command = guest.command(&self.command[0]);
-        command.args(&self.command[1..]);
-        for (key, value) in variables {
-            command.env(key, value);
-        }
-        if let Some(dir) = &self.workdir {
-            command.current_dir(dir);
-        }
-        if let Some(user) = &self.user {
-            command.user(user);
-        }
-        let input = self.interactive.unwrap_or(true);
-        let here = || terminal::stdin_is_terminal() && io::stdout().is_terminal();
-        let has_terminal = self.tty.unwrap_or_else(|| input && here());
-        if has_terminal {
-            let size = terminal::size().unwrap_or(DEFAULT_SIZE);
-            command.terminal(size.rows, size.columns);
-        }
-        let outcome =
-            self.attach(&machine, &command, Options { input, terminal: has_terminal, limit: self.timeout });
+        let outcome = match guest.exec(exec).spawn() {
+            Ok(child) => {
+                let controls = machine.controls();
+                command::carry(child, move || controls.end(), options).map_err(CliError::from)
+            }
+            Err(error @ GuestError::Start { missing, .. }) => Ok(command::not_started(&error, missing)),
+            Err(error) => Err(error.into()),
+        };
         machine.stop()?;
         outcome
-    }
-
-    fn attach(&self, machine: &Machine, command: &Command, options: Options) -> Result<Outcome, CliError> {
-        let child = match command.spawn() {
-            Ok(child) => child,
-            Err(error @ GuestError::Start { missing, .. }) => {
-                eprintln!("env86: {error}");
-                return Ok(Outcome(if missing { NOT_FOUND } else { NOT_EXECUTABLE }));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Outcome(match attach(child, &machine.controls(), options)? {
-            Attached::Ended(status) => status.shell_status(),
-            Attached::TimeOver => TIME_OVER,
-            Attached::Interrupted(number) => session::exit_status(number),
-            Attached::NoReader => NO_READER,
-        }))
     }
 
     /// The machine: resumed, or on its way up.
@@ -187,28 +117,6 @@ impl Run {
             return Ok(machine);
         }
         Ok(builder.start()?)
-    }
-
-    /// The variables of the environment that were asked for, in their order.
-    fn variables(&self) -> Result<Vec<(String, String)>, CliError> {
-        let mut variables = Vec::new();
-        for path in &self.env_file {
-            let text = fs::read_to_string(path)
-                .map_err(|error| format!("Cannot read the variables in `{}`: {error}", path.display()))?;
-            let lines = text.lines().map(str::trim_start);
-            variables
-                .extend(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).filter_map(variable));
-        }
-        variables.extend(self.env.iter().filter_map(|word| variable(word)));
-        Ok(variables)
-    }
-}
-
-/// `NAME=VALUE`, or a name whose value is what it is here, if it is set.
-fn variable(word: &str) -> Option<(String, String)> {
-    match word.split_once('=') {
-        Some((name, value)) => Some((name.into(), value.into())),
-        None => env::var(word).ok().map(|value| (word.into(), value)),
     }
 }
 
@@ -272,13 +180,5 @@ mod tests {
         for text in ["", "a", ":/w", "a:", "a:w"] {
             assert!(parse_mount(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_variable_has_a_value_or_the_one_that_it_has_here() {
-        assert_eq!(variable("A=b=c"), Some(("A".into(), "b=c".into())));
-        assert_eq!(variable("A="), Some(("A".into(), String::new())));
-        assert_eq!(variable("ENV86_NO_SUCH_VARIABLE"), None);
-        assert_eq!(variable("CARGO_PKG_NAME").map(|pair| pair.1), env::var("CARGO_PKG_NAME").ok());
     }
 }

@@ -79,6 +79,30 @@ pub fn parse_owner(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
+/// How long ago something was.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s ago"),
+        60..3600 => format!("{}m ago", seconds / 60),
+        3600..86400 => format!("{}h ago", seconds / 3600),
+        _ => format!("{}d ago", seconds / 86400),
+    }
+}
+
+/// A number of bytes in the unit in which it has up to three digits before the point.
+pub fn show_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["K", "M", "G", "T", "P"];
+    let mut size = bytes as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        if size < 1000.0 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, larger);
+    }
+    if unit == "B" || size >= 10.0 { format!("{size:.0}{unit}") } else { format!("{size:.1}{unit}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +144,18 @@ mod tests {
         assert_eq!(parse_owner("0:50"), Ok((0, 50)));
         assert_eq!(parse_owner("7"), Ok((7, 7)));
         assert!(parse_owner("root").is_err());
+    }
+
+    #[test]
+    fn an_age_has_one_unit() {
+        assert_eq!([59, 60, 7300, 200_000].map(age), ["59s ago", "1m ago", "2h ago", "2d ago"]);
+    }
+
+    #[test]
+    fn a_size_has_few_digits() {
+        assert_eq!(
+            [0, 999, 1000, 1 << 20, 31 << 20, 5 << 30].map(show_size),
+            ["0B", "999B", "1.0K", "1.0M", "31M", "5.0G"]
+        );
     }
 }

@@ -11,8 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::terminal::{self, Guard};
-use crate::guest::{Child, ExitStatus, GuestError, Remote, Source};
-use crate::machine::Controls;
+use crate::guest::{Child, ChildStdin, ExitStatus, GuestError, Remote, Source};
 use crate::os::{self, Closer, RESIZED, Signals, StdinThread};
 
 /// Linux's numbers, which the guest has whatever the host is.
@@ -21,6 +20,73 @@ const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
 /// How long a program has to end after it was told to.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A program that can be attached: one in a machine of this process, or of another.
+pub trait Program {
+    /// Its standard input, which ends when this is dropped.
+    type Input: Write + Send + 'static;
+    /// What steers it from another thread.
+    type Steering: Steering;
+
+    /// What steers it from another thread.
+    fn steering(&self) -> Self::Steering;
+
+    /// Its standard input, the first time.
+    fn take_input(&mut self) -> Option<Self::Input>;
+
+    /// The next bytes that it writes; `None` at its end.
+    fn next_output(&mut self) -> Result<Option<(Source, Vec<u8>)>, GuestError>;
+
+    /// How it ended, once there is no more output.
+    fn end(&self) -> Result<Option<ExitStatus>, GuestError>;
+}
+
+/// What steers a [`Program`] from another thread.
+pub trait Steering: Clone + Send + 'static {
+    /// Sends a signal, by Linux's number.
+    fn signal(&self, number: i32) -> Result<(), GuestError>;
+
+    /// Its terminal has another size.
+    fn resize(&self, rows: u16, columns: u16) -> Result<(), GuestError>;
+
+    /// Lets it go: it gets a hang-up, and nothing more comes from it.
+    fn hang_up(&self);
+}
+
+impl Program for Child {
+    type Input = ChildStdin;
+    type Steering = Remote;
+
+    fn steering(&self) -> Remote {
+        self.remote()
+    }
+
+    fn take_input(&mut self) -> Option<ChildStdin> {
+        self.stdin.take()
+    }
+
+    fn next_output(&mut self) -> Result<Option<(Source, Vec<u8>)>, GuestError> {
+        Self::next_output(self)
+    }
+
+    fn end(&self) -> Result<Option<ExitStatus>, GuestError> {
+        self.try_wait()
+    }
+}
+
+impl Steering for Remote {
+    fn signal(&self, number: i32) -> Result<(), GuestError> {
+        Self::signal(self, number)
+    }
+
+    fn resize(&self, rows: u16, columns: u16) -> Result<(), GuestError> {
+        Self::resize(self, rows, columns)
+    }
+
+    fn hang_up(&self) {
+        Self::hang_up(self);
+    }
+}
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +106,7 @@ pub enum Attached {
     Ended(ExitStatus),
     /// The time was over.
     TimeOver,
-    /// A second signal to this process, by number, ended the machine.
+    /// A second signal to this process, by number: the program was given up.
     Interrupted(i32),
     /// What it wrote could not be written here: the reader of a pipe has gone.
     NoReader,
@@ -64,24 +130,33 @@ pub enum AttachError {
 }
 
 /// Carries a program's streams, and signals to it, until it ends. The first signal to this process is passed
-/// on to the program; the second ends the machine.
-pub fn attach(child: Child, controls: &Controls, options: Options) -> Result<Attached, AttachError> {
+/// on to the program; the second calls `give_up`, as the program's time does if it does not heed its signals:
+/// that has to end the program's output.
+pub fn attach(
+    program: impl Program,
+    give_up: impl Fn() + Clone + Send + 'static,
+    options: Options,
+) -> Result<Attached, AttachError> {
     let raw = match options.terminal && options.input && terminal::stdin_is_terminal() {
         true => Some(Guard::raw().map_err(AttachError::Terminal)?),
         false => None,
     };
-    let attached = carry(child, controls, options);
+    let attached = carry(program, give_up, options);
     drop(raw);
     attached
 }
 
-fn carry(mut child: Child, controls: &Controls, options: Options) -> Result<Attached, AttachError> {
+fn carry(
+    mut program: impl Program,
+    give_up: impl Fn() + Clone + Send + 'static,
+    options: Options,
+) -> Result<Attached, AttachError> {
     let why = Why::default();
-    let signals = SignalThread::spawn(child.remote(), controls.clone(), why.clone(), options.terminal)
+    let signals = SignalThread::spawn(program.steering(), give_up.clone(), why.clone(), options.terminal)
         .map_err(AttachError::Setup)?;
-    let timer = options.limit.map(|limit| Timer::spawn(limit, child.remote(), controls.clone(), why.clone()));
+    let timer = options.limit.map(|limit| Timer::spawn(limit, program.steering(), give_up, why.clone()));
     let timer = timer.transpose().map_err(AttachError::Setup)?;
-    let stdin = child.stdin.take().filter(|_| options.input);
+    let stdin = program.take_input().filter(|_| options.input);
     let input = stdin.map(|stdin| {
         let mut stdin = Some(stdin);
         StdinThread::spawn(move |bytes| {
@@ -93,13 +168,13 @@ fn carry(mut child: Child, controls: &Controls, options: Options) -> Result<Atta
         })
     });
     let input = input.transpose().map_err(AttachError::Setup)?;
-    let written = write_output(&mut child);
+    let written = write_output(&mut program);
     let status = match &written {
-        Ok(()) => child.try_wait(),
+        Ok(()) => program.end(),
         Err(_) => Ok(None),
     };
     // The program has gone, so that nothing waits for room in its input.
-    drop(child);
+    drop(program);
     drop(timer);
     drop(signals);
     drop(input);
@@ -118,17 +193,18 @@ fn carry(mut child: Child, controls: &Controls, options: Options) -> Result<Atta
 }
 
 /// Writes what the program writes, in the same order, until its end.
-fn write_output(child: &mut Child) -> Result<(), AttachError> {
+fn write_output(program: &mut impl Program) -> Result<(), AttachError> {
     let (mut stdout, mut stderr) = (os::stdout().map_err(AttachError::Output)?, io::stderr());
-    while let Some((source, bytes)) = child.next_output()? {
+    while let Some((source, bytes)) = program.next_output()? {
         let written = match source {
             Source::Stdout => stdout.write_all(&bytes).and_then(|()| stdout.flush()),
             Source::Stderr => stderr.write_all(&bytes),
         };
         if let Err(error) = written {
             // As a program here would be told. It may have ended in this moment.
-            let _ = child.signal(SIGPIPE);
-            child.hang_up();
+            let steering = program.steering();
+            let _ = steering.signal(SIGPIPE);
+            steering.hang_up();
             return Err(AttachError::Output(error));
         }
     }
@@ -157,7 +233,12 @@ struct SignalThread {
 }
 
 impl SignalThread {
-    fn spawn(program: Remote, controls: Controls, why: Why, terminal: bool) -> io::Result<Self> {
+    fn spawn(
+        program: impl Steering,
+        give_up: impl Fn() + Send + 'static,
+        why: Why,
+        terminal: bool,
+    ) -> io::Result<Self> {
         let mut signals = Signals::listen_for_resizes()?;
         let closer = signals.closer();
         let pass = move || {
@@ -170,7 +251,7 @@ impl SignalThread {
                     }
                 } else if told.swap(true, Ordering::Relaxed) || program.signal(number).is_err() {
                     why.set(Attached::Interrupted(number));
-                    controls.end();
+                    give_up();
                     return;
                 }
             }
@@ -196,7 +277,12 @@ struct Timer {
 }
 
 impl Timer {
-    fn spawn(limit: Duration, program: Remote, controls: Controls, why: Why) -> io::Result<Self> {
+    fn spawn(
+        limit: Duration,
+        program: impl Steering,
+        give_up: impl Fn() + Send + 'static,
+        why: Why,
+    ) -> io::Result<Self> {
         let (done, is_done) = mpsc::channel::<()>();
         let act = move || {
             if is_done.recv_timeout(limit) != Err(RecvTimeoutError::Timeout) {
@@ -209,7 +295,7 @@ impl Timer {
                     return;
                 }
             }
-            controls.end();
+            give_up();
         };
         let thread = thread::Builder::new().name("limit".into()).spawn(act)?;
         Ok(Self { done: Some(done), thread: Some(thread) })

@@ -17,6 +17,7 @@
 //! terminal can show the screen, too ([`session::Options::screen`]). A [`script`] does what a person would.
 
 pub mod attach;
+pub mod log;
 mod record;
 mod scale;
 pub mod script;

@@ -15,6 +15,7 @@ use env86_core::keys::Layout;
 use thiserror::Error;
 use tracing::debug;
 
+use super::log::Log;
 use super::record::Recorder;
 use super::script::{Player, Script, ScriptError, Transcript};
 use super::terminal::{self, Guard, Saved};
@@ -56,12 +57,16 @@ pub struct Options {
     pub screen: bool,
     /// What the guest takes the terminal's keyboard for.
     pub layout: Layout,
+    /// What COM1 says is kept here.
+    pub log: Option<Log>,
     /// The session ends when COM1 has sent this.
     pub exit_on: Option<Vec<u8>>,
     /// Where the machine is saved when a person or a signal ends the session, or that text does.
     pub save: Option<SaveTo>,
     /// Where the guest's debug ports go.
-    pub debug: Option<DebugTo>,
+    pub debug: Option<WriteTo>,
+    /// Where what the guest prints goes.
+    pub printer: Option<WriteTo>,
     /// The screen at the end is written here, as PNG.
     pub screenshot: Option<PathBuf>,
     /// The screen is recorded here, as an animated GIF.
@@ -77,9 +82,9 @@ pub struct Options {
     pub window: Option<Window>,
 }
 
-/// Where the guest's debug ports go.
+/// Where what the guest only writes goes.
 #[derive(Debug)]
-pub enum DebugTo {
+pub enum WriteTo {
     /// A file.
     File(File),
     /// Standard output.
@@ -199,22 +204,27 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let mut threads = Vec::new();
     let pattern = options.exit_on.map(Pattern::new);
     let transcript = options.script.is_some().then(Transcript::default);
-    if options.serial || pattern.is_some() || transcript.is_some() {
+    if options.serial || options.log.is_some() || pattern.is_some() || transcript.is_some() {
         let to: Box<dyn Write + Send> =
             if options.serial { os::stdout().map_err(SessionError::Output)? } else { Box::new(io::sink()) };
-        let to = Box::new(Tee { to, transcript: transcript.clone() });
+        let to = Box::new(Tee { to, log: options.log, transcript: transcript.clone() });
         threads.push(copy("output", machine.serial(Com::One), to, pattern, wishes.clone())?);
     }
     let script = match (options.script, transcript) {
         (Some(script), Some(transcript)) => Some(play(script, &machine, &transcript, wishes.clone())?),
         _ => None,
     };
-    if let Some(debug) = options.debug {
-        let to: Box<dyn Write + Send> = match debug {
-            DebugTo::File(file) => Box::new(file),
-            DebugTo::Stdout => os::stdout().map_err(SessionError::Output)?,
+    let only_written = [
+        ("debug console", options.debug, machine.debug_console()),
+        ("printer", options.printer, machine.printer()),
+    ];
+    for (name, to, from) in only_written {
+        let to: Box<dyn Write + Send> = match to {
+            None => continue,
+            Some(WriteTo::File(file)) => Box::new(file),
+            Some(WriteTo::Stdout) => os::stdout().map_err(SessionError::Output)?,
         };
-        threads.push(copy("debug console", machine.debug_console(), to, None, wishes.clone())?);
+        threads.push(copy(name, from, to, None, wishes.clone())?);
     }
     let controls = machine.controls();
     let recorder = options.record.map(|file| Recorder::start(controls.clone(), file));
@@ -382,15 +392,20 @@ fn play(
     Ok(result)
 }
 
-/// COM1's output, which a script wants to know, too.
+/// COM1's output, which a script and a log want to know, too.
 struct Tee {
     to: Box<dyn Write + Send>,
+    log: Option<Log>,
     transcript: Option<Transcript>,
 }
 
 impl Write for Tee {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.transcript.iter().for_each(|transcript| transcript.put(bytes));
+        // A log that cannot be written must not hold up the guest.
+        if self.log.as_mut().is_some_and(|log| log.write_all(bytes).is_err()) {
+            self.log = None;
+        }
         self.to.write_all(bytes)?;
         Ok(bytes.len())
     }

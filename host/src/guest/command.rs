@@ -33,8 +33,8 @@ pub struct Command {
 }
 
 impl Command {
-    pub(super) fn new(guest: &Guest, program: &str) -> Self {
-        Self { guest: guest.clone(), exec: Exec { program: program.into(), ..Exec::default() } }
+    pub(super) fn new(guest: &Guest, exec: Exec) -> Self {
+        Self { guest: guest.clone(), exec }
     }
 
     /// One more argument.
@@ -303,6 +303,11 @@ impl Remote {
     /// See [`Child::resize`].
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), GuestError> {
         self.0.tell(&ToProcess::Resize(Size { rows, columns }))
+    }
+
+    /// See [`Child::hang_up`].
+    pub fn hang_up(&self) {
+        self.0.channel.close();
     }
 }
 

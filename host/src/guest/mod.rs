@@ -1,7 +1,7 @@
 //! The service in a guest: programs, files, and whatever else a host wants of it.
 //!
-//! [`Machine::guest`] finds the service `guest86` at its port of the virtio console, or at the second serial
-//! port, in whatever state the machine was saved. [`Guest::command`] starts a program as [`std::process::Command`] does:
+//! [`Machine::guest`] finds the service `guest86` at the machine's second serial port, in whatever state the
+//! machine was saved. [`Guest::command`] starts a program as [`std::process::Command`] does:
 //!
 //! ```no_run
 //! use env86::{Image, Machine};
@@ -31,7 +31,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use env86_devices::virtio::console::SERVICE_PORT;
 use guest86::call::{self, Hello, Put};
 use guest86::value::ValueError;
 use serde::Serialize;
@@ -40,19 +39,19 @@ use serde_bytes::ByteBuf;
 use thiserror::Error;
 use tracing::debug;
 
-pub use guest86::call::{Entry, FileInfo};
+pub use guest86::call::{Entry, Exec, FileInfo, Size};
 
 pub use command::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Remote};
 pub use process::{ExitStatus, Source};
 
-use crate::machine::{Com, Computer, Machine, MachineError};
-use session::{Channel, Line, Session};
+use crate::machine::{Com, Controls, Machine, MachineError};
+use session::{Channel, Session};
 
 /// How long [`Machine::guest`] waits for the service: a boot may be before it.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Time between looks whether the guest listens.
 const LOOK: Duration = Duration::from_millis(5);
-/// A program that has just opened a serial port has not set it up yet.
+/// A program that has just opened a port has not set it up yet.
 const SET_UP: Duration = Duration::from_millis(100);
 /// How long an answer may take before the service is taken to be in the middle of something that will not
 /// go on.
@@ -69,11 +68,9 @@ const ENTROPY: usize = 32;
 #[derive(Debug, Error)]
 pub enum GuestError {
     /// The service does not answer.
-    #[error(
-        "The guest's service guest86 answers neither at the virtio console nor at the second serial port"
-    )]
+    #[error("The guest's service guest86 does not answer at the second serial port")]
     Silent,
-    /// The machine has ended, or has no port for the service.
+    /// The machine has ended, or has no second serial port.
     #[error("The machine has ended")]
     Gone,
     /// The service does not go on with it: another host has taken its place, or it has started anew.
@@ -140,44 +137,45 @@ pub struct Guest {
 }
 
 impl Machine {
-    /// The service in the guest, at its port of the virtio console if a program has that open, else at the second
-    /// serial port, which is its own from then on. Waits until it answers: a machine that has just been switched
-    /// on has to boot first.
+    /// The service in the guest, at the second serial port, which is its own from then on. Waits until it
+    /// answers: a machine that has just been switched on has to boot first.
     pub fn guest(&self) -> Result<Guest, GuestError> {
         self.guest_within(PATIENCE)
     }
 
     /// The same, with another limit.
     pub fn guest_within(&self, limit: Duration) -> Result<Guest, GuestError> {
+        self.controls().guest_within(limit)
+    }
+}
+
+impl Controls {
+    /// See [`Machine::guest`].
+    pub fn guest(&self) -> Result<Guest, GuestError> {
+        self.guest_within(PATIENCE)
+    }
+
+    /// See [`Machine::guest_within`].
+    pub fn guest_within(&self, limit: Duration) -> Result<Guest, GuestError> {
         let mut kept = self.guest_place();
         if let Some(guest) = &*kept {
             return Ok(guest.clone());
         }
         let deadline = Instant::now() + limit;
+        let port = self.serial(Com::Two);
+        let listens = || self.with(|computer| computer.serial_listens(Com::Two as u8));
         let mut restored = true;
-        let line = loop {
-            // The service opens the serial port last.
-            let listens = |computer: &mut Computer| match computer.console_listens(SERVICE_PORT as u8) {
-                true => Some(Line::Console),
-                false => computer.serial_listens(Com::Two as u8).then_some(Line::Serial),
-            };
-            if let Some(line) = self.with(listens)? {
-                break line;
-            }
+        while !listens()? {
             restored = false;
             if Instant::now() >= deadline {
                 return Err(GuestError::Silent);
             }
             thread::sleep(LOOK);
-        };
-        let port = match line {
-            Line::Serial => self.serial(Com::Two),
-            Line::Console => self.console_line(SERVICE_PORT as u8),
-        };
-        if line == Line::Serial && !restored {
+        }
+        if !restored {
             thread::sleep(SET_UP);
         }
-        let session = Session::start(line, port.clone(), port)?;
+        let session = Session::start(port.clone(), port)?;
         let guest = Guest::connect(session, deadline)?;
         *kept = Some(guest.clone());
         Ok(guest)
@@ -231,7 +229,12 @@ impl Guest {
 
     /// A program to be started.
     pub fn command(&self, program: impl AsRef<str>) -> Command {
-        Command::new(self, program.as_ref())
+        self.exec(Exec { program: program.as_ref().into(), ..Exec::default() })
+    }
+
+    /// The same, with all that is to be said of it.
+    pub fn exec(&self, exec: Exec) -> Command {
+        Command::new(self, exec)
     }
 
     /// The Go service does not know this.
@@ -377,13 +380,5 @@ fn serve(mut share: share::Share, mut channel: Channel) {
             }
         }
         asked.drain(..done);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn both_sides_call_the_port_by_the_same_name() {
-        assert_eq!(guest86::PORT_NAME, env86_devices::virtio::console::SERVICE_NAME);
     }
 }

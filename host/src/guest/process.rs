@@ -21,6 +21,18 @@ pub enum Source {
 pub struct ExitStatus(pub(super) Result<i32, i32>);
 
 impl ExitStatus {
+    /// How a program ended: the status that it gave, or the signal that ended it.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only machines with names pass it on"))]
+    pub(crate) fn new(end: Result<i32, i32>) -> Self {
+        Self(end)
+    }
+
+    /// The status that it gave, or the signal that ended it.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only machines with names pass it on"))]
+    pub(crate) fn end(self) -> Result<i32, i32> {
+        self.0
+    }
+
     /// It gave the status 0.
     pub fn success(self) -> bool {
         self.0 == Ok(0)

@@ -13,11 +13,15 @@ use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
-use super::ImageError;
+use super::watch::Watch;
+use super::{CONFIG_FILE, ImageError};
 use crate::replace::replace;
 
 /// The first bytes of a gzip file (RFC 1952, 2.3.1).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// The time of all files in an archive, in seconds since 1970: 1980, before which some programs warn of a time.
+const PACKED_TIME: u64 = 315_532_800;
 
 /// An archive and what is in it.
 #[derive(Debug)]
@@ -30,14 +34,12 @@ impl Archive {
     /// Unpacks an archive.
     pub fn unpack(path: PathBuf) -> Result<Self, ImageError> {
         let wrong = |source| ImageError::Unpack { path: path.clone(), source };
-        let mut file = File::open(&path).map_err(wrong)?;
-        let mut magic = [0; 2];
-        let is_gzip = file.read_exact(&mut magic).is_ok() && magic == GZIP_MAGIC;
-        if !is_gzip {
+        let file = File::open(&path).map_err(wrong)?;
+        if !is_gzip(&path) {
             return Err(ImageError::NotAnImage(path));
         }
         let folder = tempfile::Builder::new().prefix("env86-").tempdir().map_err(wrong)?;
-        unpack(&path, folder.path()).map_err(wrong)?;
+        unpack(file, folder.path(), u64::MAX, &Watch::default()).map_err(wrong)?;
         Ok(Self { path, folder })
     }
 
@@ -75,9 +77,15 @@ impl Archive {
     }
 }
 
-fn open(path: &Path) -> io::Result<tar::Archive<impl Read>> {
+fn open(from: impl Read) -> tar::Archive<impl Read> {
     // Files may be of several gzip members.
-    Ok(tar::Archive::new(MultiGzDecoder::new(BufReader::new(File::open(path)?))))
+    tar::Archive::new(MultiGzDecoder::new(BufReader::new(from)))
+}
+
+/// A file begins as gzip's do.
+pub fn is_gzip(path: &Path) -> bool {
+    let mut magic = [0; 2];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == GZIP_MAGIC
 }
 
 /// The path of an entry below the image's directory; `None` if it leads elsewhere.
@@ -93,14 +101,16 @@ fn inside(path: &Path) -> Option<PathBuf> {
     Some(clean)
 }
 
-/// Unpacks files and directories; an image has nothing else. Who owned them does not matter.
-fn unpack(archive: &Path, to: &Path) -> io::Result<()> {
-    for entry in open(archive)?.entries()? {
+/// Unpacks files and directories, so many bytes of them at most; an image has nothing else. Who owned them does
+/// not matter.
+pub fn unpack(from: impl Read, to: &Path, limit: u64, watch: &Watch) -> io::Result<()> {
+    let problem = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let mut left = limit;
+    for entry in open(watch.read(from)).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let Some(below) = inside(&path) else {
-            let problem = format!("`{}` in it leads out of the image", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+            return Err(problem(format!("`{}` in it leads out of the image", path.display())));
         };
         let place = to.join(below);
         match entry.header().entry_type() {
@@ -108,7 +118,13 @@ fn unpack(archive: &Path, to: &Path) -> io::Result<()> {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 // Directories need not have entries of their own.
                 fs::create_dir_all(place.parent().unwrap_or(to))?;
-                io::copy(&mut entry, &mut File::create(&place)?)?;
+                let size = entry.size();
+                left = left
+                    .checked_sub(size)
+                    .ok_or_else(|| problem(format!("what is in it takes more than {limit} bytes")))?;
+                if io::copy(&mut entry, &mut File::create(&place)?)? != size {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
             }
             _ => {}
         }
@@ -116,9 +132,62 @@ fn unpack(archive: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Packs an image's folder. The same files always give the same bytes: they come in the order of their names, the
+/// configuration first, without owners and times.
+pub fn pack(dir: &Path, to: impl Write, watch: &Watch) -> io::Result<()> {
+    let mut files = Vec::new();
+    collect(dir, Path::new(""), &mut files)?;
+    files.sort_by_key(|(path, _)| (path != Path::new(CONFIG_FILE), path.clone()));
+    watch.progress.total(files.iter().filter_map(|(_, size)| *size).sum());
+    let mut new = Builder::new(GzEncoder::new(BufWriter::new(to), Compression::default()));
+    for (path, size) in files {
+        let mut header = Header::new_gnu();
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(PACKED_TIME);
+        match size {
+            None => {
+                header.set_entry_type(EntryType::Directory);
+                header.set_size(0);
+                header.set_mode(0o755);
+                new.append_data(&mut header, path, io::empty())?;
+            }
+            Some(size) => {
+                header.set_size(size);
+                header.set_mode(0o644);
+                let mut file = watch.read(File::open(dir.join(&path))?.take(size));
+                new.append_data(&mut header, &path, &mut file)?;
+                if file.count != size {
+                    let problem = format!("`{}` became shorter meanwhile", path.display());
+                    return Err(io::Error::other(problem));
+                }
+            }
+        }
+    }
+    new.into_inner()?.finish()?.flush()
+}
+
+/// The directories of an image and, with their sizes, its files. What is hidden is being written.
+fn collect(dir: &Path, below: &Path, files: &mut Vec<(PathBuf, Option<u64>)>) -> io::Result<()> {
+    for entry in fs::read_dir(dir.join(below))? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let (path, meta) = (below.join(entry.file_name()), entry.metadata()?);
+        if meta.is_dir() {
+            files.push((path.clone(), None));
+            collect(dir, &path, files)?;
+        } else if meta.is_file() {
+            files.push((path, Some(meta.len())));
+        }
+    }
+    Ok(())
+}
+
 /// Copies the entries of an archive as they are, but for those with these names in its root.
 fn copy_others(from: &Path, to: &mut Builder<impl Write>, names: &[&str]) -> io::Result<()> {
-    for entry in open(from)?.entries()?.raw(true) {
+    for entry in open(File::open(from)?).entries()?.raw(true) {
         let mut entry = entry?;
         let name = inside(&entry.path()?);
         if !name.is_some_and(|name| names.iter().any(|other| name == Path::new(other))) {
@@ -183,6 +252,34 @@ mod tests {
         assert_eq!(fs::read(again.dir().join("initial.state")).unwrap(), b"new");
         assert_eq!(fs::read(again.dir().join("fs/a.bin")).unwrap(), b"a");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_packed_to_the_same_bytes_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Watch::default();
+        let pack = |dir: &Path| {
+            let mut bytes = Vec::new();
+            pack(dir, &mut bytes, &watch).unwrap();
+            bytes
+        };
+        let mut packed = Vec::new();
+        for (name, order) in
+            [("a", ["fs/b.bin", "fs/a.bin", "image.json"]), ("b", ["image.json", "fs/a.bin", "fs/b.bin"])]
+        {
+            let folder = dir.path().join(name);
+            fs::create_dir_all(folder.join("fs")).unwrap();
+            order.iter().for_each(|path| fs::write(folder.join(path), path).unwrap());
+            fs::write(folder.join(".image.json.new-1-0"), "half").unwrap();
+            packed.push(pack(&folder));
+        }
+        assert!(packed[0] == packed[1]);
+        let back = dir.path().join("back");
+        unpack(&*packed[0], &back, 1 << 10, &watch).unwrap();
+        assert!(pack(&back) == packed[0]);
+        assert_eq!(fs::read_dir(&back).unwrap().count(), 2);
+        let error = unpack(&*packed[0], &dir.path().join("small"), 20, &watch).unwrap_err();
+        assert!(error.to_string().contains("more than 20 bytes"), "{error}");
     }
 
     #[test]

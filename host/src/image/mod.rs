@@ -11,12 +11,20 @@
 
 mod archive;
 mod blobs;
+pub mod check;
 pub mod create;
+pub mod global;
 mod locate;
+mod staging;
+mod tarball;
+mod transfer;
+mod watch;
 
 pub use blobs::{BlobDir, BlobFileError};
 pub use env86_core::{DEFAULT_CMDLINE, FileRef, ImageConfig};
 pub use locate::{find, global_root};
+pub use transfer::{export, export_to, import};
+pub use watch::{Progress, Watch};
 
 use std::fs;
 use std::io;
@@ -200,6 +208,11 @@ impl Image {
         }
         let part = |i| self.dir.join(STATE_PART_DIR).join(format!("{STATE_FILE}.{i}"));
         Ok((parts > 0).then(|| (0..parts).map(part).collect()))
+    }
+
+    /// It holds a saved state.
+    pub fn has_state(&self) -> bool {
+        self.state_files().is_ok_and(|files| files.is_some())
     }
 
     /// Where the machine is saved: compressed if the state that is there is.

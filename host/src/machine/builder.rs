@@ -60,6 +60,7 @@ pub struct MachineBuilder {
     pub(super) overlay: Option<PathBuf>,
     debug_exit: Option<u16>,
     debug_console: bool,
+    printer: bool,
     state: Option<PathBuf>,
     recording: Option<Recording>,
     restart: bool,
@@ -93,6 +94,7 @@ impl Default for MachineBuilder {
             overlay: None,
             debug_exit: None,
             debug_console: false,
+            printer: false,
             state: None,
             recording: None,
             restart: true,
@@ -255,6 +257,12 @@ impl MachineBuilder {
         Self { debug_console: true, ..self }
     }
 
+    /// The machine has a parallel port (378h, IRQ 7), and what the guest prints goes to [`Machine::printer`].
+    #[must_use]
+    pub fn printer(self) -> Self {
+        Self { printer: true, ..self }
+    }
+
     /// Everything that comes from outside: time is the count of instructions, and two runs are the same.
     /// Else the machine runs by the host's clocks.
     #[must_use]
@@ -395,6 +403,7 @@ impl MachineBuilder {
         Setup {
             debug_exit: self.debug_exit,
             debug_console: self.debug_console,
+            printer: self.printer,
             media: Box::new(disk::Files),
             restart: self.restart,
             ..world

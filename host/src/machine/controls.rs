@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,12 @@ use env86_core::keys::{self, UnknownKey, Untypable};
 use env86_core::{Accepted, Button, Computer, Drive, Frame, Input, MediumError, Screen, TextScreen};
 use thiserror::Error;
 
-use super::ports::Desk;
+use super::ports::{Com, Desk, Line, SerialPort};
 use super::state::StateSource;
 use super::thread::Command;
 use super::{MachineError, save};
+use crate::guest::Guest;
+use crate::image::Image;
 
 /// Time between looks at a screen on which something is waited for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -84,17 +86,40 @@ pub struct Controls {
     commands: Sender<Command>,
     /// The saved state that the machine was resumed from.
     source: Option<StateSource>,
+    /// The service in the guest, once it has been found.
+    guest: Arc<Mutex<Option<Guest>>>,
 }
 
 impl Controls {
     pub(super) fn new(desk: &Arc<Desk>, commands: &Sender<Command>, source: Option<StateSource>) -> Self {
-        Self { desk: desk.clone(), commands: commands.clone(), source }
+        Self { desk: desk.clone(), commands: commands.clone(), source, guest: Arc::default() }
+    }
+
+    /// Where the service in the guest is kept.
+    pub(crate) fn guest_place(&self) -> MutexGuard<'_, Option<Guest>> {
+        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Machine::serial`](super::Machine::serial).
+    pub fn serial(&self, com: Com) -> SerialPort {
+        self.with_soon(move |computer| computer.connect_serial(com as u8));
+        SerialPort::new(&self.desk, Line::Serial(com as u8))
     }
 
     /// A machine that has ended takes no commands, which is no error.
     pub(super) fn command(&self, command: Command) {
         let _ = self.commands.send(command);
         self.desk.wake();
+    }
+
+    /// Stops executing; guest time stands still.
+    pub fn pause(&self) {
+        self.command(Command::Pause);
+    }
+
+    /// Goes on executing.
+    pub fn resume(&self) {
+        self.command(Command::Resume);
     }
 
     /// Ends the machine as pulling the plug does, without waiting for that.
@@ -126,6 +151,13 @@ impl Controls {
     pub fn save(&self, path: &Path) -> Result<u64, MachineError> {
         let (path, source) = (path.to_owned(), self.source.clone());
         self.with(move |computer| save(computer, &path, source.as_ref()))?
+    }
+
+    /// Saves the machine to its image; see [`Machine::save_to`](super::Machine::save_to).
+    pub fn save_to(&self, image: &Image) -> Result<u64, MachineError> {
+        let size = self.save(&image.state_to_write())?;
+        image.keep_state()?;
+        Ok(size)
     }
 
     /// Puts the disc in this file into a drive, or takes out what is there. A disc that the guest has locked

@@ -18,8 +18,8 @@ mod threaded;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,7 +41,6 @@ pub use env86_devices::state::Slot;
 pub use ports::{Com, Event, Events, ExpectError, NoEvent, SerialPort};
 pub use state::StateFileError;
 
-use crate::guest::Guest;
 use crate::image::{BlobFileError, Image, ImageError};
 use cable::Network;
 use ports::{Desk, Line};
@@ -168,8 +167,6 @@ pub struct Report {
 pub struct Machine {
     desk: Arc<Desk>,
     controls: Controls,
-    /// The service in the guest, once it has been found.
-    guest: Mutex<Option<Guest>>,
     thread: Option<JoinHandle<Result<Report, MachineError>>>,
     /// It ends after the machine.
     #[cfg_attr(not(feature = "net"), expect(dead_code))]
@@ -192,7 +189,7 @@ impl Machine {
         let desk = Arc::new(Desk::new(|line| match line {
             Line::Serial(port) => computer.has_serial(port),
             Line::Console(_) => computer.has_console(),
-            Line::Debug => true,
+            Line::Debug | Line::Printer => true,
         }));
         first.into_iter().for_each(|event| desk.tell(event));
         let plugged = network.map(|network| cable::plug(computer, network, &desk)).transpose()?;
@@ -211,30 +208,29 @@ impl Machine {
             .map_err(MachineError::Thread)?;
         desk.runs_in(thread.thread().clone());
         let controls = Controls::new(&desk, &commands, source);
-        Ok(Self { desk, controls, guest: Mutex::default(), thread: Some(thread), network })
+        Ok(Self { desk, controls, thread: Some(thread), network })
     }
 
     /// A serial port. One that the board has not gives no bytes and takes none.
     pub fn serial(&self, com: Com) -> SerialPort {
-        self.controls.with_soon(move |computer| computer.connect_serial(com as u8));
-        SerialPort::new(&self.desk, Line::Serial(com as u8))
+        self.controls.serial(com)
     }
 
-    /// A port of the virtio console, 0 to 2: Linux's `hvc0` to `hvc2`. `None` for other numbers; the fourth port
-    /// is that of [`Machine::guest`]. On a machine without the console it gives no bytes and takes none.
+    /// A port of the virtio console, 0 to 3: Linux's `hvc0` to `hvc3`. `None` for other numbers. On a
+    /// machine without the console it gives no bytes and takes none.
     pub fn console(&self, port: u8) -> Option<SerialPort> {
-        (port < 3).then(|| self.console_line(port))
-    }
-
-    /// A port of the virtio console.
-    pub(crate) fn console_line(&self, port: u8) -> SerialPort {
-        SerialPort::new(&self.desk, Line::Console(port))
+        (port < 4).then(|| SerialPort::new(&self.desk, Line::Console(port)))
     }
 
     /// What the guest writes to the debug ports, if [`MachineBuilder::debug_console`] was asked for. It
     /// can only be read.
     pub fn debug_console(&self) -> SerialPort {
         SerialPort::new(&self.desk, Line::Debug)
+    }
+
+    /// What the guest prints, if [`MachineBuilder::printer`] was asked for. It can only be read.
+    pub fn printer(&self) -> SerialPort {
+        SerialPort::new(&self.desk, Line::Printer)
     }
 
     /// The ports of the host's that lead into the guest, as they are: a port 0 has become a free one.
@@ -253,11 +249,6 @@ impl Machine {
         self.controls.clone()
     }
 
-    /// Where the service in the guest is kept.
-    pub(crate) fn guest_place(&self) -> MutexGuard<'_, Option<Guest>> {
-        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Gives the machine keys, a pointer's motion and such. What it has no device or no room for is lost;
     /// bytes for a serial line are better written to [`Machine::serial`], which waits.
     pub fn input(&self, input: Input) {
@@ -272,12 +263,12 @@ impl Machine {
 
     /// Stops executing; guest time stands still.
     pub fn pause(&self) {
-        self.controls.command(Command::Pause);
+        self.controls.pause();
     }
 
     /// Goes on executing.
     pub fn resume(&self) {
-        self.controls.command(Command::Resume);
+        self.controls.resume();
     }
 
     /// Lets a function have the machine between two runs, in the machine's thread, and waits for it: to look
@@ -298,9 +289,7 @@ impl Machine {
     /// Saves the machine to its image, to be resumed by the next start. Gives the size of the state in
     /// bytes.
     pub fn save_to(&self, image: &Image) -> Result<u64, MachineError> {
-        let size = self.save(image.state_to_write())?;
-        image.keep_state()?;
-        Ok(size)
+        self.controls.save_to(image)
     }
 
     /// Ends the machine as pulling the plug does, and waits for that.

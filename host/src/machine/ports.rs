@@ -16,10 +16,8 @@ use crate::image::BlobFileError;
 const OUTPUT_LIMIT: usize = 64 << 10;
 /// Bytes for the guest that wait on a line before a writer has to wait.
 const INPUT_LIMIT: usize = 64 << 10;
-/// Bytes that a machine is offered at once for a serial port.
-const SERIAL_PIECE: usize = 4096;
-/// The same for a port of the virtio console.
-const CONSOLE_PIECE: usize = 64 << 10;
+/// Bytes that a machine is offered at once.
+const PIECE: usize = 4096;
 /// Events that wait; the oldest are lost.
 const EVENT_LIMIT: usize = 1024;
 /// Of what came instead of an expected text, an error shows so many bytes.
@@ -47,10 +45,12 @@ pub(super) enum Line {
     Console(u8),
     /// The debug ports, which only send.
     Debug,
+    /// The parallel port, which only sends.
+    Printer,
 }
 
-/// Serial ports, ports of the virtio console, and the debug ports.
-pub(super) const LINES: [Line; 9] = [
+/// Serial ports, ports of the virtio console, the debug ports, and the parallel port.
+pub(super) const LINES: [Line; 10] = [
     Line::Serial(0),
     Line::Serial(1),
     Line::Serial(2),
@@ -60,20 +60,17 @@ pub(super) const LINES: [Line; 9] = [
     Line::Console(2),
     Line::Console(3),
     Line::Debug,
+    Line::Printer,
 ];
 
 impl Line {
-    /// Bytes that a machine is offered for it at once.
-    fn piece(self) -> usize {
-        if matches!(self, Self::Console(_)) { CONSOLE_PIECE } else { SERIAL_PIECE }
-    }
-
     /// Its place in [`LINES`].
     fn index(self) -> usize {
         match self {
             Self::Serial(port) => usize::from(port),
             Self::Console(port) => 4 + usize::from(port),
             Self::Debug => 8,
+            Self::Printer => 9,
         }
     }
 }
@@ -187,7 +184,7 @@ impl Desk {
             let input = &mut state.lines[line.index()].input;
             if !input.is_empty() {
                 let waiting = input.make_contiguous();
-                let taken = give(line, &waiting[..waiting.len().min(line.piece())]);
+                let taken = give(line, &waiting[..waiting.len().min(PIECE)]);
                 input.drain(..taken);
                 any |= taken > 0;
             }
@@ -324,7 +321,7 @@ impl SerialPort {
         let mut state = self.desk.lock();
         let ended = state.ended;
         let line = &mut state.lines[self.line.index()];
-        if !line.fitted || self.line == Line::Debug {
+        if !line.fitted || matches!(self.line, Line::Debug | Line::Printer) {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
                 "the machine has no such port to write to",

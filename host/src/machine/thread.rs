@@ -145,6 +145,10 @@ impl Outside for ToDesk<'_> {
         self.desk.put_output(Line::Debug, bytes);
     }
 
+    fn printer(&mut self, bytes: &[u8]) {
+        self.desk.put_output(Line::Printer, bytes);
+    }
+
     fn reset(&mut self) {
         self.desk.tell(Event::Reset);
     }
@@ -255,7 +259,7 @@ impl Shell<'_> {
                 let input = match line {
                     Line::Serial(port) => Input::Serial { port, bytes: bytes.to_vec() },
                     Line::Console(port) => Input::Console { port, bytes: bytes.to_vec() },
-                    Line::Debug => return bytes.len(),
+                    Line::Debug | Line::Printer => return bytes.len(),
                 };
                 match computer.input(&input) {
                     Accepted::All | Accepted::NoDevice | Accepted::Refused => bytes.len(),

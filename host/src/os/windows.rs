@@ -82,6 +82,11 @@ pub fn open_no_follow(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Makes a symbolic link to a directory.
+pub fn link_directory(to: &Path, link: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_dir(to, link)
+}
+
 /// Does nothing: Windows writes a directory with its files.
 pub fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())

@@ -1,8 +1,8 @@
-//! Making an image from a directory tree, which is left as it is.
+//! Making an image from a directory tree, which is left as it is, or from a tar stream.
 //!
-//! The image is written beside its final place and renamed at the end, so that a name either holds
-//! a whole image or nothing.
+//! A name either holds a whole image or nothing.
 
+mod from_tar;
 mod index;
 mod store;
 mod walk;
@@ -14,7 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
+pub use self::from_tar::from_tar;
 use self::index::{Entry, FORMAT_VERSION, Index};
+use self::store::Stored;
+pub use super::watch::Progress;
+
+use super::staging::{Staging, parent_of};
+use super::tarball::TarError;
+use super::watch::{NEVER, Watch};
 use super::{BLOB_DIR, CONFIG_FILE, DEFAULT_CMDLINE, INDEX_FILE, ImageConfig};
 use env86_core::kernel::{self, is_initrd, is_kernel};
 
@@ -60,6 +67,40 @@ pub enum CreateError {
         /// Why not.
         source: io::Error,
     },
+    /// A tar stream cannot be read.
+    #[error("{what} cannot be read as a tar archive")]
+    Tar {
+        /// What it is called.
+        what: String,
+        /// Why not.
+        source: TarError,
+    },
+    /// Something in a tar archive has no place in an image.
+    #[error("{what} has `{}`, and {why}", path.escape_debug())]
+    Member {
+        /// What the archive is called.
+        what: String,
+        /// The path in it.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A tar archive is compressed in another way.
+    #[error("{what} is compressed; give what `{program} -dc` makes of it, by a pipe")]
+    Compressed {
+        /// What the archive is called.
+        what: String,
+        /// The program that unpacks it.
+        program: &'static str,
+    },
+    /// A tar archive has too much in it.
+    #[error("The files in {what} have more than {limit} bytes")]
+    TooLarge {
+        /// What the archive is called.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
     /// Asked to stop.
     #[error("Interrupted; no image was made")]
     Interrupted,
@@ -75,17 +116,6 @@ impl CreateError {
     }
 }
 
-/// Watches an image being made. Called from several threads.
-pub trait Progress: Sync {
-    /// The tree has been walked: so many bytes are to be read.
-    fn total(&self, _bytes: u64) {}
-    /// So many bytes more have been read.
-    fn advance(&self, _bytes: u64) {}
-}
-
-/// Watches nothing.
-impl Progress for () {}
-
 /// How an image is made.
 pub struct Options<'a> {
     /// Told how far the work is.
@@ -94,21 +124,24 @@ pub struct Options<'a> {
     pub interrupt: &'a AtomicBool,
     /// Owner and group of every entry, instead of those of the source.
     pub owner: Option<(u32, u32)>,
+    /// Bytes that the files of a tar archive may have.
+    pub limit: u64,
     /// Digits in blob names; tests shorten them to see collisions.
     #[doc(hidden)]
     pub hash_digits: usize,
 }
 
-/// Never set.
-static NEVER: AtomicBool = AtomicBool::new(false);
-
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { progress: &(), interrupt: &NEVER, owner: None, hash_digits: HASH_DIGITS }
+        Self { progress: &(), interrupt: &NEVER, owner: None, limit: u64::MAX, hash_digits: HASH_DIGITS }
     }
 }
 
-impl Options<'_> {
+impl<'a> Options<'a> {
+    fn watch(&self) -> Watch<'a> {
+        Watch { progress: self.progress, interrupt: self.interrupt }
+    }
+
     fn check_interrupt(&self) -> Result<(), CreateError> {
         if self.interrupt.load(Ordering::Relaxed) { Err(CreateError::Interrupted) } else { Ok(()) }
     }
@@ -125,44 +158,84 @@ pub struct Summary {
     pub blobs: u64,
     /// Sockets, which have no place in an image.
     pub sockets_skipped: u64,
+    /// Files whose extended attributes and access control lists were left out.
+    pub attributes_skipped: u64,
+}
+
+/// A tree whose contents have been stored.
+struct Made {
+    /// The entries of its root, without the names of their contents.
+    entries: Vec<Entry>,
+    /// Which of the contents each file has, in the order of the files.
+    visits: Vec<usize>,
+    blobs: Stored,
+    count: u64,
+    sockets: u64,
+    attributes: u64,
 }
 
 /// Makes the image directory `image` from the tree at `source`.
 pub fn from_dir(source: &Path, image: &Path, options: &Options) -> Result<Summary, CreateError> {
     check_places(source, image)?;
-    let mut tree = walk::walk(source, options)?;
+    let tree = walk::walk(source, options)?;
     options.progress.total(tree.bytes_to_read());
+    make(image, options, |dir| {
+        let blobs = store::store(&tree.files, dir, options)?;
+        let walk::Tree { entries, visits, count, sockets, .. } = tree;
+        Ok(Made { entries, visits, blobs, count, sockets, attributes: 0 })
+    })
+}
 
-    let staging = Staging::new(image)?;
-    let blob_dir = staging.path.join(BLOB_DIR);
+/// Makes an image of what `fill` puts into its folder of blobs, whole or not at all.
+fn make(
+    image: &Path,
+    options: &Options,
+    fill: impl FnOnce(&Path) -> Result<Made, CreateError>,
+) -> Result<Summary, CreateError> {
+    let staging = Staging::new(image).map_err(|(path, source)| CreateError::Write { path, source })?;
+    let blob_dir = staging.path().join(BLOB_DIR);
     fs::create_dir(&blob_dir).map_err(CreateError::write(&blob_dir))?;
-    let blobs = store::store(&tree.files, &blob_dir, options)?;
-    let size = index::fill_in(&mut tree.entries, &mut tree.visits.iter().map(|&at| (at, &blobs.files[at])));
+    let Made { mut entries, visits, blobs, count, sockets, attributes } = fill(&blob_dir)?;
+    let size = index::fill_in(&mut entries, &mut visits.iter().map(|&at| (at, &blobs.files[at])));
 
     let config = ImageConfig {
         cmdline: Some(DEFAULT_CMDLINE.into()),
-        bzimage_initrd_from_filesystem: has_kernel(&tree.entries),
+        bzimage_initrd_from_filesystem: has_kernel(&entries),
         ..ImageConfig::default()
     };
     let json = serde_json::to_vec_pretty(&config).map_err(io::Error::from);
-    write_file(&staging.path.join(CONFIG_FILE), |out| out.write_all(&json?))?;
-    let summary =
-        Summary { entries: tree.count, bytes: size, blobs: blobs.distinct, sockets_skipped: tree.sockets };
-    let index = Index { fsroot: tree.entries, size, version: FORMAT_VERSION };
-    write_file(&staging.path.join(INDEX_FILE), |out| {
+    write_file(&staging.path().join(CONFIG_FILE), |out| out.write_all(&json?))?;
+    let summary = Summary {
+        entries: count,
+        bytes: size,
+        blobs: blobs.distinct,
+        sockets_skipped: sockets,
+        attributes_skipped: attributes,
+    };
+    let index = Index { fsroot: entries, size, version: FORMAT_VERSION };
+    write_file(&staging.path().join(INDEX_FILE), |out| {
         serde_json::to_writer(&mut *out, &index)?;
         out.write_all(b"\n")
     })?;
     options.check_interrupt()?;
-    staging.publish(image)?;
+    staging.publish(image).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => CreateError::Exists(image.into()),
+        _ => CreateError::write(image)(source),
+    })?;
     Ok(summary)
+}
+
+/// Refuses an image that exists.
+fn new_place(image: &Path) -> Result<(), CreateError> {
+    match fs::symlink_metadata(image) {
+        Ok(_) => Err(CreateError::Exists(image.into())),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Refuses a source that is no directory and an image that exists or would be part of the source.
 fn check_places(source: &Path, image: &Path) -> Result<(), CreateError> {
-    if fs::symlink_metadata(image).is_ok() {
-        return Err(CreateError::Exists(image.into()));
-    }
+    new_place(image)?;
     let meta = fs::metadata(source).map_err(CreateError::read(source))?;
     if !meta.is_dir() {
         return Err(CreateError::NotADirectory(source.into()));
@@ -171,13 +244,6 @@ fn check_places(source: &Path, image: &Path) -> Result<(), CreateError> {
     let parent = parent_of(image);
     let parent = fs::canonicalize(parent).map_err(CreateError::write(parent))?;
     if parent.starts_with(source) { Err(CreateError::InsideSource(image.into())) } else { Ok(()) }
-}
-
-fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Whether both a kernel and an initial RAM disk are in `/` or `/boot`.
@@ -197,34 +263,4 @@ fn write_file(
         out.into_inner()?.sync_all()
     };
     write().map_err(CreateError::write(path))
-}
-
-/// A directory beside the image that becomes it, or goes away.
-struct Staging {
-    path: PathBuf,
-}
-
-impl Staging {
-    fn new(image: &Path) -> Result<Self, CreateError> {
-        let name = image.file_name().unwrap_or_default().to_string_lossy();
-        let path = parent_of(image).join(format!(".{name}.env86-{}", std::process::id()));
-        fs::create_dir(&path).map_err(CreateError::write(&path))?;
-        Ok(Self { path })
-    }
-
-    fn publish(self, image: &Path) -> Result<(), CreateError> {
-        // The name may have been taken in the meantime, and a rename would replace an empty
-        // directory.
-        if fs::symlink_metadata(image).is_ok() {
-            return Err(CreateError::Exists(image.into()));
-        }
-        fs::rename(&self.path, image).map_err(CreateError::write(image))
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // After publishing there is nothing left here to remove.
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }

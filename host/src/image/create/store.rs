@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -12,6 +12,8 @@ use super::{CreateError, Options};
 
 /// Bytes copied at a time.
 const CHUNK: usize = 256 << 10;
+/// Zeros that are left out of a copy, at least.
+const HOLE: usize = 4 << 10;
 
 /// Contents that have been stored.
 #[derive(Clone, Debug)]
@@ -30,52 +32,106 @@ pub struct Stored {
     pub distinct: u64,
 }
 
+/// The hash of a content, in hexadecimal, and its size in bytes.
+#[derive(Clone, Debug)]
+pub struct Hashed {
+    hash: String,
+    /// Bytes.
+    pub size: u64,
+}
+
 /// Copies every file into the folder and names it by its hash. Files that are equal share a blob.
 pub fn store(files: &[(PathBuf, u64)], dir: &Path, options: &Options) -> Result<Stored, CreateError> {
-    let temporary = |number: usize| dir.join(format!("{number}.tmp"));
     let copied: Vec<_> = files
         .par_iter()
         .enumerate()
         .map_init(
-            || vec![0; CHUNK],
-            |chunk, (number, (path, _))| copy(path, &temporary(number), chunk, options),
+            || Copier::new(dir, options),
+            |copier, (number, (path, _))| {
+                let file = File::open(path).map_err(CreateError::read(path))?;
+                copier.copy(number, options.watch().read(file), CreateError::read(path))
+            },
         )
         .collect::<Result<_, _>>()?;
-
     // Naming goes in the order of the tree, so that the same tree always gives the same image.
-    let mut names = Names { digits: options.hash_digits, taken: HashMap::new() };
-    let mut blobs = Vec::with_capacity(files.len());
-    for (number, (hash, size)) in copied.into_iter().enumerate() {
-        let from = temporary(number);
-        let (name, new) = names.assign(&hash);
-        let to = dir.join(&name);
-        let placed = if new { fs::rename(&from, &to) } else { fs::remove_file(&from) };
-        placed.map_err(CreateError::write(&to))?;
-        blobs.push(Blob { name, size });
-    }
-    Ok(Stored { files: blobs, distinct: names.taken.len() as u64 })
+    Copier::new(dir, options).name(copied.iter().enumerate())
 }
 
-/// Copies one file; returns its SHA-256 in hexadecimal and its size.
-fn copy(from: &Path, to: &Path, chunk: &mut [u8], options: &Options) -> Result<(String, u64), CreateError> {
-    let mut source = File::open(from).map_err(CreateError::read(from))?;
-    let mut target = File::create_new(to).map_err(CreateError::write(to))?;
-    let mut hash = Sha256::new();
-    let mut size = 0;
-    loop {
-        options.check_interrupt()?;
-        let len = match source.read(chunk) {
-            Ok(0) => break,
-            Ok(len) => len,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(CreateError::read(from)(e)),
-        };
-        hash.update(&chunk[..len]);
-        target.write_all(&chunk[..len]).map_err(CreateError::write(to))?;
-        size += len as u64;
-        options.progress.advance(len as u64);
+/// Copies contents into the folder of blobs.
+pub struct Copier<'a> {
+    dir: &'a Path,
+    options: &'a Options<'a>,
+    chunk: Vec<u8>,
+}
+
+impl<'a> Copier<'a> {
+    pub fn new(dir: &'a Path, options: &'a Options<'a>) -> Self {
+        Self { dir, options, chunk: vec![0; CHUNK] }
     }
-    Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+
+    fn temporary(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("{number}.tmp"))
+    }
+
+    /// Copies a content, which has a number until it gets a name. Where it has nothing but zeros the copy has
+    /// nothing.
+    pub fn copy(
+        &mut self,
+        number: usize,
+        mut from: impl Read,
+        failed: impl FnOnce(io::Error) -> CreateError,
+    ) -> Result<Hashed, CreateError> {
+        let to = self.temporary(number);
+        let mut target = File::create_new(&to).map_err(CreateError::write(&to))?;
+        let mut hash = Sha256::new();
+        let (mut size, mut hole) = (0, 0);
+        loop {
+            let len = match from.read(&mut self.chunk) {
+                Ok(0) => break,
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    self.options.check_interrupt()?;
+                    return Err(failed(error));
+                }
+            };
+            let bytes = &self.chunk[..len];
+            hash.update(bytes);
+            size += len as u64;
+            if len >= HOLE && bytes.iter().all(|byte| *byte == 0) {
+                hole += len as u64;
+                continue;
+            }
+            let skipped = if hole > 0 { target.seek(SeekFrom::Start(size - len as u64)) } else { Ok(0) };
+            hole = 0;
+            skipped.and_then(|_| target.write_all(bytes)).map_err(CreateError::write(&to))?;
+        }
+        if hole > 0 {
+            target.set_len(size).map_err(CreateError::write(&to))?;
+        }
+        Ok(Hashed { hash: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size })
+    }
+
+    /// Gives contents their names, in this order.
+    pub fn name<'b>(&self, copied: impl Iterator<Item = (usize, &'b Hashed)>) -> Result<Stored, CreateError> {
+        let mut names = Names { digits: self.options.hash_digits, taken: HashMap::new() };
+        let mut files = Vec::new();
+        for (number, Hashed { hash, size }) in copied {
+            let from = self.temporary(number);
+            let (name, new) = names.assign(hash);
+            let to = self.dir.join(&name);
+            let placed = if new { fs::rename(&from, &to) } else { fs::remove_file(&from) };
+            placed.map_err(CreateError::write(&to))?;
+            files.push(Blob { name, size: *size });
+        }
+        Ok(Stored { files, distinct: names.taken.len() as u64 })
+    }
+
+    /// Removes a content that has no name.
+    pub fn forget(&self, number: usize) -> Result<(), CreateError> {
+        let path = self.temporary(number);
+        fs::remove_file(&path).map_err(CreateError::write(&path))
+    }
 }
 
 /// Gives names to hashes: the first digits, or more of them where those are taken.

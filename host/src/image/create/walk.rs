@@ -9,7 +9,7 @@ use super::{CreateError, Options};
 use crate::os::{self, Attributes, Special};
 
 /// The deepest directory: far above any real one, and what the reader of fs.json goes down to.
-const MAX_DEPTH: usize = 255;
+pub const MAX_DEPTH: usize = 255;
 
 /// A tree that has been walked but whose files have not been read.
 #[derive(Default)]

@@ -4,12 +4,17 @@ mod cut_off;
 #[cfg(feature = "net")]
 mod local;
 mod mapped;
+mod named;
 mod stdin;
 mod tree;
 
 #[cfg(feature = "net")]
 pub use local::{LocalListener, LocalStream};
 pub use mapped::{MappedFile, MappedRam, touched};
+pub use named::{
+    UnixListener, UnixStream, end_this_process, is_at, leave_terminal, listen, redirect_output,
+    runtime_folder, set_mode,
+};
 pub use stdin::StdinThread;
 pub use tree::{Change, Found, Node, Time, Tree, read_at};
 
@@ -69,6 +74,11 @@ pub fn attributes(meta: &Metadata) -> Attributes {
         link: (meta.nlink() > 1).then(|| (meta.dev(), meta.ino())),
         special,
     }
+}
+
+/// Makes a symbolic link to a directory.
+pub fn link_directory(to: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(to, link)
 }
 
 /// How the terminal at standard input passes bytes on.

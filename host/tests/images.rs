@@ -1,0 +1,76 @@
+//! The commands for images that are here, from a directory tree to an archive and back.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The program with a folder of global images of its own.
+struct Program<'a>(&'a Path);
+
+impl Program<'_> {
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        command.args(words).current_dir(self.0).env("ENV86_PATH", self.0.join("root")).output().unwrap()
+    }
+
+    fn good(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn bad(&self, words: &[&str], says: &str) {
+        let output = self.run(words);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains(says), "{words:?}: {output:?}");
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.good(words)).unwrap()
+    }
+}
+
+#[test]
+fn an_image_is_made_named_listed_exported_imported_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let env86 = Program(dir.path());
+    fs::create_dir(dir.path().join("tree")).unwrap();
+    fs::write(dir.path().join("tree/file"), "hello").unwrap();
+    assert!(env86.good(&["images"]).starts_with("NAME"));
+    assert_eq!(env86.json(&["images", "--json"]), Value::Array(Vec::new()));
+    env86.good(&["create", "--from-dir", "tree", "image"]);
+    env86.good(&["tag", "./image", "a/b@1"]);
+    env86.bad(&["tag", "./image", "a/b@1"], "--force");
+    env86.bad(&["tag", "./none", "c"], "./none");
+    env86.bad(&["tag", "./image", "../c"], "no name for an image");
+
+    env86.good(&["export", "a/b@1", "image.tgz"]);
+    env86.good(&["import", "image.tgz", "c"]);
+    env86.good(&["import", "--force", "image.tgz", "c"]);
+    env86.bad(&["import", "image.tgz", "c"], "--force");
+    env86.bad(&["import", "--max-size", "10", "image.tgz", "d"], "10 bytes");
+    env86.bad(&["import", "tree/file", "d"], "`tree/file`");
+    env86.bad(&["export", "image.tgz", "none/x.tgz"], "none/x.tgz");
+    env86.good(&["export", "c", "again.tgz"]);
+    assert!(
+        fs::read(dir.path().join("image.tgz")).unwrap() == fs::read(dir.path().join("again.tgz")).unwrap()
+    );
+
+    let list = env86.json(&["images", "--json"]);
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|row| (&row["name"], &row["tag"])).collect();
+    assert_eq!(names, [(&"a/b".into(), &"1".into()), (&"c".into(), &"local".into())]);
+    assert_eq!(list[0]["state"], false);
+    let inspected = env86.json(&["inspect", "--json", "c"]);
+    assert_eq!((&inspected["entries"], &inspected["bytes"]), (&1.into(), &5.into()));
+    assert!(inspected["config"]["cmdline"].is_string() && inspected["state"].is_null());
+    assert!(env86.good(&["inspect", "image.tgz"]).contains("1 entries, 5B"));
+
+    assert!(env86.good(&["verify", "c", "image.tgz", "./image"]).contains("c: 1 contents"));
+    fs::write(dir.path().join("root/c/local/fs/2cf24dba.bin"), "jello").unwrap();
+    env86.bad(&["verify", "a/b@1", "c"], "2cf24dba.bin");
+    assert_eq!(env86.good(&["rmi", "c", "a/b"]), "c@local\na/b@1\n");
+    env86.bad(&["rmi", "c"], "no image called `c`");
+    assert_eq!(fs::read_dir(dir.path().join("root")).unwrap().count(), 0);
+}

@@ -1,0 +1,13 @@
+//! The library and the program from outside, in one program. `cargo test -p env86 serial::` runs those of a file.
+
+mod bad_input;
+mod cli;
+mod create;
+mod disks;
+mod images;
+mod library;
+mod script;
+mod serial;
+mod state;
+mod web;
+mod window;

@@ -1,0 +1,20 @@
+//! Whole-machine tests, in one program. `cargo test -p env86-tests disks::` runs those of a file.
+
+mod assembly;
+mod boot;
+mod boundaries;
+mod clock;
+mod deterministic;
+mod disks;
+mod figures;
+mod guest_checks;
+mod multiboot;
+mod net;
+mod printer;
+mod relay;
+mod run;
+mod sound;
+mod system_guests;
+mod v86;
+mod virtio_console;
+mod web;
