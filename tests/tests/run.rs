@@ -277,7 +277,7 @@ fn through_the_library(image: &Path) -> Result<()> {
         let output = guest.command("sh").args(["-c", script]).output()?;
         assert_eq!(text(&output.stdout), "lo\n", "{}", text(&output.stderr));
         guest.reset_network()?;
-        assert!(text(&guest.read("/etc/resolv.conf")?).starts_with("nameserver "));
+        assert!(text(&guest.read("/etc/resolv.conf")?).contains("nameserver "));
         guest.create_dir_all("/tmp/a/b")?;
         guest.write("/tmp/a/b/file", b"content")?;
         assert_eq!(guest.read("/tmp/a/b/file")?, b"content");
