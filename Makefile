@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-footprint bench-image figures
+.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,7 +40,7 @@ demo: image ## From nothing to a 32-bit Debian's shell
 # folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that.
 test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo image
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps \
-	    wasm-opt=binaryen npm=npm
+	    wasm-opt=binaryen npm=npm qemu-img=qemu-utils
 	@$(MAKE) cross-deps
 	@mkdir -p $(TARGET); $(MAKE) image image-pae peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
 	trap 'kill $$images 2> /dev/null || true' EXIT; \
@@ -116,7 +116,7 @@ v86-network: image peers ## The npm package v86 on a network of `env86 network`'
 # from takes nearly as long as all else.
 SOUND = $(shell pkg-config --exists alsa 2> /dev/null && echo --features sound)
 release: deps
-	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(SOUND),--no-default-features --features net)
+	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(SOUND),--no-default-features --features net,pull)
 
 # Rust's own linker and C library: nothing else is needed for the guest's architecture.
 guest: std-$(MUSL) ## The service that runs commands in the guest, for the images
@@ -154,6 +154,11 @@ bench: image wasm ## Whole guests, beside whatever other emulators are installed
 bench-count: deps ## Host instructions for each of the guest's, by Valgrind: repeatable to 0.1 %
 	cargo build --release -p env86-benches --bin count
 	@$(TARGET)/release/count
+
+bench-dispatch: image ## Dispatches for each of the guest's instructions in the benchmark guest, and which
+	cargo build --profile fast -p env86-benches --features dispatch --bin dispatch
+	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
+	@$(TARGET)/fast/dispatch $(BENCH_GUEST)
 
 bench-footprint: image ## Time to start, memory at a prompt, size of the program
 	cargo build --release -p env86-benches --bin footprint

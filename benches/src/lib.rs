@@ -4,6 +4,7 @@
 compile_error!("the benchmark programs end process groups and read /proc: build them on Linux");
 
 pub mod kernels;
+pub mod predictor;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};

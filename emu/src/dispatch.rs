@@ -180,7 +180,11 @@ pub(crate) enum Why {
     Attention,
 }
 
-#[cfg(all(not(debug_assertions), any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(
+    not(debug_assertions),
+    not(feature = "observe"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod flavour {
     use super::*;
 
@@ -214,7 +218,11 @@ mod flavour {
     }
 }
 
-#[cfg(not(all(not(debug_assertions), any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg(not(all(
+    not(debug_assertions),
+    not(feature = "observe"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
 mod flavour {
     use super::*;
 
@@ -266,6 +274,9 @@ mod flavour {
         while !u.is_null() {
             // SAFETY: `u` is in a live block: the caller's promise for the first, the handlers'
             // for the others.
+            #[cfg(feature = "observe")]
+            cpu.dispatched(unsafe { (*u).run.get() } as usize);
+            // SAFETY: as above.
             u = unsafe { run_one(cpu, u) };
         }
     }
@@ -279,6 +290,21 @@ use flavour::{go, leave, next};
 pub(crate) unsafe extern "C-unwind" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `quick`.
     unsafe { quick::<O, O>(cpu, u, budget) }
+}
+
+/// As [`step`], for one that ends its block and has a link slot for another page: what [`far_link`] would do
+/// is done at once where it can be.
+#[cfg_attr(target_family = "wasm", inline(always))]
+pub(crate) unsafe extern "C-unwind" fn step_far<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `execute`.
+    unsafe {
+        match O::exec::<false>(cpu, &*u) {
+            Ok(Flow::Link(slot)) => follow_far(cpu, u, budget, slot),
+            Ok(_) => jump(cpu, u, budget),
+            Err(Stop::Slow) => slow::<O>(cpu, u, budget),
+            Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
 }
 
 /// The handler of an [`Op`] for particular registers, with the one for any to take the slow path.
@@ -307,6 +333,37 @@ where
         match A::exec::<false>(cpu, &*u) {
             Ok(_) => execute::<B, SlowB>(cpu, u.add(1), budget),
             Err(Stop::Slow) => slow::<SlowA>(cpu, u, budget),
+            Err(Stop::Fault) => fault(cpu, u, budget),
+        }
+    }
+}
+
+/// As [`pair`], for three.
+#[cfg_attr(target_family = "wasm", inline(always))]
+pub(crate) unsafe extern "C-unwind" fn trio<A, SlowA, B, SlowB, C, SlowC>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+) -> Ret
+where
+    A: Op,
+    SlowA: Op,
+    B: Op,
+    SlowB: Op,
+    C: Op,
+    SlowC: Op,
+{
+    // SAFETY: as in `execute`; lowering joins only uops that follow one another.
+    unsafe {
+        match A::exec::<false>(cpu, &*u) {
+            Ok(_) => {}
+            Err(Stop::Slow) => return slow::<SlowA>(cpu, u, budget),
+            Err(Stop::Fault) => return fault(cpu, u, budget),
+        }
+        let u = u.add(1);
+        match B::exec::<false>(cpu, &*u) {
+            Ok(_) => execute::<C, SlowC>(cpu, u.add(1), budget),
+            Err(Stop::Slow) => slow::<SlowB>(cpu, u, budget),
             Err(Stop::Fault) => fault(cpu, u, budget),
         }
     }
@@ -359,6 +416,24 @@ unsafe fn follow(cpu: &mut Cpu, u: *const Uop, budget: i32, slot: usize) -> Ret 
         let budget = budget - cost(u);
         let link = u.add(slot).cast::<Link>();
         if budget < 0 { leave(cpu, budget, Why::Budget) } else { go(cpu, (*link).target, budget) }
+    }
+}
+
+/// As [`follow`], through a link to another page.
+#[inline(always)]
+unsafe fn follow_far(cpu: &mut Cpu, u: *const Uop, budget: i32, slot: usize) -> Ret {
+    // SAFETY: as in `follow`; a link's destination is null or a live block's first uop.
+    unsafe {
+        let budget = budget - cost(u);
+        let link = u.add(slot).cast::<Link>();
+        let dest = (*link).dest;
+        if budget < 0 {
+            leave(cpu, budget, Why::Budget)
+        } else if !dest.is_null() && cpu.is_mapped(dest) {
+            go(cpu, dest, budget)
+        } else {
+            go(cpu, (*link).target, budget)
+        }
     }
 }
 

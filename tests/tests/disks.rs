@@ -289,6 +289,52 @@ fn a_bios_starts_what_is_on_a_floppy_disk() -> Result<()> {
     Ok(())
 }
 
+/// Runs qemu-img, which is a part of Debian's package qemu-utils; `None` where it is not there.
+fn qemu_img(args: &[&str]) -> Result<Option<String>> {
+    match bound_to_us("qemu-img").args(args).output() {
+        Ok(output) if output.status.code() == Some(127) => Ok(None),
+        Ok(output) if output.status.success() => {
+            Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+        }
+        Ok(output) => Err(failed(io::Error::other(format!("qemu-img {args:?}: {output:?}")))),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What a guest has written is in the image, as QEMU reads it, when the program is killed; without `--persist`
+/// the image stays as it was, a compressed one too.
+#[test]
+fn a_guest_uses_a_qcow2_image() -> Result<()> {
+    const READ: &str = "modprobe -a ata_piix sd_mod ext4; until [ -b /dev/sda ]; do sleep 1; done";
+    const MOUNT: &str = "mkdir -p /tmp/disk; mount -t ext4 /dev/sda /tmp/disk; cd /tmp/disk";
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("qcow2");
+    fs::create_dir_all(&folder)?;
+    let [disk, packed] =
+        ["disk.img", "packed.qcow2"].map(|name| folder.join(name).to_string_lossy().into_owned());
+    if qemu_img(&["create", "-q", "-f", "qcow2", &disk, "100M"])?.is_none() {
+        skipped("a_guest_uses_a_qcow2_image", "there is no qemu-img");
+        return Ok(());
+    }
+    let mut guest = Guest::shell(&image()?, ["--hda", &disk, "--persist"])?;
+    guest.run(READ, LIMIT)?;
+    let write = "mke2fs -F /dev/sda > /dev/null; {MOUNT}; dd if=/dev/urandom of=one bs=64k count=100; md5sum one > sums";
+    guest.run(&format!("set -e; {}; sync", write.replace("{MOUNT}", MOUNT)), LIMIT)?;
+    // Killed: what was not synchronised is lost.
+    drop(guest);
+    qemu_img(&["check", "-q", &disk])?;
+    qemu_img(&["convert", "-c", "-O", "qcow2", &disk, &packed])?;
+    let before = fs::read(&packed)?;
+    let mut guest = Guest::shell(&image()?, ["--hda", &packed])?;
+    guest.run(READ, LIMIT)?;
+    guest.run(
+        &format!("set -e; {MOUNT}; md5sum -c sums; dd if=/dev/zero of=one bs=64k count=50; sync"),
+        LIMIT,
+    )?;
+    drop(guest);
+    assert!(fs::read(&packed)? == before, "the image has been written to");
+    Ok(fs::remove_dir_all(folder)?)
+}
+
 /// Linux' driver: reads, writes, sees another disk, and that there is none; a save in the middle of a
 /// read goes on.
 #[test]

@@ -11,6 +11,8 @@ pub(crate) mod debug;
 pub mod debugger;
 pub(crate) mod interrupt;
 pub(crate) mod mode;
+#[cfg(feature = "observe")]
+pub mod observe;
 mod run;
 pub(crate) mod segment;
 mod stack;
@@ -206,6 +208,8 @@ pub struct Cpu {
     pub(crate) config: CpuConfig,
     pub(crate) stats: Stats,
     pub(crate) debugger: debugger::Debugger,
+    #[cfg(feature = "observe")]
+    observer: Option<Box<dyn observe::Observer>>,
     /// The board, while [`Cpu::run`] has it.
     bus: Option<NonNull<dyn Bus>>,
 }
@@ -267,6 +271,8 @@ impl Cpu {
             config,
             stats: Stats::default(),
             debugger: debugger::Debugger::default(),
+            #[cfg(feature = "observe")]
+            observer: None,
             bus: None,
         };
         cpu.set_state(&ArchState::default());

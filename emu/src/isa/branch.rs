@@ -4,13 +4,13 @@ use std::marker::PhantomData as P;
 
 use super::decode::Insn;
 use super::lower::{Builder, Place, Prior, by_addr, by_reg, raise_ud};
-use super::mov::by_condition;
+use super::mov::{Load, by_condition};
 use super::operand::{DstReg, Segmented, Source, SrcMem, SrcReg};
-use super::stack::Pop;
+use super::stack::{Leave, Pop};
 use crate::Cpu;
 use crate::cpu::interrupt::Source as InterruptSource;
 use crate::cpu::regs::{Reg, gpr};
-use crate::dispatch::{self, Flow, Link, Op, Step, Stop, Uop, pair, step};
+use crate::dispatch::{self, Flow, Link, Op, Step, Stop, Uop, pair, step, step_far, trio};
 use crate::exception::{Exception, Result};
 
 /// The condition of a conditional branch.
@@ -164,7 +164,7 @@ pub(super) fn jmp(b: &mut Builder, i: &Insn) {
         return;
     }
     let target = b.next_distance().wrapping_add(i.imm);
-    b.emit(i, step::<Jmp>).imm = target;
+    b.emit(i, if b.is_far(target) { step_far::<Jmp> } else { step::<Jmp> }).imm = target;
     b.link(target);
 }
 
@@ -250,7 +250,12 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
         let next = b.next_distance();
         let target = next.wrapping_add(i.imm);
         let kept = b.kept();
-        let u = b.emit(i, if kept { step::<Call<true>> } else { step::<Call<false>> });
+        let run = match (kept, b.is_far(target)) {
+            (true, true) => step_far::<Call<true>>,
+            (true, false) => step::<Call<true>>,
+            (false, _) => step::<Call<false>>,
+        };
+        let u = b.emit(i, run);
         (u.disp, u.imm) = (next, target);
         b.leaves();
         b.link(target);
@@ -321,8 +326,14 @@ impl Op for Ret {
 
 pub(super) fn ret(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) && b.flat_stack() {
-        if let Prior::Pop(n) = b.prior() {
-            b.pair(by_reg!(n, D => pair::<Pop<D>, Pop<DstReg>, Ret, Ret>));
+        match b.prior() {
+            Prior::Pop(n) => b.pair(by_reg!(n, D => pair::<Pop<D>, Pop<DstReg>, Ret, Ret>)),
+            Prior::Pops(m, n) => b.trio(by_reg!(m, C => by_reg!(n, D => {
+                trio::<Pop<C>, Pop<DstReg>, Pop<D>, Pop<DstReg>, Ret, Ret>
+            }))),
+            Prior::Load(n) => b.pair(by_reg!(n, D => pair::<Load<D>, Load<DstReg>, Ret, Ret>)),
+            Prior::Leave => b.pair(pair::<Leave, Leave, Ret, Ret>),
+            _ => {}
         }
         b.emit(i, step::<Ret>);
         b.leaves();

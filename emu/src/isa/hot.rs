@@ -18,7 +18,9 @@ use super::operand::{
 };
 use super::shift::{ByCl, ByImm, Rol, Ror, Sar, Shl, Shr};
 use super::stack::{Leave, Pop, Push};
-use crate::dispatch::{Handler, branch, far_link, fused, guard_page, lead_fused, pair, quick, step};
+use crate::dispatch::{
+    Handler, branch, far_link, fused, guard_page, lead_fused, pair, quick, step, step_far, trio,
+};
 
 /// A general register of 32 bits.
 #[cfg(target_family = "wasm")]
@@ -146,7 +148,9 @@ hot! {
     quick::<Push<R>, Push<SrcReg>>, step::<Push<SrcImm>>, step::<Push<SrcMem<Flat>>>,
     quick::<Pop<R>, Pop<DstReg>>, step::<Leave>,
     pair::<Push<R>, Push<SrcReg>, Push<R>, Push<SrcReg>>, pair::<Pop<R>, Pop<DstReg>, Pop<R>, Pop<DstReg>>,
-    pair::<Pop<R>, Pop<DstReg>, Ret, Ret>,
+    pair::<Pop<R>, Pop<DstReg>, Ret, Ret>, trio::<Pop<R>, Pop<DstReg>, Pop<R>, Pop<DstReg>, Ret, Ret>,
+    pair::<Push<R>, Push<SrcReg>, Mov<u32, R, R>, Mov<u32, DstReg, SrcReg>>,
+    pair::<Load<R>, Load<DstReg>, Ret, Ret>, pair::<Leave, Leave, Ret, Ret>,
     // Arithmetic.
     two!(Add, u32, R, R, true), two!(Add, u32, R, R, false),
     two!(Add, u32, R, SrcImm, true), two!(Add, u32, R, SrcImm, false),
@@ -211,6 +215,7 @@ hot! {
     load_compare_branch!(Cmp, SrcImm, 6), load_compare_branch!(Cmp, SrcImm, 7),
     step::<Set<DstReg, 4>>, step::<Set<DstReg, 5>>,
     step::<Jmp>, step::<Call<true>>, step::<Ret>, step::<FallThrough>,
+    step_far::<Jmp>, step_far::<Call<true>>, step_far::<FallThrough>,
     step::<JmpTo<SrcReg>>, step::<JmpTo<SrcMem<Flat>>>, step::<JmpTo<SrcMem<FlatIndexed>>>,
     step::<CallTo<SrcReg, true>>, step::<CallTo<SrcMem<Flat>, true>>,
     far_link, guard_page,
@@ -300,6 +305,16 @@ mod tests {
         }
         // Over the end of a page: mov eax, 12345678h
         lowering.lower(0x1ffe, &[&[0xb8, 0x78, 0x56, 0x34, 0x12]]);
+        // As many as fit into a block: nop
+        lowering.lower(0x1000, &[&[0x90; 64]]);
+        // call, to a place in the same page
+        lowering.lower(0x1000, &[&[0xe8, 8, 0, 0, 0]]);
+        // push eax; mov eax, eax
+        lowering.lower(0x1000, &[&[0x50, 0x89, 0xc0]]);
+        // What returns: pop eax twice; a load; leave
+        for last in [&[0x58, 0x58][..], &LOAD, &[0xc9]] {
+            lowering.lower(0x1000, &[last, &[0xc3]]);
+        }
         // What a link to another page becomes, once its target is known.
         lowering.given.insert(far_link as Handler as usize);
         let missing = NAMES.iter().zip(HANDLERS);

@@ -7,10 +7,11 @@ use super::lower::{AddrKind, Builder, Place, Prior, by_addr, by_base, by_reg};
 use super::operand::{
     Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
+use super::stack::Push;
 use crate::Cpu;
 use crate::cpu::SegName;
 use crate::cpu::regs::{Int, Reg, gpr};
-use crate::dispatch::{Flow, Handler, Op, Step, Uop, quick, step};
+use crate::dispatch::{Flow, Handler, Op, Step, Uop, pair, quick, step};
 use crate::exception::{Exception, Result};
 
 pub(super) struct Mov<T, D, S>(P<(T, D, S)>);
@@ -40,6 +41,14 @@ fn mov_dword(b: &mut Builder, i: &Insn) {
         (_, Place::Reg(s)) => by_reg!(s, S => by_base!(kind, base, A => moves::<u32, DstMem<A>, S>())),
         _ => by_base!(kind, base, A => moves::<u32, DstMem<A>, SrcImm>()),
     };
+    // What a function does first: it saves a register and gives it a new value.
+    if let (Prior::Push(m), Place::Reg(d), Place::Reg(s)) = (b.prior(), i.place(0), i.place(1))
+        && m == d
+    {
+        b.pair(by_reg!(d, D => by_reg!(s, S => {
+            pair::<Push<D>, Push<SrcReg>, Mov<u32, D, S>, Mov<u32, DstReg, SrcReg>>
+        })));
+    }
     b.emit(i, run);
     if i.mem.is_some() {
         b.leaves();

@@ -98,7 +98,7 @@ pub(super) fn pop(b: &mut Builder, i: &Insn) {
     {
         let offer = if let Prior::Pop(m) = b.prior() {
             b.pair(by_reg!(m, A => by_reg!(n, B => pair::<Pop<A>, Pop<DstReg>, Pop<B>, Pop<DstReg>>)));
-            Prior::Nothing
+            Prior::Pops(m, n)
         } else {
             Prior::Pop(n)
         };
@@ -271,6 +271,7 @@ pub(super) fn leave(b: &mut Builder, i: &Insn) {
         b.leaves();
         b.writes(gpr::EBP);
         b.writes(gpr::ESP);
+        b.offer(Prior::Leave);
         return;
     }
     b.call(i, |cpu: &mut Cpu, u: &Uop| {

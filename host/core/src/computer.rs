@@ -12,6 +12,8 @@ use env86_devices::vga::{Screen, TextScreen};
 use env86_devices::{BoardConfig, Pc, Stop};
 use env86_emu::Memory;
 use env86_emu::cpu::Stats;
+#[cfg(feature = "observe")]
+use env86_emu::cpu::observe::Observer;
 use env86_emu::memory::{MemoryError, PAGE_SIZE};
 use thiserror::Error;
 use tracing::info;
@@ -414,6 +416,12 @@ impl Computer {
     /// The processor's counts.
     pub fn stats(&self) -> Stats {
         self.pc.cpu.stats()
+    }
+
+    /// Has every handler that runs told to an observer; gives back the one before.
+    #[cfg(feature = "observe")]
+    pub fn observe(&mut self, observer: Option<Box<dyn Observer>>) -> Option<Box<dyn Observer>> {
+        self.pc.cpu.observe(observer)
     }
 
     /// What the screen shows in text mode; `None` while it shows graphics.

@@ -15,6 +15,8 @@ mod network;
 mod page;
 mod prepare;
 mod progress;
+#[cfg(feature = "pull")]
+mod pull;
 mod remedy;
 mod run;
 mod serve;
@@ -62,6 +64,8 @@ enum Command {
     Network(network::Network),
     Run(Box<run::Run>),
     Prepare(prepare::Prepare),
+    #[cfg(feature = "pull")]
+    Pull(pull::Pull),
     Serve(serve::Serve),
     #[command(flatten)]
     Images(images::Images),
@@ -125,6 +129,8 @@ impl Cli {
             Some(Command::Network(network)) => network.run(),
             Some(Command::Run(run)) => run.run(),
             Some(Command::Prepare(prepare)) => prepare.run(),
+            #[cfg(feature = "pull")]
+            Some(Command::Pull(pull)) => pull.run(),
             Some(Command::Serve(serve)) => serve.run(),
             Some(Command::Images(images)) => images.run(),
             #[cfg(unix)]

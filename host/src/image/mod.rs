@@ -15,6 +15,8 @@ pub mod check;
 pub mod create;
 pub mod global;
 mod locate;
+#[cfg(feature = "pull")]
+pub mod pull;
 mod staging;
 mod tarball;
 mod transfer;

@@ -1,4 +1,5 @@
-//! Disk images: files that are opened, and read only when the guest reads its disk.
+//! Disk images: files that are opened, and read only when the guest reads its disk. They have the bytes of the
+//! disk as they are, or are qcow2 images.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -16,6 +17,7 @@ use tracing::warn;
 use super::builder::MachineBuilder;
 use super::overlay::Overlay;
 use super::parts::Parts;
+use super::qcow2::Qcow2;
 use super::state::StateFile;
 use super::threaded::Threaded;
 use crate::image::{self, FileRef};
@@ -128,6 +130,34 @@ pub enum DiskError {
         /// The drive.
         slot: &'static str,
     },
+    /// It is a qcow2 image that cannot be read.
+    #[error(
+        "The qcow2 image `{}` is damaged, or of a kind that is not known here; `qemu-img check` says more, and \
+         `qemu-img convert -O qcow2` copies it", path.display()
+    )]
+    Qcow2 {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is a qcow2 image that is encrypted.
+    #[error(
+        "The qcow2 image `{}` is encrypted, which cannot be read here; `qemu-img convert -O qcow2` makes one of it \
+         that is not", .0.display()
+    )]
+    Encrypted(PathBuf),
+    /// It is a qcow2 image that has not all of the disk.
+    #[error(
+        "The qcow2 image `{}` has only a part of the disk, and the rest is in `{other}`; `qemu-img convert -O qcow2` \
+         makes one image of both", path.display()
+    )]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// The other file, as the image names it.
+        other: String,
+    },
     /// A slave without a master.
     #[error("A second hard disk (hdb) needs a first one (hda)")]
     Slave,
@@ -154,12 +184,20 @@ pub enum DiskError {
     },
 }
 
-/// Some bytes of a file, which is locked: several machines may read one, or one may write to it.
+/// The bytes of a disk in a file, which is locked: several machines may read one, or one may write to it.
 #[derive(Debug)]
 pub(super) struct FileImage {
-    file: File,
-    start: u64,
+    content: Content,
     size: u64,
+}
+
+/// How they lie in the file.
+#[derive(Debug)]
+enum Content {
+    /// As they are, from a byte of the file on.
+    Raw { file: File, start: u64 },
+    /// In clusters, which tables lead to.
+    Qcow2(Box<Qcow2>),
 }
 
 impl DiskImage for FileImage {
@@ -172,12 +210,19 @@ impl DiskImage for FileImage {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), DiskImageError> {
-        let at = self.start.saturating_add(offset);
-        write_all_at(&self.file, data, at).map_err(|error| DiskImageError(error.to_string()))
+        let written = match &self.content {
+            Content::Raw { file, start } => write_all_at(file, data, start.saturating_add(offset)),
+            Content::Qcow2(image) => image.write_at(offset, data),
+        };
+        written.map_err(|error| DiskImageError(error.to_string()))
     }
 
     fn flush(&self) -> Result<(), DiskImageError> {
-        self.file.sync_data().map_err(|error| DiskImageError(error.to_string()))
+        let flushed = match &self.content {
+            Content::Raw { file, .. } => file.sync_data(),
+            Content::Qcow2(image) => image.flush(),
+        };
+        flushed.map_err(|error| DiskImageError(error.to_string()))
     }
 }
 
@@ -198,18 +243,29 @@ pub(super) fn open(path: &Path, options: &OpenOptions, write: bool) -> Result<Fi
 }
 
 impl FileImage {
-    /// Opens a file, to be written to or only read.
+    /// Opens a file, to be written to or only read. How it begins tells a qcow2 image from the plain bytes of a
+    /// disk.
     pub fn open(path: &Path, write: bool) -> Result<Self, DiskError> {
         let failed = |source| DiskError::Open { path: path.into(), source };
         let mut file = open(path, File::options().read(true).write(write), write)?;
-        // A device has no length, but an end.
-        let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        if size == 0 { Err(DiskError::Empty(path.into())) } else { Ok(Self { file, start: 0, size }) }
+        let (content, size) = if Qcow2::is_in(&file) {
+            let image = Qcow2::open(file, path, write)?;
+            let size = image.size();
+            (Content::Qcow2(image.into()), size)
+        } else {
+            // A device has no length, but an end.
+            let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
+            (Content::Raw { file, start: 0 }, size)
+        };
+        if size == 0 { Err(DiskError::Empty(path.into())) } else { Ok(Self { content, size }) }
     }
 
     /// Fills a buffer from byte `offset` on.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        read_exact_at(&self.file, buf, self.start.saturating_add(offset))
+        match &self.content {
+            Content::Raw { file, start } => read_exact_at(file, buf, start.saturating_add(offset)),
+            Content::Qcow2(image) => image.read_at(offset, buf),
+        }
     }
 
     /// A medium of a user's file.
@@ -408,7 +464,7 @@ pub(super) fn saved_units(config: &MachineBuilder, state: &StateFile) -> Result<
                 let failed = |source| DiskError::Open { path: state.path().into(), source };
                 let (start, size) = (range.start as u64, range.len() as u64);
                 let file = file.try_clone().map_err(failed)?;
-                Medium::new(FileImage { file, start, size }, Form::Whole)
+                Medium::new(FileImage { content: Content::Raw { file, start }, size }, Form::Whole)
             }
             None => Medium::new(state.bytes()[range].to_vec(), Form::Whole),
         }),

@@ -12,6 +12,7 @@ mod files;
 mod overlay;
 mod parts;
 mod ports;
+mod qcow2;
 mod state;
 mod thread;
 mod threaded;

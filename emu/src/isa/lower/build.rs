@@ -6,7 +6,7 @@ use super::{Builder, PAGE_SIZE, Prior};
 use crate::Cpu;
 use crate::blocks::filler;
 use crate::cpu::mode;
-use crate::dispatch::{self, Flow, Op, Step, Uop, step};
+use crate::dispatch::{self, Flow, Op, Step, Uop, step, step_far};
 use crate::exception::{self, Exception};
 use crate::isa::decode::{self, DecodeError, MAX_LEN};
 
@@ -163,8 +163,8 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     }
     if !b.done {
         let len = b.next;
-        let end =
-            Uop { run: Cell::new(step::<FallThrough>), imm: len, n: count - 1, eip: len as u16, ..filler() };
+        let run = if b.is_far(len) { step_far::<FallThrough> } else { step::<FallThrough> };
+        let end = Uop { run: Cell::new(run), imm: len, n: count - 1, eip: len as u16, ..filler() };
         b.push(end);
         b.link(len);
     }

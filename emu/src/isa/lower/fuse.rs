@@ -18,6 +18,10 @@ pub(crate) enum Prior {
     Push(u8),
     /// POP of a 32-bit register, from a flat stack.
     Pop(u8),
+    /// Two of them, which one handler executes.
+    Pops(u8, u8),
+    /// LEAVE, on a flat stack.
+    Leave,
     /// MOV from flat memory without an index to a 32-bit register.
     Load(u8),
 }
@@ -43,6 +47,12 @@ impl Builder<'_> {
     /// Runs the last uop, and the one about to be emitted, by one handler.
     pub fn pair(&mut self, run: Handler) {
         self.last().run = run.into();
+    }
+
+    /// Runs the last two uops, and the one about to be emitted, by one handler.
+    pub fn trio(&mut self, run: Handler) {
+        let first = self.uops.len() - 2;
+        self.uops[first].run = run.into();
     }
 
     /// Emits a conditional branch, fused with the uop before it if that can be.

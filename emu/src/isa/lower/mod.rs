@@ -209,8 +209,13 @@ impl Builder<'_> {
 
     /// Adds a link slot for a target at a distance from the block's start, and ends the block.
     pub fn link(&mut self, distance: u32) {
-        let near = self.page_offset.wrapping_add(distance) < PAGE_SIZE;
-        self.slot(!near);
+        let far = self.is_far(distance);
+        self.slot(far);
+    }
+
+    /// A target at a distance from the block's start is in another page.
+    pub fn is_far(&self, distance: u32) -> bool {
+        self.page_offset.wrapping_add(distance) >= PAGE_SIZE
     }
 
     /// Adds a link slot for where a call returns to. Whatever happens in between, it must be checked.

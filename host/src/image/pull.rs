@@ -1,0 +1,638 @@
+//! Images from web servers: an archive at a URL, or in the releases of a repository.
+//!
+//! What has come of an archive stays in a file until the image is in its place, so that a download that breaks goes on
+//! where it was, in this process or the next. The file is locked: who wants the same archive waits, and finds the
+//! image.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing::debug;
+use ureq::http::{Response, StatusCode, header};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body, ResponseExt};
+
+use super::check::hash;
+use super::global::{GlobalError, GlobalImages, GlobalName, NAME_SUFFIX};
+use super::transfer::import;
+use super::watch::Watch;
+use crate::replace::replace;
+
+/// Where repositories are.
+const GITHUB: &str = "https://github.com";
+/// What the name of one begins with.
+const GITHUB_PREFIX: &str = "github.com/";
+/// Redirections that are followed, at most.
+const MAX_REDIRECTS: u32 = 10;
+/// Times that a download is tried again without a byte more.
+const MAX_FAILURES: u32 = 4;
+/// Bytes of a file with a checksum, at most.
+const MAX_CHECKSUM_FILE: u64 = 4 << 10;
+/// Hexadecimal digits of a SHA-256.
+const HASH_DIGITS: usize = 64;
+/// Between looks at what another process downloads.
+const LOOK: Duration = Duration::from_millis(100);
+/// Folder, below the global images, of what has come of archives.
+const FOLDER: &str = ".pull";
+
+/// Why an image cannot be pulled.
+#[derive(Debug, Error)]
+pub enum PullError {
+    /// It names nothing that can be pulled.
+    #[error(
+        "`{0}` is nothing to pull; write github.com/OWNER/REPO, github.com/OWNER/REPO@TAG or https://HOST/IMAGE.tgz"
+    )]
+    Reference(String),
+    /// A checksum is none.
+    #[error("`{0}` is no SHA-256; write 64 hexadecimal digits")]
+    Checksum(String),
+    /// Anyone on the way could change it.
+    #[error("`{0}` is not protected on its way; use https://, or give the archive's --sha256")]
+    Plain(String),
+    /// There is no such repository.
+    #[error("There is no repository {0}; check the name (private ones cannot be pulled)")]
+    NoRepository(String),
+    /// It has no releases.
+    #[error("{0} has no releases to pull")]
+    NoReleases(String),
+    /// A release has no image.
+    #[error("There is no {url}; has {repository} a release {tag} with an image?")]
+    NoAsset {
+        /// The URL.
+        url: String,
+        /// The repository.
+        repository: String,
+        /// The release.
+        tag: String,
+    },
+    /// The server does not give it.
+    #[error("The server says {status} to {url}{}", .wait.as_ref().map(|wait| format!("; try again after {wait} seconds")).unwrap_or_default())]
+    Status {
+        /// The URL.
+        url: String,
+        /// What the server says.
+        status: StatusCode,
+        /// How long the server wants to be left alone.
+        wait: Option<String>,
+    },
+    /// The server cannot be reached, or has broken off too often.
+    #[error("Cannot get {url}")]
+    Http {
+        /// The URL.
+        url: String,
+        /// Why not.
+        source: Box<ureq::Error>,
+    },
+    /// The server has sent another number of bytes than it said.
+    #[error("{url} has broken off at byte {have}{}; the next pull goes on there", .want.map(|want| format!(" of {want}")).unwrap_or_default())]
+    Short {
+        /// The URL.
+        url: String,
+        /// Bytes that have come.
+        have: u64,
+        /// Bytes that were to come.
+        want: Option<u64>,
+    },
+    /// There is more than is wanted.
+    #[error("{url} has more than {limit} bytes")]
+    TooLarge {
+        /// The URL.
+        url: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// Something else has come.
+    #[error("{url} has the SHA-256 {have}, and not {want}: it is not what it should be, and was thrown away")]
+    Mismatch {
+        /// The URL.
+        url: String,
+        /// What has come.
+        have: String,
+        /// What should have.
+        want: String,
+    },
+    /// Files.
+    #[error("Cannot use `{}`", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It cannot become an image.
+    #[error(transparent)]
+    Global(#[from] GlobalError),
+    /// Asked to stop.
+    #[error("Interrupted; the next pull goes on where this one ended")]
+    Interrupted,
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> PullError + '_ {
+    move |source| PullError::File { path: path.into(), source }
+}
+
+/// What can be pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// A release of a repository.
+    Release {
+        /// The owner and the repository, with a slash between them.
+        repository: String,
+        /// The release; the latest if there is none.
+        tag: Option<String>,
+    },
+    /// An archive.
+    Url(String),
+}
+
+impl Reference {
+    /// Reads `github.com/OWNER/REPO[@TAG]` or a URL.
+    pub fn new(text: &str) -> Result<Self, PullError> {
+        let wrong = || PullError::Reference(text.into());
+        if text.starts_with("https://") || text.starts_with("http://") {
+            let uri: ureq::http::Uri = text.parse().map_err(|_| wrong())?;
+            // A password in it would come to be seen in messages.
+            let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
+            return authority.map(|_| Self::Url(text.into())).ok_or_else(wrong);
+        }
+        let (repository, tag) = text
+            .strip_prefix(GITHUB_PREFIX)
+            .map(|rest| match rest.split_once('@') {
+                Some((repository, tag)) => (repository, Some(tag)),
+                None => (rest, None),
+            })
+            .ok_or_else(wrong)?;
+        let good = |part: &str| {
+            let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+            !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
+        };
+        let parts: Vec<&str> = repository.split('/').collect();
+        if parts.len() != 2 || !parts.iter().all(|part| good(part)) || tag.is_some_and(|tag| !good(tag)) {
+            return Err(wrong());
+        }
+        let tag = tag.filter(|tag| *tag != "latest").map(Into::into);
+        Ok(Self::Release { repository: repository.into(), tag })
+    }
+}
+
+/// How an image is pulled.
+#[derive(Clone, Debug)]
+pub struct Puller {
+    /// Where it comes to.
+    pub images: GlobalImages,
+    /// Where repositories are.
+    pub github: String,
+    /// The SHA-256 that the archive must have, in hexadecimal.
+    pub sha256: Option<String>,
+    /// Bytes that the files of an image may have, and its archive.
+    pub limit: u64,
+    /// How long a server may send nothing.
+    pub patience: Duration,
+    /// How long to wait before the first new try.
+    pub pause: Duration,
+}
+
+/// What was pulled.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The image's name.
+    pub name: GlobalName,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The archive's SHA-256; `None` if the image was there already.
+    pub sha256: Option<String>,
+}
+
+/// What is known of an archive that has not come as a whole.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Known {
+    url: String,
+    /// What the server calls this version of it.
+    version: Option<String>,
+    /// Its size in bytes.
+    total: Option<u64>,
+}
+
+impl Puller {
+    /// Pulls to these images.
+    pub fn new(images: GlobalImages) -> Self {
+        Self {
+            images,
+            github: GITHUB.into(),
+            sha256: None,
+            limit: u64::MAX,
+            patience: Duration::from_secs(30),
+            pause: Duration::from_secs(1),
+        }
+    }
+
+    /// Pulls an image, if it is not there. It is called `name`, or after what is pulled. The latest release of a
+    /// repository is the one that is meant without a tag afterwards.
+    pub fn pull(
+        &self,
+        from: &Reference,
+        name: Option<GlobalName>,
+        watch: &Watch,
+    ) -> Result<Pulled, PullError> {
+        if let Some(sum) = &self.sha256
+            && !is_hash(sum)
+        {
+            return Err(PullError::Checksum(sum.clone()));
+        }
+        match from {
+            Reference::Url(url) => {
+                let name = match name {
+                    Some(name) => name,
+                    None => GlobalName::new(stem(url)).map_err(|_| PullError::Reference(url.clone()))?,
+                };
+                self.archive(url, name.or_local(), watch)
+            }
+            Reference::Release { repository, tag } => {
+                let base = repository.strip_suffix(NAME_SUFFIX).unwrap_or(repository);
+                let known = match tag {
+                    Some(tag) => Some(GlobalName::new(&format!("{GITHUB_PREFIX}{base}@{tag}"))?),
+                    None => None,
+                };
+                if let (None, Some(known)) = (&name, &known)
+                    && self.images.place(known).exists()
+                {
+                    return Ok(Pulled { path: self.images.place(known), name: known.clone(), sha256: None });
+                }
+                let (url, latest) = self.repository(repository, tag.is_none())?;
+                let release = tag.clone().or(latest).ok_or_else(|| PullError::NoReleases(url.clone()))?;
+                let file = base.rsplit('/').next().unwrap_or(base);
+                let asset = format!("{url}/releases/download/{release}/{file}-{release}.tgz");
+                let own = GlobalName::new(&format!("{GITHUB_PREFIX}{base}@{release}"))?;
+                let named = name.is_some();
+                let pulled = self.archive(&asset, name.map_or(own, GlobalName::or_local), watch);
+                let pulled = pulled.map_err(|error| match error {
+                    PullError::Status { url, status: StatusCode::NOT_FOUND, .. } => {
+                        PullError::NoAsset { url, repository: repository.clone(), tag: release }
+                    }
+                    error => error,
+                })?;
+                if tag.is_none() && !named {
+                    self.images.link_latest(&pulled.name)?;
+                }
+                Ok(pulled)
+            }
+        }
+    }
+
+    /// The URL of a repository, whose name may be without its suffix, and its latest release, if that is asked for.
+    fn repository(&self, repository: &str, latest: bool) -> Result<(String, Option<String>), PullError> {
+        let mut url = format!("{}/{repository}", self.github);
+        if let Err(error) = self.get(&url, &[]) {
+            let missing = matches!(error, PullError::Status { status: StatusCode::NOT_FOUND, .. });
+            if !missing || repository.ends_with(NAME_SUFFIX) {
+                return Err(if missing { PullError::NoRepository(url) } else { error });
+            }
+            let other = format!("{url}{NAME_SUFFIX}");
+            self.get(&other, &[]).map_err(|error| match error {
+                PullError::Status { status: StatusCode::NOT_FOUND, .. } => PullError::NoRepository(url),
+                error => error,
+            })?;
+            url = other;
+        }
+        if !latest {
+            return Ok((url, None));
+        }
+        let answer = self.get(&format!("{url}/releases/latest"), &[]).map_err(|error| match error {
+            PullError::Status { status: StatusCode::NOT_FOUND, .. } => PullError::NoReleases(url.clone()),
+            error => error,
+        })?;
+        // It leads to the release's page, or to an empty list.
+        let path = answer.get_uri().path().trim_end_matches('/');
+        let release = path.rsplit('/').next().filter(|last| *last != "releases" && *last != "latest");
+        Ok((url, release.map(Into::into)))
+    }
+
+    /// Pulls an archive.
+    fn archive(&self, url: &str, name: GlobalName, watch: &Watch) -> Result<Pulled, PullError> {
+        let path = self.images.place(&name);
+        let there = |path: PathBuf| Ok(Pulled { name: name.clone(), path, sha256: None });
+        if path.exists() {
+            return there(path);
+        }
+        if url.starts_with("http:") && self.sha256.is_none() && !is_loopback(url) {
+            return Err(PullError::Plain(url.into()));
+        }
+        let folder = self.images.root().join(FOLDER);
+        let key = hash(url.as_bytes(), &Watch::default()).map_err(at(&folder))?;
+        let part = folder.join(&key[..16]);
+        let done = self.bring(url, &name, &part, watch);
+        // It is not empty while there is more to come.
+        let _ = fs::remove_dir(&folder);
+        match done {
+            Ok(sha256) => Ok(Pulled { name, path, sha256: Some(sha256) }),
+            // Another process has pulled it meanwhile.
+            Err(PullError::Global(GlobalError::Exists(_))) => there(path),
+            Err(_) if watch.is_over() => Err(PullError::Interrupted),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn bring(&self, url: &str, name: &GlobalName, part: &Path, watch: &Watch) -> Result<String, PullError> {
+        let mut file = lock(part, watch)?;
+        let notes = part.with_extension("json");
+        let forget = || {
+            // The lock goes with the file, and what waits for it finds the image, or begins anew.
+            let _ = fs::remove_file(&notes);
+            let _ = fs::remove_file(part);
+        };
+        if self.images.place(name).exists() {
+            forget();
+            return Err(GlobalError::Exists(name.clone()).into());
+        }
+        let want = match &self.sha256 {
+            Some(sum) => Ok(Some(sum.to_ascii_lowercase())),
+            None => self.checksum(url),
+        };
+        let come = want.and_then(|want| self.download(url, &mut file, &notes, watch).map(|()| want));
+        let nothing = file.metadata().is_ok_and(|meta| meta.len() == 0);
+        if nothing || matches!(come, Err(PullError::TooLarge { .. })) {
+            forget();
+        }
+        let want = come?;
+        file.rewind().map_err(at(part))?;
+        let have = hash(&file, &Watch { progress: &(), ..*watch }).map_err(at(part))?;
+        if let Some(want) = want.filter(|want| *want != have) {
+            forget();
+            return Err(PullError::Mismatch { url: url.into(), have, want });
+        }
+        file.rewind().map_err(at(part))?;
+        let imported =
+            import(&self.images, name, false, (url, &file), self.limit, &Watch { progress: &(), ..*watch });
+        if !watch.is_over() {
+            // Bytes that make no image are not worth keeping.
+            forget();
+        }
+        imported?;
+        Ok(have)
+    }
+
+    /// The checksum that is beside an archive, if the server has one.
+    fn checksum(&self, url: &str) -> Result<Option<String>, PullError> {
+        let url = format!("{url}.sha256");
+        let answer = match self.get(&url, &[]) {
+            Ok(answer) => answer,
+            Err(PullError::Status { status, .. })
+                if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut text = Vec::new();
+        let read = answer.into_body().into_reader().take(MAX_CHECKSUM_FILE).read_to_end(&mut text);
+        read.map_err(|error| PullError::Http { url, source: Box::new(ureq::Error::Io(error)) })?;
+        let text = String::from_utf8_lossy(&text);
+        // `sha256sum` writes the name behind it. Some servers have a page for all that they do not have.
+        Ok(text.split_whitespace().next().filter(|word| is_hash(word)).map(str::to_ascii_lowercase))
+    }
+
+    /// Brings the whole archive into the file.
+    fn download(&self, url: &str, file: &mut File, notes: &Path, watch: &Watch) -> Result<(), PullError> {
+        let mut known: Known =
+            fs::read(notes).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        if known.url != url || known.version.is_none() {
+            known = Known { url: url.into(), ..Known::default() };
+            file.set_len(0).map_err(at(notes))?;
+        }
+        watch.progress.advance(file.metadata().map_err(at(notes))?.len());
+        let mut failures = 0;
+        loop {
+            let before = file.seek(SeekFrom::End(0)).map_err(at(notes))?;
+            if known.total.is_some_and(|total| total == before) {
+                return Ok(());
+            }
+            let error = match self.attempt(&mut known, before, file, notes, watch) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            debug!(target: "pull", url, %error, "A download has broken off");
+            let again = match &error {
+                PullError::Status { status, .. } => status.is_server_error(),
+                PullError::Http { source, .. } => is_passing(source),
+                PullError::Short { .. } => true,
+                _ => false,
+            };
+            let more = file.metadata().map_err(at(notes))?.len() > before;
+            failures = if more { 0 } else { failures + 1 };
+            if !again || watch.is_over() || failures > MAX_FAILURES {
+                return Err(error);
+            }
+            let pause = self.pause * 2_u32.pow(failures);
+            let mut waited = Duration::ZERO;
+            while waited < pause && !watch.is_over() {
+                let step = LOOK.min(pause - waited);
+                thread::sleep(step);
+                waited += step;
+            }
+        }
+    }
+
+    /// Asks for what is missing and appends it.
+    fn attempt(
+        &self,
+        known: &mut Known,
+        have: u64,
+        file: &mut File,
+        notes: &Path,
+        watch: &Watch,
+    ) -> Result<(), PullError> {
+        let url = known.url.clone();
+        let mut headers = Vec::new();
+        if let (Some(version), 1..) = (&known.version, have) {
+            headers.push((header::RANGE, format!("bytes={have}-")));
+            headers.push((header::IF_RANGE, version.clone()));
+        }
+        let answer = match self.get(&url, &headers) {
+            // What is here is more than there is.
+            Err(PullError::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
+                file.set_len(0).map_err(at(notes))?;
+                known.version = None;
+                self.get(&url, &[])?
+            }
+            answer => answer?,
+        };
+        let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let mut have = have;
+        let range = text(header::CONTENT_RANGE).and_then(parse_range);
+        let goes_on =
+            answer.status() == StatusCode::PARTIAL_CONTENT && range.is_some_and(|(start, _)| start == have);
+        if !goes_on {
+            // It begins anew.
+            have = 0;
+            file.set_len(0).map_err(at(notes))?;
+        }
+        known.total = match goes_on {
+            true => range.and_then(|(_, total)| total),
+            false => text(header::CONTENT_LENGTH).and_then(|len| len.parse().ok()),
+        };
+        // A weak tag stands for what is equal, not the same.
+        let tag = text(header::ETAG).filter(|tag| !tag.starts_with("W/"));
+        known.version = tag.or(text(header::LAST_MODIFIED)).map(Into::into);
+        if known.total.is_some_and(|total| total > self.limit) {
+            return Err(PullError::TooLarge { url, limit: self.limit });
+        }
+        if let Some(total) = known.total {
+            watch.progress.total(total);
+        }
+        let noted = serde_json::to_vec(known).map_err(io::Error::from);
+        noted.and_then(|text| replace(notes, |mut to| to.write_all(&text))).map_err(at(notes))?;
+        file.seek(SeekFrom::Start(have)).map_err(at(notes))?;
+        let mut body = watch.read(answer.into_body().into_reader());
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let len = match body.read(&mut piece) {
+                Ok(0) => break,
+                Ok(len) => len,
+                Err(_) if watch.is_over() => return Err(PullError::Interrupted),
+                Err(error) => {
+                    debug!(target: "pull", url, %error, have, "A body has broken off");
+                    return Err(PullError::Short { url, have, want: known.total });
+                }
+            };
+            file.write_all(&piece[..len]).map_err(at(notes))?;
+            have += len as u64;
+            if have > self.limit {
+                return Err(PullError::TooLarge { url, limit: self.limit });
+            }
+        }
+        match known.total {
+            Some(want) if want != have => Err(PullError::Short { url, have, want: Some(want) }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A server's good answer.
+    fn get(&self, url: &str, headers: &[(header::HeaderName, String)]) -> Result<Response<Body>, PullError> {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            // What was protected stays so.
+            .https_only(url.starts_with("https:"))
+            .max_redirects(MAX_REDIRECTS)
+            .save_redirect_history(false)
+            .user_agent(concat!("env86/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(self.patience))
+            .timeout_recv_response(Some(self.patience))
+            .timeout_per_read(Some(self.patience))
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+        if is_loopback(url) {
+            config = config.proxy(None);
+        }
+        let mut request = config.build().new_agent().get(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let answer =
+            request.call().map_err(|source| PullError::Http { url: url.into(), source: Box::new(source) })?;
+        let status = answer.status();
+        if !status.is_success() {
+            let wait = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+            // It may be a date.
+            let wait = wait.filter(|wait| wait.parse::<u64>().is_ok()).map(Into::into);
+            return Err(PullError::Status { url: url.into(), status, wait });
+        }
+        Ok(answer)
+    }
+}
+
+/// The file of what has come of an archive, which is this process's as long as it is open.
+fn lock(part: &Path, watch: &Watch) -> Result<File, PullError> {
+    let folder = part.parent().unwrap_or(part);
+    loop {
+        fs::create_dir_all(folder).map_err(at(folder))?;
+        let file = match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(part) {
+            Ok(file) => file,
+            // One that had nothing more in the folder has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(at(part)(error)),
+        };
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    watch.check().map_err(at(part))?;
+                    thread::sleep(LOOK);
+                }
+                Err(TryLockError::Error(error)) => return Err(at(part)(error)),
+            }
+        }
+        // One who had it before may have removed it.
+        if part.exists() {
+            return Ok(file);
+        }
+    }
+}
+
+/// An error that may be gone at the next try.
+fn is_passing(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed)
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == HASH_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+fn is_loopback(url: &str) -> bool {
+    let uri: Option<ureq::http::Uri> = url.parse().ok();
+    uri.and_then(|uri| uri.host().map(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]")))
+        .unwrap_or(false)
+}
+
+/// The name of the file that a URL leads to, as far as it is an image's.
+fn stem(url: &str) -> &str {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let file = path.rsplit('/').next().unwrap_or(path);
+    [".tgz", ".tar.gz"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(file)
+}
+
+/// The first byte of `bytes START-END/TOTAL`, and the total if the server knows it.
+fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_a_repository_or_a_url() {
+        let release = |repository: &str, tag: Option<&str>| Reference::Release {
+            repository: repository.into(),
+            tag: tag.map(Into::into),
+        };
+        let new = |text| Reference::new(text).unwrap();
+        assert_eq!(new("github.com/a/b"), release("a/b", None));
+        assert_eq!(new("github.com/a/b-env86@v1.0"), release("a/b-env86", Some("v1.0")));
+        assert_eq!(new("github.com/a/b@latest"), release("a/b", None));
+        assert_eq!(new("https://x.org/a.tgz"), Reference::Url("https://x.org/a.tgz".into()));
+        for text in [
+            "",
+            "a",
+            "github.com/a",
+            "github.com/a/b/c",
+            "github.com/a/..",
+            "github.com/a/b@",
+            "github.commit/a/b",
+            "https://",
+            "https://u:p@x.org/a",
+            "ftp://x/y",
+            "github.com/a/b@x/y",
+        ] {
+            assert!(matches!(Reference::new(text), Err(PullError::Reference(_))), "{text}");
+        }
+        assert_eq!(["https://x/a.tgz?b=c/d", "https://x/b.tar.gz", "https://x/c"].map(stem), ["a", "b", "c"]);
+        assert_eq!(parse_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(parse_range("bytes 5-9/*"), Some((5, None)));
+        assert_eq!(parse_range("bytes */10"), None);
+    }
+}
