@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 /// Of the longest journey.
 const HOPS: usize = 10;
 const MEMORY_MB: u32 = 128;
-/// For v86 to do its part of a journey. It catches hangs: on two busy cores a part takes a quarter of it.
+/// For one of them to do its part of a journey. It catches hangs: on two busy cores a part takes a quarter of it.
 const LIMIT: Duration = Duration::from_secs(240);
 /// How often v86 may try: on a busy host it sometimes hangs by itself.
 const TRIES: usize = 2;
@@ -69,7 +69,8 @@ until [ "$(wc -l < /load/log)" -gt 1 ]; do sleep 1; done; old=$(($(complaints | 
 /// disk travels only what was written to it.
 const DISKS: [(&str, bool); 3] = [("hda", false), ("hdb", true), ("cdrom", false)];
 /// The first steps with disks, and what is done to them at each hop. What was written the hop before is in
-/// the guest's memory in part, and read back from the disk.
+/// the guest's memory in part, and read back from the disk. Which hard disk Linux names first is chance, so they are
+/// found by their place on the cable.
 const DISK_HOP: &str = r#"
 n=0
 say() { echo "= $*"; }
@@ -85,10 +86,12 @@ hop() {
     say complaints $(complaints | tail -n +$old)
     echo "done $n."
 }
+at() { ls /sys/bus/scsi/devices/$1/block 2> /dev/null; }
 modprobe -a ata_piix sd_mod sr_mod isofs ext4
-until [ -b /dev/sda2 ] && [ -b /dev/sdb ] && [ -b /dev/sr0 ]; do sleep 1; done
-mkdir -p /mnt/a /mnt/b /mnt/c; mke2fs /dev/sda2; mke2fs /dev/sdb
-mount -t ext4 /dev/sda2 /mnt/a; mount -t ext4 /dev/sdb /mnt/b; mount -t iso9660 -o ro /dev/sr0 /mnt/c
+until a=$(at 0:0:0:0) b=$(at 0:0:1:0) c=$(at 1:0:0:0); [ -b /dev/${a}2 -a -b /dev/$b -a -b /dev/$c ]
+do sleep 1; done
+mkdir -p /mnt/a /mnt/b /mnt/c; mke2fs /dev/${a}2; mke2fs /dev/$b
+mount -t ext4 /dev/${a}2 /mnt/a; mount -t ext4 /dev/$b /mnt/b; mount -t iso9660 -o ro /dev/$c /mnt/c
 for disk in a b; do (cd /mnt/$disk; cp /bin/busybox first; md5sum first > sums); done
 old=$(($(complaints | wc -l) + 1)); echo "read""y"
 "#;
@@ -197,7 +200,8 @@ impl Road {
 
     /// Runs env86 from a state, or from power-on, until COM1 has said `mark`.
     fn env86(&self, from: Option<&Path>, to: &Path, input: &str, mark: &str) -> Result<String> {
-        let mut command = bound_to_us(program()?);
+        let mut command = bound_to_us("timeout");
+        command.arg(LIMIT.as_secs().to_string()).arg(program()?);
         command.args(["boot", "--ttyS0", "--no-console", "--exit-on", mark, "--save-state"]).arg(to);
         match from {
             Some(from) => command.arg("--state").arg(from),
