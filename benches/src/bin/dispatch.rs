@@ -19,7 +19,6 @@ use env86_emu::cpu::observe::Observer;
 
 type Failure = Box<dyn std::error::Error>;
 
-const CMDLINE: &str = "console=ttyS0 tsc=reliable mitigations=off cryptomgr.notests quiet";
 /// What the guest says when it is through.
 const END: &[u8] = b"@@END";
 /// Dispatches of a section whose pairs, triples and predictions are counted.
@@ -163,7 +162,7 @@ fn run(guest: &Path) -> Result<Vec<Section>, Failure> {
     let source = BootSource::Linux {
         kernel: read("vmlinuz")?,
         initrd: Some(read("initrd")?),
-        cmdline: CMDLINE.into(),
+        cmdline: String::from_utf8(read("cmdline")?)?,
         unpack: true,
     };
     let setup = Setup::deterministic(Recording::typed("", Some(END.into())));
@@ -182,10 +181,7 @@ fn run(guest: &Path) -> Result<Vec<Section>, Failure> {
         let Some(next) = next else { continue };
         let now = computer.stats().instructions;
         let name = next.strip_prefix("B ").unwrap_or("between");
-        let seen: Option<Box<dyn Any>> = match computer.observe(Some(Box::new(Section::new(name)))) {
-            Some(seen) => Some(seen),
-            None => None,
-        };
+        let seen = computer.observe(Some(Box::new(Section::new(name)))).map(|seen| seen as Box<dyn Any>);
         if let Some(Ok(mut section)) = seen.map(|seen| seen.downcast::<Section>()) {
             section.instructions = now - since;
             eprintln!("dispatch: {} is done", section.name);
