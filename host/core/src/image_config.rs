@@ -110,6 +110,22 @@ pub struct ImageConfig {
 }
 
 impl ImageConfig {
+    /// The kernels, ROMs and disks that it names, by key.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &FileRef)> {
+        let files = [
+            ("bios", &self.bios),
+            ("vga_bios", &self.vga_bios),
+            ("bzimage", &self.bzimage),
+            ("initrd", &self.initrd),
+            ("hda", &self.hda),
+            ("hdb", &self.hdb),
+            ("fda", &self.fda),
+            ("fdb", &self.fdb),
+            ("cdrom", &self.cdrom),
+        ];
+        files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?)))
+    }
+
     /// The network card, where the image says something about it.
     pub fn net_device(&self) -> Option<NetDevice> {
         let kind = self.net_device.as_ref()?.get("type")?;

@@ -277,15 +277,8 @@ fn inspect(image: &Image, json: bool) -> Result<(), CliError> {
     text += &format!("kernel:    {kernel}\n");
     text += &format!("cmdline:   {}\n", config.cmdline.as_deref().unwrap_or_default());
     text += &format!("guest86:   {}\n", if config.has_guest_service { "yes" } else { "no" });
-    let disks = [
-        ("hda", &config.hda),
-        ("hdb", &config.hdb),
-        ("cdrom", &config.cdrom),
-        ("fda", &config.fda),
-        ("fdb", &config.fdb),
-    ];
-    for (drive, file) in disks.into_iter().filter_map(|(drive, file)| Some((drive, file.as_ref()?))) {
-        text += &format!("{:10} {}\n", format!("{drive}:"), file.url.as_deref().unwrap_or_default());
+    for (key, file) in config.files().filter(|(key, _)| *key != "bzimage") {
+        text += &format!("{:10} {}\n", format!("{key}:"), file.url.as_deref().unwrap_or_default());
     }
     print(text.as_bytes())?;
     Ok(())

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use env86::image::{FileRef, Image, ImageConfig};
+use env86::image::{Image, ImageConfig};
 
 use super::CliError;
 
@@ -46,51 +46,16 @@ pub fn files() -> Result<Vec<(String, PathBuf)>, CliError> {
 /// The disks, kernels and ROMs that an image's configuration names inside it, as paths from its folder. What it
 /// names elsewhere is fetched from there.
 pub fn named(image: &Image) -> Result<Vec<PathBuf>, CliError> {
-    let config = &image.config;
-    let references: [(&str, &Option<FileRef>); 9] = [
-        ("bios", &config.bios),
-        ("vga_bios", &config.vga_bios),
-        ("bzimage", &config.bzimage),
-        ("initrd", &config.initrd),
-        ("hda", &config.hda),
-        ("hdb", &config.hdb),
-        ("fda", &config.fda),
-        ("fdb", &config.fdb),
-        ("cdrom", &config.cdrom),
-    ];
     let mut paths = Vec::new();
-    for (key, reference) in references {
-        let Some(reference) = reference else { continue };
-        if !reference.url.as_deref().is_some_and(|url| url.starts_with("./")) {
-            continue;
-        }
-        let path = image.path_of_ref(key, reference)?;
-        if reference.other.get("use_parts").is_some_and(|parts| *parts == true) {
-            paths.extend(parts_of(&path)?);
-        } else if path.is_file() {
-            paths.push(path);
-        } else {
-            return Err(format!("image.json: {key} names `{}`, which is not there", path.display()).into());
+    for (key, file) in image.config.files() {
+        if file.url.as_deref().is_some_and(|url| url.starts_with("./")) {
+            paths.extend(
+                image.files_of_ref(key, file).map_err(|error| format!("image.json, {key}: {error}"))?,
+            );
         }
     }
     let inside = |path: PathBuf| Ok(path.strip_prefix(image.dir())?.to_path_buf());
     paths.into_iter().map(inside).collect()
-}
-
-/// The files `STEM-START-END.EXT` that the disk image `STEM.EXT` lies in.
-fn parts_of(path: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let stem = format!("{}-", path.file_stem().unwrap_or_default().to_string_lossy());
-    let entries = fs::read_dir(dir).map_err(|error| told("read", dir, &error))?;
-    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
-    let mut parts = Vec::new();
-    for name in names {
-        let name = name?;
-        if name.to_string_lossy().starts_with(&stem) {
-            parts.push(dir.join(name));
-        }
-    }
-    Ok(parts)
 }
 
 /// `image.json`, as it was but for what is said here.

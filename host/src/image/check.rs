@@ -139,23 +139,14 @@ pub fn check(image: &Image, watch: &Watch) -> Result<Checked, CheckError> {
     let names = entries.filter(|entry| !empty(entry)).map(|entry| entry.file_name());
     checked.unused =
         names.filter(|name| !name.to_str().is_some_and(|name| used.contains(name))).count() as u64;
-    let config = &image.config;
-    let named = [
-        ("bzimage", &config.bzimage),
-        ("initrd", &config.initrd),
-        ("hda", &config.hda),
-        ("hdb", &config.hdb),
-        ("fda", &config.fda),
-        ("fdb", &config.fdb),
-        ("cdrom", &config.cdrom),
-    ];
-    for (key, file) in named.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?))) {
-        match image.path_of_ref(key, file) {
-            Ok(path) if !path.exists() => {
-                checked.problems.push(format!("{key}: `{}` is missing", path.display()))
-            }
+    for (key, file) in image.config.files() {
+        match image.files_of_ref(key, file) {
             // One on a server, for pages.
-            _ => {}
+            Ok(_) | Err(ImageError::Outside { .. }) => {}
+            Err(ImageError::Missing(path)) => {
+                checked.problems.push(format!("{key}: `{}` is missing", path.display()));
+            }
+            Err(error) => checked.problems.push(format!("{key}: {error}")),
         }
     }
     for path in image.state_files()?.unwrap_or_default() {
@@ -241,6 +232,19 @@ mod tests {
         fs::remove_file(blob("2cf24dba.bin")).unwrap();
         let error = check(&image, &Watch::default()).unwrap().into_result().unwrap_err();
         assert!(error.to_string().contains("2cf24dba.bin"), "{error}");
+        // A disk is one file, or its parts.
+        let mut image = image;
+        let disk = |text| serde_json::from_str(text).unwrap();
+        let lacks =
+            |image: &Image| check(image, &Watch::default()).unwrap().problems.join("").contains("hda: ");
+        image.config.hda = Some(disk(r#"{"url": "./hda.img", "use_parts": true}"#));
+        assert!(lacks(&image));
+        fs::write(image.dir().join("hda-0-512.img"), [0; 512]).unwrap();
+        assert!(!lacks(&image));
+        image.config.hda = Some(disk(r#"{"url": "./hda.img"}"#));
+        assert!(lacks(&image));
+        image.config.hda = Some(disk(r#"{"url": "https://example.org/hda.img"}"#));
+        assert!(!lacks(&image));
         fs::write(image.index_path(), "{").unwrap();
         assert!(matches!(check(&image, &Watch::default()), Err(CheckError::Index { .. })));
     }

@@ -249,6 +249,27 @@ impl Image {
         }
         Ok(self.dir.join(path))
     }
+
+    /// The files that are what the configuration names under `key`: one, or those that a disk in parts lies in,
+    /// `STEM-START-END.EXT` for `STEM.EXT`.
+    pub fn files_of_ref(&self, key: &'static str, file: &FileRef) -> Result<Vec<PathBuf>, ImageError> {
+        let path = self.path_of_ref(key, file)?;
+        let mut files = Vec::new();
+        if file.other.get("use_parts").is_some_and(|parts| *parts == true) {
+            let dir = path.parent().unwrap_or(&self.dir);
+            let wrong = |source| ImageError::Read { path: dir.into(), source };
+            let stem = format!("{}-", path.file_stem().unwrap_or_default().to_string_lossy());
+            for entry in fs::read_dir(dir).map_err(wrong)? {
+                let name = entry.map_err(wrong)?.file_name();
+                if name.to_string_lossy().starts_with(&stem) {
+                    files.push(dir.join(name));
+                }
+            }
+        } else if path.is_file() {
+            files.push(path.clone());
+        }
+        if files.is_empty() { Err(ImageError::Missing(path)) } else { Ok(files) }
+    }
 }
 
 /// Reads a file that the image must have.
