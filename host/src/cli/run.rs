@@ -39,6 +39,10 @@ pub struct Run {
     #[arg(short, long = "mount", value_name = "SRC:DST[:ro]", value_parser = parse_mount)]
     mount: Vec<Mount>,
 
+    #[cfg(feature = "net")]
+    #[command(flatten)]
+    net: super::net::Net,
+
     /// How long the guest may take until it runs commands
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     boot_timeout: Duration,
@@ -69,6 +73,12 @@ impl Run {
             let size = machine.save_to(&image)?;
             eprintln!("env86: the machine is saved in {} ({size} bytes)", image.path().display());
         }
+        #[cfg(feature = "net")]
+        if self.net.connected() {
+            let failed = |error: GuestError| format!("The guest finds no address on its network: {error}");
+            guest.reset_network().map_err(failed)?;
+            self.net.say_ports(&machine);
+        }
         for mount in &self.mount {
             mount.at(&guest)?;
         }
@@ -92,6 +102,10 @@ impl Run {
         }
         if let Some(bytes) = self.memory {
             builder = builder.memory(bytes);
+        }
+        #[cfg(feature = "net")]
+        {
+            builder = self.net.add_to(builder);
         }
         if builder.state_files()?.is_none() {
             let hint = if self.save { "" } else { " (--save keeps it ready for the next time)" };
