@@ -93,7 +93,8 @@ fn find_interface() -> Result<(), String> {
     Ok(())
 }
 
-/// Sets up the network after a restore, with whatever the system has for that.
+/// Sets up the network after a restore, with whatever the system has for that. A DHCP client that runs already
+/// is replaced: one that has just started would take the address away again.
 pub fn reset_network() -> Result<(), String> {
     find_interface()?;
     const SCRIPT: &str = "\
@@ -104,7 +105,9 @@ pub fn reset_network() -> Result<(), String> {
             name=${path##*/}
             [ \"$name\" != lo ] && [ -e \"$path/device\" ] || continue
             ip link set \"$name\" up 2>/dev/null || ifconfig \"$name\" up
-            if command -v udhcpc >/dev/null; then udhcpc -q -n -t 4 -T 1 -i \"$name\" || exit
+            if command -v udhcpc >/dev/null; then
+                pkill -f \"udhcpc.* -i $name\" 2>/dev/null
+                udhcpc -n -t 4 -T 1 -i \"$name\" || exit
             elif command -v dhclient >/dev/null; then dhclient -1 \"$name\" || exit
             elif command -v ifup >/dev/null; then ifup --force \"$name\" || exit
             elif command -v networkctl >/dev/null; then networkctl renew \"$name\" || exit

@@ -445,7 +445,7 @@ impl Boot {
         }
         #[cfg(feature = "net")]
         {
-            builder = self.net.add_to(builder);
+            builder = self.net.add_to(builder, true);
         }
         if let Some(port) = self.debug_exit {
             builder = builder.debug_exit(port);

@@ -95,8 +95,8 @@ enum Card {
 }
 
 impl Net {
-    /// Adds the card and the network to a machine.
-    pub fn add_to(&self, mut builder: MachineBuilder) -> MachineBuilder {
+    /// Adds the card and the network to a machine. With a raw terminal each line of the log returns to its start.
+    pub fn add_to(&self, mut builder: MachineBuilder, raw_terminal: bool) -> MachineBuilder {
         if let Some(card) = self.net_device {
             builder = builder.net_device(match card {
                 Card::Ne2k => NetDevice::Ne2k,
@@ -110,8 +110,7 @@ impl Net {
         if !self.net {
             return builder;
         }
-        // The terminal may be raw.
-        builder.network(self.policy.config("\r\n"))
+        builder.network(self.policy.config(if raw_terminal { "\r\n" } else { "\n" }))
     }
 
     /// The guest has a network.

@@ -67,7 +67,7 @@ impl Run {
         if !image.config.has_guest_service {
             return Err(NoService(image.path().into()).into());
         }
-        let machine = self.machine(&image)?;
+        let machine = self.machine(&image, options.terminal)?;
         let guest = machine.guest_within(self.boot_timeout)?;
         if self.save {
             let size = machine.save_to(&image)?;
@@ -76,8 +76,8 @@ impl Run {
         #[cfg(feature = "net")]
         if self.net.connected() {
             let failed = |error: GuestError| format!("The guest finds no address on its network: {error}");
-            guest.reset_network().map_err(failed)?;
             self.net.say_ports(&machine);
+            guest.reset_network().map_err(failed)?;
         }
         for mount in &self.mount {
             mount.at(&guest)?;
@@ -94,8 +94,9 @@ impl Run {
         outcome
     }
 
-    /// The machine: resumed, or on its way up.
-    fn machine(&self, image: &Image) -> Result<Machine, CliError> {
+    /// The machine: resumed, or on its way up. What it says of its network is for a raw terminal, or for any reader.
+    #[cfg_attr(not(feature = "net"), allow(unused_variables))]
+    fn machine(&self, image: &Image, raw_terminal: bool) -> Result<Machine, CliError> {
         let mut builder = Machine::builder().image(image).no_restart();
         if self.cold {
             builder = builder.cold();
@@ -105,7 +106,7 @@ impl Run {
         }
         #[cfg(feature = "net")]
         {
-            builder = self.net.add_to(builder);
+            builder = self.net.add_to(builder, raw_terminal);
         }
         if builder.state_files()?.is_none() {
             let hint = if self.save { "" } else { " (--save keeps it ready for the next time)" };
