@@ -106,8 +106,8 @@ pub fn reset_network() -> Result<(), String> {
             [ \"$name\" != lo ] && [ -e \"$path/device\" ] || continue
             ip link set \"$name\" up 2>/dev/null || ifconfig \"$name\" up
             if command -v udhcpc >/dev/null; then
-                pkill -f \"udhcpc.* -i $name\" 2>/dev/null
-                udhcpc -n -t 4 -T 1 -i \"$name\" || exit
+                pkill -f \"udhcpc.* -i $name( |\\$)\" 2>/dev/null
+                udhcpc -n -t 4 -T 1 -i \"$name\" -p \"/run/udhcpc.$name.pid\" || exit
             elif command -v dhclient >/dev/null; then dhclient -1 \"$name\" || exit
             elif command -v ifup >/dev/null; then ifup --force \"$name\" || exit
             elif command -v networkctl >/dev/null; then networkctl renew \"$name\" || exit
