@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
+.PHONY: zoo v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -148,6 +148,9 @@ run-many: demo-state ## 2,000 commands, and 50 at once, in machines of one state
 
 run-speed: demo-state ## How long a command takes, and how fast bytes pass
 	@tests/run/speed $(ENV86) $(TARGET)/images/ready
+
+zoo: release ## Other people's systems, each to a usable prompt; what cannot be fetched is skipped by name
+	@images/zoo/run $(ENV86) $(TARGET)/zoo
 
 bench: image wasm ## Whole guests, beside whatever other emulators are installed
 	cargo build --release -p env86-benches --bin compare

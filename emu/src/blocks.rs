@@ -13,7 +13,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::ManuallyDrop;
 
 use crate::Cpu;
-use crate::dispatch::{Header, Link, Slot, Uop, forward, resolve, stale};
+use crate::dispatch::{Extent, Header, Link, Slot, Uop, forward, resolve, stale};
 
 /// Uops in an arena chunk.
 const CHUNK: usize = 16 << 10;
@@ -215,7 +215,7 @@ pub(crate) fn filler() -> Uop {
         index: Reg::ZERO,
         form: 0,
         n: 0,
-        eip: 0,
+        at: Extent::new(0, 0),
     }
 }
 

@@ -16,6 +16,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 
 use crate::cpu::regs::Reg;
@@ -47,8 +48,40 @@ pub(crate) struct Uop {
     pub form: u8,
     /// Number of instructions in the block before this one, and [`uop_mark`]s.
     pub n: u8,
-    /// Offset of this instruction from the block's first byte.
-    pub eip: u16,
+    pub at: Extent,
+}
+
+/// Which bytes of its block an instruction is: in bits 0-10 the offset of the first, in 12-15 how many. A uop
+/// knows by itself where its instruction ends, because what comes next may be one that does nothing and
+/// has no uop.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent(u16);
+
+impl Extent {
+    const START: u16 = 0x7ff;
+    /// No other instruction of the block has a uop before this one.
+    const FIRST: u16 = 1 << 11;
+
+    /// An instruction of `len` bytes, 15 at most.
+    pub const fn new(start: u32, len: u32) -> Self {
+        Self(start as u16 & Self::START | (len as u16) << 12)
+    }
+
+    pub fn start(self) -> u32 {
+        u32::from(self.0 & Self::START)
+    }
+
+    pub fn end(self) -> u32 {
+        self.start() + u32::from(self.0 >> 12)
+    }
+
+    pub fn is_first(self) -> bool {
+        self.0 & Self::FIRST != 0
+    }
+
+    pub fn set_first(&mut self) {
+        self.0 |= Self::FIRST;
+    }
 }
 
 /// Bits of [`Uop::form`] above segment and scale.
@@ -87,15 +120,6 @@ impl Uop {
 
     pub fn addr16(&self) -> bool {
         self.form & form::ADDR16 != 0
-    }
-
-    /// The uop after this one, whose `eip` is where this instruction ends.
-    ///
-    /// # Safety
-    /// `self` is in a block and is not its last uop.
-    pub unsafe fn next(&self) -> &Uop {
-        // SAFETY: the caller's promise.
-        unsafe { &*(&raw const *self).add(1) }
     }
 }
 
@@ -288,7 +312,7 @@ use flavour::{go, leave, next};
 /// The handler of an [`Op`].
 #[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C-unwind" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
-    // SAFETY: as in `quick`.
+    // SAFETY: dispatch passes uops of live blocks, each of them to the handler that lowering chose for it.
     unsafe { quick::<O, O>(cpu, u, budget) }
 }
 
@@ -296,26 +320,95 @@ pub(crate) unsafe extern "C-unwind" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop,
 /// is done at once where it can be.
 #[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C-unwind" fn step_far<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
-    // SAFETY: as in `execute`.
-    unsafe {
-        match O::exec::<false>(cpu, &*u) {
-            Ok(Flow::Link(slot)) => follow_far(cpu, u, budget, slot),
-            Ok(_) => jump(cpu, u, budget),
-            Err(Stop::Slow) => slow::<O>(cpu, u, budget),
-            Err(Stop::Fault) => fault(cpu, u, budget),
-        }
-    }
+    // SAFETY: as in `step`.
+    unsafe { Far::<O>::run(cpu, u, budget) }
 }
 
 /// The handler of an [`Op`] for particular registers, with the one for any to take the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C-unwind" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
-    // SAFETY: as in `execute`.
-    unsafe { execute::<O, S>(cpu, u, budget) }
+    // SAFETY: as in `step`.
+    unsafe { Alone::<O, S>::run(cpu, u, budget) }
 }
 
-/// The handler of two instructions in a row, in the place of the first one's: one step less for the
-/// host's branch predictor. Each has its own uop still, for faults and for the slow path.
+/// What a handler does, from its uop on. Handlers of several instructions are made by putting these together,
+/// and stand in the place of the first one's: one step less for the host's branch predictor. Each instruction
+/// has its own uop still, for faults and for the slow path.
+pub(crate) trait Work {
+    /// # Safety
+    /// `u` is in a live block, and what is behind it is what the type says.
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret;
+}
+
+/// One instruction, with the slow path `S`.
+pub(crate) struct Alone<O, S>(PhantomData<(O, S)>);
+/// One that ends its block and has a link slot for another page.
+pub(crate) struct Far<O>(PhantomData<O>);
+/// An instruction that does not end its block, with the slow path `S`, and what is behind it.
+pub(crate) struct Then<O, S, W>(PhantomData<(O, S, W)>);
+/// A conditional branch, whose target is in another page if `FAR`.
+pub(crate) struct Unfused<O, const FAR: bool>(PhantomData<O>);
+/// An instruction that sets flags and the conditional branch behind it, whose target is in another page if `FAR`.
+pub(crate) struct Decision<F, const FAR: bool>(PhantomData<F>);
+
+/// Executes one uop. Returns from the caller what the slow path or the driver gives, if it is for them.
+macro_rules! exec {
+    ($O:ident, $S:ident, $cpu:ident, $u:ident, $budget:ident) => {
+        match $O::exec::<false>($cpu, &*$u) {
+            Ok(flow) => flow,
+            Err(Stop::Slow) => return slow::<$S>($cpu, $u, $budget),
+            Err(Stop::Fault) => return fault($cpu, $u, $budget),
+        }
+    };
+}
+
+impl<O: Op, S: Op> Work for Alone<O, S> {
+    #[inline(always)]
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+        // SAFETY: dispatch only passes uops of live blocks, and a block ends in a uop that never
+        // returns `Next`.
+        unsafe {
+            match exec!(O, S, cpu, u, budget) {
+                Flow::Next => next(cpu, u, budget),
+                Flow::Link(slot) => follow(cpu, u, budget, slot),
+                Flow::Jump => jump(cpu, u, budget),
+                Flow::Return => go_back(cpu, u, budget),
+            }
+        }
+    }
+}
+
+impl<O: Op> Work for Far<O> {
+    #[inline(always)]
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+        // SAFETY: as for `Alone`.
+        unsafe {
+            match exec!(O, O, cpu, u, budget) {
+                Flow::Link(slot) => follow_far(cpu, u, budget, slot),
+                _ => jump(cpu, u, budget),
+            }
+        }
+    }
+}
+
+impl<O: Op, S: Op, W: Work> Work for Then<O, S, W> {
+    #[inline(always)]
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+        // SAFETY: as for `Alone`; lowering puts together only uops that follow one another.
+        unsafe {
+            exec!(O, S, cpu, u, budget);
+            W::run(cpu, u.add(1), budget)
+        }
+    }
+}
+
+/// The handler of several instructions.
+pub(crate) unsafe extern "C-unwind" fn joined<W: Work>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe { W::run(cpu, u, budget) }
+}
+
+/// The handler of two instructions in a row.
 #[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C-unwind" fn pair<A, SlowA, B, SlowB>(
     cpu: &mut Cpu,
@@ -328,14 +421,8 @@ where
     B: Op,
     SlowB: Op,
 {
-    // SAFETY: as in `execute`; lowering pairs only with a uop that is next.
-    unsafe {
-        match A::exec::<false>(cpu, &*u) {
-            Ok(_) => execute::<B, SlowB>(cpu, u.add(1), budget),
-            Err(Stop::Slow) => slow::<SlowA>(cpu, u, budget),
-            Err(Stop::Fault) => fault(cpu, u, budget),
-        }
-    }
+    // SAFETY: as in `step`.
+    unsafe { Then::<A, SlowA, Alone<B, SlowB>>::run(cpu, u, budget) }
 }
 
 /// As [`pair`], for three.
@@ -353,36 +440,8 @@ where
     C: Op,
     SlowC: Op,
 {
-    // SAFETY: as in `execute`; lowering joins only uops that follow one another.
-    unsafe {
-        match A::exec::<false>(cpu, &*u) {
-            Ok(_) => {}
-            Err(Stop::Slow) => return slow::<SlowA>(cpu, u, budget),
-            Err(Stop::Fault) => return fault(cpu, u, budget),
-        }
-        let u = u.add(1);
-        match B::exec::<false>(cpu, &*u) {
-            Ok(_) => execute::<C, SlowC>(cpu, u.add(1), budget),
-            Err(Stop::Slow) => slow::<SlowB>(cpu, u, budget),
-            Err(Stop::Fault) => fault(cpu, u, budget),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn execute<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
-    // SAFETY: dispatch only passes uops of live blocks, and a block ends in a uop that never
-    // returns `Next`.
-    unsafe {
-        match O::exec::<false>(cpu, &*u) {
-            Ok(Flow::Next) => next(cpu, u, budget),
-            Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
-            Ok(Flow::Jump) => jump(cpu, u, budget),
-            Ok(Flow::Return) => go_back(cpu, u, budget),
-            Err(Stop::Slow) => slow::<S>(cpu, u, budget),
-            Err(Stop::Fault) => fault(cpu, u, budget),
-        }
-    }
+    // SAFETY: as in `step`.
+    unsafe { Then::<A, SlowA, Then<B, SlowB, Alone<C, SlowC>>>::run(cpu, u, budget) }
 }
 
 /// As [`step`], for what the TLB could not answer.
@@ -511,7 +570,7 @@ unsafe extern "C-unwind" fn fault(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
     // SAFETY: as in `step`.
     unsafe {
         cpu.recover_flags(u, false);
-        cpu.eip = cpu.eip.wrapping_add((*u).eip.into());
+        cpu.eip = cpu.eip.wrapping_add((*u).at.start());
         leave(cpu, budget - i32::from((*u).count()), Why::Fault)
     }
 }
@@ -523,25 +582,50 @@ unsafe extern "C-unwind" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
     // SAFETY: as in `step`.
     unsafe {
         cpu.recover_flags(u, true);
-        cpu.eip = cpu.eip.wrapping_add((*u).next().eip.into());
+        cpu.eip = cpu.eip.wrapping_add((*u).at.end());
         leave(cpu, budget - i32::from((*u).count()) - 1, Why::Attention)
     }
 }
 
-/// A conditional branch: `Op::exec` answers with `Link(1)` for not taken and `Link(2)` for taken,
-/// and leaves `eip` alone. `disp` and `imm` are the distances to the two targets.
+/// As [`follow_taken`], to another page.
+#[cfg_attr(not(target_family = "wasm"), inline(never))]
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C-unwind" fn branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
-    // SAFETY: as in `step`.
+unsafe extern "C-unwind" fn follow_taken_far(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `follow_taken`.
     unsafe {
-        match O::exec::<false>(cpu, &*u) {
-            Ok(Flow::Link(2)) => follow_taken(cpu, u, budget),
-            Ok(_) => {
-                cpu.eip = cpu.eip.wrapping_add((*u).disp);
-                follow(cpu, u, budget, 1)
+        cpu.eip = cpu.eip.wrapping_add((*u).imm);
+        follow_far(cpu, u, budget, 2)
+    }
+}
+
+/// The handler of a conditional branch.
+#[cfg_attr(target_family = "wasm", inline(always))]
+pub(crate) unsafe extern "C-unwind" fn branch<O: Op, const FAR: bool>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+) -> Ret {
+    // SAFETY: as in `step`.
+    unsafe { Unfused::<O, FAR>::run(cpu, u, budget) }
+}
+
+/// `Op::exec` answers with `Link(1)` for not taken and `Link(2)` for taken, and leaves `eip` alone. `disp` and
+/// `imm` are the distances to the two targets.
+impl<O: Op, const FAR: bool> Work for Unfused<O, FAR> {
+    #[inline(always)]
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+        // SAFETY: as for `Alone`.
+        unsafe {
+            match O::exec::<false>(cpu, &*u) {
+                Ok(Flow::Link(2)) if FAR => follow_taken_far(cpu, u, budget),
+                Ok(Flow::Link(2)) => follow_taken(cpu, u, budget),
+                Ok(_) => {
+                    cpu.eip = cpu.eip.wrapping_add((*u).disp);
+                    follow(cpu, u, budget, 1)
+                }
+                Err(Stop::Slow) => slow_branch::<O>(cpu, u, budget),
+                Err(Stop::Fault) => fault(cpu, u, budget),
             }
-            Err(Stop::Slow) => slow_branch::<O>(cpu, u, budget),
-            Err(Stop::Fault) => fault(cpu, u, budget),
         }
     }
 }
@@ -555,12 +639,12 @@ pub(crate) trait Fused {
     fn test(cpu: &mut Cpu, u: &Uop) -> Result<bool, Stop>;
 }
 
-/// The handler of a fused pair, in the place of the first one's. The branch's own uop stays where
-/// it is: it has the distances, and is run by itself if the first needs the slow path.
+/// The handler of a fused pair. The branch's own uop stays where it is: it has the distances, and is run by
+/// itself if the first needs the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
 pub(crate) unsafe extern "C-unwind" fn fused<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
-    // SAFETY: as in `decide`.
-    unsafe { decide::<F>(cpu, u, budget) }
+    // SAFETY: as in `step`.
+    unsafe { Decision::<F, false>::run(cpu, u, budget) }
 }
 
 /// The handler of an instruction and the fused pair behind it.
@@ -575,28 +659,25 @@ where
     SlowA: Op,
     F: Fused,
 {
-    // SAFETY: as in `pair` and `decide`.
-    unsafe {
-        match A::exec::<false>(cpu, &*u) {
-            Ok(_) => decide::<F>(cpu, u.add(1), budget),
-            Err(Stop::Slow) => slow::<SlowA>(cpu, u, budget),
-            Err(Stop::Fault) => fault(cpu, u, budget),
-        }
-    }
+    // SAFETY: as in `step`.
+    unsafe { Then::<A, SlowA, Decision<F, false>>::run(cpu, u, budget) }
 }
 
-#[inline(always)]
-unsafe fn decide<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
-    // SAFETY: as in `step`; lowering fuses only with a branch that is next.
-    unsafe {
-        let branch = u.add(1);
-        match F::test(cpu, &*u) {
-            Ok(true) => follow_taken(cpu, branch, budget),
-            Ok(false) => {
-                cpu.eip = cpu.eip.wrapping_add((*branch).disp);
-                follow(cpu, branch, budget, 1)
+impl<F: Fused, const FAR: bool> Work for Decision<F, FAR> {
+    #[inline(always)]
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+        // SAFETY: as for `Alone`; lowering fuses only with a branch that is next.
+        unsafe {
+            let branch = u.add(1);
+            match F::test(cpu, &*u) {
+                Ok(true) if FAR => follow_taken_far(cpu, branch, budget),
+                Ok(true) => follow_taken(cpu, branch, budget),
+                Ok(false) => {
+                    cpu.eip = cpu.eip.wrapping_add((*branch).disp);
+                    follow(cpu, branch, budget, 1)
+                }
+                Err(_) => slow::<F::First>(cpu, u, budget),
             }
-            Err(_) => slow::<F::First>(cpu, u, budget),
         }
     }
 }

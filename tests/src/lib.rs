@@ -15,6 +15,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 pub mod media;
 pub mod roms;
 
@@ -122,9 +124,9 @@ pub fn peers() -> PathBuf {
 #[derive(Debug)]
 pub struct V86 {
     /// The package's folder.
-    pub package: PathBuf,
+    package: PathBuf,
     /// The folder of the SeaBIOS that it boots with.
-    pub seabios: PathBuf,
+    seabios: PathBuf,
 }
 
 impl V86 {
@@ -135,10 +137,22 @@ impl V86 {
         let v86 = Self { package: peers.join("node_modules/v86"), seabios: peers.join("seabios") };
         let node = Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success());
         if !node || !v86.package.exists() || !v86.seabios.exists() {
-            skipped(test, &format!("there is no Node, or no v86 and SeaBIOS in {}", peers.display()));
+            skipped(
+                test,
+                &format!("there is no Node, or no v86 and SeaBIOS in {} (`make peers`)", peers.display()),
+            );
             return None;
         }
         Some(v86)
+    }
+
+    /// A plan for tests/peers/v86/machine.mjs, with the entries that say where v86 is.
+    #[must_use]
+    pub fn plan(&self, mut plan: Value) -> Value {
+        plan["v86"] = json!(self.package);
+        plan["bios"] = json!(self.seabios.join("bios.bin"));
+        plan["vga_bios"] = json!(self.seabios.join("vgabios.bin"));
+        plan
     }
 }
 
@@ -185,7 +199,7 @@ pub fn bound_to_us(program: impl AsRef<OsStr>) -> Command {
 /// pass.
 pub fn skipped(test: &str, why: &str) {
     // Nobody is left to be told if this fails.
-    _ = writeln!(io::stderr(), "\nSKIPPED: {test}: {why} (`make peers`)\n");
+    _ = writeln!(io::stderr(), "\nSKIPPED: {test}: {why}\n");
 }
 
 /// The machine as a WebAssembly module, whether it was built or not.

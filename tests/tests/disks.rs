@@ -238,7 +238,7 @@ fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
     // The second is QEMU's default. With ACPI it looks for system management mode, which is not here.
     for rom in ["bios.bin", "bios-256k.bin"] {
         let Some(bios) = seabios(rom) else {
-            skipped("a_bios_starts_what_is_on_the_first_disk", "there is no SeaBIOS");
+            skipped("a_bios_starts_what_is_on_the_first_disk", "there is no SeaBIOS (`make peers`)");
             return Ok(());
         };
         for flags in [&[][..], &["--acpi"]] {
@@ -265,7 +265,7 @@ fn a_bios_starts_what_is_on_a_floppy_disk() -> Result<()> {
     binutil("as", &["--32", "-o", &object, "bootfloppy.s"]);
     binutil("objcopy", &["-O", "binary", "-j", ".text", &object, &disk]);
     let Some(bios) = seabios("bios-256k.bin") else {
-        skipped("a_bios_starts_what_is_on_a_floppy_disk", "there is no SeaBIOS");
+        skipped("a_bios_starts_what_is_on_a_floppy_disk", "there is no SeaBIOS (`make peers`)");
         return Ok(());
     };
     let mut content = fs::read(&disk)?;
@@ -312,7 +312,7 @@ fn a_guest_uses_a_qcow2_image() -> Result<()> {
     let [disk, packed] =
         ["disk.img", "packed.qcow2"].map(|name| folder.join(name).to_string_lossy().into_owned());
     if qemu_img(&["create", "-q", "-f", "qcow2", &disk, "100M"])?.is_none() {
-        skipped("a_guest_uses_a_qcow2_image", "there is no qemu-img");
+        skipped("a_guest_uses_a_qcow2_image", "there is no qemu-img (package qemu-utils)");
         return Ok(());
     }
     let mut guest = Guest::shell(&image()?, ["--hda", &disk, "--persist"])?;

@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use env86::{Com, Image, Machine};
-use env86_tests::{Guest, Result, bound_to_us, image, peers, program, workspace};
+use env86_tests::{Guest, Result, V86, bound_to_us, image, program, workspace};
 use serde_json::json;
 
 const ROUNDS: usize = 7;
@@ -72,11 +72,8 @@ impl Bench {
 
     /// The same of v86; and until its file was written, but not yet on the disk.
     fn time_v86(&self) -> Result<(f64, f64, f64)> {
-        let peers = peers().join("v86");
-        let plan = json!({
-            "v86": peers.join("node_modules/v86"),
-            "bios": peers.join("seabios/bios.bin"),
-            "vga_bios": peers.join("seabios/vgabios.bin"),
+        let v86 = V86::for_test("figures").ok_or_else(|| std::io::Error::other("there is no v86"))?;
+        let plan = v86.plan(json!({
             "memory_mb": MEMORY_MB,
             "options": { "filesystem": {
                 "basefs": self.image.join("fs.json"),
@@ -86,7 +83,7 @@ impl Bench {
             "save": self.dir.join("saved-by-v86"),
             "steps": [[format!("{QUESTION}\n"), REPLY]],
             "timeout_s": 300,
-        });
+        }));
         let path = self.dir.join("plan.json");
         fs::write(&path, plan.to_string())?;
         let start = Instant::now();

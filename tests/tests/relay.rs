@@ -30,7 +30,7 @@ fn failed(error: impl std::error::Error) -> Failure {
 #[test]
 #[ignore = "v86 takes a minute or two to boot; make v86-network"]
 fn v86_joins() -> Result<()> {
-    let Some(V86 { package, seabios }) = V86::for_test("v86_joins") else { return Ok(()) };
+    let Some(v86) = V86::for_test("v86_joins") else { return Ok(()) };
     let http = serve_http(BODY.into())?;
     let door = Door {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -48,10 +48,7 @@ fn v86_joins() -> Result<()> {
         "until ip -4 address | grep 192.168.127; do sleep 1; done; \
          wget -q -O - http://host.env86.internal:{http}/; echo en''d-of-it\n"
     );
-    let plan = json!({
-        "v86": package,
-        "bios": seabios.join("bios.bin"),
-        "vga_bios": seabios.join("vgabios.bin"),
+    let plan = v86.plan(json!({
         "kernel": only_file(&boot, "vmlinuz")?,
         "initrd": only_file(&boot, "initramfs")?,
         "cmdline": config["cmdline"],
@@ -65,7 +62,7 @@ fn v86_joins() -> Result<()> {
         },
         "steps": [[null, PROMPT], [command, "end-of-it"]],
         "timeout_s": LIMIT_S,
-    });
+    }));
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("v86_joins");
     fs::create_dir_all(&dir)?;
     fs::write(dir.join("plan.json"), plan.to_string())?;

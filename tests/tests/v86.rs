@@ -21,7 +21,7 @@ use env86_tests::{
 use serde_json::{Value, json};
 
 /// Of the longest journey.
-const HOPS: usize = 10;
+const HOPS: usize = 6;
 const MEMORY_MB: u32 = 128;
 /// For one of them to do its part of a journey. It catches hangs: on two busy cores a part takes a quarter of it.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -118,10 +118,8 @@ impl Road {
 
     /// Runs v86 by a plan; gives what it says on stdout and stderr. `None`, and a word that cannot be overlooked,
     /// if it fails from power-on, where it has met nothing of ours yet: what is wrong then is its own.
-    fn node(&self, mut plan: Value) -> Result<Option<(String, String)>> {
-        plan["v86"] = json!(self.v86.package);
-        plan["bios"] = json!(self.v86.seabios.join("bios.bin"));
-        plan["vga_bios"] = json!(self.v86.seabios.join("vgabios.bin"));
+    fn node(&self, plan: Value) -> Result<Option<(String, String)>> {
+        let mut plan = self.v86.plan(plan);
         plan["timeout_s"] = json!(LIMIT.as_secs());
         let path = self.dir.join("plan.json");
         fs::write(&path, plan.to_string())?;

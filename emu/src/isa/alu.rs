@@ -3,7 +3,9 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{AddrKind, Builder, Fuse, Place, Prior, Recovery, by_addr, by_reg};
+use super::lower::{
+    AddrKind, Builder, Choice, Compared, Fuse, Kind, Place, Prior, Recovery, by_addr, by_reg,
+};
 use super::mov::{Load, by_condition};
 use super::operand::{Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
@@ -178,6 +180,13 @@ fn fuse<O: Compare, T: Int, D: Dest, S: Source>(condition: u8) -> Handler {
     by_condition!(condition, CC => fused::<CompareBranch<O, T, D, S, CC>>)
 }
 
+/// How a comparison becomes one handler with a branch, and what it is to those before it.
+type Fusable = (Fuse, Option<Compared>);
+
+fn fusing<O: Compare, T: Int, D: Dest, S: Source>() -> Fusable {
+    (fuse::<O, T, D, S>, Compared::of::<Plain<O, T, D, S, true>>())
+}
+
 /// An operation on a register and the conditional branch behind it.
 pub(super) struct OpBranch<O, const CC: u8>(P<O>);
 
@@ -202,7 +211,7 @@ fn fuse_loaded<O: Compare, D: Dest + Source, S: Source>(condition: u8) -> Handle
 
 /// Offers a comparison to the branch that may come next, together with the load of what is compared.
 fn fusable<O: Compare>(b: &mut Builder, i: &Insn, prior: Prior) {
-    let Some(fuse) = fuse_of::<O>(b, i) else { return };
+    let Some((fuse, compared)) = fuse_of::<O>(b, i) else { return };
     let loaded: Option<Fuse> = match (prior, i.place(0), i.place(1)) {
         _ if i.width(0) != 4 => None,
         (Prior::Load(r), Place::Reg(d), Place::Reg(s)) if r == d && r == s => {
@@ -213,11 +222,11 @@ fn fusable<O: Compare>(b: &mut Builder, i: &Insn, prior: Prior) {
         }
         _ => None,
     };
-    b.offer(Prior::Compare { fuse, loaded });
+    b.offer(Prior::Compare { fuse, loaded, compared });
 }
 
 /// How to fuse a comparison with these operands, if there is a handler for them.
-fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fuse> {
+fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fusable> {
     match i.width(0) {
         1 => fuse_sized::<O, u8>(b, i),
         2 => fuse_sized::<O, u16>(b, i),
@@ -227,38 +236,42 @@ fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fuse> {
 }
 
 /// Comparisons of 32-bit registers, by far the commonest.
-fn fuse_registers<O: Compare>(i: &Insn) -> Option<Fuse> {
+fn fuse_registers<O: Compare>(i: &Insn) -> Option<Fusable> {
     match (i.place(0), i.place(1)) {
-        (Place::Reg(d), Place::Reg(s)) if d == s => Some(by_reg!(d, D => fuse::<O, u32, D, D>)),
-        (Place::Reg(d), Place::Reg(_)) => Some(by_reg!(d, D => fuse::<O, u32, D, SrcReg>)),
-        (Place::Reg(d), Place::Imm) => Some(by_reg!(d, D => fuse::<O, u32, D, SrcImm>)),
+        (Place::Reg(d), Place::Reg(s)) if d == s => Some(by_reg!(d, D => fusing::<O, u32, D, D>())),
+        (Place::Reg(d), Place::Reg(_)) => Some(by_reg!(d, D => fusing::<O, u32, D, SrcReg>())),
+        (Place::Reg(d), Place::Imm) => Some(by_reg!(d, D => fusing::<O, u32, D, SrcImm>())),
         _ => None,
     }
 }
 
-fn fuse_sized<O: Compare, T: Int>(b: &Builder, i: &Insn) -> Option<Fuse> {
+fn fuse_sized<O: Compare, T: Int>(b: &Builder, i: &Insn) -> Option<Fusable> {
     match (i.place(0), i.place(1), b.addr_kind(i)) {
-        (Place::Reg(_), Place::Reg(_), _) => Some(fuse::<O, T, DstReg, SrcReg>),
-        (Place::Reg(_), Place::Imm, _) => Some(fuse::<O, T, DstReg, SrcImm>),
+        (Place::Reg(_), Place::Reg(_), _) => Some(fusing::<O, T, DstReg, SrcReg>()),
+        (Place::Reg(_), Place::Imm, _) => Some(fusing::<O, T, DstReg, SrcImm>()),
         (_, _, AddrKind::Flat) => fuse_memory::<O, T, Flat>(i),
         (_, _, AddrKind::Indexed) => fuse_memory::<O, T, FlatIndexed>(i),
         _ => None,
     }
 }
 
-fn fuse_memory<O: Compare, T: Int, A: Addr>(i: &Insn) -> Option<Fuse> {
+fn fuse_memory<O: Compare, T: Int, A: Addr>(i: &Insn) -> Option<Fusable> {
     match (i.place(0), i.place(1)) {
-        (Place::Reg(_), _) => Some(fuse::<O, T, DstReg, SrcMem<A>>),
-        (_, Place::Reg(_)) => Some(fuse::<O, T, DstMem<A>, SrcReg>),
-        _ => Some(fuse::<O, T, DstMem<A>, SrcImm>),
+        (Place::Reg(_), _) => Some(fusing::<O, T, DstReg, SrcMem<A>>()),
+        (_, Place::Reg(_)) => Some(fusing::<O, T, DstMem<A>, SrcReg>()),
+        _ => Some(fusing::<O, T, DstMem<A>, SrcImm>()),
     }
 }
 
-type Plain<O, T, D, S> = Two<O, T, <D as Dest>::Plain, <S as Source>::Plain, true>;
+type Plain<O, T, D, S, const FLAGS: bool> = Two<O, T, <D as Dest>::Plain, <S as Source>::Plain, FLAGS>;
 
 /// The handlers that set flags and that do not.
-fn pair<O: Alu, T: Int, D: Dest, S: Source>() -> (Handler, Handler) {
-    (quick::<Two<O, T, D, S, true>, Plain<O, T, D, S>>, quick::<Two<O, T, D, S, false>, Plain<O, T, D, S>>)
+fn pair<O: Alu, T: Int, D: Dest, S: Source>() -> (Choice, Choice) {
+    let run = quick::<Two<O, T, D, S, false>, Plain<O, T, D, S, true>>;
+    (
+        Choice::of::<Two<O, T, D, S, true>, Plain<O, T, D, S, true>>(),
+        Choice { run, kind: Kind::of::<Plain<O, T, D, S, false>>() },
+    )
 }
 
 /// As [`two`], with handlers of their own for 32-bit registers.
@@ -271,7 +284,7 @@ fn common<O: Alu>(b: &mut Builder, i: &Insn) {
         (Place::Reg(d), Place::Mem) => by_reg!(d, D => by_addr!(kind, A => pair::<O, u32, D, SrcMem<A>>())),
         _ => return two_operands::<O>(b, i),
     };
-    b.emit(i, with);
+    b.emit_choice(i, with);
     finish::<O>(b, i, without);
     match (i.place(0), i.place(1)) {
         (Place::Reg(_), Place::Reg(_)) => b.fusable(Some(fuse_op::<Two<O, u32, DstReg, SrcReg, true>>)),
@@ -289,11 +302,11 @@ fn two_operands_sized<O: Alu, T: Int>(b: &mut Builder, i: &Insn) {
         (_, Place::Imm) => pair::<O, T, DstReg, SrcImm>(),
         _ => pair::<O, T, DstReg, SrcReg>(),
     };
-    b.emit(i, with);
+    b.emit_choice(i, with);
     finish::<O>(b, i, without);
 }
 
-fn finish<O: Alu>(b: &mut Builder, i: &Insn, without: Handler) {
+fn finish<O: Alu>(b: &mut Builder, i: &Insn, without: Choice) {
     b.writes_flags(true, Some(without));
     if O::CARRY_IN {
         b.reads_flags();
@@ -472,10 +485,11 @@ impl<O: Unary, T: Int, D: Dest, const FLAGS: bool> Op for One<O, T, D, FLAGS> {
 }
 
 /// The handlers that set flags and that do not.
-fn one_pair<O: Unary, T: Int, D: Dest>() -> (Handler, Handler) {
+fn one_pair<O: Unary, T: Int, D: Dest>() -> (Choice, Choice) {
+    let run = quick::<One<O, T, D, false>, One<O, T, D::Plain, true>>;
     (
-        quick::<One<O, T, D, true>, One<O, T, D::Plain, true>>,
-        quick::<One<O, T, D, false>, One<O, T, D::Plain, true>>,
+        Choice::of::<One<O, T, D, true>, One<O, T, D::Plain, true>>(),
+        Choice { run, kind: Kind::of::<One<O, T, D::Plain, false>>() },
     )
 }
 
@@ -488,8 +502,8 @@ fn one_sized<O: Unary, T: Int>(b: &mut Builder, i: &Insn) {
     emit_one::<O>(b, i, pair);
 }
 
-fn emit_one<O: Unary>(b: &mut Builder, i: &Insn, (with, without): (Handler, Handler)) {
-    b.emit(i, with);
+fn emit_one<O: Unary>(b: &mut Builder, i: &Insn, (with, without): (Choice, Choice)) {
+    b.emit_choice(i, with);
     if O::FLAGS {
         b.writes_flags(O::ALL_FLAGS, Some(without));
     }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place, Prior, by_addr, by_reg, raise_ud};
+use super::lower::{Builder, End, Place, Prior, by_addr, by_reg, raise_ud};
 use super::mov::{Load, by_condition};
 use super::operand::{DstReg, Segmented, Source, SrcMem, SrcReg};
 use super::stack::{Leave, Pop};
@@ -113,7 +113,12 @@ fn branch<D: Decide>(
     }
     let next = b.next_distance();
     let target = next.wrapping_add(i.imm);
-    let u = emit(b, i, dispatch::branch::<Branch<D>>);
+    let run = if b.is_far(target) && !cfg!(target_family = "wasm") {
+        dispatch::branch::<Branch<D>, true>
+    } else {
+        dispatch::branch::<Branch<D>, false>
+    };
+    let u = emit(b, i, run);
     (u.disp, u.imm) = (next, target);
     b.reads_flags();
     b.link(next);
@@ -164,7 +169,9 @@ pub(super) fn jmp(b: &mut Builder, i: &Insn) {
         return;
     }
     let target = b.next_distance().wrapping_add(i.imm);
-    b.emit(i, if b.is_far(target) { step_far::<Jmp> } else { step::<Jmp> }).imm = target;
+    let far = b.is_far(target);
+    b.emit(i, if far { step_far::<Jmp> } else { step::<Jmp> }).imm = target;
+    b.ends(End::Jump { far });
     b.link(target);
 }
 
@@ -258,6 +265,7 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
         let u = b.emit(i, run);
         (u.disp, u.imm) = (next, target);
         b.leaves();
+        b.ends(End::Call { far: b.is_far(target) });
         b.link(target);
         if kept {
             b.link_return();
@@ -337,6 +345,7 @@ pub(super) fn ret(b: &mut Builder, i: &Insn) {
         }
         b.emit(i, step::<Ret>);
         b.leaves();
+        b.ends(End::Return);
         b.end();
         return;
     }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData as P;
 
 use super::decode::{Insn, Mem};
-use super::lower::{AddrKind, Builder, Place, Prior, by_addr, by_base, by_reg};
+use super::lower::{AddrKind, Builder, Choice, Kind, Place, Prior, by_addr, by_base, by_reg};
 use super::operand::{
     Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
@@ -11,7 +11,7 @@ use super::stack::Push;
 use crate::Cpu;
 use crate::cpu::SegName;
 use crate::cpu::regs::{Int, Reg, gpr};
-use crate::dispatch::{Flow, Handler, Op, Step, Uop, pair, quick, step};
+use crate::dispatch::{Flow, Op, Step, Uop, pair, step};
 use crate::exception::{Exception, Result};
 
 pub(super) struct Mov<T, D, S>(P<(T, D, S)>);
@@ -25,8 +25,8 @@ impl<T: Int, D: Dest, S: Source> Op for Mov<T, D, S> {
     }
 }
 
-fn moves<T: Int, D: Dest, S: Source>() -> Handler {
-    quick::<Mov<T, D, S>, Mov<T, D::Plain, S::Plain>>
+fn moves<T: Int, D: Dest, S: Source>() -> Choice {
+    Choice::of::<Mov<T, D, S>, Mov<T, D::Plain, S::Plain>>()
 }
 
 /// The commonest instructions of all: handlers for each register.
@@ -49,7 +49,7 @@ fn mov_dword(b: &mut Builder, i: &Insn) {
             pair::<Push<D>, Push<SrcReg>, Mov<u32, D, S>, Mov<u32, DstReg, SrcReg>>
         })));
     }
-    b.emit(i, run);
+    b.emit_choice(i, run);
     if i.mem.is_some() {
         b.leaves();
     }
@@ -64,19 +64,27 @@ pub(super) type Load<D> = Mov<u32, D, SrcMem<Flat>>;
 fn mov_sized<T: Int>(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
     let run = match (i.place(0), i.place(1)) {
-        (Place::Mem, Place::Imm) => by_addr!(kind, A => step::<Mov<T, DstMem<A>, SrcImm>>),
-        (Place::Mem, _) => by_addr!(kind, A => step::<Mov<T, DstMem<A>, SrcReg>>),
-        (_, Place::Mem) => by_addr!(kind, A => step::<Mov<T, DstReg, SrcMem<A>>>),
-        (_, Place::Imm) => step::<Mov<T, DstReg, SrcImm>>,
-        _ => step::<Mov<T, DstReg, SrcReg>>,
+        (Place::Mem, Place::Imm) => by_addr!(kind, A => Choice::plain::<Mov<T, DstMem<A>, SrcImm>>()),
+        (Place::Mem, _) => by_addr!(kind, A => Choice::plain::<Mov<T, DstMem<A>, SrcReg>>()),
+        (_, Place::Mem) => by_addr!(kind, A => Choice::plain::<Mov<T, DstReg, SrcMem<A>>>()),
+        (_, Place::Imm) => Choice::plain::<Mov<T, DstReg, SrcImm>>(),
+        _ => Choice::plain::<Mov<T, DstReg, SrcReg>>(),
     };
-    b.emit(i, run);
+    b.emit_choice(i, run);
     if i.mem.is_some() {
         b.leaves();
     }
 }
 
+/// Both operands are the same register.
+fn is_of_itself(i: &Insn) -> bool {
+    matches!((i.place(0), i.place(1)), (Place::Reg(d), Place::Reg(s)) if d == s)
+}
+
 pub(super) fn mov(b: &mut Builder, i: &Insn) {
+    if is_of_itself(i) {
+        return nop(b, i);
+    }
     match i.width(0) {
         1 => mov_sized::<u8>(b, i),
         2 => mov_sized::<u16>(b, i),
@@ -97,8 +105,8 @@ impl<W: Int, N: Int, D: Dest, S: Source, const SIGNED: bool> Op for Extend<W, N,
     }
 }
 
-fn extends<W: Int, N: Int, D: Dest, S: Source, const SIGNED: bool>() -> Handler {
-    quick::<Extend<W, N, D, S, SIGNED>, Extend<W, N, D::Plain, S::Plain, SIGNED>>
+fn extends<W: Int, N: Int, D: Dest, S: Source, const SIGNED: bool>() -> Choice {
+    Choice::of::<Extend<W, N, D, S, SIGNED>, Extend<W, N, D::Plain, S::Plain, SIGNED>>()
 }
 
 fn extend<N: Int, const SIGNED: bool>(b: &mut Builder, i: &Insn) {
@@ -112,7 +120,7 @@ fn extend<N: Int, const SIGNED: bool>(b: &mut Builder, i: &Insn) {
         (true, Place::Mem) => by_addr!(kind, A => extends::<u16, N, DstReg, SrcMem<A>, SIGNED>()),
         (true, _) => extends::<u16, N, DstReg, SrcReg, SIGNED>(),
     };
-    b.emit(i, run);
+    b.emit_choice(i, run);
     if i.mem.is_some() {
         b.leaves();
     }
@@ -142,6 +150,10 @@ impl<D: Dest, A: Addr> Op for Lea<D, A> {
     }
 }
 
+fn address<D: Dest, A: Addr>() -> Choice {
+    Choice { run: step::<Lea<D, A>>, kind: Kind::of::<Lea<D::Plain, A::Plain>>() }
+}
+
 fn lea_any(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let v = cpu.offset(u);
     cpu.set_reg_sized(u.src, v, u.op16());
@@ -154,14 +166,18 @@ pub(super) fn lea(b: &mut Builder, i: &Insn) {
         return;
     }
     let d = i.reg();
+    // What assemblers fill up with.
+    if matches!(i.mem, Some(Mem { index: None, base: Some(base), disp: 0, .. }) if base == d) {
+        return nop(b, i);
+    }
     let run = match i.mem {
         Some(Mem { index: None, base: Some(base), .. }) => {
-            by_reg!(d, D => by_base!(AddrKind::Flat, Some(base), A => step::<Lea<D, A>>))
+            by_reg!(d, D => by_base!(AddrKind::Flat, Some(base), A => address::<D, A>()))
         }
-        Some(Mem { index: None, .. }) => by_reg!(d, D => step::<Lea<D, Flat>>),
-        _ => by_reg!(d, D => step::<Lea<D, FlatIndexed>>),
+        Some(Mem { index: None, .. }) => by_reg!(d, D => address::<D, Flat>()),
+        _ => by_reg!(d, D => address::<D, FlatIndexed>()),
     };
-    b.emit(i, run);
+    b.emit_choice(i, run);
 }
 
 /// CMOVcc. A memory source is read, and may fault, whatever the condition.
@@ -263,6 +279,9 @@ fn xchg_sized<T: Int>(b: &mut Builder, i: &Insn) {
 }
 
 pub(super) fn xchg(b: &mut Builder, i: &Insn) {
+    if is_of_itself(i) {
+        return nop(b, i);
+    }
     match i.width(0) {
         1 => xchg_sized::<u8>(b, i),
         2 => xchg_sized::<u16>(b, i),
@@ -270,7 +289,7 @@ pub(super) fn xchg(b: &mut Builder, i: &Insn) {
     }
 }
 
-struct Nop;
+pub(super) struct Nop;
 
 impl Op for Nop {
     #[inline(always)]
@@ -280,11 +299,7 @@ impl Op for Nop {
 }
 
 pub(super) fn nop(b: &mut Builder, i: &Insn) {
-    b.emit(i, step::<Nop>);
-}
-
-pub(super) fn xchg_accumulator(b: &mut Builder, i: &Insn) {
-    if i.opcode & 7 == 0 { nop(b, i) } else { xchg(b, i) }
+    b.elide(i);
 }
 
 /// CBW and CWDE.

@@ -3,11 +3,11 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place, by_addr};
+use super::lower::{Builder, Choice, Place, by_addr};
 use super::operand::{Source, SrcMem, SrcReg};
 use crate::Cpu;
 use crate::cpu::regs::{Int, Reg, gpr};
-use crate::dispatch::{Flow, Op, Step, Uop, step};
+use crate::dispatch::{Flow, Op, Step, Uop};
 use crate::exception::{Exception, Result};
 
 const EAX: Reg = Reg::dword(gpr::EAX);
@@ -121,11 +121,11 @@ impl<T: Int, S: Source, const IMM: bool, const FLAGS: bool> Op for Imul<T, S, IM
 fn imul_sized<T: Int, const IMM: bool>(b: &mut Builder, i: &Insn) {
     let (with, without) = match i.place(1) {
         Place::Mem => by_addr!(b.addr_kind(i), A => {
-            (step::<Imul<T, SrcMem<A>, IMM, true>> as _, step::<Imul<T, SrcMem<A>, IMM, false>> as _)
+            (Choice::plain::<Imul<T, SrcMem<A>, IMM, true>>(), Choice::plain::<Imul<T, SrcMem<A>, IMM, false>>())
         }),
-        _ => (step::<Imul<T, SrcReg, IMM, true>> as _, step::<Imul<T, SrcReg, IMM, false>> as _),
+        _ => (Choice::plain::<Imul<T, SrcReg, IMM, true>>(), Choice::plain::<Imul<T, SrcReg, IMM, false>>()),
     };
-    b.emit(i, with);
+    b.emit_choice(i, with);
     b.writes_flags(true, Some(without));
     if i.mem.is_some() {
         b.leaves();

@@ -303,16 +303,12 @@ impl Cpu {
 
     /// The EIP of the instruction after `u`.
     pub(crate) fn next_eip(&self, u: &Uop) -> u32 {
-        // SAFETY: instructions that ask are never the last uop of a block (lowering puts an end
-        // behind each).
-        #[allow(unsafe_code)]
-        let next = unsafe { u.next() };
-        self.eip.wrapping_add(next.eip.into())
+        self.eip.wrapping_add(u.at.end())
     }
 
     /// The EIP of the instruction `u`.
     pub(crate) fn this_eip(&self, u: &Uop) -> u32 {
-        self.eip.wrapping_add(u.eip.into())
+        self.eip.wrapping_add(u.at.start())
     }
 
     /// Selector of the memory operand's segment.

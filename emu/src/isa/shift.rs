@@ -3,12 +3,12 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place, by_addr, by_reg};
+use super::lower::{Builder, Choice, Kind, Place, by_addr, by_reg};
 use super::operand::{Dest, DstMem, DstReg, Segmented};
 use crate::Cpu;
 use crate::cpu::flags::Flags;
 use crate::cpu::regs::{Int, Reg, gpr};
-use crate::dispatch::{Flow, Handler, Op, Step, Uop, quick, step};
+use crate::dispatch::{Flow, Op, Step, Uop, quick};
 use crate::exception::Result;
 
 /// What a shift computes. The count is not zero and has been masked to five bits.
@@ -174,19 +174,21 @@ impl<O: Shift, T: Int, D: Dest, const FLAGS: bool> Op for ByCl<O, T, D, FLAGS> {
     }
 }
 
-fn imm_pair<O: Shift, T: Int, D: Dest>() -> (Handler, Handler) {
+fn imm_pair<O: Shift, T: Int, D: Dest>() -> (Choice, Choice) {
+    let run = quick::<ByImm<O, T, D, false>, ByImm<O, T, D::Plain, true>>;
     (
-        quick::<ByImm<O, T, D, true>, ByImm<O, T, D::Plain, true>>,
-        quick::<ByImm<O, T, D, false>, ByImm<O, T, D::Plain, true>>,
+        Choice::of::<ByImm<O, T, D, true>, ByImm<O, T, D::Plain, true>>(),
+        Choice { run, kind: Kind::of::<ByImm<O, T, D::Plain, false>>() },
     )
 }
 
-fn cl_pair<O: Shift, T: Int, D: Dest>() -> (Handler, Handler) {
-    (step::<ByCl<O, T, D, true>>, quick::<ByCl<O, T, D, false>, ByCl<O, T, D, true>>)
+fn cl_pair<O: Shift, T: Int, D: Dest>() -> (Choice, Choice) {
+    let run = quick::<ByCl<O, T, D, false>, ByCl<O, T, D, true>>;
+    (Choice::plain::<ByCl<O, T, D, true>>(), Choice { run, kind: None })
 }
 
 /// Handlers that set flags and that do not, for a register by number.
-type ByRegister = fn(u8) -> (Handler, Handler);
+type ByRegister = fn(u8) -> (Choice, Choice);
 
 fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn, by_register: ByRegister) {
     // RCL and RCR read CF, so they are never without flags; keeping both variants is harmless.
@@ -205,7 +207,7 @@ fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn, by_register: ByRegister) {
         zero_count::<T>(b, i);
         return;
     }
-    b.emit(i, with).imm = count.unwrap_or(0);
+    b.emit_choice(i, with).imm = count.unwrap_or(0);
     if O::CARRY_IN {
         b.reads_flags();
     } else {

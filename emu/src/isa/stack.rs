@@ -3,7 +3,7 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Place, Prior, by_addr, by_reg};
+use super::lower::{Builder, Choice, Place, Prior, by_addr, by_reg};
 use super::mov::load_numbered;
 use super::operand::{Dest, DstReg, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
@@ -11,7 +11,7 @@ use crate::cpu::flags;
 use crate::cpu::mode;
 use crate::cpu::regs::{Reg, gpr};
 use crate::cpu::{CR0_PE, SegName};
-use crate::dispatch::{Flow, Op, Step, Uop, pair, quick, step};
+use crate::dispatch::{Flow, Op, Step, Uop, pair, step};
 use crate::exception::{Exception, Result};
 
 /// PUSH of 32 bits on a flat stack.
@@ -64,11 +64,11 @@ pub(super) fn push(b: &mut Builder, i: &Insn) {
         };
         let kind = b.addr_kind(i);
         let run = match i.place(0) {
-            Place::Mem => by_addr!(kind, A => step::<Push<SrcMem<A>>>),
-            Place::Imm => step::<Push<SrcImm>>,
-            Place::Reg(n) => by_reg!(n, S => quick::<Push<S>, Push<SrcReg>>),
+            Place::Mem => by_addr!(kind, A => Choice::plain::<Push<SrcMem<A>>>()),
+            Place::Imm => Choice::plain::<Push<SrcImm>>(),
+            Place::Reg(n) => by_reg!(n, S => Choice::of::<Push<S>, Push<SrcReg>>()),
         };
-        let u = b.emit(i, run);
+        let u = b.emit_choice(i, run);
         u.src = u.dst;
         b.leaves();
         b.writes(gpr::ESP);
@@ -102,7 +102,7 @@ pub(super) fn pop(b: &mut Builder, i: &Insn) {
         } else {
             Prior::Pop(n)
         };
-        b.emit(i, by_reg!(n, D => quick::<Pop<D>, Pop<DstReg>>));
+        b.emit_choice(i, by_reg!(n, D => Choice::of::<Pop<D>, Pop<DstReg>>()));
         b.leaves();
         b.writes(gpr::ESP);
         b.offer(offer);

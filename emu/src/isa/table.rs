@@ -290,7 +290,7 @@ pub static TABLE: &[Row] = &[
     base(0x8c, "mov", &[Ev, Sw], 0, mov::mov_from_segment), base(0x8e, "mov", &[Sw, Ew], 0, mov::mov_to_segment),
     base(0x8d, "lea", &[Gv, M], A::MEM, mov::lea),
     base(0x86, "xchg", &[Eb, Gb], L, mov::xchg), base(0x87, "xchg", &[Ev, Gv], L, mov::xchg),
-    base(0x90, "xchg", &[Ax, Zv], E, mov::xchg_accumulator),
+    base(0x90, "xchg", &[Ax, Zv], E, mov::xchg),
     of_0f(0xb6, "movzx", &[Gv, Eb], 0, mov::movzx8), of_0f(0xb7, "movzx", &[Gv, Ew], 0, mov::movzx16),
     of_0f(0xbe, "movsx", &[Gv, Eb], 0, mov::movsx8), of_0f(0xbf, "movsx", &[Gv, Ew], 0, mov::movsx16),
     of_0f(0x40, "cmov", &[Gv, Ev], C, mov::cmov), of_0f(0x90, "set", &[Eb], C, mov::set),

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 
-use super::{Builder, PAGE_SIZE, Prior};
+use super::{Builder, End, PAGE_SIZE, Prior};
 use crate::Cpu;
 use crate::blocks::filler;
 use crate::cpu::mode;
-use crate::dispatch::{self, Flow, Op, Step, Uop, step, step_far};
+use crate::dispatch::{self, Extent, Flow, Op, Step, Uop, step, step_far};
 use crate::exception::{self, Exception};
 use crate::isa::decode::{self, DecodeError, MAX_LEN};
 
@@ -36,7 +36,7 @@ impl Builder<'_> {
             Exception::INVALID_OPCODE => dispatch::last_handler_of(raise_ud),
             _ => dispatch::last_handler_of(raise_gp),
         };
-        let u = Uop { run: run.into(), n: self.n, eip: self.start as u16, ..filler() };
+        let u = Uop { run: run.into(), n: self.n, at: self.extent(), ..filler() };
         self.push(u);
         self.opaque();
         self.end();
@@ -85,7 +85,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     let limited = !alone && cpu.mode & mode::FLAT_CODE == 0;
     let mut b = Builder {
         uops,
-        effects: Vec::new(),
+        effects: Vec::with_capacity(if alone { 4 } else { 32 }),
         mode: cpu.mode,
         n: 0,
         start: 0,
@@ -102,6 +102,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     if !alone && cpu.debugger.ends_block(linear) {
         b.push(Uop { run: Cell::new(dispatch::guard_breakpoint), ..filler() });
     }
+    let mut first = b.uops.len();
     let room = cpu.code_end() - u64::from(cpu.eip);
     let mut count = 0;
     let mut looked_at = 0;
@@ -132,6 +133,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
                     if !alone {
                         let disp = page >> 12;
                         b.push(Uop { run: Cell::new(dispatch::guard_page), imm: boundary, disp, ..filler() });
+                        first = b.uops.len();
                     }
                 }
                 Err(_) => keep = false,
@@ -163,12 +165,18 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     }
     if !b.done {
         let len = b.next;
-        let run = if b.is_far(len) { step_far::<FallThrough> } else { step::<FallThrough> };
-        let end = Uop { run: Cell::new(run), imm: len, n: count - 1, eip: len as u16, ..filler() };
+        let far = b.is_far(len);
+        let run = if far { step_far::<FallThrough> } else { step::<FallThrough> };
+        let end = Uop { run: Cell::new(run), imm: len, n: count - 1, at: Extent::new(len, 0), ..filler() };
         b.push(end);
+        b.ends(End::FallThrough { far });
         b.link(len);
     }
+    b.uops[first].at.set_first();
     b.drop_dead_flags();
+    if !alone && !cfg!(target_family = "wasm") {
+        b.join();
+    }
     let (len, links) = (b.next, b.links);
     if limited {
         b.uops[0].imm = len;

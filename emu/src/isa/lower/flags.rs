@@ -2,9 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use super::Builder;
+use super::{Builder, Choice, End, Kind};
 use crate::Cpu;
-use crate::dispatch::{Handler, Uop, uop_mark};
+use crate::dispatch::{Uop, uop_mark};
 use crate::isa::alu;
 
 /// How arithmetic flags and registers pass through an instruction.
@@ -17,11 +17,19 @@ pub(super) struct Effect {
     /// The block can be left here, by a fault or for the driver's attention.
     pub(super) leaves: bool,
     /// The handler that leaves flags alone, for when no instruction reads them.
-    pub(super) without: Option<Handler>,
+    pub(super) without: Option<Choice>,
     /// How flags that were left alone can be had from the operands afterwards.
     pub(super) recovery: Option<Recovery>,
     /// General registers written, a bit each.
     pub(super) writes: u8,
+    /// What the instruction is to [`join`](super::join), if it does not end its block.
+    pub(super) kind: Option<Kind>,
+    /// How the block ends, from this uop on.
+    pub(super) end: Option<End>,
+    /// How many uops the handler executes, if more than one.
+    pub(super) uops: u8,
+    /// How many handlers it takes from here to the end of the block.
+    pub(super) left: u8,
 }
 
 /// Flags as a function of registers after the instruction.
@@ -53,7 +61,7 @@ impl Builder<'_> {
 
     /// The last uop overwrites all arithmetic flags (or some, or perhaps none, if not `all`); the
     /// given handler does the same without.
-    pub fn writes_flags(&mut self, all: bool, without: Option<Handler>) {
+    pub fn writes_flags(&mut self, all: bool, without: Option<Choice>) {
         let f = self.effect();
         f.kills = all;
         f.without = without;
@@ -78,13 +86,13 @@ impl Builder<'_> {
         // Going backwards: whether flags written here are read; whether the block can be left
         // before they are overwritten; registers written until the last point where it can.
         let (mut live, mut left, mut written) = (true, false, 0);
-        for (u, e) in self.uops.iter_mut().zip(&self.effects).rev() {
+        for (u, e) in self.uops.iter_mut().zip(&mut self.effects).rev() {
             if e.kills {
                 u.n |= uop_mark::SETS_FLAGS;
                 match (live, left, e.without, e.recovery) {
-                    (false, false, Some(without), _) => u.run = without.into(),
+                    (false, false, Some(without), _) => (u.run, e.kind) = (without.run.into(), without.kind),
                     (false, true, Some(without), Some(r)) if r.registers & written == 0 => {
-                        u.run = without.into();
+                        (u.run, e.kind) = (without.run.into(), without.kind);
                         u.form = r.code;
                         u.n = (u.n & !uop_mark::SETS_FLAGS) | uop_mark::OWES_FLAGS;
                     }
@@ -95,7 +103,9 @@ impl Builder<'_> {
             }
             match e.without {
                 // Without reading flags either, it is as if it was not there.
-                Some(without) if !live && !left && !e.leaves => u.run = without.into(),
+                Some(without) if !live && !left && !e.leaves => {
+                    (u.run, e.kind) = (without.run.into(), without.kind);
+                }
                 // It changes some and keeps others, which must be right for that.
                 Some(_) => live = true,
                 None => {}
@@ -126,7 +136,7 @@ impl Cpu {
                 if look && (*u).n & uop_mark::OWES_FLAGS != 0 {
                     return alu::recover(self, &*u);
                 }
-                if (*u).count() == 0 {
+                if (*u).at.is_first() {
                     return;
                 }
                 look = true;

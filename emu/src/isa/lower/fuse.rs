@@ -1,6 +1,6 @@
 //! Neighbouring instructions that one handler executes.
 
-use super::Builder;
+use super::{Builder, Compared, End};
 use crate::dispatch::{Handler, Uop};
 use crate::isa::decode::Insn;
 
@@ -13,7 +13,7 @@ pub(crate) enum Prior {
     #[default]
     Nothing,
     /// It sets flags for a conditional branch; so does, with the uop before it, `loaded`.
-    Compare { fuse: Fuse, loaded: Option<Fuse> },
+    Compare { fuse: Fuse, loaded: Option<Fuse>, compared: Option<Compared> },
     /// PUSH of a 32-bit register, on a flat stack.
     Push(u8),
     /// POP of a 32-bit register, from a flat stack.
@@ -40,19 +40,21 @@ impl Builder<'_> {
     /// The last uop can be fused with a conditional branch, if one comes next.
     pub fn fusable(&mut self, fuse: Option<Fuse>) {
         if let Some(fuse) = fuse {
-            self.prior = Prior::Compare { fuse, loaded: None };
+            self.prior = Prior::Compare { fuse, loaded: None, compared: None };
         }
     }
 
     /// Runs the last uop, and the one about to be emitted, by one handler.
     pub fn pair(&mut self, run: Handler) {
         self.last().run = run.into();
+        self.effect().uops = 2;
     }
 
     /// Runs the last two uops, and the one about to be emitted, by one handler.
     pub fn trio(&mut self, run: Handler) {
         let first = self.uops.len() - 2;
         self.uops[first].run = run.into();
+        self.effects[first].uops = 3;
     }
 
     /// Emits a conditional branch, fused with the uop before it if that can be.
@@ -60,10 +62,18 @@ impl Builder<'_> {
         let prior = self.prior;
         let at = self.uops.len();
         self.emit(i, run);
-        if let Prior::Compare { fuse, loaded } = prior {
+        let (condition, far) = (i.condition(), self.is_far(self.next.wrapping_add(i.imm)));
+        if !far {
+            self.ends(End::Condition(condition));
+        }
+        if let Prior::Compare { fuse, loaded, compared } = prior {
             self.uops[at - 1].run = fuse(i.condition()).into();
+            self.effects[at - 1].uops = 2;
+            self.effects[at - 1].kind = None;
+            self.effects[at - 1].end = compared.map(|compared| End::Branch { compared, condition, far });
             if let Some(loaded) = loaded {
                 self.uops[at - 2].run = loaded(i.condition()).into();
+                self.effects[at - 2].uops = 3;
             }
         }
         self.last()

@@ -7,7 +7,10 @@
 mod build;
 mod flags;
 mod fuse;
+mod join;
 mod select;
+#[cfg(test)]
+mod tests;
 
 #[cfg(any(target_family = "wasm", test))]
 pub(super) use build::FallThrough;
@@ -16,15 +19,17 @@ pub(super) use build::raise_ud;
 use flags::Effect;
 pub(crate) use flags::Recovery;
 pub(crate) use fuse::{Fuse, Prior};
+pub(crate) use join::{Choice, Compared, End, Kind};
 pub(crate) use select::{AddrKind, by_addr, by_base, by_octal, by_reg};
 
 use super::decode::{Insn, What};
+use super::mov::Nop;
 use super::table::Spec;
 use crate::Cpu;
 use crate::blocks::{filler, link_slot};
 use crate::cpu::regs::{Reg, gpr};
 use crate::cpu::{SegName, mode};
-use crate::dispatch::{self, Handler, Uop, form};
+use crate::dispatch::{self, Extent, Handler, Uop, form, step};
 use crate::exception;
 
 const PAGE_SIZE: u32 = 0x1000;
@@ -149,14 +154,12 @@ impl Builder<'_> {
     {
         self.emit_rm(i, dispatch::last_handler_of(f));
         self.opaque();
-        let at = self.uops.len() - 1;
-        self.push(Uop { eip: self.next as u16, ..filler() });
         self.done = true;
-        &mut self.uops[at]
+        self.last()
     }
 
     fn uop(&self, i: &Insn, run: Handler) -> Uop {
-        let mut u = Uop { run: run.into(), imm: i.imm, n: self.n, eip: self.start as u16, ..filler() };
+        let mut u = Uop { run: run.into(), imm: i.imm, n: self.n, at: self.extent(), ..filler() };
         if i.op16 {
             u.form |= form::OP16;
         }
@@ -174,6 +177,19 @@ impl Builder<'_> {
         u
     }
 
+    /// Where the current instruction is.
+    fn extent(&self) -> Extent {
+        Extent::new(self.start, self.next - self.start)
+    }
+
+    /// An instruction that does nothing is executed with the one behind it, or with the block's end: it counts
+    /// among those before.
+    pub fn elide(&mut self, i: &Insn) {
+        if self.alone {
+            self.emit(i, step::<Nop>);
+        }
+    }
+
     fn push(&mut self, u: Uop) -> &mut Uop {
         self.prior = Prior::Nothing;
         self.uops.push(u);
@@ -185,6 +201,18 @@ impl Builder<'_> {
     pub fn last(&mut self) -> &mut Uop {
         let at = self.uops.len() - 1;
         &mut self.uops[at]
+    }
+
+    /// Emits the uop of an instruction that may be joined with its neighbours.
+    pub fn emit_choice(&mut self, i: &Insn, choice: Choice) -> &mut Uop {
+        self.emit(i, choice.run);
+        self.effect().kind = choice.kind;
+        self.last()
+    }
+
+    /// The block ends with the last uop, in this way.
+    pub fn ends(&mut self, end: End) {
+        self.effect().end = Some(end);
     }
 
     fn effect(&mut self) -> &mut Effect {
@@ -236,7 +264,6 @@ impl Builder<'_> {
 
     /// Ends the block after an instruction that finds its target itself.
     pub fn end(&mut self) {
-        self.push(Uop { eip: self.next as u16, ..filler() });
         self.done = true;
     }
 }

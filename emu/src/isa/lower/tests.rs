@@ -1,0 +1,158 @@
+//! Blocks against their instructions one by one.
+
+use crate::bus::Unconnected;
+use crate::cpu::tests::flat;
+use crate::{Cpu, Exit};
+
+const IDT: u32 = 0x400;
+const GDT: u32 = 0x800;
+const CODE: u32 = 0x1000;
+const HANDLER: u32 = 0x2000;
+const PAGE_DIRECTORY: u32 = 0x3000;
+const PAGE_TABLE: u32 = 0x4000;
+/// Registers point to places around the end of this page, and the one behind it is absent.
+const DATA: u32 = 0x6000;
+const ABSENT: u32 = 0x7000;
+const STACK: u32 = 0x9000;
+const HLT: u8 = 0xf4;
+
+/// Numbers that are the same each time.
+struct Numbers(u32);
+
+impl Numbers {
+    fn below(&mut self, n: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.0 >> 8) % n
+    }
+
+    fn register(&mut self) -> u8 {
+        // ESP is for the stack, and ESI and EDI go on pointing to data.
+        [0, 1, 2, 3, 5][self.below(5) as usize]
+    }
+
+    /// ModR/M and displacement of a memory operand, by ESI or EDI, or ESI and EAX.
+    fn memory(&mut self, reg: u8) -> Vec<u8> {
+        let disp = self.below(64) as u8;
+        match self.below(4) {
+            0 => vec![0x44 | reg << 3, 0x06, disp],
+            1 => vec![0x47 | reg << 3, disp],
+            _ => vec![0x46 | reg << 3, disp],
+        }
+    }
+
+    /// An instruction of those that handlers are joined for, or that do nothing.
+    fn instruction(&mut self) -> Vec<u8> {
+        let (d, s) = (self.register(), self.register());
+        let imm = self.below(256) as u8;
+        let with = |opcode: &[u8], rest: Vec<u8>| [opcode, &rest].concat();
+        let alu = [0x01, 0x29, 0x21, 0x09, 0x31, 0x11, 0x39, 0x85][self.below(8) as usize];
+        let shift = [4, 5, 7][self.below(3) as usize];
+        match self.below(26) {
+            0 | 1 => with(&[0x8b], self.memory(d)),
+            2 | 3 => with(&[0x89], self.memory(s)),
+            4 => [&[0xc7][..], &self.memory(0), &[imm, 0, 0, 0]].concat(),
+            5 => vec![0x89, 0xc0 | s << 3 | d],
+            6 => vec![0xb8 | d, imm, 0, 0, 0],
+            7 => with(&[0x8d], self.memory(d)),
+            8 => vec![0x50 | s],
+            9 => vec![0x58 | d],
+            10 => vec![0x6a, imm],
+            11 => with(&[0xff], self.memory(6)),
+            12 => vec![0x0f, 0xb6, 0xc0 | d << 3 | s & 3],
+            13 => with(&[0x0f, 0xb6], self.memory(d)),
+            14 => vec![alu, 0xc0 | s << 3 | d],
+            15 => vec![0x83, 0xc0 | (imm & 7) << 3 | d, imm],
+            16 => vec![0xc1, 0xc0 | shift << 3 | d, imm & 31],
+            17 => with(&[0x3b], self.memory(d)),
+            18 => with(&[0x65, 0x8b], self.memory(d)),
+            19 => with(&[0x65, 0x2b], self.memory(d)),
+            20 => with(&[0x8a], self.memory(d & 3)),
+            21 => with(&[0x88], self.memory(s & 3)),
+            22 => vec![0x40 | d],
+            // What does nothing.
+            23 => vec![0x8d, 0x74, 0x26, 0],
+            _ => vec![0x90],
+        }
+    }
+
+    /// How a block may end: with a branch or a call to the next instruction, or not at all.
+    fn end(&mut self) -> Vec<u8> {
+        let (d, s, imm) = (self.register(), self.register(), self.below(256) as u8);
+        let compare = match self.below(7) {
+            0 => vec![0x39, 0xc0 | s << 3 | d],
+            1 => vec![0x83, 0xf8 | d, imm],
+            2 => vec![0x85, 0xc0 | d << 3 | d],
+            3 => vec![0x84, 0xc0 | (s & 3) << 3 | d & 3],
+            4 => [&[0x3a][..], &self.memory(d & 3)].concat(),
+            5 => [&[0x83][..], &self.memory(7), &[imm]].concat(),
+            _ => [&[0x80][..], &self.memory(7), &[imm]].concat(),
+        };
+        match self.below(8) {
+            0 => vec![0xe8, 0, 0, 0, 0],
+            1 => vec![0xeb, 0],
+            // A call of the return behind a jump over it.
+            2 => vec![0xe8, 2, 0, 0, 0, 0xeb, 1, 0xc3],
+            3 => vec![0x70 | imm & 15, 0],
+            4 => Vec::new(),
+            _ => [compare, vec![0x70 | imm & 15, 0]].concat(),
+        }
+    }
+}
+
+/// Paging is on, and a page fault ends in a HLT. Registers are by chance.
+fn machine(code: &[u8], numbers: &mut Numbers) -> Cpu {
+    let mut cpu = flat(&[]);
+    cpu.mem.write(CODE, code);
+    cpu.mem.write(HANDLER, &[HLT]);
+    cpu.mem.write_u32(IDT + 14 * 8, 8 << 16 | HANDLER);
+    cpu.mem.write_u32(IDT + 14 * 8 + 4, 0x8e00);
+    for (n, high) in [(1, 0x00cf_9b00), (2, 0x00cf_9300)] {
+        cpu.mem.write_u32(GDT + n * 8, 0xffff);
+        cpu.mem.write_u32(GDT + n * 8 + 4, high);
+    }
+    cpu.mem.write_u32(PAGE_DIRECTORY, PAGE_TABLE | 3);
+    for page in (0..16).filter(|page| *page != ABSENT >> 12) {
+        cpu.mem.write_u32(PAGE_TABLE + page * 4, page << 12 | 3);
+    }
+    let mut s = cpu.state();
+    s.gpr = std::array::from_fn(|_| numbers.below(16));
+    s.gpr[4] = STACK;
+    for pointer in [6, 7] {
+        // Now and then what is reached is in the absent page.
+        s.gpr[pointer] = DATA + numbers.below(0x1000 - 40);
+    }
+    (s.idtr.base, s.idtr.limit) = (IDT, 0xff);
+    (s.gdtr.base, s.gdtr.limit) = (GDT, 0xff);
+    s.cr3 = PAGE_DIRECTORY;
+    s.cr0 |= 1 << 31;
+    cpu.set_state(&s);
+    cpu
+}
+
+#[test]
+fn a_block_does_what_its_instructions_do_one_by_one() {
+    for seed in 0..if cfg!(miri) { 3 } else { 3000 } {
+        let mut numbers = Numbers(seed);
+        let mut code = Vec::new();
+        for _ in 0..1 + numbers.below(4) {
+            for _ in 0..numbers.below(8) {
+                code.extend(numbers.instruction());
+            }
+            code.extend(numbers.end());
+        }
+        code.push(HLT);
+        let mut whole = machine(&code, &mut Numbers(seed));
+        let mut single = machine(&code, &mut Numbers(seed));
+        assert_eq!(whole.run(&mut Unconnected, 10_000), Exit::Halted, "{seed}: {code:02x?}");
+        let mut stepped = 0;
+        while single.step(&mut Unconnected) != Exit::Halted {
+            stepped += 1;
+            assert!(stepped < 10_000, "{seed}: {code:02x?}");
+        }
+        assert_eq!(whole.state(), single.state(), "{seed}: {code:02x?}");
+        assert_eq!(whole.stats.instructions, single.stats.instructions, "{seed}: {code:02x?}");
+        for at in (DATA - 0x100..STACK + 0x10).step_by(4) {
+            assert_eq!(whole.mem.read_u32(at), single.mem.read_u32(at), "{seed}: {code:02x?} at {at:x}");
+        }
+    }
+}
