@@ -21,7 +21,7 @@ use env86_tests::{
 use serde_json::{Value, json};
 
 /// Of the longest journey.
-const HOPS: usize = 6;
+const HOPS: usize = 10;
 const MEMORY_MB: u32 = 128;
 /// For one of them to do its part of a journey. It catches hangs: on two busy cores a part takes a quarter of it.
 const LIMIT: Duration = Duration::from_secs(240);
