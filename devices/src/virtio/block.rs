@@ -135,7 +135,7 @@ impl VirtioBlock {
     fn serve(&mut self, mem: &mut Memory) {
         self.waits = false;
         for _ in 0..QUEUE.0 {
-            let Some(chain) = self.transport.pop(mem, REQUESTS) else { return };
+            let Some(chain) = self.transport.pop(mem, REQUESTS) else { break };
             match self.execute(mem, &chain) {
                 Poll::Ready(written) => self.transport.complete(mem, REQUESTS, chain.head, written),
                 Poll::Pending => {
@@ -146,9 +146,11 @@ impl VirtioBlock {
             }
             self.done = 0;
         }
+        // A driver that takes back the request that waits has none that waits.
+        self.done = 0;
     }
 
-    /// Executes a request; gives the bytes that it has put into the driver's buffers.
+    /// Executes a request; gives the bytes that it has put into the driver's buffers, from the first on.
     fn execute(&mut self, mem: &mut Memory, chain: &Chain) -> Poll<u32> {
         let mut header = [0; HEADER];
         get(mem, &chain.readable, 0, &mut header);
@@ -170,7 +172,8 @@ impl VirtioBlock {
             (None, _) => (status::IOERR, 0),
         };
         put(mem, &chain.writable, room, &[status]);
-        Poll::Ready(written + 1)
+        // The status does not count where nothing has been put right before it (2.7.8.2).
+        Poll::Ready(if u64::from(written) == room { written + 1 } else { written })
     }
 
     /// Where `len` bytes from a sector on are on the medium, if they are.
@@ -207,7 +210,9 @@ impl VirtioBlock {
             }
             done += piece.len() as u64;
         }
-        status::OK
+        // Without flushes of its own, a driver takes what is written for safe (5.2.6.2).
+        let safe = self.transport.has_feature(F_FLUSH) || self.medium.flush().is_ok();
+        if safe { status::OK } else { status::IOERR }
     }
 }
 
@@ -284,7 +289,9 @@ mod tests {
     use super::super::testing::Driver;
     use super::super::{BAR_NOTIFY, STATUS_DRIVER_OK};
     use super::*;
-    use crate::ide::{Form, Late};
+    use crate::ide::{DiskImage, DiskImageError, Form, Late};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     const NEXT: u16 = 1;
     const WRITE: u16 = 2;
@@ -364,7 +371,7 @@ mod tests {
         let last = DISK / SECTOR - 1;
         assert_eq!(guest.ask(request::IN, last, &[(DATA, 512)], WRITE), (status::OK, 513));
         for (sector, len) in [(last, 1024), (last + 1, 512), (u64::MAX, 512), (1 << 60, 512), (0, 100)] {
-            assert_eq!(guest.ask(request::IN, sector, &[(DATA, len)], WRITE), (status::IOERR, 1));
+            assert_eq!(guest.ask(request::IN, sector, &[(DATA, len)], WRITE), (status::IOERR, 0));
             assert_eq!(guest.ask(request::OUT, sector, &[(DATA, len)], 0), (status::IOERR, 1));
         }
         // More than a request may move.
@@ -384,16 +391,53 @@ mod tests {
         assert_eq!(guest.mem.read_u8(STATUS), status::IOERR);
     }
 
+    /// A driver that does not flush finds each write flushed, and its failure in the write's status.
     #[test]
-    fn a_reset_ends_what_waits() {
-        #[derive(Debug)]
-        struct Never;
-        impl crate::ide::DiskImage for Never {
+    fn a_driver_without_flushes_needs_none() {
+        #[derive(Debug, Default)]
+        struct Counted(Arc<AtomicU32>);
+        impl DiskImage for Counted {
             fn size(&self) -> u64 {
                 DISK
             }
 
-            fn read(&self, _: u64, _: &mut [u8]) -> Poll<Result<(), crate::ide::DiskImageError>> {
+            fn read(&self, _: u64, _: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn write(&self, _: u64, _: &[u8]) -> Result<(), DiskImageError> {
+                Ok(())
+            }
+
+            fn flush(&self) -> Result<(), DiskImageError> {
+                match self.0.fetch_add(1, Ordering::Relaxed) {
+                    0 => Ok(()),
+                    _ => Err(DiskImageError("full".into())),
+                }
+            }
+        }
+        let flushes = Arc::default();
+        let mut guest = Guest::new(Medium::written_through(Counted(Arc::clone(&flushes))));
+        let flushes = || flushes.load(Ordering::Relaxed);
+        assert_eq!(guest.ask(request::OUT, 0, &[(DATA, 512)], 0), (status::OK, 1));
+        assert_eq!(flushes(), 0);
+        guest.disk.transport.driver_feature[0] &= !F_FLUSH;
+        assert_eq!(guest.ask(request::OUT, 0, &[(DATA, 512)], 0), (status::OK, 1));
+        assert_eq!(flushes(), 1);
+        assert_eq!(guest.ask(request::OUT, 0, &[(DATA, 512)], 0), (status::IOERR, 1));
+        assert_eq!(guest.ask(request::FLUSH, 0, &[], 0), (status::IOERR, 1));
+    }
+
+    #[test]
+    fn a_reset_ends_what_waits() {
+        #[derive(Debug)]
+        struct Never;
+        impl DiskImage for Never {
+            fn size(&self) -> u64 {
+                DISK
+            }
+
+            fn read(&self, _: u64, _: &mut [u8]) -> Poll<Result<(), DiskImageError>> {
                 Poll::Pending
             }
         }
