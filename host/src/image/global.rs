@@ -17,7 +17,7 @@ use std::time::UNIX_EPOCH;
 use thiserror::Error;
 
 use super::check::{self, CheckError, Contents, check};
-use super::lock::{Alone, alone, sweep};
+use super::lock::{Alone, Lock, alone, sweep};
 use super::staging::{Staging, is_staging};
 use super::watch::Watch;
 use super::{
@@ -427,7 +427,7 @@ impl GlobalImages {
 
 /// The lock of an image that no machine uses, as far as there are locks. That an image is not there is no error, and
 /// a link is not used: machines use what it leads to.
-fn free(path: &Path, name: &GlobalName) -> Result<Option<File>, GlobalError> {
+fn free(path: &Path, name: &GlobalName) -> Result<Option<Lock>, GlobalError> {
     if fs::symlink_metadata(path).map_or(true, |meta| meta.is_symlink()) {
         return Ok(None);
     }
@@ -488,7 +488,7 @@ fn unused(image: &Image) -> Result<Vec<PathBuf>, GlobalError> {
 }
 
 /// Removes an image or a link, first from its name, so that a half of it is never found there.
-fn remove_aside(path: &Path, _lock: Option<File>) -> Result<(), GlobalError> {
+fn remove_aside(path: &Path, _lock: Option<Lock>) -> Result<(), GlobalError> {
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -635,8 +635,12 @@ mod tests {
         for (number, content) in contents.iter().enumerate() {
             fs::write(tree.path().join(number.to_string()), content).unwrap();
         }
-        fs::remove_dir_all(dir).unwrap();
-        super::super::create::from_dir(tree.path(), dir, &Default::default()).unwrap();
+        let made = tree.path().with_extension("image");
+        super::super::create::from_dir(tree.path(), &made, &Default::default()).unwrap();
+        for entry in fs::read_dir(&made).unwrap().flatten() {
+            fs::rename(entry.path(), dir.join(entry.file_name())).unwrap();
+        }
+        fs::remove_dir(made).unwrap();
         Ok(())
     }
 

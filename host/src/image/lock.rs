@@ -12,9 +12,28 @@ use tracing::debug;
 
 use crate::os;
 
-/// Waits until no one has a folder or file alone, and shares its lock until the file is dropped. `None` if there
+/// A lock, until this is dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// What is locked.
+    #[cfg(feature = "pull")]
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a process that is about to be started has it, too.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Waits until no one has a folder or file alone, and shares its lock. `None` if there
 /// are no locks; an error if the path leads nowhere.
-pub fn shared(path: &Path) -> io::Result<Option<File>> {
+pub fn shared(path: &Path) -> io::Result<Option<Lock>> {
     loop {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -22,7 +41,7 @@ pub fn shared(path: &Path) -> io::Result<Option<File>> {
             Err(_) => return Ok(None),
         };
         match file.lock_shared() {
-            Ok(()) if os::is_at(&file, path) => return Ok(Some(file)),
+            Ok(()) if os::is_at(&file, path) => return Ok(Some(Lock(file))),
             // It was removed or replaced meanwhile.
             Ok(()) => {}
             Err(_) => return Ok(None),
@@ -33,8 +52,8 @@ pub fn shared(path: &Path) -> io::Result<Option<File>> {
 /// A lock that is asked for without waiting.
 #[derive(Debug)]
 pub enum Alone {
-    /// It is this process's, until the file is dropped.
-    Had(File),
+    /// It is this process's.
+    Had(Lock),
     /// Others are at work.
     Used,
     /// There are no locks.
@@ -45,7 +64,7 @@ pub enum Alone {
 pub fn alone(path: &Path) -> Alone {
     let Ok(file) = File::open(path) else { return Alone::Unknown };
     match file.try_lock() {
-        Ok(()) if os::is_at(&file, path) => Alone::Had(file),
+        Ok(()) if os::is_at(&file, path) => Alone::Had(Lock(file)),
         Ok(()) | Err(TryLockError::WouldBlock) => Alone::Used,
         Err(TryLockError::Error(_)) => Alone::Unknown,
     }

@@ -29,7 +29,7 @@ pub use locate::{find, global_root};
 pub use transfer::{export, export_to, import};
 pub use watch::{Progress, Watch};
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 use archive::Archive;
+use lock::Lock;
 
 /// The configuration's file name.
 const CONFIG_FILE: &str = "image.json";
@@ -182,7 +183,7 @@ impl Image {
         Ok(Held(self.clone()))
     }
 
-    fn lock(&self) -> Result<Option<File>, ImageError> {
+    fn lock(&self) -> Result<Option<Lock>, ImageError> {
         lock::shared(self.path()).map_err(|_| ImageError::NoSuchPath(self.path().into()))
     }
 
@@ -298,7 +299,7 @@ impl Image {
 #[derive(Debug, Default)]
 struct Users {
     count: usize,
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 /// An image that is not removed as long as this is there.

@@ -557,7 +557,7 @@ pub(super) fn sweep(root: &Path) -> u64 {
             continue;
         }
         let Alone::Had(lock) = alone(&part) else { continue };
-        let size = lock.metadata().map_or(0, |meta| meta.len());
+        let size = lock.file().metadata().map_or(0, |meta| meta.len());
         let _ = fs::remove_file(part.with_extension("json"));
         bytes += if fs::remove_file(&part).is_ok() { size } else { 0 };
     }

@@ -4,11 +4,11 @@
 //! It is locked as long as its maker is at work. What a maker that was killed has left is removed by the next one
 //! that makes the same image.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::lock::{Alone, alone, sweep};
+use super::lock::{Alone, Lock, alone, sweep};
 
 /// What stands behind the image's name in the folder's.
 const MARK: &str = ".env86-";
@@ -33,7 +33,7 @@ pub fn is_staging(name: &str) -> bool {
 pub struct Staging {
     path: PathBuf,
     /// Tells others that it is not left behind.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl Staging {
