@@ -125,6 +125,11 @@ impl Units {
         Ok(self)
     }
 
+    /// There is a hard disk.
+    pub fn have_hard_disk(&self) -> bool {
+        self.0.iter().flatten().flatten().flatten().any(|unit| matches!(unit, Unit::Disk(_)))
+    }
+
     /// The media in them.
     pub fn media(&self) -> impl Iterator<Item = &Medium> {
         self.0.iter().flatten().flatten().flatten().filter_map(|unit| match unit {
