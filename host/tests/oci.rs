@@ -168,6 +168,9 @@ fn layer(items: &[(&str, Item)]) -> Vec<u8> {
     for (path, item) in items {
         let mut header = Header::new_gnu();
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         let content = match item {
             Item::File(text) | Item::Owned(_, _, text) => text,
             _ => "",

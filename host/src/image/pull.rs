@@ -650,7 +650,6 @@ mod tests {
             "github.com/a/b/c",
             "github.com/a/..",
             "github.com/a/b@",
-            "github.commit/a/b",
             "https://",
             "https://u:p@x.org/a",
             "ftp://x/y",

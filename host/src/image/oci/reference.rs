@@ -43,7 +43,8 @@ impl Reference {
         let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
         let (name, port) = host.rsplit_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
         let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok());
-        if name.is_empty() || !name.chars().all(is_host) || !good_port {
+        let ends = |c: char| c.is_ascii_alphanumeric();
+        if !name.starts_with(ends) || !name.ends_with(ends) || !name.chars().all(is_host) || !good_port {
             return None;
         }
         if !is_marked && (NO_REGISTRIES.contains(&host) || !host.contains(['.', ':']) && host != "localhost")
