@@ -5,9 +5,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest86::call::Hello;
 use rustix::ioctl::{NoArg, ioctl, opcode};
@@ -19,7 +20,12 @@ use super::stream::{Kind, Stream};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How often it is looked whether a mount has failed.
+/// How long a network card's driver may take until there is an interface.
+const INTERFACE: Duration = Duration::from_secs(5);
+/// How a network card is known: the bus, the file in the device's folder, and how its text begins. A virtio card
+/// is on both buses, on each with a driver.
+const CARDS: [(&str, &str, &str); 2] = [("pci", "class", "0x02"), ("virtio", "device", "0x0001")];
+/// How often it is looked whether a mount has failed, or an interface has come.
 const LOOK: Duration = Duration::from_millis(5);
 /// Makes the kernel's generator begin anew from what it was given (random(4), `RNDRESEEDCRNG`).
 const RESEED: u32 = opcode::none(b'R', 7);
@@ -44,8 +50,53 @@ pub fn hello(hello: &Hello) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets up the network after a restore, with whatever the system has for that.
+/// The network cards on a bus.
+fn cards(sys: &Path, (bus, file, start): (&str, &str, &str)) -> Vec<PathBuf> {
+    let devices = fs::read_dir(sys.join("bus").join(bus).join("devices")).into_iter().flatten().flatten();
+    let is_card =
+        |device: &PathBuf| fs::read_to_string(device.join(file)).is_ok_and(|text| text.starts_with(start));
+    devices.map(|device| device.path()).filter(is_card).collect()
+}
+
+/// There is an interface that is a device's.
+fn has_interface(sys: &Path) -> bool {
+    let interfaces = fs::read_dir(sys.join("class/net")).into_iter().flatten().flatten();
+    interfaces.map(|interface| interface.path()).any(|path| path.join("device").exists())
+}
+
+/// Loads the drivers of network cards that have none, and waits for an interface if there is a card.
+fn find_interface() -> Result<(), String> {
+    let sys = Path::new("/sys");
+    let mut any = false;
+    for bus in CARDS {
+        for card in cards(sys, bus) {
+            any = true;
+            if card.join("driver").exists() {
+                continue;
+            }
+            if let Ok(alias) = fs::read_to_string(card.join("modalias")) {
+                let mut modprobe = Command::new("modprobe");
+                modprobe.args(["-q", alias.trim_end()]);
+                modprobe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                // A system without the program or the module may have its own way: the interface tells.
+                let _ = modprobe.status();
+            }
+        }
+    }
+    let end = Instant::now() + INTERFACE;
+    while any && !has_interface(sys) {
+        if Instant::now() >= end {
+            return Err("no driver makes an interface of the network card".into());
+        }
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Sets up the network after a restore, with whatever the system has for that. A DHCP client that runs already
+/// is replaced: one that has just started would take the address away again.
 pub fn reset_network() -> Result<(), String> {
+    find_interface()?;
     const SCRIPT: &str = "\
         ip link set lo up 2>/dev/null || ifconfig lo up 2>/dev/null
         command -v hwclock >/dev/null && hwclock -s 2>/dev/null
@@ -54,7 +105,9 @@ pub fn reset_network() -> Result<(), String> {
             name=${path##*/}
             [ \"$name\" != lo ] && [ -e \"$path/device\" ] || continue
             ip link set \"$name\" up 2>/dev/null || ifconfig \"$name\" up
-            if command -v udhcpc >/dev/null; then udhcpc -q -n -t 4 -T 1 -i \"$name\" || exit
+            if command -v udhcpc >/dev/null; then
+                pkill -f \"udhcpc.* -i $name( |\\$)\" 2>/dev/null
+                udhcpc -n -t 4 -T 1 -i \"$name\" -p \"/run/udhcpc.$name.pid\" || exit
             elif command -v dhclient >/dev/null; then dhclient -1 \"$name\" || exit
             elif command -v ifup >/dev/null; then ifup --force \"$name\" || exit
             elif command -v networkctl >/dev/null; then networkctl renew \"$name\" || exit
@@ -122,5 +175,32 @@ pub fn mount_9p(path: String) -> Result<Stream, String> {
             };
             return Err(format!("mount: {failed}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_and_their_interfaces_are_found() {
+        let sys = std::env::temp_dir().join(format!("guest86-sys-{}", std::process::id()));
+        let write = |name: &str, text: &str| {
+            let path = sys.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert!(cards(&sys, CARDS[0]).is_empty() && !has_interface(&sys));
+        write("bus/pci/devices/0000:00:05.0/class", "0x020000\n");
+        write("bus/pci/devices/0000:00:06.0/class", "0x010000\n");
+        write("bus/virtio/devices/virtio0/device", "0x0009\n");
+        write("bus/virtio/devices/virtio1/device", "0x0001\n");
+        write("class/net/lo/address", "00:00:00:00:00:00\n");
+        assert_eq!(cards(&sys, CARDS[0]), [sys.join("bus/pci/devices/0000:00:05.0")]);
+        assert_eq!(cards(&sys, CARDS[1]), [sys.join("bus/virtio/devices/virtio1")]);
+        assert!(!has_interface(&sys));
+        write("class/net/eth0/device/vendor", "0x10ec\n");
+        assert!(has_interface(&sys));
+        fs::remove_dir_all(&sys).unwrap();
     }
 }
