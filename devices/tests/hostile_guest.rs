@@ -42,8 +42,15 @@ const RINGS: u32 = 0x1_0000;
 /// Queues of the device that has most of them.
 const QUEUES: u32 = 12;
 /// The virtio functions, and where their base addresses are moved to.
-const VIRTIO: [(u8, u16); 3] =
-    [(virtio::p9::DEVFN, 0xc000), (virtio::console::DEVFN, 0xd000), (virtio::net::DEVFN, 0xe400)];
+const VIRTIO: [(u8, u16); 4] = [
+    (virtio::p9::DEVFN, 0xc000),
+    (virtio::console::DEVFN, 0xd000),
+    (virtio::net::DEVFN, 0xe400),
+    (virtio::block::DEVFN, 0xe800),
+];
+/// Where the request for a virtio disk is, and its types.
+const BLOCK_REQUEST: u32 = 0x3_0000;
+const BLOCK_REQUESTS: [u32; 6] = [0, 0, 1, 1, 4, 8];
 /// Requests of 9P2000.L.
 const REQUESTS: [u32; 24] =
     [8, 12, 14, 16, 18, 20, 22, 24, 26, 30, 32, 40, 50, 52, 54, 70, 72, 74, 76, 100, 104, 108, 110, 116];
@@ -113,6 +120,10 @@ impl Guest {
             virtio_console: true,
             virtio_balloon: true,
             virtio_net: Some(env86_devices::ne2k::MAC),
+            virtio_block: Some(Medium::new(
+                Late(vec![4; SECTORS * 512], AtomicU64::new(seed)),
+                Form::Written,
+            )),
             debug_exit: Some(0xf4),
             ide: Units::new(
                 Some(Medium::new(Late(vec![1; SECTORS * 512], AtomicU64::new(seed)), Form::Written)),
@@ -268,6 +279,37 @@ impl Guest {
         self.write_port(base + 0x100 + 2 * queue as u16, Width::Word, queue);
     }
 
+    /// A request for the virtio disk that almost makes sense: header, data and status.
+    fn command_virtio_disk(&mut self) {
+        let (_, base) = VIRTIO[3];
+        let (sector, kind) = (self.below(SECTORS as u32 + 8), self.pick(&BLOCK_REQUESTS));
+        let high = if self.rarely() { self.number() } else { 0 };
+        let sectors = self.below(200);
+        let size = if self.rarely() { self.number() } else { 512 * sectors };
+        for (field, value) in [kind, 0, sector, high].into_iter().enumerate() {
+            self.store(BLOCK_REQUEST + 4 * field as u32, value);
+        }
+        let writes = if kind == 1 { 0 } else { 2 };
+        let data = if self.rarely() { self.number() } else { BLOCK_REQUEST + 0x1000 };
+        let next = if self.rarely() { self.below(4) } else { 2 };
+        let descriptors = [
+            (BLOCK_REQUEST, 16, 1 | 1 << 16),
+            (data, size, 1 | writes | next << 16),
+            (BLOCK_REQUEST + 16, 1, 2),
+        ];
+        self.start_virtio(base);
+        for (at, (address, size, flags)) in (RINGS..).step_by(16).zip(descriptors) {
+            for (field, value) in [address, 0, size, flags].into_iter().enumerate() {
+                self.store(at + 4 * field as u32, value);
+            }
+        }
+        // The same request is offered up to three times.
+        (0..64).for_each(|slot| self.store(RINGS + 0x204 + 4 * slot, 0));
+        let offered = self.below(4);
+        self.store(RINGS + 0x200, offered << 16);
+        self.write_port(base + 0x100, Width::Word, 0);
+    }
+
     /// A command for a disk, with a table for its bus master, and some of its data.
     fn command_disk(&mut self) {
         let channel = self.below(2) as usize;
@@ -362,7 +404,7 @@ impl Guest {
     fn act(&mut self) {
         let (port, value) = (self.port(), self.number());
         let width = self.pick(&[Width::Byte, Width::Word, Width::Dword]);
-        match self.below(22) {
+        match self.below(23) {
             0..6 => self.write_port(port, width, value),
             6..10 => _ = self.machine.board.port_read(self.machine.cpu.mem_mut(), port, width),
             10 => self.touch_memory_mapped(width, value),
@@ -381,6 +423,7 @@ impl Guest {
             }
             17 => self.world(value),
             20 | 21 => self.command_disk(),
+            22 => self.command_virtio_disk(),
             18 => {
                 let mut call = HypervisorCall { eax: 0x564d_5868, ebx: value, ecx: value & 63, edx: value };
                 self.machine.board.hypervisor_call(&mut call);
@@ -412,6 +455,8 @@ fn a_hostile_guest_harms_only_itself() {
             let written = drive.medium.as_ref().map_or(0, |medium| medium.written().count() * ide::BLOCK);
             assert!(written <= SECTORS * 512, "seed {seed}: {written} bytes written");
         }
+        let block = guest.machine.board.block.as_ref().map_or(0, |block| block.medium.written().count());
+        assert!(block * ide::BLOCK <= SECTORS * 512, "seed {seed}: {block} blocks written");
         if start.elapsed() > limit {
             println!("{operations} operations, seeds {first} to {seed}");
             return;

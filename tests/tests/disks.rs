@@ -379,3 +379,48 @@ fn a_guest_uses_its_floppy_disks() -> Result<()> {
     machine.stop().map_err(failed)?;
     Ok(fs::remove_dir_all(folder)?)
 }
+
+/// Linux' driver of the virtio disk makes a file system and fills it; a machine that is saved then and resumed finds
+/// all of it. The first image answers late.
+#[test]
+fn a_guest_uses_its_virtio_disk() -> Result<()> {
+    const SIZE: u64 = 64 << 20;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("virtio-disk");
+    fs::create_dir_all(&folder)?;
+    let [disk, state] = ["disk", "state"].map(|name| folder.join(name));
+    fs::File::create(&disk)?.set_len(SIZE)?;
+    let late = || {
+        let image = Late { image: vec![0; SIZE as usize], asked: Mutex::default() };
+        Medium::new(image, Form::Written)
+    };
+    let image = Image::open(image()?).map_err(failed)?;
+    let machine = Machine::builder().image(&image).cold().medium(Slot::VirtioDisk, late());
+    let machine = machine.start().map_err(failed)?;
+    let mut com1 = machine.serial(Com::One);
+    com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
+    com1.write_all(
+        b"HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n",
+    )?;
+    com1.expect("quiet-shell\r\n", LIMIT).map_err(failed)?;
+    run(&mut com1, "modprobe -a virtio_blk ext4; until [ -b /dev/vda ]; do sleep 1; done")?;
+    assert_eq!(run(&mut com1, "cat /sys/block/vda/size /sys/block/vda/serial")?, "131072\nenv86-virtio-disk");
+    let write = "mke2fs -F /dev/vda > /dev/null; mkdir -p /tmp/disk; mount -t ext4 /dev/vda /tmp/disk
+        cd /tmp/disk; dd if=/dev/urandom of=one bs=1M count=8 2> /dev/null; md5sum one > sums; sync
+        echo 3 > /proc/sys/vm/drop_caches; md5sum -c sums";
+    assert_eq!(run(&mut com1, &format!("set -e; {write}"))?, "one: OK\n");
+    run(
+        &mut com1,
+        "dd if=/dev/urandom of=/tmp/disk/two bs=1M count=4 2> /dev/null; cd /; echo 3 > /proc/sys/vm/drop_caches",
+    )?;
+    machine.save(&state).map_err(failed)?;
+    machine.stop().map_err(failed)?;
+    let machine =
+        Machine::builder().image(&image).state(&state).virtio_disk(&disk).start().map_err(failed)?;
+    let mut com1 = machine.serial(Com::One);
+    let read = "set -e; cd /tmp/disk; echo 3 > /proc/sys/vm/drop_caches; md5sum -c sums; cd /
+         umount /tmp/disk; mount -t ext4 /dev/vda /tmp/disk; stat -c %s /tmp/disk/two";
+    assert_eq!(run(&mut com1, read)?, "one: OK\n4194304\n");
+    machine.stop().map_err(failed)?;
+    assert!(fs::read(&disk)?.iter().all(|byte| *byte == 0), "the image has been written to");
+    Ok(fs::remove_dir_all(folder)?)
+}

@@ -22,6 +22,7 @@ use crate::ps2::Ps2;
 use crate::sound::{self, Sound};
 use crate::uart::Uart;
 use crate::vga;
+use crate::virtio::block::VirtioBlock;
 use crate::virtio::net::VirtioNet;
 pub use clock::{Clock, Entropy, ManualClock, Seeded, VirtualClock};
 use device::{After, Claims, Device, Parts, Plug, Time, Visitor, Widths};
@@ -374,6 +375,10 @@ impl Board {
     pub fn media_arrived(&mut self, mem: &mut Memory) {
         self.ide.media_arrived(mem);
         self.changed(Row::ide);
+        if let Some(block) = &mut self.block {
+            block.media_arrived(mem);
+            self.changed(Row::block);
+        }
     }
 
     /// Changes the disc in the CD-ROM drive, or takes it out, while the machine runs.
@@ -391,7 +396,8 @@ impl Board {
 
     /// The guest waits for data of a medium or of a file that have not come yet.
     pub fn waits_for_data(&self) -> bool {
-        self.ide.waits() || self.p9.as_ref().is_some_and(|p9| !p9.held.is_empty())
+        let block = self.block.as_ref().is_some_and(VirtioBlock::waits);
+        self.ide.waits() || block || self.p9.as_ref().is_some_and(|p9| !p9.held.is_empty())
     }
 
     /// Presses and releases keys, as bytes of scan code set 1. Takes all or nothing: false says to

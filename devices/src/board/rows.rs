@@ -32,6 +32,7 @@ use crate::system_control::{self, SystemControl};
 use crate::uart::{self, Uart};
 use crate::vga::{self, Vga};
 use crate::virtio::balloon::VirtioBalloon;
+use crate::virtio::block::VirtioBlock;
 use crate::virtio::console::{self, VirtioConsole};
 use crate::virtio::net::VirtioNet;
 use crate::virtio::p9::{self, Virtio9p};
@@ -75,6 +76,8 @@ pub struct BoardConfig {
     pub virtio_console: bool,
     /// A virtio balloon is fitted.
     pub virtio_balloon: bool,
+    /// What is in a virtio disk, if one is fitted.
+    pub virtio_block: Option<ide::Medium>,
     /// A parallel port with a printer is fitted.
     pub lpt: bool,
     /// Hard disks and CD-ROM drives.
@@ -100,6 +103,7 @@ impl Default for BoardConfig {
             virtio_net: None,
             virtio_console: false,
             virtio_balloon: false,
+            virtio_block: None,
             lpt: false,
             ide: ide::Units::default(),
             floppies: [None, None],
@@ -266,6 +270,8 @@ rows! { |board, config, mem|
     console: Option<VirtioConsole> => config.virtio_console.then(VirtioConsole::default);
     /// Virtio balloon, if fitted.
     balloon: Option<VirtioBalloon> => config.virtio_balloon.then(VirtioBalloon::default);
+    /// Virtio disk, if fitted.
+    block: Option<VirtioBlock> => config.virtio_block.take().map(VirtioBlock::new);
     /// Calls to the hypervisor.
     backdoor: Backdoor => Backdoor::default();
     /// Firmware configuration.

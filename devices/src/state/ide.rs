@@ -91,6 +91,8 @@ pub enum Slot {
     Fda,
     /// The second floppy drive.
     Fdb,
+    /// The virtio disk.
+    VirtioDisk,
 }
 
 impl Slot {
@@ -102,6 +104,7 @@ impl Slot {
             Self::Cdrom => "cdrom",
             Self::Fda => "fda",
             Self::Fdb => "fdb",
+            Self::VirtioDisk => "virtio_blk",
         }
     }
 }

@@ -48,6 +48,7 @@ mod value;
 mod vga;
 mod virtio;
 mod virtio_balloon;
+mod virtio_block;
 mod virtio_console;
 mod virtio_net;
 mod vmware;
@@ -96,6 +97,7 @@ macro_rules! for_each_chip {
             sb16,
             speaker,
             lpt,
+            virtio_block,
             image
         );
     };

@@ -104,8 +104,14 @@ impl Plan {
         self.chips.ide.units(image)
     }
 
+    /// Sectors of 512 bytes of the virtio disk, if there is one. The state has what was written to it; its image
+    /// has to be the one that the machine was saved with.
+    pub fn virtio_disk(&self) -> Option<u64> {
+        self.chips.virtio_block.as_ref().map(|disk| disk.sectors)
+    }
+
     /// Makes a board's configuration that of the state; the store of the files' contents stays, and so
-    /// do the drives, which have to be [`Plan::units`].
+    /// do the drives, which have to be [`Plan::units`] and [`Plan::virtio_disk`].
     pub fn configure(&self, config: BoardConfig) -> BoardConfig {
         self.chips.configure(config)
     }

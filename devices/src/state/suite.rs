@@ -127,6 +127,7 @@ fn machine() -> Pc {
         uarts: [true; 4],
         virtio_console: true,
         virtio_balloon: true,
+        virtio_block: Some(super::virtio_block::suite::medium(100)),
         lpt: true,
         virtio_net: Some(crate::ne2k::MAC),
         vga_memory_size: crate::vga::MIN_MEMORY,
@@ -152,7 +153,9 @@ fn built(plan: &Plan, file: &[u8]) -> Pc {
     let clock = ManualClock::default();
     clock.advance(plan.time);
     let memory = plan.pages().copy(file).unwrap();
-    let config = plan.configure(BoardConfig { ide: saved_units(plan, file), ..BoardConfig::default() });
+    let virtio_block = plan.virtio_disk().map(super::virtio_block::suite::medium);
+    let drives = BoardConfig { ide: saved_units(plan, file), virtio_block, ..BoardConfig::default() };
+    let config = plan.configure(drives);
     Pc::new(memory, config, Box::new(clock), Box::new(Seeded(1))).unwrap()
 }
 

@@ -5,6 +5,7 @@
 //! accesses to the first three, and acts on the [`Action`]s that come of them.
 
 pub mod balloon;
+pub mod block;
 pub mod console;
 pub mod net;
 pub mod p9;

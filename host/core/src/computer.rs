@@ -142,6 +142,7 @@ impl Computer {
             cmos,
             ide: setup.drives,
             floppies: setup.floppies,
+            virtio_block: setup.virtio_disk,
             ..BoardConfig::default()
         };
         let mut pc = Pc::new(mem, config, setup.clock, setup.entropy)?;
@@ -173,6 +174,7 @@ impl Computer {
             filesystem: Some((setup.filesystem, setup.blobs)),
             ide: setup.drives,
             floppies: setup.floppies,
+            virtio_block: setup.virtio_disk,
             ..BoardConfig::default()
         };
         let restored = plan.pages().runs.clone();
@@ -514,10 +516,11 @@ impl Computer {
 
 /// The order of boot devices, as v86 chooses it where nothing is said.
 fn boot_order(setup: &Setup) -> u16 {
-    setup.boot_order.unwrap_or(match (&setup.floppies[0], &setup.drives.0[0]) {
+    let disk = setup.drives.0[0].is_some() || setup.virtio_disk.is_some();
+    setup.boot_order.unwrap_or(match (&setup.floppies[0], disk) {
         (Some(_), _) => 0x321,
-        (None, Some(_)) => 0x312,
-        (None, None) => 0x123,
+        (None, true) => 0x312,
+        (None, false) => 0x123,
     })
 }
 

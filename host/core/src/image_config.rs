@@ -80,6 +80,9 @@ pub struct ImageConfig {
     /// Second floppy drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fdb: Option<FileRef>,
+    /// The virtio disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtio_blk: Option<FileRef>,
     /// The order in which a BIOS tries its boot devices: v86's number, the first in its last hexadecimal digit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_order: Option<u16>,
@@ -122,6 +125,7 @@ impl ImageConfig {
             ("fda", &self.fda),
             ("fdb", &self.fdb),
             ("cdrom", &self.cdrom),
+            ("virtio_blk", &self.virtio_blk),
         ];
         files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?)))
     }

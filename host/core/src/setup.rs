@@ -6,7 +6,7 @@ use std::task::Waker;
 use env86_devices::board::Connected;
 use env86_devices::floppy::{self, Disk};
 use env86_devices::fs::{BlobStore, Filesystem, NoBlobs};
-use env86_devices::ide::Units;
+use env86_devices::ide::{Medium, Units};
 use env86_devices::ne2k;
 use env86_devices::state::ImageSource;
 use env86_devices::{Clock, Entropy};
@@ -61,6 +61,8 @@ pub struct Setup {
     /// The order in which a BIOS tries its boot devices, the first in the lowest of three nibbles: 1 floppy,
     /// 2 disk, 3 CD-ROM, 4 network. `None`: a floppy disk if there is one, else a hard disk, else a CD-ROM.
     pub boot_order: Option<u16>,
+    /// What is in the virtio disk, if there is one.
+    pub virtio_disk: Option<Medium>,
     /// What can be put into the drives while the machine runs.
     pub media: Box<dyn MediaStore>,
     /// Whom media and files wake when data have come that the guest waits for. The desk calls
@@ -104,6 +106,7 @@ impl Setup {
             drives: Units::default(),
             floppies: [None, None],
             boot_order: None,
+            virtio_disk: None,
             media: Box::new(NoMedia),
             waker: Waker::noop().clone(),
             filesystem: Filesystem::default(),
@@ -134,7 +137,7 @@ impl Setup {
 
     /// Tells media and files whom to wake.
     pub(crate) fn wire(&mut self) {
-        self.drives.media().for_each(|medium| medium.wake_by(&self.waker));
+        self.drives.media().chain(&self.virtio_disk).for_each(|medium| medium.wake_by(&self.waker));
         self.blobs.wake_by(&self.waker);
     }
 

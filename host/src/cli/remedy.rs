@@ -118,9 +118,11 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
         return Some("check the path, or boot with --cold");
     }
     match error.downcast_ref::<DiskError>()? {
-        DiskError::Missing { .. } => Some("name it with --hda, --hdb or --cdrom FILE, or in image.json"),
+        DiskError::Missing { .. } => {
+            Some("name it with --hda, --hdb, --cdrom or --virtio-disk FILE, or in image.json")
+        }
         DiskError::NothingToKeep => {
-            Some("name its image with --hda FILE, or boot without --persist and --overlay")
+            Some("name its image with --hda or --virtio-disk FILE, or boot without --persist and --overlay")
         }
         DiskError::InUse(_) => Some("end that one, or use a copy"),
         DiskError::OtherOverlay { .. } => {

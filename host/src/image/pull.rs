@@ -519,6 +519,8 @@ impl Puller {
             .https_only(url.starts_with("https:"))
             .max_redirects(MAX_REDIRECTS)
             .save_redirect_history(false)
+            // A request that follows a redirection on the same connection fails where the server has closed it.
+            .max_idle_connections(0)
             .user_agent(concat!("env86/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(self.patience))
             .timeout_recv_response(Some(self.patience))

@@ -54,6 +54,7 @@ pub struct MachineBuilder {
     pub(super) cdrom: Option<PathBuf>,
     pub(super) fda: Option<PathBuf>,
     pub(super) fdb: Option<PathBuf>,
+    pub(super) virtio_disk: Option<PathBuf>,
     boot_order: Option<u16>,
     pub(super) media: Vec<(Slot, Medium)>,
     pub(super) persist: bool,
@@ -88,6 +89,7 @@ impl Default for MachineBuilder {
             cdrom: None,
             fda: None,
             fdb: None,
+            virtio_disk: None,
             boot_order: None,
             media: Vec::new(),
             persist: false,
@@ -222,6 +224,12 @@ impl MachineBuilder {
         Self { fdb: Some(path.into()), ..self }
     }
 
+    /// The image of a disk that the guest reaches by virtio.
+    #[must_use]
+    pub fn virtio_disk(self, path: impl Into<PathBuf>) -> Self {
+        Self { virtio_disk: Some(path.into()), ..self }
+    }
+
     /// What the guest writes to its hard and floppy disks goes to their images, which no other machine may use
     /// meanwhile. A saved state does not have it.
     #[must_use]
@@ -338,6 +346,7 @@ impl MachineBuilder {
         let setup = Setup {
             drives: disk::saved_units(self, file)?,
             floppies: disk::saved_floppies(self)?,
+            virtio_disk: disk::saved_virtio_disk(self, file)?,
             blobs: Box::new(blobs),
             image: self.image_source()?,
             waker: arrivals.clone().into(),
@@ -382,6 +391,7 @@ impl MachineBuilder {
             mac: if self.recording.is_some() { ne2k::MAC } else { address() },
             drives: disk::units(self)?,
             floppies: disk::floppies(self)?,
+            virtio_disk: disk::virtio_disk(self)?,
             boot_order: self.boot_order.or(setup.boot_order),
             filesystem,
             blobs: Box::new(blobs),

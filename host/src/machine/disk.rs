@@ -11,6 +11,7 @@ use env86_core::{Drive, MediaStore};
 use env86_devices::floppy;
 use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
 use env86_devices::state::{Slot, Source};
+use env86_devices::virtio::block;
 use thiserror::Error;
 use tracing::warn;
 
@@ -294,6 +295,7 @@ fn given(config: &MachineBuilder, slot: Slot) -> Option<&Path> {
         Slot::Cdrom => config.cdrom.as_deref(),
         Slot::Fda => config.fda.as_deref(),
         Slot::Fdb => config.fdb.as_deref(),
+        Slot::VirtioDisk => config.virtio_disk.as_deref(),
     }
 }
 
@@ -305,6 +307,7 @@ fn named(image: &image::Image, slot: Slot) -> Option<&FileRef> {
         Slot::Cdrom => image.config.cdrom.as_ref(),
         Slot::Fda => image.config.fda.as_ref(),
         Slot::Fdb => image.config.fdb.as_ref(),
+        Slot::VirtioDisk => image.config.virtio_blk.as_ref(),
     }
 }
 
@@ -323,7 +326,8 @@ impl<'a> Keep<'a> {
     fn of(config: &'a MachineBuilder, slot: Slot) -> Self {
         match (slot, &config.overlay) {
             (Slot::Hda, Some(path)) => Self::Overlay(path),
-            (Slot::Hda | Slot::Hdb | Slot::Fda | Slot::Fdb, _) if config.persist => Self::Itself,
+            (Slot::Cdrom, _) => Self::Nowhere,
+            _ if config.persist => Self::Itself,
             _ => Self::Nowhere,
         }
     }
@@ -400,8 +404,8 @@ pub(super) fn units(config: &MachineBuilder) -> Result<Units, super::MachineErro
     if hda.is_none() && hdb.is_some() {
         return Err(DiskError::Slave.into());
     }
-    let floppy = [Slot::Fda, Slot::Fdb].into_iter().any(|slot| is_given(config, slot));
-    if hda.is_none() && (config.persist && !floppy || config.overlay.is_some()) {
+    let other = [Slot::Fda, Slot::Fdb, Slot::VirtioDisk].into_iter().any(|slot| is_given(config, slot));
+    if hda.is_none() && (config.persist && !other || config.overlay.is_some()) {
         return Err(DiskError::NothingToKeep.into());
     }
     Ok(Units::new(hda, hdb, cdrom))
@@ -409,7 +413,9 @@ pub(super) fn units(config: &MachineBuilder) -> Result<Units, super::MachineErro
 
 /// Something is to be in one of the drives.
 pub(super) fn any(config: &MachineBuilder) -> bool {
-    [Slot::Fda, Slot::Fdb, Slot::Hda, Slot::Hdb, Slot::Cdrom].into_iter().any(|slot| is_given(config, slot))
+    [Slot::Fda, Slot::Fdb, Slot::Hda, Slot::Hdb, Slot::Cdrom, Slot::VirtioDisk]
+        .into_iter()
+        .any(|slot| is_given(config, slot))
 }
 
 /// Something is to be in a drive.
@@ -448,6 +454,31 @@ pub(super) fn saved_floppies(
         }
     }
     Ok([None, None])
+}
+
+/// What is in the virtio disk of a machine that is switched on.
+pub(super) fn virtio_disk(config: &MachineBuilder) -> Result<Option<Medium>, super::MachineError> {
+    Ok(medium(config, Slot::VirtioDisk)?.map(|(medium, _)| medium))
+}
+
+/// What is in the virtio disk of a machine that is resumed: the image that it was saved with.
+pub(super) fn saved_virtio_disk(
+    config: &MachineBuilder,
+    state: &StateFile,
+) -> Result<Option<Medium>, super::MachineError> {
+    let slot = Slot::VirtioDisk.name();
+    let Some(want) = state.plan.virtio_disk() else {
+        if let Some(path) = given(config, Slot::VirtioDisk) {
+            warn!(target: "state", "`{}` is not used: the saved machine has no virtio disk", path.display());
+        }
+        return Ok(None);
+    };
+    let (medium, path) = medium(config, Slot::VirtioDisk)?.ok_or(DiskError::Missing { slot })?;
+    let have = medium.sectors(block::SECTOR);
+    if have != want {
+        return Err(DiskError::Other { slot, path, have, want }.into());
+    }
+    Ok(Some(medium))
 }
 
 /// The drives of a machine that is resumed: of those that the state does not hold as a whole, the images

@@ -31,6 +31,8 @@ export interface V86Options {
   cdrom?: Image;
   fda?: Image;
   fdb?: Image;
+  /** A disk for a guest that has a driver for virtio. */
+  virtio_blk?: Image;
   /** A saved state, plain or packed by Zstandard; `parts` are URLs of its pieces. */
   initial_state?: Image | { parts: string[] } | ((load: (url: string) => Promise<Uint8Array>) => Promise<ArrayBuffer>);
   filesystem?: { basefs?: string | { url: string }; baseurl?: string };

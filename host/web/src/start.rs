@@ -111,6 +111,7 @@ impl Wanted {
         let setup = Setup {
             drives: Units::new(self.disk("hda")?, self.disk("hdb")?, self.disk("cdrom")?),
             floppies: [self.floppy("fda")?, self.floppy("fdb")?],
+            virtio_disk: self.disk("virtio_blk")?,
             filesystem,
             image,
             ..setup
@@ -127,6 +128,7 @@ impl Wanted {
             Source::State(range) => Ok(Medium::new(state[range].to_vec(), Form::Whole)),
             Source::Base { .. } => host::disk(slot.name(), Form::Written),
         })?;
+        let virtio_disk = plan.virtio_disk().map(|_| host::disk("virtio_blk", Form::Written)).transpose()?;
         let mem = plan.pages().copy(&state).map_err(ComputerError::from)?;
         let later = self.clone();
         let memory = self.config.memory_size.unwrap_or(env86_core::DEFAULT_MEMORY);
@@ -134,7 +136,7 @@ impl Wanted {
             let started = later.filesystem().and_then(|(files, _)| later.firmware(&files, memory));
             started.map_err(LoadError::from)
         });
-        let setup = Setup { drives, ..self.world(world) };
+        let setup = Setup { drives, virtio_disk, ..self.world(world) };
         Ok(Computer::resume(setup, plan, mem, &state, firmware)?)
     }
 
@@ -173,6 +175,7 @@ impl Wanted {
             "hdb" => &config.hdb,
             "fda" => &config.fda,
             "fdb" => &config.fdb,
+            "virtio_blk" => &config.virtio_blk,
             _ => &config.cdrom,
         };
         let form = if self.lazy.iter().any(|lazy| lazy == slot) { Form::Written } else { Form::Whole };
