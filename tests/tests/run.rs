@@ -1,7 +1,7 @@
 //! `env86 run` with the demo image: one boot, which is saved, and then commands in machines that resume it.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -116,23 +116,36 @@ fn commands_run_as_if_they_were_local() -> Result<()> {
 fn a_network(image: &Path) -> Result<()> {
     let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let ours = server.local_addr()?.port().to_string();
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let script =
+        format!("nc host.env86.internal {ours} < /dev/null && echo from the guest | nc -l -p 7 > /dev/null");
+    let mut machine = bound_to_us(program()?)
+        .args(["run", "-n", "--allow-host", &ours, "-p", "0:7"])
+        .arg(image)
+        .args(["sh", "-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // It says which port it has found for the guest's.
+    let mut errors = BufReader::new(machine.stderr.take().expect("it is a pipe"));
+    let mut line = String::new();
+    errors.read_line(&mut line)?;
+    let port = line.split(' ').nth(1).and_then(|word| word.parse::<SocketAddr>().ok());
+    let port = port.unwrap_or_else(|| panic!("{line}"));
     let asking = thread::spawn(move || -> std::io::Result<String> {
         server.accept()?.0.write_all(b"from the host\n")?;
         // Until the guest listens, its port is closed, and there is no port when the machine has ended.
         let mut said = String::new();
         while said.is_empty() {
-            let _ = TcpStream::connect(free)?.read_to_string(&mut said);
+            let _ = TcpStream::connect(port)?.read_to_string(&mut said);
             thread::sleep(Duration::from_millis(20));
         }
         Ok(said)
     });
-    let script =
-        format!("nc host.env86.internal {ours} < /dev/null && echo from the guest | nc -l -p 7 > /dev/null");
-    let flags = ["-n", "--allow-host", &ours, "-p", &format!("{}:7", free.port())];
-    let output = run(&flags, image, &["sh", "-c", &script], b"")?;
-    let streams = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(streams, ("from the host\n".into(), String::new()));
+    let mut said = String::new();
+    errors.read_to_string(&mut said)?;
+    let output = machine.wait_with_output()?;
+    assert_eq!((text(&output.stdout), said), ("from the host\n".into(), String::new()));
     assert_eq!(asking.join().expect("it only asks")?, "from the guest\n");
 
     let output = run(&["--cold", "-n", "--net-device", "none"], image, &["true"], b"")?;
@@ -278,6 +291,12 @@ fn through_the_library(image: &Path) -> Result<()> {
         assert_eq!(text(&output.stdout), "lo\n", "{}", text(&output.stderr));
         guest.reset_network()?;
         assert!(text(&guest.read("/etc/resolv.conf")?).contains("nameserver "));
+        // One whose card is gone.
+        let script = "for card in /sys/bus/pci/devices/*; do read class < $card/class; \
+            case $class in 0x02*) echo 1 > $card/remove; esac; done";
+        assert!(guest.command("sh").args(["-c", script]).status()?.success());
+        let failed = guest.reset_network().unwrap_err().to_string();
+        assert!(failed.contains("there is no network card"), "{failed}");
         guest.create_dir_all("/tmp/a/b")?;
         guest.write("/tmp/a/b/file", b"content")?;
         assert_eq!(guest.read("/tmp/a/b/file")?, b"content");
