@@ -118,7 +118,7 @@ impl Blocks {
         page2: Option<u32>,
         host_page: usize,
         uops: &[Uop],
-        links: usize,
+        links: u128,
     ) -> *mut Uop {
         if !self.fits(uops.len() + 1) {
             self.chunks.push(Vec::with_capacity(CHUNK.max(uops.len() + 1)));
@@ -132,8 +132,8 @@ impl Blocks {
         // SAFETY: `start + 1` is inside the chunk, which never grows beyond its capacity and so
         // never moves.
         let entry = unsafe { base.add(start + 1) };
-        // SAFETY: the last `links` of the uops just copied are the block's link slots.
-        unsafe { init_links(entry.add(uops.len() - links), links) };
+        // SAFETY: `links` are the link slots among the uops just copied.
+        unsafe { init_links(entry, links) };
         let k = key(physical, mode);
         self.blocks.push(Block { entry, key: k, len, page2, valid: true });
         self.index.insert(k, id);
@@ -222,15 +222,16 @@ pub(crate) fn filler() -> Uop {
 /// Makes link slots refer to themselves.
 ///
 /// # Safety
-/// `first` is the first of `count` slots.
-pub(crate) unsafe fn init_links(first: *mut Uop, count: usize) {
-    for i in 0..count {
+/// `first` is a block's first uop, and `links` has a bit for each of its uops that is a link slot.
+pub(crate) unsafe fn init_links(first: *mut Uop, mut links: u128) {
+    while links != 0 {
         // SAFETY: the caller's promise.
         unsafe {
-            let slot = first.add(i).cast::<Link>();
+            let slot = first.add(links.trailing_zeros() as usize).cast::<Link>();
             let run = (*slot).run;
             slot.write(Link { run, target: slot.cast(), dest: std::ptr::null() });
         }
+        links &= links - 1;
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Extent(u16);
 
 impl Extent {
     const START: u16 = 0x7ff;
-    /// No other instruction of the block has a uop before this one.
+    /// The slot before this one is not the uop of an instruction whose flags may be left alone.
     const FIRST: u16 = 1 << 11;
 
     /// An instruction of `len` bytes, 15 at most.
@@ -123,7 +123,7 @@ impl Uop {
     }
 }
 
-/// A slot behind a block's last uop: one way out of the block.
+/// A slot behind a uop that may leave its block: one way out.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Link {
@@ -496,16 +496,23 @@ unsafe fn follow_far(cpu: &mut Cpu, u: *const Uop, budget: i32, slot: usize) -> 
     }
 }
 
-/// As `follow`, but out of line: keeps the two ways of a conditional branch two branches, where
+/// A conditional branch that is taken. Out of line: keeps the two ways of a conditional branch two branches, where
 /// the compiler would otherwise select a pointer and make everything wait for it.
 #[cfg_attr(not(target_family = "wasm"), inline(never))]
 #[cfg_attr(target_family = "wasm", inline(always))]
 unsafe extern "C-unwind" fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
-    // SAFETY: as in `step`; conditional branches have two slots.
+    // SAFETY: as in `step`; a conditional branch has a slot behind it.
     unsafe {
         cpu.eip = cpu.eip.wrapping_add((*u).imm);
-        follow(cpu, u, budget, 2)
+        follow(cpu, u, budget, 1)
     }
+}
+
+/// Behind a conditional branch that is not taken, and behind its slot.
+#[inline(always)]
+unsafe fn not_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    // SAFETY: as in `step`; no block ends with a conditional branch.
+    unsafe { next(cpu, u.add(1), budget) }
 }
 
 /// To the block behind the last call, if that is where `eip` is.
@@ -594,7 +601,7 @@ unsafe extern "C-unwind" fn follow_taken_far(cpu: &mut Cpu, u: *const Uop, budge
     // SAFETY: as in `follow_taken`.
     unsafe {
         cpu.eip = cpu.eip.wrapping_add((*u).imm);
-        follow_far(cpu, u, budget, 2)
+        follow_far(cpu, u, budget, 1)
     }
 }
 
@@ -609,20 +616,17 @@ pub(crate) unsafe extern "C-unwind" fn branch<O: Op, const FAR: bool>(
     unsafe { Unfused::<O, FAR>::run(cpu, u, budget) }
 }
 
-/// `Op::exec` answers with `Link(1)` for not taken and `Link(2)` for taken, and leaves `eip` alone. `disp` and
-/// `imm` are the distances to the two targets.
+/// `Op::exec` answers with `Next` for not taken and `Link(1)` for taken, and leaves `eip` alone. `imm` is the
+/// distance to the target. The block goes on behind the branch's slot.
 impl<O: Op, const FAR: bool> Work for Unfused<O, FAR> {
     #[inline(always)]
     unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
         // SAFETY: as for `Alone`.
         unsafe {
             match O::exec::<false>(cpu, &*u) {
-                Ok(Flow::Link(2)) if FAR => follow_taken_far(cpu, u, budget),
-                Ok(Flow::Link(2)) => follow_taken(cpu, u, budget),
-                Ok(_) => {
-                    cpu.eip = cpu.eip.wrapping_add((*u).disp);
-                    follow(cpu, u, budget, 1)
-                }
+                Ok(Flow::Next) => not_taken(cpu, u, budget),
+                Ok(_) if FAR => follow_taken_far(cpu, u, budget),
+                Ok(_) => follow_taken(cpu, u, budget),
                 Err(Stop::Slow) => slow_branch::<O>(cpu, u, budget),
                 Err(Stop::Fault) => fault(cpu, u, budget),
             }
@@ -672,10 +676,7 @@ impl<F: Fused, const FAR: bool> Work for Decision<F, FAR> {
             match F::test(cpu, &*u) {
                 Ok(true) if FAR => follow_taken_far(cpu, branch, budget),
                 Ok(true) => follow_taken(cpu, branch, budget),
-                Ok(false) => {
-                    cpu.eip = cpu.eip.wrapping_add((*branch).disp);
-                    follow(cpu, branch, budget, 1)
-                }
+                Ok(false) => not_taken(cpu, branch, budget),
                 Err(_) => slow::<F::First>(cpu, u, budget),
             }
         }
@@ -687,13 +688,18 @@ impl<F: Fused, const FAR: bool> Work for Decision<F, FAR> {
 unsafe extern "C-unwind" fn slow_branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
-        let Ok(Flow::Link(slot)) = O::exec::<true>(cpu, &*u) else { return fault(cpu, u, budget) };
-        let distance = if slot == 2 { (*u).imm } else { (*u).disp };
-        cpu.eip = cpu.eip.wrapping_add(distance);
-        if cpu.attention {
-            return leave(cpu, budget - cost(u), Why::Attention);
+        match O::exec::<true>(cpu, &*u) {
+            Ok(Flow::Next) if cpu.attention => after(cpu, u, budget),
+            Ok(Flow::Next) => not_taken(cpu, u, budget),
+            Ok(_) => {
+                cpu.eip = cpu.eip.wrapping_add((*u).imm);
+                if cpu.attention {
+                    return leave(cpu, budget - cost(u), Why::Attention);
+                }
+                follow(cpu, u, budget, 1)
+            }
+            Err(_) => fault(cpu, u, budget),
         }
-        follow(cpu, u, budget, slot)
     }
 }
 

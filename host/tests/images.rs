@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use env86_tests::roms;
 use serde_json::Value;
 
 /// The program with a folder of global images of its own.
@@ -12,7 +13,8 @@ struct Program<'a>(&'a Path);
 impl Program<'_> {
     fn run(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
-        command.args(words).current_dir(self.0).env("ENV86_PATH", self.0.join("root")).output().unwrap()
+        command.args(words).current_dir(self.0).env("ENV86_PATH", self.0.join("root"));
+        command.env("XDG_RUNTIME_DIR", self.0).output().unwrap()
     }
 
     fn good(&self, words: &[&str]) -> String {
@@ -73,4 +75,30 @@ fn an_image_is_made_named_listed_exported_imported_and_removed() {
     assert_eq!(env86.good(&["rmi", "c", "a/b"]), "c@local\na/b@1\n");
     env86.bad(&["rmi", "c"], "no image called `c`");
     assert_eq!(fs::read_dir(dir.path().join("root")).unwrap().count(), 0);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_image_that_a_machine_uses_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let env86 = Program(dir.path());
+    let image = dir.path().join("root/echo/1");
+    fs::create_dir_all(&image).unwrap();
+    roms::make_image(&image, &roms::rom(&roms::ECHO)).unwrap();
+    env86.good(&["export", "echo@1", "echo.tgz"]);
+    assert_eq!(env86.good(&["start", "--name", "work", "echo@1"]), "work\n");
+    env86.bad(&["rmi", "echo"], "used by the machine `work`; end it with `env86 stop work`");
+    env86.bad(&["import", "--force", "echo.tgz", "echo@1"], "used by the machine `work`");
+    assert!(image.join("image.json").exists());
+    env86.good(&["stop", "work"]);
+    env86.good(&["import", "--force", "echo.tgz", "echo@1"]);
+    // As one that was killed would leave it.
+    let left = dir.path().join("root/echo/.2.env86-1-0");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("part"), "12345").unwrap();
+    let freed = env86.json(&["gc", "--json"]);
+    assert_eq!((&freed["unfinished"], &freed["contents"]), (&5.into(), &0.into()));
+    assert!(env86.good(&["gc"]).starts_with("0B"));
+    assert_eq!(env86.good(&["rmi", "echo"]), "echo@1\n");
+    assert!(!dir.path().join("root/echo").exists());
 }

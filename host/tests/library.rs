@@ -55,6 +55,20 @@ fn a_machine_is_asked_saved_and_resumed() -> Result<(), Box<dyn std::error::Erro
 }
 
 #[test]
+fn the_files_of_an_archive_are_there_as_long_as_its_machine() {
+    let (dir, image) = image(&ECHO);
+    let path = dir.path().join("image.tgz");
+    env86::image::export_to(&image, &path, &env86::image::Watch::default()).unwrap();
+    let image = Image::open(&path).unwrap();
+    let unpacked = image.dir().to_owned();
+    let machine = Machine::builder().image(&image).start().unwrap();
+    drop(image);
+    assert!(unpacked.join("image.json").is_file());
+    machine.stop().unwrap();
+    assert!(!unpacked.exists());
+}
+
+#[test]
 fn what_does_not_come_is_told_with_what_came() {
     let (_dir, image) = image(&ECHO);
     let machine = Machine::builder().image(&image).start().unwrap();

@@ -283,11 +283,10 @@ impl Cpu {
         let built = lower::build(self, &mut uops, true);
         self.scratch = uops;
         let built = built?;
-        let first = self.scratch.len() - built.links;
         let base = self.scratch.as_mut_ptr();
-        // SAFETY: the last `links` uops are link slots. `scratch` is not touched again before the
+        // SAFETY: `links` are the link slots among these uops. `scratch` is not touched again before the
         // instruction has run.
-        unsafe { crate::blocks::init_links(base.add(first), built.links) };
+        unsafe { crate::blocks::init_links(base, built.links) };
         Ok((base, false))
     }
 }

@@ -61,7 +61,7 @@ impl Decide for CounterZero {
     }
 }
 
-/// A conditional branch whose targets are linked.
+/// A conditional branch whose target is linked.
 pub(super) struct Branch<D>(P<D>);
 
 impl<D: Decide> Op for Branch<D> {
@@ -69,7 +69,7 @@ impl<D: Decide> Op for Branch<D> {
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
         let taken = D::taken(cpu, u);
         D::commit(cpu, u);
-        Ok(Flow::Link(if taken { 2 } else { 1 }))
+        Ok(if taken { Flow::Link(1) } else { Flow::Next })
     }
 }
 
@@ -111,18 +111,15 @@ fn branch<D: Decide>(
         b.end();
         return;
     }
-    let next = b.next_distance();
-    let target = next.wrapping_add(i.imm);
+    let target = b.next_distance().wrapping_add(i.imm);
     let run = if b.is_far(target) && !cfg!(target_family = "wasm") {
         dispatch::branch::<Branch<D>, true>
     } else {
         dispatch::branch::<Branch<D>, false>
     };
-    let u = emit(b, i, run);
-    (u.disp, u.imm) = (next, target);
+    emit(b, i, run).imm = target;
     b.reads_flags();
-    b.link(next);
-    b.link(target);
+    b.exit(target);
 }
 
 pub(super) fn jcc(b: &mut Builder, i: &Insn) {

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Subcommand;
 use env86::console::flag_when_interrupted;
 use env86::image::check::{Contents, check};
-use env86::image::global::{GlobalImages, GlobalName};
+use env86::image::global::{Collected, GlobalImages, GlobalName};
 use env86::image::{Image, ImageConfig, Watch, export, export_to, find, global_root, import};
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ pub enum Images {
     /// Remove global images
     ///
     /// A tag that is a link to another goes alone; with an image go the links to it. Without a tag, the image has to
-    /// be the only one of its name.
+    /// be the only one of its name. One that a machine uses stays.
     Rmi {
         /// The images, NAME[@TAG]
         #[arg(required = true)]
@@ -79,6 +79,15 @@ pub enum Images {
         /// The name; without a tag it is called `local`
         #[arg(value_name = "NAME[@TAG]")]
         name: String,
+    },
+    /// Free the room of what no global image needs
+    ///
+    /// That is what commands that were killed have left behind, downloads that broke off and no one goes on with, and
+    /// contents that their image does not name. Images stay, and what a machine uses is left alone.
+    Gc {
+        /// As JSON: an object with the keys unfinished (bytes), contents and contents_bytes
+        #[arg(long)]
+        json: bool,
     },
     /// Look for damage: contents that are missing, cut off or not what their names say
     Verify {
@@ -138,6 +147,7 @@ impl Images {
                     Ok(())
                 })?;
             }
+            Self::Gc { json } => watched(&mut |watch| collect(json, watch))?,
             Self::Verify { image } => {
                 let mut good = true;
                 for image in image {
@@ -281,6 +291,28 @@ fn inspect(image: &Image, json: bool) -> Result<(), CliError> {
         text += &format!("{:10} {}\n", format!("{key}:"), file.url.as_deref().unwrap_or_default());
     }
     print(text.as_bytes())?;
+    Ok(())
+}
+
+/// What was removed, for programs.
+#[derive(Serialize)]
+struct Freed {
+    unfinished: u64,
+    contents: u64,
+    contents_bytes: u64,
+}
+
+fn collect(json: bool, watch: &Watch) -> Result<(), CliError> {
+    let Collected { unfinished, contents, contents_bytes } = GlobalImages::new()?.collect(watch)?;
+    let text = match json {
+        true => serde_json::to_string_pretty(&Freed { unfinished, contents, contents_bytes })?,
+        false => format!(
+            "{} of what was never finished, and {contents} contents of {} that no image needs, were removed",
+            show_size(unfinished),
+            show_size(contents_bytes)
+        ),
+    };
+    print(format!("{text}\n").as_bytes())?;
     Ok(())
 }
 

@@ -157,6 +157,13 @@ pub fn check(image: &Image, watch: &Watch) -> Result<Checked, CheckError> {
     Ok(checked)
 }
 
+/// The names by which an index may call the content in a file of this name; `None` if it is no content's.
+pub(super) fn content_names(name: &str) -> Option<[String; 2]> {
+    let plain = name.strip_suffix(COMPRESSED_SUFFIX).unwrap_or(name);
+    let is_content = plain.len() > BLOB_SUFFIX.len() && plain.ends_with(BLOB_SUFFIX);
+    is_content.then(|| [plain.into(), format!("{plain}{COMPRESSED_SUFFIX}")])
+}
+
 /// Compares a content with its name, if that is a hash.
 fn compare(dir: &Path, name: &str, size: u64, watch: &Watch) -> io::Result<bool> {
     let problem = |text: String| Err(io::Error::new(io::ErrorKind::InvalidData, text));

@@ -16,8 +16,9 @@ use std::time::UNIX_EPOCH;
 
 use thiserror::Error;
 
-use super::check::{CheckError, check};
-use super::staging::Staging;
+use super::check::{self, CheckError, Contents, check};
+use super::lock::{Alone, Lock, alone, sweep};
+use super::staging::{Staging, is_staging};
 use super::watch::Watch;
 use super::{
     BLOB_DIR, COMPRESSED_STATE_FILE, CONFIG_FILE, Image, ImageError, STATE_FILE, archive, global_root,
@@ -57,6 +58,14 @@ pub enum GlobalError {
         name: GlobalName,
         /// Its tags.
         tags: Vec<String>,
+    },
+    /// A machine uses it.
+    #[error("The image `{name}` is used by {user}")]
+    InUse {
+        /// The image.
+        name: GlobalName,
+        /// What uses it, and what to do.
+        user: String,
     },
     /// An image cannot be used.
     #[error(transparent)]
@@ -235,8 +244,10 @@ impl GlobalImages {
         if exists() && !force {
             return Err(GlobalError::Exists(known));
         }
+        // Before the work is done in vain.
+        drop(free(&place, &known)?);
         let folder = self.root.join(&name.name);
-        let added = self.fill(&folder, &place, force, watch, fill);
+        let added = self.fill(&folder, (&place, &known), force, watch, fill);
         if let Err(GlobalError::File { source, .. }) = &added
             && source.kind() == io::ErrorKind::AlreadyExists
         {
@@ -251,7 +262,7 @@ impl GlobalImages {
     fn fill(
         &self,
         folder: &Path,
-        place: &Path,
+        (place, known): (&Path, &GlobalName),
         force: bool,
         watch: &Watch,
         fill: impl FnOnce(&Path) -> Result<(), GlobalError>,
@@ -268,7 +279,7 @@ impl GlobalImages {
         }
         filled?;
         if force {
-            remove_aside(place)?;
+            remove_aside(place, free(place, known)?)?;
         }
         staging.publish(place).map_err(at(place))
     }
@@ -319,8 +330,9 @@ impl GlobalImages {
         if tag == DEFAULT_TAG || fs::symlink_metadata(&link).is_ok_and(|meta| !meta.is_symlink()) {
             return Ok(());
         }
-        let aside = folder.join(format!(".{DEFAULT_TAG}-{}", std::process::id()));
-        os::link_directory(Path::new(tag), &aside).and_then(|()| fs::rename(&aside, &link)).map_err(at(&link))
+        let aside = Staging::new(&link).map_err(|(path, source)| GlobalError::File { path, source })?;
+        let made = aside.path().join(DEFAULT_TAG);
+        os::link_directory(Path::new(tag), &made).and_then(|()| fs::rename(&made, &link)).map_err(at(&link))
     }
 
     /// Removes an image and the links to it, or only a link; gives their names. Without a tag, the image is the
@@ -343,6 +355,7 @@ impl GlobalImages {
             }
         };
         let chosen = chosen.ok_or_else(|| GlobalError::Unknown(name.clone()))?;
+        let lock = free(&chosen.path, &chosen.name)?;
         let mut removed = Vec::new();
         for link in &found {
             if chosen.link.is_none() && link.link.is_some() && link.link == chosen.name.tag {
@@ -350,10 +363,55 @@ impl GlobalImages {
                 removed.push(link.name.clone());
             }
         }
-        remove_aside(&chosen.path)?;
+        remove_aside(&chosen.path, lock)?;
         removed.push(chosen.name.clone());
         self.tidy(&self.root.join(&name.name));
         Ok(removed)
+    }
+
+    /// Removes what no image needs: what commands that were killed have left behind, downloads that broke off and
+    /// no one goes on with, and contents that their image's index does not name.
+    pub fn collect(&self, watch: &Watch) -> Result<Collected, GlobalError> {
+        let mut collected =
+            Collected { unfinished: self.sweep(&self.root, 0, watch)?, ..Collected::default() };
+        let mut found = Vec::new();
+        search(&self.root, &mut Vec::new(), &mut found)?;
+        for image in found.iter().filter(|image| image.link.is_none() && image.path.is_dir()) {
+            watch.check().map_err(|_| GlobalError::Interrupted)?;
+            // A machine may need what was in an index when it was saved.
+            let Alone::Had(_lock) = alone(&image.path) else { continue };
+            let opened = match Image::open(&image.path) {
+                Ok(opened) if !opened.has_state() => opened,
+                _ => continue,
+            };
+            for path in unused(&opened)? {
+                let bytes = fs::symlink_metadata(&path).map_or(0, |meta| meta.len());
+                fs::remove_file(&path).map_err(at(&path))?;
+                collected.contents += 1;
+                collected.contents_bytes += bytes;
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Removes what is unfinished below a folder, and folders that are empty then; gives the bytes.
+    fn sweep(&self, folder: &Path, depth: usize, watch: &Watch) -> Result<u64, GlobalError> {
+        watch.check().map_err(|_| GlobalError::Interrupted)?;
+        let mut bytes = sweep(folder, is_staging);
+        #[cfg(feature = "pull")]
+        if depth == 0 {
+            bytes += super::pull::sweep(folder);
+        }
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let hidden = name.as_encoded_bytes().starts_with(b".");
+            if is_folder && !hidden && depth < MAX_PARTS && !path.join(CONFIG_FILE).exists() {
+                bytes += self.sweep(&path, depth + 1, watch)?;
+                let _ = fs::remove_dir(&path);
+            }
+        }
+        Ok(bytes)
     }
 
     /// Removes folders of names that have no image any more.
@@ -367,8 +425,70 @@ impl GlobalImages {
     }
 }
 
+/// The lock of an image that no machine uses, as far as there are locks. That an image is not there is no error, and
+/// a link is not used: machines use what it leads to.
+fn free(path: &Path, name: &GlobalName) -> Result<Option<Lock>, GlobalError> {
+    if fs::symlink_metadata(path).map_or(true, |meta| meta.is_symlink()) {
+        return Ok(None);
+    }
+    match alone(path) {
+        Alone::Had(lock) => Ok(Some(lock)),
+        Alone::Unknown => Ok(None),
+        Alone::Used => Err(GlobalError::InUse { name: name.clone(), user: user_of(path) }),
+    }
+}
+
+/// What uses an image, and how to end it.
+fn user_of(path: &Path) -> String {
+    let processes = os::lockers(path);
+    #[cfg(unix)]
+    if let Some(name) = crate::named::using(path, &processes) {
+        return format!("the machine `{name}`; end it with `env86 stop {name}` first");
+    }
+    match processes.first() {
+        Some(process) => format!("the machine of process {process}; end that first"),
+        None => "a machine; end that first".into(),
+    }
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Bytes of what was never finished.
+    pub unfinished: u64,
+    /// Contents that no image needs.
+    pub contents: u64,
+    /// Their bytes.
+    pub contents_bytes: u64,
+}
+
+/// The contents of an image that nothing in it names. An image without an index may have anything there.
+fn unused(image: &Image) -> Result<Vec<PathBuf>, GlobalError> {
+    if !image.index_path().is_file() {
+        return Ok(Vec::new());
+    }
+    let contents = Contents::of(image)?;
+    let mut named: HashSet<PathBuf> = HashSet::new();
+    for (key, file) in image.config.files() {
+        named.extend(image.files_of_ref(key, file).unwrap_or_default());
+    }
+    let dir = image.dir().join(BLOB_DIR);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let is_named = check::content_names(&name).is_none_or(|names| {
+            names.iter().any(|name| contents.blobs.contains_key(name)) || named.contains(&entry.path())
+        });
+        if is_file && !is_named {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
 /// Removes an image or a link, first from its name, so that a half of it is never found there.
-fn remove_aside(path: &Path) -> Result<(), GlobalError> {
+fn remove_aside(path: &Path, _lock: Option<Lock>) -> Result<(), GlobalError> {
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -377,10 +497,9 @@ fn remove_aside(path: &Path) -> Result<(), GlobalError> {
     if !meta.is_dir() {
         return fs::remove_file(path).map_err(at(path));
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = path.with_file_name(format!(".{name}.removed-{}", std::process::id()));
-    fs::rename(path, &aside).map_err(at(path))?;
-    fs::remove_dir_all(&aside).map_err(at(&aside))
+    let aside = Staging::new(path).map_err(|(path, source)| GlobalError::File { path, source })?;
+    fs::rename(path, aside.path().join("removed")).map_err(at(path))?;
+    fs::remove_dir_all(aside.path()).map_err(at(aside.path()))
 }
 
 /// Finds the images below a folder.
@@ -516,8 +635,12 @@ mod tests {
         for (number, content) in contents.iter().enumerate() {
             fs::write(tree.path().join(number.to_string()), content).unwrap();
         }
-        fs::remove_dir_all(dir).unwrap();
-        super::super::create::from_dir(tree.path(), dir, &Default::default()).unwrap();
+        let made = tree.path().with_extension("image");
+        super::super::create::from_dir(tree.path(), &made, &Default::default()).unwrap();
+        for entry in fs::read_dir(&made).unwrap().flatten() {
+            fs::rename(entry.path(), dir.join(entry.file_name())).unwrap();
+        }
+        fs::remove_dir(made).unwrap();
         Ok(())
     }
 
@@ -557,6 +680,53 @@ mod tests {
         assert_eq!(images.list().unwrap()[0].size.shared, 0);
         images.remove(&name("x/y")).unwrap();
         assert_eq!(fs::read_dir(images.root()).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn an_image_that_is_used_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = GlobalImages::within(dir.path());
+        let path = add(&images, "a@1", &["hello"]).unwrap();
+        images.link_latest(&name("a@1")).unwrap();
+        let opened = Image::open(&path).unwrap();
+        let [first, second] = [opened.hold().unwrap(), opened.hold().unwrap()];
+        drop(first);
+        let refused = images.remove(&name("a@1"));
+        assert!(matches!(refused, Err(GlobalError::InUse { .. })), "{refused:?}");
+        let forced = images.add(&name("a@1"), true, &Watch::default(), |_| unreachable!());
+        assert!(matches!(forced, Err(GlobalError::InUse { .. })), "{forced:?}");
+        // Its link may go.
+        assert_eq!(images.remove(&name("a@latest")).unwrap(), [name("a@latest")]);
+        drop(second);
+        images.add(&name("a@1"), true, &Watch::default(), |dir| image(dir, &["other"])).unwrap();
+        assert!(matches!(opened.hold().map(|_| ()), Ok(())));
+        images.remove(&name("a@1")).unwrap();
+        assert!(matches!(opened.hold(), Err(ImageError::NoSuchPath(_))));
+        assert_eq!(fs::read_dir(images.root()).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_no_image_needs_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = GlobalImages::within(dir.path());
+        let path = add(&images, "x/a@1", &["hello"]).unwrap();
+        let used = add(&images, "used@1", &["hello"]).unwrap();
+        let _held = Image::open(&used).unwrap().hold().unwrap();
+        for image in [&path, &used] {
+            fs::write(image.join(BLOB_DIR).join("abcdef01.bin"), "unused").unwrap();
+        }
+        fs::write(path.join(BLOB_DIR).join("notes.txt"), "a user's").unwrap();
+        fs::create_dir_all(dir.path().join("x/b/.1.env86-1-0/fs")).unwrap();
+        fs::write(dir.path().join("x/b/.1.env86-1-0/fs/0.tmp"), "left").unwrap();
+        let alive = Staging::new(&dir.path().join("x/c")).unwrap();
+        let collected = images.collect(&Watch::default()).unwrap();
+        assert_eq!(collected, Collected { unfinished: 4, contents: 1, contents_bytes: 6 });
+        assert!(alive.path().is_dir() && !dir.path().join("x/b").exists());
+        assert!(path.join("fs/notes.txt").exists() && used.join("fs/abcdef01.bin").exists());
+        assert_eq!(images.collect(&Watch::default()).unwrap(), Collected::default());
+        assert_eq!(images.list().unwrap().len(), 2);
     }
 
     #[test]

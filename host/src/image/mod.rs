@@ -15,6 +15,7 @@ pub mod check;
 pub mod create;
 pub mod global;
 mod locate;
+mod lock;
 #[cfg(feature = "pull")]
 pub mod pull;
 mod staging;
@@ -31,11 +32,12 @@ pub use watch::{Progress, Watch};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 
 use archive::Archive;
+use lock::Lock;
 
 /// The configuration's file name.
 const CONFIG_FILE: &str = "image.json";
@@ -138,6 +140,7 @@ pub struct Image {
     dir: PathBuf,
     /// The archive that `dir` was unpacked from, which goes with the last copy of this.
     archive: Option<Arc<Archive>>,
+    users: Arc<Mutex<Users>>,
     /// What `image.json` says.
     pub config: ImageConfig,
 }
@@ -165,9 +168,23 @@ impl Image {
         let path = dir.join(CONFIG_FILE);
         let text = read(&path)?;
         match serde_json::from_slice(&text) {
-            Ok(config) => Ok(Self { dir, archive, config }),
+            Ok(config) => Ok(Self { dir, archive, users: Arc::default(), config }),
             Err(source) => Err(ImageError::Malformed { path, source }),
         }
+    }
+
+    /// Keeps others from removing the image, as long as what this gives is there: a machine needs the files.
+    pub fn hold(&self) -> Result<Held, ImageError> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.count == 0 {
+            users.lock = self.lock()?;
+        }
+        users.count += 1;
+        Ok(Held(self.clone()))
+    }
+
+    fn lock(&self) -> Result<Option<Lock>, ImageError> {
+        lock::shared(self.path()).map_err(|_| ImageError::NoSuchPath(self.path().into()))
     }
 
     /// What the user knows the image as: its directory or archive.
@@ -226,9 +243,15 @@ impl Image {
     /// Keeps the state that was written to [`Image::state_to_write`]: an archive is written anew.
     pub fn keep_state(&self) -> Result<(), ImageError> {
         match &self.archive {
-            Some(archive) => archive.replace_files(&[STATE_FILE, COMPRESSED_STATE_FILE]),
-            None => Ok(()),
+            Some(archive) => archive.replace_files(&[STATE_FILE, COMPRESSED_STATE_FILE])?,
+            None => return Ok(()),
         }
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.count > 0 {
+            // The lock was that of the file that has been replaced.
+            users.lock = self.lock()?;
+        }
+        Ok(())
     }
 
     /// Reads a file that the configuration names under `key`. Only files inside the image can be
@@ -269,6 +292,27 @@ impl Image {
             files.push(path.clone());
         }
         if files.is_empty() { Err(ImageError::Missing(path)) } else { Ok(files) }
+    }
+}
+
+/// The machines of this process that use an image, and the lock that tells other processes of them.
+#[derive(Debug, Default)]
+struct Users {
+    count: usize,
+    lock: Option<Lock>,
+}
+
+/// An image that is not removed as long as this is there.
+#[derive(Debug)]
+pub struct Held(Image);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut users = self.0.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.count -= 1;
+        if users.count == 0 {
+            users.lock = None;
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use ureq::{Agent, Body, ResponseExt};
 
 use super::check::hash;
 use super::global::{GlobalError, GlobalImages, GlobalName, NAME_SUFFIX};
+use super::lock::{Alone, alone};
 use super::transfer::import;
 use super::watch::Watch;
 use crate::replace::replace;
@@ -544,6 +545,24 @@ impl Puller {
         }
         Ok(answer)
     }
+}
+
+/// Removes what has come of archives that no one is bringing, below these global images; gives the bytes.
+pub(super) fn sweep(root: &Path) -> u64 {
+    let folder = root.join(FOLDER);
+    let mut bytes = 0;
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let part = entry.path();
+        if part.extension().is_some() || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let Alone::Had(lock) = alone(&part) else { continue };
+        let size = lock.file().metadata().map_or(0, |meta| meta.len());
+        let _ = fs::remove_file(part.with_extension("json"));
+        bytes += if fs::remove_file(&part).is_ok() { size } else { 0 };
+    }
+    let _ = fs::remove_dir(&folder);
+    bytes
 }
 
 /// The file of what has come of an archive, which is this process's as long as it is open.

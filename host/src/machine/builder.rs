@@ -21,7 +21,7 @@ use super::files::Blobs;
 use super::state::{StateFile, StateFileError};
 use super::thread::{Arrivals, Built};
 use super::{Event, Machine, MachineError, Medium, Slot};
-use crate::image::{BlobDir, FileRef, Image};
+use crate::image::{BlobDir, FileRef, Held, Image};
 use crate::sound::Listener;
 
 /// Where distributions put SeaBIOS.
@@ -307,16 +307,23 @@ impl MachineBuilder {
         // A port that is taken is found before anything is read.
         let network = self.network.as_ref().map(cable::prepare).transpose()?;
         let Some(paths) = self.state_files()? else {
-            return Machine::spawn(self.power_on()?, None, network);
+            let image = self.hold_image()?;
+            return Machine::spawn(Built { image, ..self.power_on()? }, None, network);
         };
         if self.memory.is_some() || self.acpi.is_some() || self.net_device.is_some() {
             return Err(MachineError::StateDecides);
         }
         let file = StateFile::open(&paths)?;
         let builder = Self { image: self.image_of(&file)?, ..self.clone() };
+        let image = builder.hold_image()?;
         let no_image = builder.image.is_none() && file.plan.needs_image();
         let first = no_image.then_some(Event::NoImage);
-        Machine::spawn(builder.resume(&file)?, first, network)
+        Machine::spawn(Built { image, ..builder.resume(&file)? }, first, network)
+    }
+
+    /// The image stays where it is, as long as the machine is there.
+    fn hold_image(&self) -> Result<Option<Held>, MachineError> {
+        Ok(self.image.as_ref().map(Image::hold).transpose()?)
     }
 
     /// The image that a state's files are in: the one at hand, else where the state says. `None` if
@@ -370,7 +377,7 @@ impl MachineBuilder {
         let source = file.source();
         source.check()?;
         let listeners = self.listeners.clone();
-        Ok(Built { computer, lost_files, arrivals, source: Some(source), listeners })
+        Ok(Built { computer, lost_files, arrivals, source: Some(source), listeners, image: None })
     }
 
     /// A machine after power-on.
@@ -401,7 +408,7 @@ impl MachineBuilder {
         };
         let computer = Computer::power_on(setup, Firmware::new(name, source))?;
         let listeners = self.listeners.clone();
-        Ok(Built { computer, lost_files, arrivals, source: None, listeners })
+        Ok(Built { computer, lost_files, arrivals, source: None, listeners, image: None })
     }
 
     /// The world that the machine stands in, from this guest time on.

@@ -17,6 +17,7 @@ use super::files::LostFiles;
 use super::ports::{Desk, Event, Line};
 use super::state::StateSource;
 use super::{MachineError, Report};
+use crate::image::Held;
 use crate::sound::{Frame, Listener, Sound};
 
 /// Instructions between looks at what has come from outside: about a millisecond.
@@ -47,6 +48,8 @@ pub(super) struct Built {
     pub source: Option<StateSource>,
     /// Who hears what it plays.
     pub listeners: Vec<Listener>,
+    /// The image, which is held as long as the machine needs its files.
+    pub image: Option<Held>,
 }
 
 /// Wakes the machine's thread when data have come that media were asked for.
@@ -85,7 +88,7 @@ pub(super) fn run(
     commands: Receiver<Command>,
     cable: Option<Cable>,
 ) -> Result<Report, MachineError> {
-    let Built { computer, lost_files, arrivals, source, listeners } = built;
+    let Built { computer, lost_files, arrivals, source, listeners, image: _image } = built;
     arrivals.lock().machine = Some(thread::current());
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         let (stopped, busy) = (false, Duration::ZERO);
@@ -359,6 +362,7 @@ mod tests {
             arrivals: Arc::default(),
             source: None,
             listeners: Vec::new(),
+            image: None,
         };
         Machine::spawn(built, None, None).unwrap()
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::image::{find, global_root};
 use crate::os::{self, UnixListener};
 
 pub use client::{Client, Process, Steering};
@@ -358,6 +359,24 @@ pub fn list() -> Result<Vec<Listed>, NamedError> {
             Listed { name, description, state }
         })
         .collect())
+}
+
+/// The machine with a name that is of one of these processes, or that was started from the image at this path.
+pub fn using(image: &Path, processes: &[u32]) -> Option<Name> {
+    let folder = os::runtime_folder().ok()?;
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    let wanted = real(image);
+    let uses = |name: &Name| {
+        let Ok(known) = name.description() else { return false };
+        let of_process = processes.contains(&known.pid);
+        let found = || find(&known.image, global_root().as_deref()).ok().and_then(|path| real(&path));
+        // Where the system does not tell the processes.
+        let of_image = || processes.is_empty() && wanted.is_some() && found() == wanted;
+        (of_process || of_image()) && matches!(name.lock(false), Ok(None))
+    };
+    let names = fs::read_dir(&folder).ok()?.flatten();
+    let mut names = names.filter_map(|entry| Name::within(&folder, entry.file_name().to_str()?).ok());
+    names.find(uses)
 }
 
 #[cfg(test)]

@@ -82,6 +82,16 @@ pub fn open_no_follow(path: &Path) -> io::Result<File> {
     }
 }
 
+/// A path leads to this open file, as far as this system tells.
+pub fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+/// The processes that have a file locked: this system does not tell.
+pub fn lockers(_: &Path) -> Vec<u32> {
+    Vec::new()
+}
+
 /// Makes a symbolic link to a directory.
 pub fn link_directory(to: &Path, link: &Path) -> io::Result<()> {
     std::os::windows::fs::symlink_dir(to, link)

@@ -2,16 +2,20 @@
 
 use std::cell::Cell;
 
-use super::{Builder, End, PAGE_SIZE, Prior};
+use super::{Builder, End, MAX_EXITS, PAGE_SIZE, Prior};
 use crate::Cpu;
 use crate::blocks::filler;
 use crate::cpu::mode;
-use crate::dispatch::{self, Extent, Flow, Op, Step, Uop, step, step_far};
+use crate::dispatch::{self, Flow, Op, Step, Uop, step, step_far};
 use crate::exception::{self, Exception};
 use crate::isa::decode::{self, DecodeError, MAX_LEN};
 
 /// Most instructions in a block.
 const MAX_INSTRUCTIONS: u8 = 64;
+
+// A block's link slots fit the bits that they have: each conditional branch has one, the end has two, and two
+// uops may stand before the first instruction's.
+const _: () = assert!(2 + MAX_INSTRUCTIONS as u32 + MAX_EXITS as u32 + 3 <= u128::BITS);
 
 /// Most bytes of code that are fetched at once; a block ends where they do. Few blocks are as long as that,
 /// and to copy more would cost more than to decode them.
@@ -25,8 +29,8 @@ pub(crate) struct Built {
     pub len: u32,
     /// RAM page of the code that is not in the first page.
     pub page2: Option<u32>,
-    /// Link slots at the end.
-    pub links: usize,
+    /// Which uops are link slots, a bit each.
+    pub links: u128,
 }
 
 impl Builder<'_> {
@@ -92,7 +96,9 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
         next: 0,
         page_offset,
         links: 0,
+        exits: 0,
         done: false,
+        left_open: false,
         prior: Prior::Nothing,
         alone,
     };
@@ -106,7 +112,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
     let room = cpu.code_end() - u64::from(cpu.eip);
     let mut count = 0;
     let mut looked_at = 0;
-    while !b.done && count < MAX_INSTRUCTIONS && b.page_offset + b.start < PAGE_SIZE {
+    while !b.done && !b.left_open && count < MAX_INSTRUCTIONS && b.page_offset + b.start < PAGE_SIZE {
         let at = b.start as usize;
         if count > 0 && cpu.debugger.ends_block(linear.wrapping_add(b.start)) {
             break;
@@ -167,7 +173,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
         let len = b.next;
         let far = b.is_far(len);
         let run = if far { step_far::<FallThrough> } else { step::<FallThrough> };
-        let end = Uop { run: Cell::new(run), imm: len, n: count - 1, at: Extent::new(len, 0), ..filler() };
+        let end = Uop { run: Cell::new(run), imm: len, n: count - 1, at: b.extent(), ..filler() };
         b.push(end);
         b.ends(End::FallThrough { far });
         b.link(len);

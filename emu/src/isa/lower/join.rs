@@ -346,7 +346,7 @@ impl Builder<'_> {
     /// Has neighbours executed by one handler where there is one for them, so that it takes as few handlers as
     /// can be from each instruction to the end of the block.
     pub(super) fn join(&mut self) {
-        for at in (0..self.uops.len() - self.links).rev() {
+        for at in (0..self.uops.len()).rev() {
             let effects = &self.effects[at..];
             let left = |uops: u8| 1 + effects.get(usize::from(uops)).map_or(0, |e| e.left);
             let uops = effects[0].uops.max(1);

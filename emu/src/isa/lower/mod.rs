@@ -34,6 +34,9 @@ use crate::exception;
 
 const PAGE_SIZE: u32 = 0x1000;
 
+/// Most conditional branches in a block.
+const MAX_EXITS: u8 = 8;
+
 /// Where an operand is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -56,8 +59,14 @@ pub(crate) struct Builder<'a> {
     next: u32,
     /// Offset of the block's start in its page.
     page_offset: u32,
-    links: usize,
+    /// Which uops are link slots, a bit each.
+    links: u128,
+    /// Conditional branches that the block goes on behind.
+    exits: u8,
+    /// The block ends with a uop that has the target.
     done: bool,
+    /// The block ends, and execution runs on into the next.
+    left_open: bool,
     prior: Prior,
     /// The block is for one execution, outside the cache.
     alone: bool,
@@ -179,7 +188,12 @@ impl Builder<'_> {
 
     /// Where the current instruction is.
     fn extent(&self) -> Extent {
-        Extent::new(self.start, self.next - self.start)
+        let mut at = Extent::new(self.start, self.next - self.start);
+        // Flags are right at a conditional branch, and its link slot is no instruction's uop.
+        if self.uops.len().checked_sub(1).is_some_and(|last| self.links >> last & 1 != 0) {
+            at.set_first();
+        }
+        at
     }
 
     /// An instruction that does nothing is executed with the one behind it, or with the block's end: it counts
@@ -239,6 +253,16 @@ impl Builder<'_> {
     pub fn link(&mut self, distance: u32) {
         let far = self.is_far(distance);
         self.slot(far);
+        self.done = true;
+    }
+
+    /// Adds a link slot for a branch that may be taken to a distance from the block's start. Code goes on behind
+    /// a forward branch more often than not, so the block does, too, if it has not many exits.
+    pub fn exit(&mut self, distance: u32) {
+        let far = self.is_far(distance);
+        self.slot(far);
+        self.exits += 1;
+        self.left_open = distance as i32 <= self.next as i32 || self.exits == MAX_EXITS;
     }
 
     /// A target at a distance from the block's start is in another page.
@@ -249,12 +273,12 @@ impl Builder<'_> {
     /// Adds a link slot for where a call returns to. Whatever happens in between, it must be checked.
     pub fn link_return(&mut self) {
         self.slot(true);
+        self.done = true;
     }
 
     fn slot(&mut self, far: bool) {
+        self.links |= 1 << self.uops.len();
         self.push(link_slot(far));
-        self.links += 1;
-        self.done = true;
     }
 
     /// The block stays in the cache, so that pointers into it can be kept.

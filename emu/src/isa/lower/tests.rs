@@ -75,8 +75,8 @@ impl Numbers {
         }
     }
 
-    /// How a block may end: with a branch or a call to the next instruction, or not at all.
-    fn end(&mut self) -> Vec<u8> {
+    /// How a block may end: with a call, with a branch whose last byte says how far it goes, or not at all.
+    fn end(&mut self) -> (Vec<u8>, bool) {
         let (d, s, imm) = (self.register(), self.register(), self.below(256) as u8);
         let compare = match self.below(7) {
             0 => vec![0x39, 0xc0 | s << 3 | d],
@@ -88,14 +88,37 @@ impl Numbers {
             _ => [&[0x80][..], &self.memory(7), &[imm]].concat(),
         };
         match self.below(8) {
-            0 => vec![0xe8, 0, 0, 0, 0],
-            1 => vec![0xeb, 0],
+            0 => (vec![0xe8, 0, 0, 0, 0], false),
+            1 => (vec![0xeb, 0], true),
             // A call of the return behind a jump over it.
-            2 => vec![0xe8, 2, 0, 0, 0, 0xeb, 1, 0xc3],
-            3 => vec![0x70 | imm & 15, 0],
-            4 => Vec::new(),
-            _ => [compare, vec![0x70 | imm & 15, 0]].concat(),
+            2 => (vec![0xe8, 2, 0, 0, 0, 0xeb, 1, 0xc3], false),
+            3 => (vec![0x70 | imm & 15, 0], true),
+            4 => (Vec::new(), false),
+            _ => ([compare, vec![0x70 | imm & 15, 0]].concat(), true),
         }
+    }
+
+    /// A few blocks with branches forward, and what stops behind them.
+    fn code(&mut self) -> Vec<u8> {
+        let mut pieces = Vec::new();
+        let mut branches = Vec::new();
+        for _ in 0..1 + self.below(6) {
+            for _ in 0..self.below(8) {
+                pieces.push(self.instruction());
+            }
+            let (end, branches_on) = self.end();
+            if branches_on {
+                branches.push(pieces.len());
+            }
+            pieces.push(end);
+        }
+        for branch in branches {
+            let over = self.below(12) as usize;
+            let distance = pieces[branch + 1..].iter().take(over).flatten().count();
+            *pieces[branch].last_mut().unwrap() = distance as u8;
+        }
+        pieces.push(vec![HLT]);
+        pieces.concat()
     }
 }
 
@@ -133,14 +156,7 @@ fn machine(code: &[u8], numbers: &mut Numbers) -> Cpu {
 fn a_block_does_what_its_instructions_do_one_by_one() {
     for seed in 0..if cfg!(miri) { 3 } else { 3000 } {
         let mut numbers = Numbers(seed);
-        let mut code = Vec::new();
-        for _ in 0..1 + numbers.below(4) {
-            for _ in 0..numbers.below(8) {
-                code.extend(numbers.instruction());
-            }
-            code.extend(numbers.end());
-        }
-        code.push(HLT);
+        let code = numbers.code();
         let mut whole = machine(&code, &mut Numbers(seed));
         let mut single = machine(&code, &mut Numbers(seed));
         assert_eq!(whole.run(&mut Unconnected, 10_000), Exit::Halted, "{seed}: {code:02x?}");
