@@ -182,6 +182,7 @@ pub struct Boot {
     /// Repeat exactly: time is the number of instructions, chance comes from a seed, and what is typed
     /// is all of stdin, read before the start. Prints the number of instructions and the state's hash
     #[arg(long)]
+    #[cfg_attr(feature = "net", arg(conflicts_with_all = ["net", "net_join"]))]
     deterministic: bool,
 
     /// Do the steps of this script at the machine, and end; `-` reads them from stdin
@@ -460,7 +461,7 @@ impl Boot {
         }
         #[cfg(feature = "net")]
         {
-            builder = self.net.add_to(builder);
+            builder = self.net.add_to(builder, true);
         }
         if let Some(port) = self.debug_exit {
             builder = builder.debug_exit(port);
