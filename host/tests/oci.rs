@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use env86::image::create::CreateError;
+use env86::image::create::{self, CreateError};
 use env86::image::global::{GlobalError, GlobalImages, GlobalName};
+use env86::image::kernel::{Kernel, KernelError};
 use env86::image::oci::OciError;
 use env86::image::pull::{PullError, Puller, Reference};
-use env86::image::{Image, Watch};
+use env86::image::{Image, Watch, export};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
@@ -99,19 +100,25 @@ impl Registry {
 }
 
 fn answer(mut stream: TcpStream, store: &Mutex<Store>, host: &str) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().unwrap_or(Ok(String::new()))?;
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let (mut start, mut shown) = (None, String::new());
-    for line in lines {
-        let line = line?;
-        let Some((name, value)) = line.split_once(": ") else { break };
+    let mut from = BufReader::new(stream.try_clone()?);
+    let mut request = String::new();
+    from.read_line(&mut request)?;
+    let mut words = request.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (mut start, mut shown, mut length) = (None, String::new(), 0);
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "range" => start = value.trim_start_matches("bytes=").trim_end_matches('-').parse().ok(),
             "authorization" => shown = value.to_owned(),
+            "content-length" => length = value.parse().unwrap_or(0),
             _ => {}
         }
     }
+    let mut sent = vec![0; length];
+    from.read_exact(&mut sent)?;
     let mut say = |head: String, body: &[u8], length: usize| {
         write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
         stream.write_all(body)
@@ -133,16 +140,39 @@ fn answer(mut stream: TcpStream, store: &Mutex<Store>, host: &str) -> std::io::R
     // Blobs lie elsewhere, where no one asks who it is.
     let mut store = store.lock().unwrap();
     store.asked.push((path.clone(), start));
+    let name = path.trim_start_matches("/v2/");
+    match method.as_str() {
+        "HEAD" => {
+            let status = if store.things.contains_key(name) { "200 OK" } else { "404 Not Found" };
+            return say(status.into(), b"", 0);
+        }
+        "POST" => {
+            let place = name.replace("uploads/", "uploads/1?state=2");
+            return say(format!("202 Accepted\r\nLocation: /v2/{place}"), b"", 0);
+        }
+        "PUT" => {
+            let own = digest(&sent);
+            let (name, good) = match name.split_once("uploads/1?state=2&digest=") {
+                Some((name, wanted)) => (format!("{name}{own}"), wanted == own),
+                None => (name.to_owned(), true),
+            };
+            if good {
+                store.things.insert(name, sent);
+            }
+            return say(if good { "201 Created" } else { "400 Bad Request" }.into(), b"", 0);
+        }
+        _ => {}
+    }
     let Some(bytes) = store.things.get(path.trim_start_matches("/v2/")).cloned() else {
         return say("404 Not Found".into(), b"", 0);
     };
     let rest = &bytes[start.unwrap_or(0).min(bytes.len())..];
-    let mut sent = rest;
+    let mut part = rest;
     if let Some((_, left)) = store.breaks.iter_mut().find(|(end, _)| path.ends_with(end.as_str()))
         && *left > 0
     {
         *left -= 1;
-        sent = &rest[..rest.len() / 3];
+        part = &rest[..rest.len() / 3];
     }
     let head = match start {
         Some(start) => {
@@ -150,7 +180,7 @@ fn answer(mut stream: TcpStream, store: &Mutex<Store>, host: &str) -> std::io::R
         }
         None => "200 OK".into(),
     };
-    say(head, sent, rest.len())
+    say(head, part, rest.len())
 }
 
 /// An entry of a layer.
@@ -424,6 +454,48 @@ fn a_registry_that_lies_is_an_error_and_leaves_no_image() {
     fs::write(&auth, json!({ "auths": { registry.host.as_str(): { "auth": "dTpw" } } }).to_string()).unwrap();
     let known = Puller { credentials: vec![auth], ..puller.clone() };
     known.pull(&registry.reference("private:1"), None, &watch).unwrap();
+}
+
+#[test]
+fn an_image_that_was_pushed_comes_back_and_only_changes_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, path, watch) = (dir.path().join("tree"), dir.path().join("image"), Watch::default());
+    fs::create_dir_all(tree.join("etc")).unwrap();
+    for number in 0..40 {
+        fs::write(tree.join(format!("etc/{number}")), format!("{number}").repeat(1000)).unwrap();
+    }
+    create::from_dir(&tree, &path, &Default::default()).unwrap();
+    fs::write(path.join("initial.state"), "a state").unwrap();
+    let image = Image::open(&path).unwrap();
+    let registry = Registry::new(Store::default());
+    let (root, reference) = (dir.path().join("root"), registry.reference("work/deb:1"));
+    let Reference::Container(to) = &reference else { panic!("{reference:?}") };
+    let puller = puller(&root);
+    let first = puller.push(&image, to, &watch).unwrap();
+    assert!(first.sent == first.total && first.sent > 1000, "{first:?}");
+    // The same again is nothing new, and a changed state is all that is.
+    let again = puller.push(&image, to, &watch).unwrap();
+    assert_eq!((again.sent, &again.digest), (0, &first.digest));
+    fs::write(path.join("initial.state"), "another state").unwrap();
+    let changed = puller.push(&image, to, &watch).unwrap();
+    assert!(changed.sent < 200 && changed.digest != first.digest, "{changed:?}");
+
+    let pulled = puller.pull(&reference, None, &watch).unwrap();
+    assert_eq!(pulled.sha256, Some(changed.digest));
+    let bytes = |image: &Image| {
+        let mut bytes = Vec::new();
+        export(image, &mut bytes, &watch).unwrap();
+        bytes
+    };
+    assert!(bytes(&Image::open(pulled.path).unwrap()) == bytes(&image));
+    fs::write(dir.path().join("kernel"), "k").unwrap();
+    let kernel = Some(Kernel::from_files(&dir.path().join("kernel"), None).unwrap());
+    let with_kernel = Puller { kernel, ..puller.clone() };
+    let refused = with_kernel.pull(&reference, Some(GlobalName::new("x").unwrap()), &watch);
+    assert!(matches!(refused, Err(PullError::Kernel(KernelError::HasOwn))), "{refused:?}");
+    let small = Puller { limit: 30_000, ..puller.clone() };
+    let refused = small.pull(&reference, Some(GlobalName::new("x").unwrap()), &watch);
+    assert!(matches!(refused, Err(PullError::Global(GlobalError::Unpack { .. }))), "{refused:?}");
 }
 
 #[test]

@@ -20,10 +20,11 @@ use super::create::{Layer, Options, from_layers};
 use super::global::{GlobalError, GlobalImages, GlobalName, NAME_SUFFIX};
 use super::kernel::{Kernel, KernelError};
 use super::lock::{Alone, alone};
-use super::oci::{self, Container, OciError, Registry};
+use super::oci::{self, Container, OciError, Pushed, Registry};
 use super::transfer::import;
 use super::watch::Watch;
 use super::web::{Web, append, is_loopback, lock, range_of, small, text};
+use super::{Image, archive};
 use crate::replace::replace;
 
 /// Where repositories are.
@@ -133,6 +134,9 @@ pub enum PullError {
     /// Asked to stop.
     #[error("Interrupted; the next pull goes on where this one ended")]
     Interrupted,
+    /// Asked to stop, while something was pushed.
+    #[error("Interrupted; what the registry has by now is not sent again")]
+    Stopped,
 }
 
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> PullError + '_ {
@@ -448,17 +452,31 @@ impl Puller {
     ) -> Result<(), PullError> {
         let watch = Watch { progress: &(), ..*watch };
         let options = Options { interrupt: watch.interrupt, limit: self.limit, ..Options::default() };
-        let layers = container.layers.iter().filter_map(|layer| {
+        let files = container.layers.iter().filter_map(|layer| {
             let (_, file) = files.get(layer.digest.as_str())?;
             let mut from = file;
-            // One that cannot be wound back is read as cut off, which its sum tells.
+            // One that cannot be wound back is read as cut off, which is an error then.
             let _ = from.rewind();
-            let (what, sum) = (format!("The layer {}", layer.digest), Some(layer.unpacked.clone()));
-            Some(Layer { from: watch.read(from), what, sum })
+            Some((format!("The layer {}", layer.digest), watch.read(from), layer.unpacked.clone()))
         });
+        let Some(config) = &container.config else {
+            if self.kernel.is_some() {
+                return Err(KernelError::HasOwn.into());
+            }
+            let mut left = self.limit;
+            let added = self.images.add(name, false, &watch, |dir| {
+                for (what, from, _) in files {
+                    archive::unpack_more(from, dir, &mut left, self.limit, &watch)
+                        .map_err(|source| GlobalError::Unpack { what, source })?;
+                }
+                Ok(())
+            });
+            return Ok(added.map(drop)?);
+        };
+        let layers = files.map(|(what, from, sum)| Layer { from, what, sum });
         let mut failed = None;
         let added = self.images.add(name, false, &watch, |dir| {
-            let mut config = container.config.clone();
+            let mut config = config.clone();
             if let Some(kernel) = &self.kernel
                 && let Err(error) = kernel.put(dir, &mut config)
             {
@@ -592,6 +610,12 @@ impl Puller {
         let noted = serde_json::to_vec(known).map_err(io::Error::from);
         noted.and_then(|text| replace(notes, |mut to| to.write_all(&text))).map_err(at(notes))?;
         append(&url, answer, (file, notes), have, (known.total, self.limit), watch)
+    }
+
+    /// Pushes an image to a registry.
+    pub fn push(&self, image: &Image, to: &oci::Reference, watch: &Watch) -> Result<Pushed, PullError> {
+        let authorization = oci::credentials(&self.credentials, to.host());
+        Registry::new(self.web(), to, authorization).push(image, watch)
     }
 
     fn web(&self) -> Web {

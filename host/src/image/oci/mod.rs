@@ -1,28 +1,30 @@
-//! Container images of registries: one for Linux on the i386 becomes an image.
+//! Registries: a container image for Linux on the i386 becomes an image, and images are kept there as they are.
 //!
 //! Sources: OCI Distribution Specification 1.1, "Pull"; OCI Image Format Specification 1.1, "Image Index", "Image
 //! Manifest", "Image Configuration", "Image Layer Filesystem Changeset"; the registry token authentication of
 //! the CNCF Distribution project.
 
+mod push;
 mod reference;
 mod token;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 use ureq::Body;
-use ureq::http::{Response, StatusCode, header};
+use ureq::http::{Method, Response, StatusCode, header};
 
+pub use self::push::Pushed;
 pub use self::reference::Reference;
 pub use self::token::credentials;
 use super::ImageConfig;
 use super::check::hash;
 use super::pull::{PullError, at};
 use super::watch::Watch;
-use super::web::{Headers, Web, append, good, range_of, small, text};
+use super::web::{Headers, Sent, Web, append, good, range_of, small, text};
 
 /// The operating system and the processor that images here are for.
 const OS: &str = "linux";
@@ -37,6 +39,8 @@ const MAX_MANIFEST: u64 = 4 << 20;
 const MAX_LAYERS: usize = 512;
 /// Indices that may lie in one another.
 const MAX_INDICES: usize = 4;
+/// The type of the configuration of an image that was pushed from here.
+const PACKED: &str = "application/vnd.env86.image.config.v1+json";
 /// What the configuration of an image that is made of a container image has of that one's.
 const KEY: &str = "container";
 
@@ -65,6 +69,12 @@ pub enum OciError {
         /// The image.
         image: String,
     },
+    /// An image that is pushed has too many files.
+    #[error("The image `{}` has too many files beside those of `fs` to be pushed; export it instead", path.display())]
+    TooMany {
+        /// The image.
+        path: PathBuf,
+    },
     /// How the registry wants to know it is not known here.
     #[error("{url} asks for an authorization that is not known here: {why}")]
     Challenge {
@@ -85,6 +95,8 @@ fn digest_of(text: &str) -> Option<String> {
 /// An image, a configuration or a layer of a registry.
 #[derive(Clone, Debug, Deserialize)]
 struct Descriptor {
+    #[serde(default, rename = "mediaType")]
+    kind: String,
     digest: String,
     size: u64,
     platform: Option<Platform>,
@@ -139,8 +151,8 @@ pub struct Layer {
     pub digest: String,
     /// Its bytes.
     pub size: u64,
-    /// The SHA-256 that it has without its compression.
-    pub unpacked: String,
+    /// The SHA-256 that it has without its compression; `None` if it has files of an image that was pushed from here.
+    pub unpacked: Option<String>,
 }
 
 /// A container image.
@@ -150,8 +162,8 @@ pub struct Container {
     pub digest: String,
     /// The lowest first.
     pub layers: Vec<Layer>,
-    /// The configuration of an image that is made of it.
-    pub config: ImageConfig,
+    /// The configuration of an image that is made of it; `None` if it is an image that was pushed from here.
+    pub config: Option<ImageConfig>,
 }
 
 /// A registry, which is asked for one image.
@@ -172,11 +184,22 @@ impl<'a> Registry<'a> {
 
     /// A good answer; the registry is told who asks if it wants to know.
     fn get(&mut self, url: &str, headers: &Headers) -> Result<Response<Body>, PullError> {
+        self.send(&Method::GET, url, headers, Sent::Nothing)
+    }
+
+    /// The same for any request.
+    fn send(
+        &mut self,
+        method: &Method,
+        url: &str,
+        headers: &Headers,
+        sent: Sent,
+    ) -> Result<Response<Body>, PullError> {
         let mut renewed = false;
         loop {
             let mut headers = headers.clone();
             headers.extend(self.authorization.iter().map(|value| (header::AUTHORIZATION, value.clone())));
-            let answer = self.web.ask(url, &headers)?;
+            let answer = self.web.ask(method, url, &headers, sent)?;
             match answer.status() {
                 StatusCode::UNAUTHORIZED if !renewed => {
                     let challenge = text(&answer, header::WWW_AUTHENTICATE).unwrap_or_default().to_owned();
@@ -249,6 +272,17 @@ impl<'a> Registry<'a> {
         layers: &[Descriptor],
     ) -> Result<Container, PullError> {
         let wrong = |why: String| PullError::from(OciError::Manifest { url: url.into(), why });
+        if layers.len() > MAX_LAYERS {
+            return Err(wrong(format!("it has {} layers, and {MAX_LAYERS} is the most", layers.len())));
+        }
+        if config.kind == PACKED {
+            let layer = |layer: &Descriptor| {
+                let digest = digest_of(&layer.digest).ok_or_else(|| unknown_digest(url, &layer.digest))?;
+                Ok::<_, OciError>(Layer { digest, size: layer.size, unpacked: None })
+            };
+            let layers = layers.iter().map(layer).collect::<Result<_, _>>()?;
+            return Ok(Container { digest, layers, config: None });
+        }
         let known = digest_of(&config.digest).ok_or_else(|| unknown_digest(url, &config.digest))?;
         let config_url = format!("{}/blobs/{}", self.reference.base(), config.digest);
         let bytes = small(&config_url, self.get(&config_url, &Headers::new())?, MAX_MANIFEST)?;
@@ -261,7 +295,7 @@ impl<'a> Registry<'a> {
             return Err(OciError::Platform { image, others: vec![platform.show()] }.into());
         }
         let sums = config.rootfs.diff_ids;
-        if layers.len() > MAX_LAYERS || layers.len() != sums.len() {
+        if layers.len() != sums.len() {
             return Err(wrong(format!(
                 "it has {} layers, and {} checksums of them",
                 layers.len(),
@@ -271,13 +305,13 @@ impl<'a> Registry<'a> {
         let layer = |(layer, unpacked): (&Descriptor, &String)| {
             let digest = digest_of(&layer.digest).ok_or_else(|| unknown_digest(url, &layer.digest))?;
             let unpacked = digest_of(unpacked).ok_or_else(|| unknown_digest(url, unpacked))?;
-            Ok::<_, OciError>(Layer { digest, size: layer.size, unpacked })
+            Ok::<_, OciError>(Layer { digest, size: layer.size, unpacked: Some(unpacked) })
         };
         let layers = layers.iter().zip(&sums).map(layer).collect::<Result<_, _>>()?;
         let mut own = ImageConfig::default();
         let image = format!("{}@sha256:{digest}", self.reference);
         own.other.insert(KEY.into(), json!({ "image": image, "config": config.config }));
-        Ok(Container { digest, layers, config: own })
+        Ok(Container { digest, layers, config: Some(own) })
     }
 
     /// Brings a layer into a file, in which there may be a part of it.
