@@ -15,7 +15,7 @@ use std::time::Duration;
 use env86::image::create::{self, CreateError};
 use env86::image::global::{GlobalError, GlobalImages, GlobalName};
 use env86::image::kernel::{Kernel, KernelError};
-use env86::image::oci::OciError;
+use env86::image::oci::{OciError, Origin};
 use env86::image::pull::{PullError, Puller, Reference};
 use env86::image::{Image, Watch, export};
 use serde_json::{Value, json};
@@ -499,6 +499,75 @@ fn an_image_that_was_pushed_comes_back_and_only_changes_are_sent() {
 }
 
 #[test]
+fn a_container_image_on_disk_becomes_the_same_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let (layout, watch) = (dir.path().join("layout"), Watch::default());
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let (mut store, layers) = (Store::default(), layers());
+    let mut own = store.image("x", "386", &layers);
+    own["annotations"] = json!({ "org.opencontainers.image.ref.name": "1" });
+    for (name, bytes) in &store.things {
+        if let Some((_, digest)) = name.split_once("sha256:") {
+            fs::write(blobs.join(digest), bytes).unwrap();
+        }
+    }
+    let index = json!({ "schemaVersion": 2, "manifests": [own] }).to_string();
+    fs::write(layout.join("index.json"), &index).unwrap();
+    let pack = |from: &Path, to: &str| {
+        let mut builder = Builder::new(Vec::new());
+        builder.append_dir_all(".", from).unwrap();
+        let path = dir.path().join(to);
+        fs::write(&path, gzip(builder.into_inner().unwrap()).0).unwrap();
+        path
+    };
+    // The form that Docker had before.
+    let saved = dir.path().join("saved");
+    fs::create_dir_all(saved.join("a")).unwrap();
+    let config = store.things.values().find(|bytes| bytes.starts_with(b"{\"architecture")).unwrap();
+    fs::write(saved.join("c.json"), config).unwrap();
+    for (number, (_, plain)) in layers.iter().enumerate() {
+        fs::write(saved.join(format!("a/{number}.tar")), plain).unwrap();
+    }
+    let list =
+        |layers: Value| json!([{ "Config": "c.json", "RepoTags": ["x:1"], "Layers": layers }]).to_string();
+    fs::write(saved.join("manifest.json"), list(json!(["a/0.tar", "a/1.tar", "a/2.tar"]))).unwrap();
+
+    let puller = puller(&dir.path().join("root"));
+    let make = |from: &Path, to: &str| {
+        let path = dir.path().join(to);
+        let made = puller.create(&Origin::Path(from.into()), &path, &watch)?;
+        Ok::<_, PullError>((made.unwrap(), tree(&Image::open(&path).unwrap())))
+    };
+    let (summary, first) = make(&layout, "first").unwrap();
+    assert_eq!((summary.entries, first["/a/x"].2.as_str()), (15, "another x"));
+    for (from, to) in
+        [(&pack(&layout, "a.tgz"), "second"), (&saved, "third"), (&pack(&saved, "b.tgz"), "fourth")]
+    {
+        assert!(make(from, to).unwrap().1 == first, "{to}");
+    }
+    assert!(matches!(
+        make(&layout, "first"),
+        Err(PullError::Global(GlobalError::Create(CreateError::Exists(_))))
+    ));
+
+    let wrong = |from: &Path| make(from, "wrong").unwrap_err();
+    for layers in [json!(["../layout/index.json", "a/1.tar", "a/2.tar"]), json!(["a/0.tar"])] {
+        fs::write(saved.join("manifest.json"), list(layers)).unwrap();
+        assert!(matches!(wrong(&saved), PullError::Oci(OciError::Manifest { .. })));
+    }
+    fs::write(saved.join("manifest.json"), list(json!(["a/1.tar", "a/0.tar", "a/2.tar"]))).unwrap();
+    assert!(matches!(wrong(&saved), PullError::Global(GlobalError::Create(_))));
+    let layer = blobs.join(&digest(&layers[0].0)["sha256:".len()..]);
+    fs::write(&layer, "else").unwrap();
+    assert!(matches!(wrong(&layout), PullError::Mismatch { .. }));
+    fs::remove_file(&layer).unwrap();
+    assert!(matches!(wrong(&layout), PullError::File { .. }));
+    assert!(matches!(wrong(dir.path()), PullError::File { .. }));
+    assert!(!dir.path().join("wrong").exists());
+}
+
+#[test]
 fn the_command_gives_a_container_image_a_kernel() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::default();
@@ -523,6 +592,11 @@ fn the_command_gives_a_container_image_a_kernel() {
     let output = run(&["pull", "--kernel", name.trim(), &reference, "second"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(fs::read(dir.path().join("root/second/local/initrd.img")).unwrap(), b"a disk");
+    let output = run(&["create", "--from-oci", &reference, "--kernel", "kernel", "made"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read(dir.path().join("made/vmlinuz")).unwrap(), b"a kernel");
+    let output = run(&["create", "--from-oci", "nothing", "other"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("oci://"), "{output:?}");
     let output = run(&["pull", "--kernel", "none", &reference, "third"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("none"), "{output:?}");
 }

@@ -122,7 +122,7 @@ impl Push {
 }
 
 /// The kernel in a file or an image.
-fn find_kernel(arg: &str, initrd: Option<&Path>) -> Result<Kernel, CliError> {
+pub fn find_kernel(arg: &str, initrd: Option<&Path>) -> Result<Kernel, CliError> {
     if Path::new(arg).is_file() && (initrd.is_some() || !is_archive(arg)) {
         return Ok(Kernel::from_files(Path::new(arg), initrd)?);
     }
@@ -138,7 +138,7 @@ fn is_archive(path: &str) -> bool {
 }
 
 /// Where container programs keep what they show to registries.
-fn credential_files() -> Vec<PathBuf> {
+pub fn credential_files() -> Vec<PathBuf> {
     let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let docker = var("DOCKER_CONFIG").or_else(|| Some(env::home_dir()?.join(".docker")));
     let podman = var("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));

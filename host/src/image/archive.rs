@@ -89,7 +89,7 @@ pub fn is_gzip(path: &Path) -> bool {
 }
 
 /// The path of an entry below the image's directory; `None` if it leads elsewhere.
-fn inside(path: &Path) -> Option<PathBuf> {
+pub fn inside(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
