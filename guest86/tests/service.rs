@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
@@ -13,6 +14,7 @@ use guest86::call::{
 use guest86::frame::SYNC;
 use guest86::mux::{Config, Event, Mux};
 use guest86::value::{Values, to_bytes};
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde::Serialize;
@@ -413,6 +415,11 @@ fn a_connection_is_carried_both_ways() {
     assert_eq!(host.values.take_rest(), b"cba");
     host.mux.close(id);
     far.join().unwrap();
+    // A port that is taken, so that no one else listens there, and where this test never listens: a listener
+    // that has been closed may still be open in a process that another test is just starting.
+    let deaf = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&deaf, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddrV4::try_from(getsockname(&deaf).unwrap()).unwrap().to_string();
     let (_, reply) = host.begin(call::DIAL, &address);
     assert!(reply.error.unwrap().contains("connection refused"));
 }

@@ -1,8 +1,10 @@
 //! `env86 run` with the demo image: one boot, which is saved, and then commands in machines that resume it.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 use std::{fs, thread};
 
 use env86::{Image, Machine};
@@ -103,10 +105,53 @@ fn commands_run_as_if_they_were_local() -> Result<()> {
     assert!((now - 60..=now).contains(&seconds), "{seconds} at {now}");
     assert_ne!(first.lines().nth(1), second.lines().nth(1));
 
+    a_network(&image)?;
     folders_of_the_host(&image)?;
     #[cfg(unix)]
     machines_that_stay(&image)?;
     through_the_library(&image)
+}
+
+/// A network, for a machine that was saved without one: a port of this host's, and one of the guest's.
+fn a_network(image: &Path) -> Result<()> {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let ours = server.local_addr()?.port().to_string();
+    let script =
+        format!("nc host.env86.internal {ours} < /dev/null && echo from the guest | nc -l -p 7 > /dev/null");
+    let mut machine = bound_to_us(program()?)
+        .args(["run", "-n", "--allow-host", &ours, "-p", "0:7"])
+        .arg(image)
+        .args(["sh", "-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // It says which port it has found for the guest's.
+    let mut errors = BufReader::new(machine.stderr.take().expect("it is a pipe"));
+    let mut line = String::new();
+    errors.read_line(&mut line)?;
+    let port = line.split(' ').nth(1).and_then(|word| word.parse::<SocketAddr>().ok());
+    let port = port.unwrap_or_else(|| panic!("{line}"));
+    let asking = thread::spawn(move || -> std::io::Result<String> {
+        server.accept()?.0.write_all(b"from the host\n")?;
+        // Until the guest listens, its port is closed, and there is no port when the machine has ended.
+        let mut said = String::new();
+        while said.is_empty() {
+            let _ = TcpStream::connect(port)?.read_to_string(&mut said);
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(said)
+    });
+    let mut said = String::new();
+    errors.read_to_string(&mut said)?;
+    let output = machine.wait_with_output()?;
+    assert_eq!((text(&output.stdout), said), ("from the host\n".into(), String::new()));
+    assert_eq!(asking.join().expect("it only asks")?, "from the guest\n");
+
+    let output = run(&["--cold", "-n", "--net-device", "none"], image, &["true"], b"")?;
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(125) && said.contains("choose one with --net-device"), "{said}");
+    Ok(())
 }
 
 /// A mounted folder: what the guest makes is here at once, and read-only is read-only.
@@ -235,10 +280,23 @@ fn machines_that_stay(image: &Path) -> Result<()> {
 /// What programs have of it.
 fn through_the_library(image: &Path) -> Result<()> {
     let failed = |error: &dyn std::error::Error| std::io::Error::other(error.to_string());
-    let machine = Machine::builder().image(&Image::open(image).map_err(|e| failed(&e))?).start();
+    let image = Image::open(image).map_err(|e| failed(&e))?;
+    let machine = Machine::builder().image(&image).network(env86::net::Config::default()).start();
     let machine = machine.map_err(|e| failed(&e))?;
     let guest = machine.guest().map_err(|e| failed(&e))?;
     let work = || -> std::result::Result<(), env86::guest::GuestError> {
+        // A guest that has not loaded the driver of its network card.
+        let script = "modprobe -r ne2k-pci; : > /etc/resolv.conf; ls /sys/class/net";
+        let output = guest.command("sh").args(["-c", script]).output()?;
+        assert_eq!(text(&output.stdout), "lo\n", "{}", text(&output.stderr));
+        guest.reset_network()?;
+        assert!(text(&guest.read("/etc/resolv.conf")?).contains("nameserver "));
+        // One whose card is gone.
+        let script = "for card in /sys/bus/pci/devices/*; do read class < $card/class; \
+            case $class in 0x02*) echo 1 > $card/remove; esac; done";
+        assert!(guest.command("sh").args(["-c", script]).status()?.success());
+        let failed = guest.reset_network().unwrap_err().to_string();
+        assert!(failed.contains("there is no network card"), "{failed}");
         guest.create_dir_all("/tmp/a/b")?;
         guest.write("/tmp/a/b/file", b"content")?;
         assert_eq!(guest.read("/tmp/a/b/file")?, b"content");

@@ -1,15 +1,17 @@
 //! The guest as a whole: its clock, its chance, its network, what is mounted.
 
 use std::ffi::CStr;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest86::call::Hello;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::ioctl::{NoArg, ioctl, opcode};
 use rustix::mount::{MountFlags, mount as mount_at};
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -19,7 +21,12 @@ use super::stream::{Kind, Stream};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How often it is looked whether a mount has failed.
+/// How long a network card's driver may take until there is an interface.
+const INTERFACE: Duration = Duration::from_secs(5);
+/// How a network card is known: the bus, the file in the device's folder, and how its text begins. A virtio card
+/// is on both buses, on each with a driver.
+const CARDS: [(&str, &str, &str); 2] = [("pci", "class", "0x02"), ("virtio", "device", "0x0001")];
+/// How often it is looked whether a mount has failed, or an interface has come.
 const LOOK: Duration = Duration::from_millis(5);
 /// Makes the kernel's generator begin anew from what it was given (random(4), `RNDRESEEDCRNG`).
 const RESEED: u32 = opcode::none(b'R', 7);
@@ -44,27 +51,93 @@ pub fn hello(hello: &Hello) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets up the network after a restore, with whatever the system has for that.
+/// The network cards on a bus.
+fn cards(sys: &Path, (bus, file, start): (&str, &str, &str)) -> Vec<PathBuf> {
+    let devices = fs::read_dir(sys.join("bus").join(bus).join("devices")).into_iter().flatten().flatten();
+    let is_card =
+        |device: &PathBuf| fs::read_to_string(device.join(file)).is_ok_and(|text| text.starts_with(start));
+    devices.map(|device| device.path()).filter(is_card).collect()
+}
+
+/// There is an interface that is a device's.
+fn has_interface(sys: &Path) -> bool {
+    let interfaces = fs::read_dir(sys.join("class/net")).into_iter().flatten().flatten();
+    interfaces.map(|interface| interface.path()).any(|path| path.join("device").exists())
+}
+
+/// Loads the drivers of network cards that have none, and waits for an interface if there is a card.
+fn find_interface(sys: &Path) -> Result<(), String> {
+    let mut any = false;
+    for bus in CARDS {
+        for card in cards(sys, bus) {
+            any = true;
+            if card.join("driver").exists() {
+                continue;
+            }
+            if let Ok(alias) = fs::read_to_string(card.join("modalias")) {
+                let mut modprobe = Command::new("modprobe");
+                modprobe.args(["-q", alias.trim_end()]);
+                modprobe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                // A system without the program or the module may have its own way: the interface tells.
+                let _ = modprobe.status();
+            }
+        }
+    }
+    let end = Instant::now() + INTERFACE;
+    while any && !has_interface(sys) {
+        if Instant::now() >= end {
+            return Err("no driver makes an interface of the network card".into());
+        }
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Sets up the network of the interfaces in `$SYS`, with whatever the system has for that.
+const NETWORK: &str = "\
+    fail() { echo \"$*\" >&2; exit 1; }
+    ip link set lo up 2>/dev/null || ifconfig lo up 2>/dev/null
+    command -v hwclock >/dev/null && hwclock -s 2>/dev/null
+    command -v setup-interfaces >/dev/null && { hostname localhost; setup-interfaces -a -r; exit; }
+    none=yes
+    for path in \"$SYS\"/class/net/*; do
+        name=${path##*/}
+        [ \"$name\" != lo ] && [ -e \"$path/device\" ] || continue
+        none=
+        ip link set \"$name\" up 2>/dev/null || ifconfig \"$name\" up 2>/dev/null
+        if command -v udhcpc >/dev/null; then
+            pkill -f \"udhcpc.* -i $name( |\\$)\" 2>/dev/null
+            udhcpc -n -t 4 -T 1 -i \"$name\" -p \"/run/udhcpc.$name.pid\" || exit
+        elif command -v dhclient >/dev/null; then dhclient -1 \"$name\" || exit
+        elif command -v ifup >/dev/null; then ifup --force \"$name\" || exit
+        elif command -v networkctl >/dev/null; then networkctl renew \"$name\" || exit
+        else fail \"there is no udhcpc, dhclient, ifup or networkctl to ask for an address for $name\"
+        fi
+    done
+    [ -z \"$none\" ] || fail 'there is no network card'";
+
+/// Sets up the network after a restore. A DHCP client that runs already is replaced: one that has just started
+/// would take the address away again.
 pub fn reset_network() -> Result<(), String> {
-    const SCRIPT: &str = "\
-        ip link set lo up 2>/dev/null || ifconfig lo up 2>/dev/null
-        command -v hwclock >/dev/null && hwclock -s 2>/dev/null
-        command -v setup-interfaces >/dev/null && { hostname localhost; setup-interfaces -a -r; exit; }
-        for path in /sys/class/net/*; do
-            name=${path##*/}
-            [ \"$name\" != lo ] && [ -e \"$path/device\" ] || continue
-            ip link set \"$name\" up 2>/dev/null || ifconfig \"$name\" up
-            if command -v udhcpc >/dev/null; then udhcpc -q -n -t 4 -T 1 -i \"$name\" || exit
-            elif command -v dhclient >/dev/null; then dhclient -1 \"$name\" || exit
-            elif command -v ifup >/dev/null; then ifup --force \"$name\" || exit
-            elif command -v networkctl >/dev/null; then networkctl renew \"$name\" || exit
-            fi
-        done
-        :";
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", SCRIPT]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = command.status().map_err(text)?;
-    if status.success() { Ok(()) } else { Err(format!("exit status {}", status.code().unwrap_or(-1))) }
+    let sys = Path::new("/sys");
+    find_interface(sys)?;
+    run_script(Command::new("/bin/sh").args(["-c", NETWORK]).env("SYS", sys))
+}
+
+/// Runs a script; when it fails, the error is the last line that it said. What it says goes to a file, because
+/// what it leaves running keeps it open.
+fn run_script(command: &mut Command) -> Result<(), String> {
+    let mut said = File::from(memfd_create("said", MemfdFlags::CLOEXEC).map_err(text)?);
+    let out = || said.try_clone().map_err(text);
+    let status = command.stdin(Stdio::null()).stdout(out()?).stderr(out()?).status().map_err(text)?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut words = Vec::new();
+    said.rewind().and_then(|()| said.read_to_end(&mut words)).map_err(text)?;
+    let words = String::from_utf8_lossy(&words);
+    let last = words.lines().map(str::trim).rfind(|line| !line.is_empty());
+    Err(last.map_or_else(|| format!("the set-up of the network has failed ({status})"), str::to_owned))
 }
 
 /// A stream that is a connection.
@@ -122,5 +195,63 @@ pub fn mount_9p(path: String) -> Result<Stream, String> {
             };
             return Err(format!("mount: {failed}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of its own that has this in its files.
+    fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("guest86-{name}-{}", std::process::id()));
+        for (file, content) in files {
+            let path = folder.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn cards_and_their_interfaces_are_found() {
+        let sys = folder(
+            "cards",
+            &[
+                ("bus/pci/devices/0000:00:05.0/class", "0x020000\n"),
+                ("bus/pci/devices/0000:00:06.0/class", "0x010000\n"),
+                ("bus/virtio/devices/virtio0/device", "0x0009\n"),
+                ("bus/virtio/devices/virtio1/device", "0x0001\n"),
+                ("class/net/lo/address", "00:00:00:00:00:00\n"),
+            ],
+        );
+        assert!(cards(&sys.join("none"), CARDS[0]).is_empty() && !has_interface(&sys.join("none")));
+        assert_eq!(cards(&sys, CARDS[0]), [sys.join("bus/pci/devices/0000:00:05.0")]);
+        assert_eq!(cards(&sys, CARDS[1]), [sys.join("bus/virtio/devices/virtio1")]);
+        assert!(!has_interface(&sys));
+        fs::create_dir_all(sys.join("class/net/eth0/device")).unwrap();
+        assert!(has_interface(&sys));
+        fs::remove_dir_all(&sys).unwrap();
+    }
+
+    #[test]
+    fn a_network_that_is_not_set_up_says_why() {
+        let sys = folder("network", &[("class/net/lo/address", "")]);
+        // There is no program but the client: nothing of this machine is set up.
+        let set_up = |client: &str| {
+            let script = format!("{client}\n{NETWORK}");
+            run_script(Command::new("/bin/sh").args(["-c", &script]).env("SYS", &sys).env("PATH", &sys))
+        };
+        assert_eq!(set_up(""), Err("there is no network card".into()));
+        fs::create_dir_all(sys.join("class/net/eth7/device")).unwrap();
+        let none = "there is no udhcpc, dhclient, ifup or networkctl to ask for an address for eth7";
+        assert_eq!(set_up(""), Err(none.into()));
+        let client = "udhcpc() { echo udhcpc: started; echo udhcpc: no lease, failing >&2; echo; return 1; }";
+        assert_eq!(set_up(client), Err("udhcpc: no lease, failing".into()));
+        let failed = set_up("udhcpc() { return 3; }").unwrap_err();
+        assert!(failed.starts_with("the set-up") && failed.contains('3'), "{failed}");
+        let client = "udhcpc() { [ \"$*\" = '-n -t 4 -T 1 -i eth7 -p /run/udhcpc.eth7.pid' ]; }";
+        assert_eq!(set_up(client), Ok(()));
+        fs::remove_dir_all(&sys).unwrap();
     }
 }

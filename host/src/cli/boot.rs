@@ -117,6 +117,14 @@ pub struct Boot {
     #[arg(long, value_name = "FILE")]
     hdb: Option<PathBuf>,
 
+    /// The image of the third hard disk, in the place that the CD-ROM drive has else
+    #[arg(long, value_name = "FILE")]
+    hdc: Option<PathBuf>,
+
+    /// The image of the fourth hard disk; beside a third one there is no CD-ROM drive
+    #[arg(long, value_name = "FILE")]
+    hdd: Option<PathBuf>,
+
     /// The image of a disk that the guest reaches by virtio, which is faster
     #[arg(long, value_name = "FILE")]
     virtio_disk: Option<PathBuf>,
@@ -174,6 +182,7 @@ pub struct Boot {
     /// Repeat exactly: time is the number of instructions, chance comes from a seed, and what is typed
     /// is all of stdin, read before the start. Prints the number of instructions and the state's hash
     #[arg(long)]
+    #[cfg_attr(feature = "net", arg(conflicts_with_all = ["net", "net_join"]))]
     deterministic: bool,
 
     /// Do the steps of this script at the machine, and end; `-` reads them from stdin
@@ -417,7 +426,7 @@ impl Boot {
             builder = builder.cold();
         }
         type Set = fn(MachineBuilder, PathBuf) -> MachineBuilder;
-        let files: [(&Option<PathBuf>, Set); 12] = [
+        let files: [(&Option<PathBuf>, Set); 14] = [
             (&self.state, MachineBuilder::state),
             (&self.kernel, MachineBuilder::kernel),
             (&self.initrd, MachineBuilder::initrd),
@@ -425,6 +434,8 @@ impl Boot {
             (&self.virtio_disk, MachineBuilder::virtio_disk),
             (&self.hda, MachineBuilder::hda),
             (&self.hdb, MachineBuilder::hdb),
+            (&self.hdc, MachineBuilder::hdc),
+            (&self.hdd, MachineBuilder::hdd),
             (&self.cdrom, MachineBuilder::cdrom),
             (&self.fda, MachineBuilder::fda),
             (&self.fdb, MachineBuilder::fdb),
@@ -450,7 +461,7 @@ impl Boot {
         }
         #[cfg(feature = "net")]
         {
-            builder = self.net.add_to(builder);
+            builder = self.net.add_to(builder, true);
         }
         if let Some(port) = self.debug_exit {
             builder = builder.debug_exit(port);

@@ -12,12 +12,12 @@ use env86::net::{Config, Forwards, Join, Listen, Rule, Rules};
 #[command(mut_group("policy", |group| group.requires("net")))]
 pub struct Net {
     /// A network for the guest: an address by DHCP, and the internet through this host
-    #[arg(short = 'n', long, conflicts_with = "deterministic")]
+    #[arg(short = 'n', long)]
     net: bool,
 
     /// A network that the guest shares with machines elsewhere: the URL that `env86 network` prints, or that of
     /// another relay for v86
-    #[arg(long, value_name = "URL", conflicts_with_all = ["net", "deterministic"])]
+    #[arg(long, value_name = "URL", conflicts_with = "net")]
     net_join: Option<Join>,
 
     /// The network card; else as the image says, or ne2k
@@ -95,8 +95,8 @@ enum Card {
 }
 
 impl Net {
-    /// Adds the card and the network to a machine.
-    pub fn add_to(&self, mut builder: MachineBuilder) -> MachineBuilder {
+    /// Adds the card and the network to a machine. With a raw terminal each line of the log returns to its start.
+    pub fn add_to(&self, mut builder: MachineBuilder, raw_terminal: bool) -> MachineBuilder {
         if let Some(card) = self.net_device {
             builder = builder.net_device(match card {
                 Card::Ne2k => NetDevice::Ne2k,
@@ -110,8 +110,12 @@ impl Net {
         if !self.net {
             return builder;
         }
-        // The terminal may be raw.
-        builder.network(self.policy.config("\r\n"))
+        builder.network(self.policy.config(if raw_terminal { "\r\n" } else { "\n" }))
+    }
+
+    /// The guest has a network.
+    pub fn connected(&self) -> bool {
+        self.net || self.net_join.is_some()
     }
 
     /// Says which ports were found where any free one was asked for.

@@ -39,6 +39,10 @@ pub struct Run {
     #[arg(short, long = "mount", value_name = "SRC:DST[:ro]", value_parser = parse_mount)]
     mount: Vec<Mount>,
 
+    #[cfg(feature = "net")]
+    #[command(flatten)]
+    net: super::net::Net,
+
     /// How long the guest may take until it runs commands
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     boot_timeout: Duration,
@@ -63,11 +67,17 @@ impl Run {
         if !image.config.has_guest_service {
             return Err(NoService(image.path().into()).into());
         }
-        let machine = self.machine(&image)?;
+        let machine = self.machine(&image, options.terminal)?;
         let guest = machine.guest_within(self.boot_timeout)?;
         if self.save {
             let size = machine.save_to(&image)?;
             eprintln!("env86: the machine is saved in {} ({size} bytes)", image.path().display());
+        }
+        #[cfg(feature = "net")]
+        if self.net.connected() {
+            let failed = |error: GuestError| format!("The guest finds no address on its network: {error}");
+            self.net.say_ports(&machine);
+            guest.reset_network().map_err(failed)?;
         }
         for mount in &self.mount {
             mount.at(&guest)?;
@@ -84,14 +94,19 @@ impl Run {
         outcome
     }
 
-    /// The machine: resumed, or on its way up.
-    fn machine(&self, image: &Image) -> Result<Machine, CliError> {
+    /// The machine: resumed, or on its way up. What it says of its network is for a raw terminal, or for any reader.
+    #[cfg_attr(not(feature = "net"), allow(unused_variables))]
+    fn machine(&self, image: &Image, raw_terminal: bool) -> Result<Machine, CliError> {
         let mut builder = Machine::builder().image(image).no_restart();
         if self.cold {
             builder = builder.cold();
         }
         if let Some(bytes) = self.memory {
             builder = builder.memory(bytes);
+        }
+        #[cfg(feature = "net")]
+        {
+            builder = self.net.add_to(builder, raw_terminal);
         }
         if builder.state_files()?.is_none() {
             let hint = if self.save { "" } else { " (--save keeps it ready for the next time)" };

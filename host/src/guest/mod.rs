@@ -249,6 +249,12 @@ impl Guest {
         channel.value(None)
     }
 
+    /// Has the guest look for an address anew: one that was saved without a network has none, and one that was saved
+    /// on another network has a wrong one. Waits until it has it.
+    pub fn reset_network(&self) -> Result<(), GuestError> {
+        self.call(call::RESET_NETWORK, &())
+    }
+
     /// A whole file's bytes.
     pub fn read(&self, path: impl AsRef<str>) -> Result<Vec<u8>, GuestError> {
         self.call::<ByteBuf>(call::READ_FILE, &[path.as_ref()]).map(ByteBuf::into_vec)
