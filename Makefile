@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: zoo v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
+.PHONY: kills bench-disk zoo v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -149,6 +149,10 @@ run-many: demo-state ## 2,000 commands, and 50 at once, in machines of one state
 run-speed: demo-state ## How long a command takes, and how fast bytes pass
 	@tests/run/speed $(ENV86) $(TARGET)/images/ready
 
+kills: image ## Env86 killed 40 times while a guest writes to its disk: what was synchronised is there
+	@images/deps.sh qemu-img=qemu-utils e2fsck=e2fsprogs
+	@tests/disk/kills $(ENV86) $(IMAGE) $(TARGET)/kills
+
 zoo: release ## Other people's systems, each to a usable prompt; what cannot be fetched is skipped by name
 	@images/zoo/run $(ENV86) $(TARGET)/zoo
 
@@ -156,6 +160,11 @@ bench: image wasm ## Whole guests, beside whatever other emulators are installed
 	cargo build --release -p env86-benches --bin compare
 	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
 	@benches/whole $(TARGET)/release/compare $(ENV86) $(BENCH_GUEST)
+
+bench-disk: image std-$(MUSL) ## The disk of a guest, by IDE and by virtio, beside QEMU's
+	@images/deps.sh qemu-system-i386=qemu-system-x86
+	cargo build --release -p env86-benches --bin compare
+	@benches/disk/run $(TARGET)/release/compare $(ENV86) $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(TARGET)/bench-disk
 
 bench-count: deps ## Host instructions for each of the guest's, by Valgrind: repeatable to 0.1 %
 	cargo build --release -p env86-benches --bin count

@@ -85,6 +85,9 @@ fn disk_images_that_cannot_be() {
     check(&[path, "--hda", text(&disk)], &["disk` is empty", "truncate"]);
     write(&dir, "disk", "some");
     check(&[path, "--hdb", text(&disk)], &["hdb", "needs a first one (hda)"]);
+    let disk_path = text(&disk);
+    let all = [path, "--hdc", disk_path, "--hdd", disk_path, "--cdrom", disk_path];
+    check(&all, &["no place for a CD-ROM drive", "leave out one"]);
     for (hda, parts) in [
         (r#"{"url":"./disk","size":512}"#, ["has 4 bytes", "says that it has 512"]),
         (r#"{"url":"./disk","use_parts":true}"#, ["hda", "use_parts"]),

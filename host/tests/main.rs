@@ -6,6 +6,7 @@ mod create;
 mod disks;
 mod images;
 mod library;
+mod oci;
 mod pull;
 mod script;
 mod serial;

@@ -34,6 +34,7 @@ pub use ata::MAX_MULTIPLE;
 use crate::pci::{COMMAND_IO, COMMAND_MASTER, ConfigSpace, Function, devfn};
 use crate::rtc::DiskGeometry;
 use env86_emu::{Memory, Width};
+use thiserror::Error;
 
 /// Where the controller sits.
 pub const DEVFN: u8 = devfn(30, 0);
@@ -86,6 +87,11 @@ impl Unit {
     }
 }
 
+/// Both places of the secondary channel have a hard disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("There is no place for a CD-ROM drive beside the hard disks hdc and hdd; leave out one of the three")]
+pub struct NoPlace;
+
 /// The channels that there are, with master and slave of each.
 #[derive(Clone, Debug)]
 pub struct Units(pub [Option<[Option<Unit>; 2]>; 2]);
@@ -103,6 +109,25 @@ impl Units {
     pub fn new(hda: Option<Medium>, hdb: Option<Medium>, cdrom: Option<Medium>) -> Self {
         let primary = hda.map(|hda| [Some(Unit::Disk(hda)), hdb.map(Unit::Disk)]);
         Self([primary, Some([Some(Unit::Cdrom(cdrom)), None])])
+    }
+
+    /// Puts hard disks on the secondary channel, as master (hdc) and slave. v86's machine has none there. The CD-ROM
+    /// drive has the place that they leave; where they leave none, there is no drive, and a disc is an error.
+    pub fn with_secondary(mut self, hdc: Option<Medium>, hdd: Option<Medium>) -> Result<Self, NoPlace> {
+        let [cdrom, _] = self.0[1].take().unwrap_or_default();
+        let units = match [hdc, hdd].map(|disk| disk.map(Unit::Disk)) {
+            [None, hdd] => [cdrom, hdd],
+            [hdc, None] => [hdc, cdrom],
+            _ if matches!(cdrom, Some(Unit::Cdrom(Some(_)))) => return Err(NoPlace),
+            both => both,
+        };
+        self.0[1] = Some(units);
+        Ok(self)
+    }
+
+    /// There is a hard disk.
+    pub fn have_hard_disk(&self) -> bool {
+        self.0.iter().flatten().flatten().flatten().any(|unit| matches!(unit, Unit::Disk(_)))
     }
 
     /// The media in them.

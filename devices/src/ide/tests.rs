@@ -693,6 +693,26 @@ fn a_disc_that_v86_has_just_got_is_no_transfer(lag: Lag) {
 }
 
 #[test]
+fn hard_disks_are_on_the_secondary_channel_too() {
+    let disk = || Some(Medium::new(image(9, 512), Form::Whole));
+    let disc = || Some(Medium::new(image(CD_SECTORS, 2048), Form::Whole));
+    let with = |cdrom, hdc, hdd| Units::new(None, None, cdrom).with_secondary(hdc, hdd);
+    let kinds = |units: Result<Units, NoPlace>| {
+        units.map(|units| Ide::new(units).channels[1].take().unwrap().drives.map(|drive| drive.kind))
+    };
+    assert_eq!(kinds(with(disc(), None, disk())), Ok([Kind::Cdrom, Kind::Disk]));
+    assert_eq!(kinds(with(disc(), disk(), None)), Ok([Kind::Disk, Kind::Cdrom]));
+    assert_eq!(kinds(with(None, disk(), disk())), Ok([Kind::Disk, Kind::Disk]));
+    assert_eq!(kinds(with(disc(), disk(), disk())), Err(NoPlace));
+    let mut host = Host::of(with(disc(), disk(), None).unwrap(), 1);
+    host.command(0x20, 0x40, 3, 1);
+    assert_eq!(numbers(&host.read_blocks(512), 512), [3]);
+    host.put(DEVICE, 0x10);
+    host.put(COMMAND, 0x08);
+    assert_eq!((host.get(LBA_MID), host.get(LBA_HIGH)), (0x14, 0xeb), "an ATAPI drive signs");
+}
+
+#[test]
 fn a_drive_that_waits_is_busy_until_its_data_come() {
     let (mut host, gate) = Host::gated();
     for (command, blocks) in [(0x20, 512), (0xc4, 1024)] {

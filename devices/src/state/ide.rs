@@ -85,6 +85,10 @@ pub enum Slot {
     Hda,
     /// The second hard disk.
     Hdb,
+    /// The third hard disk, in the CD-ROM drive's usual place.
+    Hdc,
+    /// The fourth hard disk.
+    Hdd,
     /// The CD-ROM drive.
     Cdrom,
     /// The first floppy drive.
@@ -101,6 +105,8 @@ impl Slot {
         match self {
             Self::Hda => "hda",
             Self::Hdb => "hdb",
+            Self::Hdc => "hdc",
+            Self::Hdd => "hdd",
             Self::Cdrom => "cdrom",
             Self::Fda => "fda",
             Self::Fdb => "fdb",
@@ -393,9 +399,11 @@ fn read_drive(r: &Record, channel: usize, unit: usize) -> Result<(Drive, SavedDr
         return Ok((drive, saved));
     }
     saved.slot = Some(match (drive.kind, channel, unit) {
-        (Kind::Cdrom, _, 0) => Slot::Cdrom,
+        (Kind::Cdrom, _, 0) | (Kind::Cdrom, 1, 1) => Slot::Cdrom,
         (Kind::Disk, 0, 0) => Slot::Hda,
         (Kind::Disk, 0, 1) => Slot::Hdb,
+        (Kind::Disk, 1, 0) => Slot::Hdc,
+        (Kind::Disk, 1, 1) => Slot::Hdd,
         _ => {
             return Err(StateError::Unsupported(format!(
                 "{} has a {} as {} of the {}, where v86 puts none",

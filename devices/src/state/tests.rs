@@ -238,6 +238,26 @@ impl DiskImage for Never {
 }
 
 #[test]
+fn drives_of_the_secondary_channel_come_back() {
+    let ide = Units::new(None, None, Some(Medium::new(vec![7; 5 * 2048], Form::Whole)));
+    let ide = ide.with_secondary(Some(disk(Form::Written)), None).unwrap();
+    let config = BoardConfig { ide, ..BoardConfig::default() };
+    let clock = Box::new(ManualClock::default());
+    let mut first = Pc::new(Memory::new(4 << 20).unwrap(), config, clock, Box::new(Seeded(1))).unwrap();
+    let file = save(&mut first, &|_| true).unwrap().to_vec();
+    let mut slots = Vec::new();
+    let plan = Plan::read(&Container::parse(&file).unwrap()).unwrap();
+    let medium = |slot, _| {
+        slots.push(slot);
+        Ok::<_, ()>(disk(Form::Whole))
+    };
+    plan.units(medium).unwrap();
+    assert_eq!(slots, [Slot::Hdc, Slot::Cdrom]);
+    let sectors = restored(&file).board.ide.channels[1].take().unwrap().drives.map(|drive| drive.sectors());
+    assert_eq!(sectors, [SECTORS as u64, 5]);
+}
+
+#[test]
 fn a_command_that_waits_for_its_image_starts_again() {
     const TABLE: u32 = 0x1000;
     const BUFFER: u32 = 0x2000;

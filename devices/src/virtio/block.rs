@@ -28,14 +28,14 @@ const IO_PORTS: [u16; 4] = [0xe800, 0xe900, 0xe700, 0xe600];
 /// Bytes of the configuration: capacity 8, size_max 4, seg_max 4, geometry 4, blk_size 4.
 const CONFIG_LENGTH: usize = 24;
 const REQUESTS: usize = 0;
-/// Size and notify offset.
-const QUEUE: (u16, u16) = (128, 0);
+/// Size and notify offset. Linux moves up to 1280 KiB by a request; a queue of this size has room for the pages of it.
+const QUEUE: (u16, u16) = (512, 0);
 /// Bytes of a segment.
 const SIZE_MAX: u32 = 64 << 10;
 /// Segments of a request: its header and its status have descriptors, too.
 const SEG_MAX: u32 = QUEUE.0 as u32 - 2;
-/// Bytes that a request moves at most: more than the segments of a driver that keeps to the limits.
-const MAX_DATA: u64 = 16 << 20;
+/// Bytes that a request moves at most: no less than the segments of a driver that keeps to the limits.
+const MAX_DATA: u64 = SIZE_MAX as u64 * SEG_MAX as u64;
 /// The medium is asked for so many bytes at once.
 const PIECE: u64 = 64 << 10;
 
@@ -374,7 +374,7 @@ mod tests {
             assert_eq!(guest.ask(request::IN, sector, &[(DATA, len)], WRITE), (status::IOERR, 0));
             assert_eq!(guest.ask(request::OUT, sector, &[(DATA, len)], 0), (status::IOERR, 1));
         }
-        // More than a request may move.
+        // As much as the queue has descriptors for.
         let all = [(0x10_0000, 0x10_0000); 14];
         guest.disk.medium = Medium::new(vec![0; 32 << 20], Form::Written);
         assert_eq!(guest.ask(request::IN, 0, &all, WRITE), (status::OK, (14 << 20) + 1));

@@ -166,6 +166,9 @@ pub(super) fn jmp(b: &mut Builder, i: &Insn) {
         return;
     }
     let target = b.next_distance().wrapping_add(i.imm);
+    if b.skip_to(target) {
+        return;
+    }
     let far = b.is_far(target);
     b.emit(i, if far { step_far::<Jmp> } else { step::<Jmp> }).imm = target;
     b.ends(End::Jump { far });

@@ -314,6 +314,8 @@ mod tests {
         lowering.lower(0x1000, &[&[0x90; 64]]);
         // call, to a place in the same page
         lowering.lower(0x1000, &[&[0xe8, 8, 0, 0, 0]]);
+        // jmp, back to a place in the same page
+        lowering.lower(0x1100, &[&[0xeb, 0x80]]);
         // push eax; mov eax, ecx
         lowering.lower(0x1000, &[&[0x50, 0x89, 0xc8]]);
         // What returns: pop eax twice; a load; leave

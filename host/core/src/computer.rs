@@ -516,7 +516,7 @@ impl Computer {
 
 /// The order of boot devices, as v86 chooses it where nothing is said.
 fn boot_order(setup: &Setup) -> u16 {
-    let disk = setup.drives.0[0].is_some() || setup.virtio_disk.is_some();
+    let disk = setup.drives.have_hard_disk() || setup.virtio_disk.is_some();
     setup.boot_order.unwrap_or(match (&setup.floppies[0], disk) {
         (Some(_), _) => 0x321,
         (None, true) => 0x312,

@@ -74,6 +74,12 @@ pub struct ImageConfig {
     /// Second hard disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hdb: Option<FileRef>,
+    /// Third hard disk, in the place that the CD-ROM drive has else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hdc: Option<FileRef>,
+    /// Fourth hard disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hdd: Option<FileRef>,
     /// First floppy drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fda: Option<FileRef>,
@@ -122,6 +128,8 @@ impl ImageConfig {
             ("initrd", &self.initrd),
             ("hda", &self.hda),
             ("hdb", &self.hdb),
+            ("hdc", &self.hdc),
+            ("hdd", &self.hdd),
             ("fda", &self.fda),
             ("fdb", &self.fdb),
             ("cdrom", &self.cdrom),

@@ -117,6 +117,14 @@ pub struct Boot {
     #[arg(long, value_name = "FILE")]
     hdb: Option<PathBuf>,
 
+    /// The image of the third hard disk, in the place that the CD-ROM drive has else
+    #[arg(long, value_name = "FILE")]
+    hdc: Option<PathBuf>,
+
+    /// The image of the fourth hard disk; beside a third one there is no CD-ROM drive
+    #[arg(long, value_name = "FILE")]
+    hdd: Option<PathBuf>,
+
     /// The image of a disk that the guest reaches by virtio, which is faster
     #[arg(long, value_name = "FILE")]
     virtio_disk: Option<PathBuf>,
@@ -418,7 +426,7 @@ impl Boot {
             builder = builder.cold();
         }
         type Set = fn(MachineBuilder, PathBuf) -> MachineBuilder;
-        let files: [(&Option<PathBuf>, Set); 12] = [
+        let files: [(&Option<PathBuf>, Set); 14] = [
             (&self.state, MachineBuilder::state),
             (&self.kernel, MachineBuilder::kernel),
             (&self.initrd, MachineBuilder::initrd),
@@ -426,6 +434,8 @@ impl Boot {
             (&self.virtio_disk, MachineBuilder::virtio_disk),
             (&self.hda, MachineBuilder::hda),
             (&self.hdb, MachineBuilder::hdb),
+            (&self.hdc, MachineBuilder::hdc),
+            (&self.hdd, MachineBuilder::hdd),
             (&self.cdrom, MachineBuilder::cdrom),
             (&self.fda, MachineBuilder::fda),
             (&self.fdb, MachineBuilder::fdb),

@@ -1,34 +1,47 @@
-//! `env86 pull`: an image from a web server.
+//! `env86 pull`: an image from a web server or a registry.
 
+use std::env;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use env86::console::flag_when_interrupted;
-use env86::image::Watch;
 use env86::image::global::{GlobalImages, GlobalName};
+use env86::image::kernel::{Kernel, KernelError};
 use env86::image::pull::{Puller, Reference};
+use env86::image::{Image, Watch};
 
 use super::progress::Bar;
 use super::size::parse_size;
 use super::{CliError, Outcome, print};
 
-/// Pull an image from a web server.
+/// Pull an image from a web server or a registry.
 ///
 /// An image of a repository's releases is called github.com/OWNER/REPO@TAG, and the latest one is meant without a tag;
-/// one at a URL is called after the archive. The name is printed. A download that was broken off goes on where it was.
+/// one at a URL is called after the archive. A container image, such as docker.io/i386/alpine:3.18 or
+/// oci://HOST:PORT/NAME:TAG, is called HOST/NAME@TAG, and gets its kernel by --kernel. The name is printed. A download
+/// that was broken off goes on where it was.
 #[derive(Args, Debug)]
 pub struct Pull {
     /// Refuse an archive with another SHA-256; without this, URL.sha256 counts, if the server has it
     #[arg(long, value_name = "HEX")]
     sha256: Option<String>,
 
+    /// The kernel that a container image gets: a file, or an image that has one
+    #[arg(long, value_name = "FILE|IMAGE")]
+    kernel: Option<String>,
+
+    /// The initial RAM disk of a kernel in a file, which has to mount the root file system over 9p
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+
     /// Refuse an image whose archive or files have more bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16G")]
     max_size: u64,
 
-    /// github.com/OWNER/REPO[@TAG], or the URL of a .tgz file
-    #[arg(value_name = "REPO[@TAG]|URL")]
+    /// github.com/OWNER/REPO[@TAG], the URL of a .tgz file, or a container image
+    #[arg(value_name = "REPO[@TAG]|URL|CONTAINER")]
     from: String,
 
     /// Another name for it; without a tag it is called `local`
@@ -43,17 +56,60 @@ impl Pull {
         let name = self.name.as_deref().map(GlobalName::new).transpose()?;
         let interrupt = Arc::new(AtomicBool::new(false));
         flag_when_interrupted(&interrupt)?;
-        let puller =
-            Puller { sha256: self.sha256, limit: self.max_size, ..Puller::new(GlobalImages::new()?) };
+        let is_container = matches!(from, Reference::Container(_));
+        if self.kernel.is_some() && !is_container {
+            return Err("--kernel is for container images, and this one has its own".into());
+        }
+        if self.sha256.is_some() && is_container {
+            return Err(
+                "A container image says its checksums itself; name one of your own as NAME@sha256:…".into()
+            );
+        }
+        let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
+        let puller = Puller {
+            sha256: self.sha256,
+            kernel: kernel.transpose()?,
+            credentials: credential_files(),
+            limit: self.max_size,
+            ..Puller::new(GlobalImages::new()?)
+        };
         let bar = Bar::new();
         let pulled = puller.pull(&from, name, &Watch { progress: &bar, interrupt: &interrupt });
         bar.clear();
         let pulled = pulled?;
         match &pulled.sha256 {
+            Some(sum) if is_container => eprintln!("env86: the manifest's SHA-256 is {sum}"),
             Some(sum) => eprintln!("env86: the archive's SHA-256 is {sum}"),
             None => eprintln!("env86: it was here already"),
         }
         print(format!("{}\n", pulled.name).as_bytes())?;
         Ok(Outcome::SUCCESS)
     }
+}
+
+/// The kernel in a file or an image.
+fn find_kernel(arg: &str, initrd: Option<&Path>) -> Result<Kernel, CliError> {
+    if Path::new(arg).is_file() && (initrd.is_some() || !is_archive(arg)) {
+        return Ok(Kernel::from_files(Path::new(arg), initrd)?);
+    }
+    if initrd.is_some() {
+        return Err(format!("`{arg}` is no file; an image has its initial RAM disk itself").into());
+    }
+    Kernel::of(&Image::open_arg(arg).map_err(KernelError::from)?).map_err(CliError::from)
+}
+
+/// A file is an image's archive rather than a kernel.
+fn is_archive(path: &str) -> bool {
+    path.ends_with(".tgz") || path.ends_with(".tar.gz")
+}
+
+/// Where container programs keep what they show to registries.
+fn credential_files() -> Vec<PathBuf> {
+    let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let docker = var("DOCKER_CONFIG").or_else(|| Some(env::home_dir()?.join(".docker")));
+    let podman = var("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));
+    [var("REGISTRY_AUTH_FILE"), podman, docker.map(|folder| folder.join("config.json"))]
+        .into_iter()
+        .flatten()
+        .collect()
 }

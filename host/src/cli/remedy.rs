@@ -119,7 +119,7 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     match error.downcast_ref::<DiskError>()? {
         DiskError::Missing { .. } => {
-            Some("name it with --hda, --hdb, --cdrom or --virtio-disk FILE, or in image.json")
+            Some("name it with --hda, --hdb, --hdc, --hdd, --cdrom or --virtio-disk FILE, or in image.json")
         }
         DiskError::NothingToKeep => {
             Some("name its image with --hda or --virtio-disk FILE, or boot without --persist and --overlay")

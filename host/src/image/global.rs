@@ -17,6 +17,7 @@ use std::time::UNIX_EPOCH;
 use thiserror::Error;
 
 use super::check::{self, CheckError, Contents, check};
+use super::create::CreateError;
 use super::lock::{Alone, Lock, alone, sweep};
 use super::staging::{Staging, is_staging};
 use super::watch::Watch;
@@ -73,6 +74,9 @@ pub enum GlobalError {
     /// An image is damaged.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// No image can be made of what comes.
+    #[error(transparent)]
+    Create(#[from] CreateError),
     /// What comes is no archive of an image.
     #[error("{what} cannot be unpacked as an image")]
     Unpack {

@@ -1,7 +1,7 @@
 //! From the image argument of a command to a directory.
 //!
 //! One rule for every command: an argument that exists as a path is a path. Anything else is the name of a global
-//! image, `NAME[@TAG]`, under `$ENV86_PATH` or `~/.env86`.
+//! image, `NAME[@TAG]`, under `$ENV86_PATH` or `~/.env86`, or what a container image is called by that was pulled.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub fn find(arg: &str, root: Option<&Path>) -> Result<PathBuf, ImageError> {
         return Ok(arg.into());
     }
     let name = GlobalName::new(arg).ok();
+    #[cfg(feature = "pull")]
+    let name = name.or_else(|| super::oci::Reference::new(arg)?.name().ok());
     let candidates = name.zip(root).map(|(name, root)| name.candidates(root)).unwrap_or_default();
     match candidates.iter().find(|path| path.exists()) {
         Some(path) => Ok(path.clone()),

@@ -14,14 +14,19 @@ mod blobs;
 pub mod check;
 pub mod create;
 pub mod global;
+pub mod kernel;
 mod locate;
 mod lock;
+#[cfg(feature = "pull")]
+pub mod oci;
 #[cfg(feature = "pull")]
 pub mod pull;
 mod staging;
 mod tarball;
 mod transfer;
 mod watch;
+#[cfg(feature = "pull")]
+mod web;
 
 pub use blobs::{BlobDir, BlobFileError};
 pub use env86_core::{DEFAULT_CMDLINE, FileRef, ImageConfig};

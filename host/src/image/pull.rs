@@ -2,42 +2,38 @@
 //!
 //! What has come of an archive stays in a file until the image is in its place, so that a download that breaks goes on
 //! where it was, in this process or the next. The file is locked: who wants the same archive waits, and finds the
-//! image.
+//! image. So it is with the layers of container images.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tracing::debug;
-use ureq::http::{Response, StatusCode, header};
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body, ResponseExt};
+use ureq::ResponseExt;
+use ureq::http::{StatusCode, header};
 
 use super::check::hash;
+use super::create::{Layer, Options, from_layers};
 use super::global::{GlobalError, GlobalImages, GlobalName, NAME_SUFFIX};
+use super::kernel::{Kernel, KernelError};
 use super::lock::{Alone, alone};
+use super::oci::{self, Container, OciError, Registry};
 use super::transfer::import;
 use super::watch::Watch;
+use super::web::{Web, append, is_loopback, lock, range_of, small, text};
 use crate::replace::replace;
 
 /// Where repositories are.
 const GITHUB: &str = "https://github.com";
 /// What the name of one begins with.
 const GITHUB_PREFIX: &str = "github.com/";
-/// Redirections that are followed, at most.
-const MAX_REDIRECTS: u32 = 10;
-/// Times that a download is tried again without a byte more.
-const MAX_FAILURES: u32 = 4;
 /// Bytes of a file with a checksum, at most.
 const MAX_CHECKSUM_FILE: u64 = 4 << 10;
 /// Hexadecimal digits of a SHA-256.
 const HASH_DIGITS: usize = 64;
-/// Between looks at what another process downloads.
-const LOOK: Duration = Duration::from_millis(100);
 /// Folder, below the global images, of what has come of archives.
 const FOLDER: &str = ".pull";
 
@@ -46,7 +42,7 @@ const FOLDER: &str = ".pull";
 pub enum PullError {
     /// It names nothing that can be pulled.
     #[error(
-        "`{0}` is nothing to pull; write github.com/OWNER/REPO, github.com/OWNER/REPO@TAG or https://HOST/IMAGE.tgz"
+        "`{0}` is nothing to pull; write github.com/OWNER/REPO[@TAG], https://HOST/IMAGE.tgz, or a container image as docker.io/NAME:TAG or oci://HOST/NAME:TAG"
     )]
     Reference(String),
     /// A checksum is none.
@@ -125,6 +121,12 @@ pub enum PullError {
         /// Why not.
         source: io::Error,
     },
+    /// A registry's answer, or a container image.
+    #[error(transparent)]
+    Oci(#[from] OciError),
+    /// The kernel that it is to have.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// It cannot become an image.
     #[error(transparent)]
     Global(#[from] GlobalError),
@@ -133,7 +135,7 @@ pub enum PullError {
     Interrupted,
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> PullError + '_ {
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> PullError + '_ {
     move |source| PullError::File { path: path.into(), source }
 }
 
@@ -149,10 +151,12 @@ pub enum Reference {
     },
     /// An archive.
     Url(String),
+    /// A container image of a registry.
+    Container(oci::Reference),
 }
 
 impl Reference {
-    /// Reads `github.com/OWNER/REPO[@TAG]` or a URL.
+    /// Reads `github.com/OWNER/REPO[@TAG]`, a URL, or what container images are called by.
     pub fn new(text: &str) -> Result<Self, PullError> {
         let wrong = || PullError::Reference(text.into());
         if text.starts_with("https://") || text.starts_with("http://") {
@@ -160,6 +164,9 @@ impl Reference {
             // A password in it would come to be seen in messages.
             let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
             return authority.map(|_| Self::Url(text.into())).ok_or_else(wrong);
+        }
+        if let Some(container) = oci::Reference::new(text) {
+            return Ok(Self::Container(container));
         }
         let (repository, tag) = text
             .strip_prefix(GITHUB_PREFIX)
@@ -190,6 +197,11 @@ pub struct Puller {
     pub github: String,
     /// The SHA-256 that the archive must have, in hexadecimal.
     pub sha256: Option<String>,
+    /// The kernel that a container image gets, which has none.
+    pub kernel: Option<Kernel>,
+    /// Files with what is shown to registries, as container programs keep them. The first one that has something
+    /// for a registry counts.
+    pub credentials: Vec<PathBuf>,
     /// Bytes that the files of an image may have, and its archive.
     pub limit: u64,
     /// How long a server may send nothing.
@@ -205,7 +217,7 @@ pub struct Pulled {
     pub name: GlobalName,
     /// Where it is.
     pub path: PathBuf,
-    /// The archive's SHA-256; `None` if the image was there already.
+    /// The SHA-256 of the archive, or of the container image's manifest; `None` if the image was there already.
     pub sha256: Option<String>,
 }
 
@@ -226,6 +238,8 @@ impl Puller {
             images,
             github: GITHUB.into(),
             sha256: None,
+            kernel: None,
+            credentials: Vec::new(),
             limit: u64::MAX,
             patience: Duration::from_secs(30),
             pause: Duration::from_secs(1),
@@ -252,6 +266,12 @@ impl Puller {
                     None => GlobalName::new(stem(url)).map_err(|_| PullError::Reference(url.clone()))?,
                 };
                 self.archive(url, name.or_local(), watch)
+            }
+            Reference::Container(reference) => {
+                let name = name.map_or_else(|| reference.name(), |name| Ok(name.or_local()))?;
+                self.once(&format!("oci://{name}"), name, watch, |name, turn| {
+                    self.container(reference, name, turn, watch)
+                })
             }
             Reference::Release { repository, tag } => {
                 let base = repository.strip_suffix(NAME_SUFFIX).unwrap_or(repository);
@@ -288,13 +308,13 @@ impl Puller {
     /// The URL of a repository, whose name may be without its suffix, and its latest release, if that is asked for.
     fn repository(&self, repository: &str, latest: bool) -> Result<(String, Option<String>), PullError> {
         let mut url = format!("{}/{repository}", self.github);
-        if let Err(error) = self.get(&url, &[]) {
+        if let Err(error) = self.web().get(&url, &[]) {
             let missing = matches!(error, PullError::Status { status: StatusCode::NOT_FOUND, .. });
             if !missing || repository.ends_with(NAME_SUFFIX) {
                 return Err(if missing { PullError::NoRepository(url) } else { error });
             }
             let other = format!("{url}{NAME_SUFFIX}");
-            self.get(&other, &[]).map_err(|error| match error {
+            self.web().get(&other, &[]).map_err(|error| match error {
                 PullError::Status { status: StatusCode::NOT_FOUND, .. } => PullError::NoRepository(url),
                 error => error,
             })?;
@@ -303,7 +323,7 @@ impl Puller {
         if !latest {
             return Ok((url, None));
         }
-        let answer = self.get(&format!("{url}/releases/latest"), &[]).map_err(|error| match error {
+        let answer = self.web().get(&format!("{url}/releases/latest"), &[]).map_err(|error| match error {
             PullError::Status { status: StatusCode::NOT_FOUND, .. } => PullError::NoReleases(url.clone()),
             error => error,
         })?;
@@ -315,18 +335,33 @@ impl Puller {
 
     /// Pulls an archive.
     fn archive(&self, url: &str, name: GlobalName, watch: &Watch) -> Result<Pulled, PullError> {
+        if url.starts_with("http:")
+            && self.sha256.is_none()
+            && !is_loopback(url)
+            && !self.images.place(&name).exists()
+        {
+            return Err(PullError::Plain(url.into()));
+        }
+        self.once(url, name, watch, |name, part| self.bring(url, name, part, watch))
+    }
+
+    /// Pulls what is not there. `bring` gets a file for what comes, by a name that stands for `key`, and gives the
+    /// SHA-256.
+    fn once(
+        &self,
+        key: &str,
+        name: GlobalName,
+        watch: &Watch,
+        bring: impl FnOnce(&GlobalName, &Path) -> Result<String, PullError>,
+    ) -> Result<Pulled, PullError> {
         let path = self.images.place(&name);
         let there = |path: PathBuf| Ok(Pulled { name: name.clone(), path, sha256: None });
         if path.exists() {
             return there(path);
         }
-        if url.starts_with("http:") && self.sha256.is_none() && !is_loopback(url) {
-            return Err(PullError::Plain(url.into()));
-        }
         let folder = self.images.root().join(FOLDER);
-        let key = hash(url.as_bytes(), &Watch::default()).map_err(at(&folder))?;
-        let part = folder.join(&key[..16]);
-        let done = self.bring(url, &name, &part, watch);
+        let key = hash(key.as_bytes(), &Watch::default()).map_err(at(&folder))?;
+        let done = bring(&name, &folder.join(&key[..16]));
         // It is not empty while there is more to come.
         let _ = fs::remove_dir(&folder);
         match done {
@@ -335,6 +370,107 @@ impl Puller {
             Err(PullError::Global(GlobalError::Exists(_))) => there(path),
             Err(_) if watch.is_over() => Err(PullError::Interrupted),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Makes an image of a container image. Who wants the same one waits for `turn`.
+    fn container(
+        &self,
+        reference: &oci::Reference,
+        name: &GlobalName,
+        turn: &Path,
+        watch: &Watch,
+    ) -> Result<String, PullError> {
+        let folder = turn.parent().unwrap_or(turn).to_owned();
+        let _turn = lock(turn, watch)?;
+        let brought = if self.images.place(name).exists() {
+            Err(GlobalError::Exists(name.clone()).into())
+        } else {
+            self.bring_container(reference, name, &folder, watch)
+        };
+        let _ = fs::remove_file(turn);
+        brought
+    }
+
+    fn bring_container(
+        &self,
+        reference: &oci::Reference,
+        name: &GlobalName,
+        folder: &Path,
+        watch: &Watch,
+    ) -> Result<String, PullError> {
+        let authorization = oci::credentials(&self.credentials, reference.host());
+        let mut registry = Registry::new(self.web(), reference, authorization);
+        let container = registry.container()?;
+        let url = reference.to_string();
+        let total = container.layers.iter().try_fold(0_u64, |sum, layer| sum.checked_add(layer.size));
+        let total = total.filter(|total| *total <= self.limit);
+        watch.progress.total(total.ok_or(PullError::TooLarge { url, limit: self.limit })?);
+        // Each is here once, and locked in an order that is the same for all who want some of them.
+        let mut files: BTreeMap<&str, (PathBuf, File)> = BTreeMap::new();
+        let mut digests: Vec<&str> = container.layers.iter().map(|layer| layer.digest.as_str()).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        for digest in digests {
+            let path = folder.join(digest);
+            let file = lock(&path, watch)?;
+            files.insert(digest, (path, file));
+        }
+        let mut come = Ok(());
+        for layer in &container.layers {
+            let Some((path, file)) = files.get_mut(layer.digest.as_str()) else { continue };
+            come = registry.layer(layer, file, path, watch);
+            if come.is_err() {
+                break;
+            }
+        }
+        let made = come.and_then(|()| self.make_container(&container, name, &files, watch));
+        for (path, file) in files.values() {
+            // What is to be gone on with by the next pull stays.
+            let goes_on = match &made {
+                Ok(()) => false,
+                Err(PullError::Global(_) | PullError::Kernel(_)) => watch.is_over(),
+                Err(_) => file.metadata().is_ok_and(|meta| meta.len() > 0),
+            };
+            if !goes_on {
+                let _ = fs::remove_file(path);
+            }
+        }
+        made.map(|()| container.digest)
+    }
+
+    fn make_container(
+        &self,
+        container: &Container,
+        name: &GlobalName,
+        files: &BTreeMap<&str, (PathBuf, File)>,
+        watch: &Watch,
+    ) -> Result<(), PullError> {
+        let watch = Watch { progress: &(), ..*watch };
+        let options = Options { interrupt: watch.interrupt, limit: self.limit, ..Options::default() };
+        let layers = container.layers.iter().filter_map(|layer| {
+            let (_, file) = files.get(layer.digest.as_str())?;
+            let mut from = file;
+            // One that cannot be wound back is read as cut off, which its sum tells.
+            let _ = from.rewind();
+            let (what, sum) = (format!("The layer {}", layer.digest), Some(layer.unpacked.clone()));
+            Some(Layer { from: watch.read(from), what, sum })
+        });
+        let mut failed = None;
+        let added = self.images.add(name, false, &watch, |dir| {
+            let mut config = container.config.clone();
+            if let Some(kernel) = &self.kernel
+                && let Err(error) = kernel.put(dir, &mut config)
+            {
+                failed = Some(error);
+                return Err(GlobalError::Interrupted);
+            }
+            from_layers(layers, dir, config, &options)?;
+            Ok(())
+        });
+        match (failed, added) {
+            (Some(error), _) => Err(error.into()),
+            (None, added) => Ok(added.map(drop)?),
         }
     }
 
@@ -380,7 +516,7 @@ impl Puller {
     /// The checksum that is beside an archive, if the server has one.
     fn checksum(&self, url: &str) -> Result<Option<String>, PullError> {
         let url = format!("{url}.sha256");
-        let answer = match self.get(&url, &[]) {
+        let answer = match self.web().get(&url, &[]) {
             Ok(answer) => answer,
             Err(PullError::Status { status, .. })
                 if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS =>
@@ -389,11 +525,10 @@ impl Puller {
             }
             Err(error) => return Err(error),
         };
-        let mut text = Vec::new();
-        let read = answer.into_body().into_reader().take(MAX_CHECKSUM_FILE).read_to_end(&mut text);
-        read.map_err(|error| PullError::Http { url, source: Box::new(ureq::Error::Io(error)) })?;
+        // Some servers have a page for all that they do not have.
+        let Ok(text) = small(&url, answer, MAX_CHECKSUM_FILE) else { return Ok(None) };
         let text = String::from_utf8_lossy(&text);
-        // `sha256sum` writes the name behind it. Some servers have a page for all that they do not have.
+        // `sha256sum` writes the name behind it.
         Ok(text.split_whitespace().next().filter(|word| is_hash(word)).map(str::to_ascii_lowercase))
     }
 
@@ -406,36 +541,10 @@ impl Puller {
             file.set_len(0).map_err(at(notes))?;
         }
         watch.progress.advance(file.metadata().map_err(at(notes))?.len());
-        let mut failures = 0;
-        loop {
-            let before = file.seek(SeekFrom::End(0)).map_err(at(notes))?;
-            if known.total.is_some_and(|total| total == before) {
-                return Ok(());
-            }
-            let error = match self.attempt(&mut known, before, file, notes, watch) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            debug!(target: "pull", url, %error, "A download has broken off");
-            let again = match &error {
-                PullError::Status { status, .. } => status.is_server_error(),
-                PullError::Http { source, .. } => is_passing(source),
-                PullError::Short { .. } => true,
-                _ => false,
-            };
-            let more = file.metadata().map_err(at(notes))?.len() > before;
-            failures = if more { 0 } else { failures + 1 };
-            if !again || watch.is_over() || failures > MAX_FAILURES {
-                return Err(error);
-            }
-            let pause = self.pause * 2_u32.pow(failures);
-            let mut waited = Duration::ZERO;
-            while waited < pause && !watch.is_over() {
-                let step = LOOK.min(pause - waited);
-                thread::sleep(step);
-                waited += step;
-            }
-        }
+        self.web().persist(file, notes, watch, |file, before| match known.total {
+            Some(total) if total == before => Ok(()),
+            _ => self.attempt(&mut known, before, file, notes, watch),
+        })
     }
 
     /// Asks for what is missing and appends it.
@@ -453,32 +562,27 @@ impl Puller {
             headers.push((header::RANGE, format!("bytes={have}-")));
             headers.push((header::IF_RANGE, version.clone()));
         }
-        let answer = match self.get(&url, &headers) {
+        let answer = match self.web().get(&url, &headers) {
             // What is here is more than there is.
             Err(PullError::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
                 file.set_len(0).map_err(at(notes))?;
                 known.version = None;
-                self.get(&url, &[])?
+                self.web().get(&url, &[])?
             }
             answer => answer?,
         };
-        let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        let mut have = have;
-        let range = text(header::CONTENT_RANGE).and_then(parse_range);
-        let goes_on =
-            answer.status() == StatusCode::PARTIAL_CONTENT && range.is_some_and(|(start, _)| start == have);
-        if !goes_on {
-            // It begins anew.
-            have = 0;
-            file.set_len(0).map_err(at(notes))?;
-        }
+        let range = range_of(&answer);
+        let goes_on = range.is_some_and(|(start, _)| start == have);
+        // Else it begins anew.
+        let have = if goes_on { have } else { 0 };
+        file.set_len(have).map_err(at(notes))?;
         known.total = match goes_on {
             true => range.and_then(|(_, total)| total),
-            false => text(header::CONTENT_LENGTH).and_then(|len| len.parse().ok()),
+            false => text(&answer, header::CONTENT_LENGTH).and_then(|len| len.parse().ok()),
         };
         // A weak tag stands for what is equal, not the same.
-        let tag = text(header::ETAG).filter(|tag| !tag.starts_with("W/"));
-        known.version = tag.or(text(header::LAST_MODIFIED)).map(Into::into);
+        let tag = text(&answer, header::ETAG).filter(|tag| !tag.starts_with("W/"));
+        known.version = tag.or(text(&answer, header::LAST_MODIFIED)).map(Into::into);
         if known.total.is_some_and(|total| total > self.limit) {
             return Err(PullError::TooLarge { url, limit: self.limit });
         }
@@ -487,63 +591,11 @@ impl Puller {
         }
         let noted = serde_json::to_vec(known).map_err(io::Error::from);
         noted.and_then(|text| replace(notes, |mut to| to.write_all(&text))).map_err(at(notes))?;
-        file.seek(SeekFrom::Start(have)).map_err(at(notes))?;
-        let mut body = watch.read(answer.into_body().into_reader());
-        let mut piece = vec![0; 64 << 10];
-        loop {
-            let len = match body.read(&mut piece) {
-                Ok(0) => break,
-                Ok(len) => len,
-                Err(_) if watch.is_over() => return Err(PullError::Interrupted),
-                Err(error) => {
-                    debug!(target: "pull", url, %error, have, "A body has broken off");
-                    return Err(PullError::Short { url, have, want: known.total });
-                }
-            };
-            file.write_all(&piece[..len]).map_err(at(notes))?;
-            have += len as u64;
-            if have > self.limit {
-                return Err(PullError::TooLarge { url, limit: self.limit });
-            }
-        }
-        match known.total {
-            Some(want) if want != have => Err(PullError::Short { url, have, want: Some(want) }),
-            _ => Ok(()),
-        }
+        append(&url, answer, (file, notes), have, (known.total, self.limit), watch)
     }
 
-    /// A server's good answer.
-    fn get(&self, url: &str, headers: &[(header::HeaderName, String)]) -> Result<Response<Body>, PullError> {
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            // What was protected stays so.
-            .https_only(url.starts_with("https:"))
-            .max_redirects(MAX_REDIRECTS)
-            .save_redirect_history(false)
-            // A request that follows a redirection on the same connection fails where the server has closed it.
-            .max_idle_connections(0)
-            .user_agent(concat!("env86/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(self.patience))
-            .timeout_recv_response(Some(self.patience))
-            .timeout_per_read(Some(self.patience))
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-        if is_loopback(url) {
-            config = config.proxy(None);
-        }
-        let mut request = config.build().new_agent().get(url);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let answer =
-            request.call().map_err(|source| PullError::Http { url: url.into(), source: Box::new(source) })?;
-        let status = answer.status();
-        if !status.is_success() {
-            let wait = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-            // It may be a date.
-            let wait = wait.filter(|wait| wait.parse::<u64>().is_ok()).map(Into::into);
-            return Err(PullError::Status { url: url.into(), status, wait });
-        }
-        Ok(answer)
+    fn web(&self) -> Web {
+        Web { patience: self.patience, pause: self.pause }
     }
 }
 
@@ -565,47 +617,8 @@ pub(super) fn sweep(root: &Path) -> u64 {
     bytes
 }
 
-/// The file of what has come of an archive, which is this process's as long as it is open.
-fn lock(part: &Path, watch: &Watch) -> Result<File, PullError> {
-    let folder = part.parent().unwrap_or(part);
-    loop {
-        fs::create_dir_all(folder).map_err(at(folder))?;
-        let file = match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(part) {
-            Ok(file) => file,
-            // One that had nothing more in the folder has removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(at(part)(error)),
-        };
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {
-                    watch.check().map_err(at(part))?;
-                    thread::sleep(LOOK);
-                }
-                Err(TryLockError::Error(error)) => return Err(at(part)(error)),
-            }
-        }
-        // One who had it before may have removed it.
-        if part.exists() {
-            return Ok(file);
-        }
-    }
-}
-
-/// An error that may be gone at the next try.
-fn is_passing(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed)
-}
-
 fn is_hash(text: &str) -> bool {
     text.len() == HASH_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit())
-}
-
-fn is_loopback(url: &str) -> bool {
-    let uri: Option<ureq::http::Uri> = url.parse().ok();
-    uri.and_then(|uri| uri.host().map(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]")))
-        .unwrap_or(false)
 }
 
 /// The name of the file that a URL leads to, as far as it is an image's.
@@ -613,12 +626,6 @@ fn stem(url: &str) -> &str {
     let path = url.split(['?', '#']).next().unwrap_or(url);
     let file = path.rsplit('/').next().unwrap_or(path);
     [".tgz", ".tar.gz"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(file)
-}
-
-/// The first byte of `bytes START-END/TOTAL`, and the total if the server knows it.
-fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
-    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
-    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
 }
 
 #[cfg(test)]
@@ -643,7 +650,6 @@ mod tests {
             "github.com/a/b/c",
             "github.com/a/..",
             "github.com/a/b@",
-            "github.commit/a/b",
             "https://",
             "https://u:p@x.org/a",
             "ftp://x/y",
@@ -652,8 +658,5 @@ mod tests {
             assert!(matches!(Reference::new(text), Err(PullError::Reference(_))), "{text}");
         }
         assert_eq!(["https://x/a.tgz?b=c/d", "https://x/b.tar.gz", "https://x/c"].map(stem), ["a", "b", "c"]);
-        assert_eq!(parse_range("bytes 5-9/10"), Some((5, Some(10))));
-        assert_eq!(parse_range("bytes 5-9/*"), Some((5, None)));
-        assert_eq!(parse_range("bytes */10"), None);
     }
 }

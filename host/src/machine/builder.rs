@@ -51,6 +51,8 @@ pub struct MachineBuilder {
     network: Option<cable::Wiring>,
     pub(super) hda: Option<PathBuf>,
     pub(super) hdb: Option<PathBuf>,
+    pub(super) hdc: Option<PathBuf>,
+    pub(super) hdd: Option<PathBuf>,
     pub(super) cdrom: Option<PathBuf>,
     pub(super) fda: Option<PathBuf>,
     pub(super) fdb: Option<PathBuf>,
@@ -86,6 +88,8 @@ impl Default for MachineBuilder {
             network: None,
             hda: None,
             hdb: None,
+            hdc: None,
+            hdd: None,
             cdrom: None,
             fda: None,
             fdb: None,
@@ -204,6 +208,19 @@ impl MachineBuilder {
     #[must_use]
     pub fn hdb(self, path: impl Into<PathBuf>) -> Self {
         Self { hdb: Some(path.into()), ..self }
+    }
+
+    /// The image of the third hard disk, which is in the place that the CD-ROM drive has else: the drive is the slave of
+    /// the secondary channel then.
+    #[must_use]
+    pub fn hdc(self, path: impl Into<PathBuf>) -> Self {
+        Self { hdc: Some(path.into()), ..self }
+    }
+
+    /// The image of the fourth hard disk. Beside a third one there is no CD-ROM drive.
+    #[must_use]
+    pub fn hdd(self, path: impl Into<PathBuf>) -> Self {
+        Self { hdd: Some(path.into()), ..self }
     }
 
     /// What is in the CD-ROM drive.

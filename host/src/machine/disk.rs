@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use env86_core::{Drive, MediaStore};
 use env86_devices::floppy;
-use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, Units};
+use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium, NoPlace, Units};
 use env86_devices::state::{Slot, Source};
 use env86_devices::virtio::block;
 use thiserror::Error;
@@ -162,6 +162,9 @@ pub enum DiskError {
     /// A slave without a master.
     #[error("A second hard disk (hdb) needs a first one (hda)")]
     Slave,
+    /// There are more drives than places.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
     /// The state has only the changes.
     #[error("The saved state has only what was written to {slot}, not the disk image that it was written to")]
     Missing {
@@ -292,6 +295,8 @@ fn given(config: &MachineBuilder, slot: Slot) -> Option<&Path> {
     match slot {
         Slot::Hda => config.hda.as_deref(),
         Slot::Hdb => config.hdb.as_deref(),
+        Slot::Hdc => config.hdc.as_deref(),
+        Slot::Hdd => config.hdd.as_deref(),
         Slot::Cdrom => config.cdrom.as_deref(),
         Slot::Fda => config.fda.as_deref(),
         Slot::Fdb => config.fdb.as_deref(),
@@ -304,6 +309,8 @@ fn named(image: &image::Image, slot: Slot) -> Option<&FileRef> {
     match slot {
         Slot::Hda => image.config.hda.as_ref(),
         Slot::Hdb => image.config.hdb.as_ref(),
+        Slot::Hdc => image.config.hdc.as_ref(),
+        Slot::Hdd => image.config.hdd.as_ref(),
         Slot::Cdrom => image.config.cdrom.as_ref(),
         Slot::Fda => image.config.fda.as_ref(),
         Slot::Fdb => image.config.fdb.as_ref(),
@@ -401,21 +408,23 @@ fn medium(config: &MachineBuilder, slot: Slot) -> Result<Option<(Medium, PathBuf
 pub(super) fn units(config: &MachineBuilder) -> Result<Units, super::MachineError> {
     let open = |slot| medium(config, slot).map(|found| found.map(|(medium, _)| medium));
     let (hda, hdb, cdrom) = (open(Slot::Hda)?, open(Slot::Hdb)?, open(Slot::Cdrom)?);
+    let (hdc, hdd) = (open(Slot::Hdc)?, open(Slot::Hdd)?);
     if hda.is_none() && hdb.is_some() {
         return Err(DiskError::Slave.into());
     }
-    let other = [Slot::Fda, Slot::Fdb, Slot::VirtioDisk].into_iter().any(|slot| is_given(config, slot));
+    let others = [Slot::Fda, Slot::Fdb, Slot::Hdc, Slot::Hdd, Slot::VirtioDisk];
+    let other = others.into_iter().any(|slot| is_given(config, slot));
     if hda.is_none() && (config.persist && !other || config.overlay.is_some()) {
         return Err(DiskError::NothingToKeep.into());
     }
-    Ok(Units::new(hda, hdb, cdrom))
+    Ok(Units::new(hda, hdb, cdrom).with_secondary(hdc, hdd).map_err(DiskError::from)?)
 }
 
 /// Something is to be in one of the drives.
 pub(super) fn any(config: &MachineBuilder) -> bool {
-    [Slot::Fda, Slot::Fdb, Slot::Hda, Slot::Hdb, Slot::Cdrom, Slot::VirtioDisk]
-        .into_iter()
-        .any(|slot| is_given(config, slot))
+    let hard_disks = [Slot::Hda, Slot::Hdb, Slot::Hdc, Slot::Hdd, Slot::VirtioDisk];
+    let others = [Slot::Fda, Slot::Fdb, Slot::Cdrom];
+    hard_disks.into_iter().chain(others).any(|slot| is_given(config, slot))
 }
 
 /// Something is to be in a drive.
@@ -510,7 +519,8 @@ pub(super) fn saved_units(config: &MachineBuilder, state: &StateFile) -> Result<
             Ok::<_, super::MachineError>(medium)
         }
     })?;
-    for slot in [Slot::Hda, Slot::Hdb, Slot::Cdrom].into_iter().filter(|slot| !used.contains(slot)) {
+    let all = [Slot::Hda, Slot::Hdb, Slot::Hdc, Slot::Hdd, Slot::Cdrom];
+    for slot in all.into_iter().filter(|slot| !used.contains(slot)) {
         if let Some(path) = given(config, slot) {
             let (path, slot) = (path.display(), slot.name());
             warn!(target: "state", "`{path}` is not used: what is in {slot} is in the saved state");

@@ -39,6 +39,7 @@ pub use env86_core::{
 };
 pub use env86_devices::ide::{DiskImage, DiskImageError, Form, Medium};
 pub use env86_devices::state::Slot;
+pub(crate) use files::Blobs;
 pub use ports::{Com, Event, Events, ExpectError, NoEvent, SerialPort};
 pub use state::StateFileError;
 

@@ -28,6 +28,9 @@ export interface V86Options {
   bzimage_initrd_from_filesystem?: boolean;
   hda?: Image;
   hdb?: Image;
+  /** In the place that the CD-ROM drive has else. */
+  hdc?: Image;
+  hdd?: Image;
   cdrom?: Image;
   fda?: Image;
   fdb?: Image;

@@ -10,7 +10,7 @@ const isNode = typeof process !== "undefined" && !!process.versions?.node;
 const hasPage = typeof document !== "undefined";
 
 /** Options that are files. */
-const FILES = ["bios", "vga_bios", "bzimage", "initrd", "hda", "hdb", "cdrom", "fda", "fdb", "virtio_blk"];
+const FILES = ["bios", "vga_bios", "bzimage", "initrd", "hda", "hdb", "hdc", "hdd", "cdrom", "fda", "fdb", "virtio_blk"];
 /** Options that go to the machine as they are. */
 const SETTINGS = [
   "cmdline", "memory_size", "vga_memory_size", "acpi", "virtio_balloon", "bzimage_initrd_from_filesystem", "boot_order",

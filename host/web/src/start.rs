@@ -9,7 +9,7 @@ use env86_core::{
 use env86_devices::board::Connected;
 use env86_devices::floppy;
 use env86_devices::fs::{Filesystem, FsJsonError};
-use env86_devices::ide::{Form, Medium, Units};
+use env86_devices::ide::{Form, Medium, NoPlace, Units};
 use env86_devices::state::{Container, ImageSource, Plan, Source, StateError, is_compressed};
 use thiserror::Error;
 
@@ -32,6 +32,9 @@ pub enum StartError {
     /// What is to be started.
     #[error(transparent)]
     PowerOn(#[from] PowerOnError),
+    /// The drives.
+    #[error(transparent)]
+    Drives(#[from] NoPlace),
     /// The machine.
     #[error(transparent)]
     Computer(#[from] ComputerError),
@@ -109,7 +112,8 @@ impl Wanted {
         let setup = self.world(world).with_image(&self.config);
         let (source, name) = self.firmware(&filesystem, setup.memory)?;
         let setup = Setup {
-            drives: Units::new(self.disk("hda")?, self.disk("hdb")?, self.disk("cdrom")?),
+            drives: Units::new(self.disk("hda")?, self.disk("hdb")?, self.disk("cdrom")?)
+                .with_secondary(self.disk("hdc")?, self.disk("hdd")?)?,
             floppies: [self.floppy("fda")?, self.floppy("fdb")?],
             virtio_disk: self.disk("virtio_blk")?,
             filesystem,
@@ -173,6 +177,8 @@ impl Wanted {
         let given = match slot {
             "hda" => &config.hda,
             "hdb" => &config.hdb,
+            "hdc" => &config.hdc,
+            "hdd" => &config.hdd,
             "fda" => &config.fda,
             "fdb" => &config.fdb,
             "virtio_blk" => &config.virtio_blk,

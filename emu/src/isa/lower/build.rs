@@ -95,6 +95,7 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
         start: 0,
         next: 0,
         page_offset,
+        reach: code.len as u32,
         links: 0,
         exits: 0,
         done: false,

@@ -42,6 +42,14 @@ pub(crate) struct Recovery {
     pub registers: u8,
 }
 
+impl Effect {
+    /// The instruction of this uop gets another handler.
+    fn becomes(&mut self, u: &mut Uop, choice: Choice) {
+        u.run = choice.run.into();
+        self.kind = choice.kind;
+    }
+}
+
 impl Builder<'_> {
     /// The last uop may look at and change anything.
     pub fn opaque(&mut self) {
@@ -90,9 +98,9 @@ impl Builder<'_> {
             if e.kills {
                 u.n |= uop_mark::SETS_FLAGS;
                 match (live, left, e.without, e.recovery) {
-                    (false, false, Some(without), _) => (u.run, e.kind) = (without.run.into(), without.kind),
+                    (false, false, Some(without), _) => e.becomes(u, without),
                     (false, true, Some(without), Some(r)) if r.registers & written == 0 => {
-                        (u.run, e.kind) = (without.run.into(), without.kind);
+                        e.becomes(u, without);
                         u.form = r.code;
                         u.n = (u.n & !uop_mark::SETS_FLAGS) | uop_mark::OWES_FLAGS;
                     }
@@ -103,9 +111,7 @@ impl Builder<'_> {
             }
             match e.without {
                 // Without reading flags either, it is as if it was not there.
-                Some(without) if !live && !left && !e.leaves => {
-                    (u.run, e.kind) = (without.run.into(), without.kind);
-                }
+                Some(without) if !live && !left && !e.leaves => e.becomes(u, without),
                 // It changes some and keeps others, which must be right for that.
                 Some(_) => live = true,
                 None => {}

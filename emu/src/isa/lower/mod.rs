@@ -59,6 +59,8 @@ pub(crate) struct Builder<'a> {
     next: u32,
     /// Offset of the block's start in its page.
     page_offset: u32,
+    /// Bytes of code that can be decoded.
+    reach: u32,
     /// Which uops are link slots, a bit each.
     links: u128,
     /// Conditional branches that the block goes on behind.
@@ -202,6 +204,16 @@ impl Builder<'_> {
         if self.alone {
             self.emit(i, step::<Nop>);
         }
+    }
+
+    /// Goes on with the code at a distance from the block's start, if it is in reach: the jump there has no uop then,
+    /// as an instruction that does nothing has none.
+    pub fn skip_to(&mut self, distance: u32) -> bool {
+        let in_reach = !self.alone && self.next <= distance && distance < self.reach;
+        if in_reach {
+            self.next = distance;
+        }
+        in_reach
     }
 
     fn push(&mut self, u: Uop) -> &mut Uop {

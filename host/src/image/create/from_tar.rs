@@ -2,16 +2,23 @@
 //!
 //! The tree is the one that unpacking as root would give: a later entry replaces an earlier one of its name, and
 //! parents that have no entries are made. Nothing of it is made here but the contents.
+//!
+//! The layers of a container image are several archives, of which a later one changes what the earlier ones have
+//! made: it may replace a directory by something else, lead through a link of theirs, and take names away.
+//! Source: OCI Image Format Specification, "Image Layer Filesystem Changeset".
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{BufReader, Cursor, Read};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::{self, BufReader, Cursor, Read};
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use super::index::{Entry, Node};
 use super::store::{Copier, Hashed};
 use super::walk::MAX_DEPTH;
-use super::{CreateError, Made, Options, make, new_place};
-use crate::image::tarball::{Kind, Member, Members};
+use super::{CreateError, Made, Options, fill, make, new_place};
+use crate::image::ImageConfig;
+use crate::image::tarball::{Kind, Member, Members, TarError};
 
 /// What a directory's size is given as: what most file systems of hosts say.
 const DIRECTORY_SIZE: u64 = 4096;
@@ -29,6 +36,33 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const OTHERS: [(&[u8], &str); 2] = [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2")];
 
+/// Entries that an archive may have: what is kept of them is in memory.
+const MAX_ENTRIES: usize = 1 << 22;
+/// Bytes that an archive may have beside its contents for each of them, on average.
+const ENTRY_OVERHEAD: u64 = 2 << 10;
+/// Links that a path may lead through, and names that they may add to it.
+const MAX_LINKS: usize = 40;
+const MAX_NAMES: usize = 4096;
+/// In a layer: a name that is taken away is behind this, and all names of a directory are by the other. What
+/// else begins as that does is a file system's own affair.
+const WHITEOUT: &str = ".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
+const RESERVED: &str = ".wh..wh.";
+
+/// Programs that Linux starts first, and what it is told where there is none of them: containers often have none.
+const INITS: [&str; 3] = ["sbin/init", "etc/init", "bin/init"];
+const SHELL: &str = " init=/bin/sh";
+
+/// A layer of a container image.
+pub struct Layer<R> {
+    /// A tar stream, which may be compressed by gzip or zstd.
+    pub from: R,
+    /// What an error calls it.
+    pub what: String,
+    /// The SHA-256 that the stream has without its compression, in hexadecimal.
+    pub sum: Option<String>,
+}
+
 /// Makes the image directory `image` from a tar stream, which may be compressed by gzip or zstd. `what` is what an
 /// error calls it.
 pub fn from_tar(
@@ -38,41 +72,114 @@ pub fn from_tar(
     options: &Options,
 ) -> Result<super::Summary, CreateError> {
     new_place(image)?;
-    let source = unpacked(options.watch().read(source), what)?;
-    let made = make(image, options, |dir| {
-        let mut tree = Tree::new(options);
-        let mut members = Members::new(BufReader::with_capacity(256 << 10, source));
-        let wrong = |source| CreateError::Tar { what: what.into(), source };
-        let mut copier = Copier::new(dir, options);
-        let mut left = options.limit;
-        loop {
-            options.check_interrupt()?;
-            let Some(member) = members.next().map_err(wrong)? else { break };
-            let path = tree.path(&member.path).map_err(|why| CreateError::Member {
-                what: what.into(),
-                path: String::from_utf8_lossy(&member.path).into_owned(),
-                why,
-            })?;
-            if let Kind::File(size) = member.kind {
-                left = left
-                    .checked_sub(size)
-                    .ok_or(CreateError::TooLarge { what: what.into(), limit: options.limit })?;
-                let number = tree.files.len();
-                let file = copier.copy(number, &mut members, |error| wrong(error.into()))?;
-                tree.files.push(file);
-            }
-            let shown = member.path.clone();
-            tree.add(path, member).map_err(|why| CreateError::Member {
-                what: what.into(),
-                path: String::from_utf8_lossy(&shown).into_owned(),
-                why,
-            })?;
-        }
-        tree.made(&copier)
+    let made = make(image, options, ImageConfig::default(), |dir| {
+        let mut reading = Reading::new(dir, options, false);
+        reading.archive(Layer { from: options.watch().read(source), what: what.into(), sum: None })?;
+        reading.tree.made(&reading.copier)
     });
     // Which the reader of the stream says, too, in its way.
     options.check_interrupt()?;
     made
+}
+
+/// Makes what is in the folder of an image, from the layers of a container image, the lowest first.
+pub fn from_layers<R: Read>(
+    layers: impl Iterator<Item = Layer<R>>,
+    folder: &Path,
+    config: ImageConfig,
+    options: &Options,
+) -> Result<super::Summary, CreateError> {
+    let filled = fill(folder, config, |dir| {
+        let mut reading = Reading::new(dir, options, true);
+        for layer in layers {
+            reading.tree.layer += 1;
+            reading.archive(layer)?;
+        }
+        let append = if reading.tree.has_init() { "" } else { SHELL };
+        Ok(Made { append, ..reading.tree.made(&reading.copier)? })
+    });
+    options.check_interrupt()?;
+    filled
+}
+
+/// Archives that are being read into a tree.
+struct Reading<'a> {
+    tree: Tree,
+    copier: Copier<'a>,
+    options: &'a Options<'a>,
+    /// Bytes that contents may still have.
+    left: u64,
+}
+
+impl<'a> Reading<'a> {
+    fn new(dir: &'a Path, options: &'a Options<'a>, in_layers: bool) -> Self {
+        let copier = Copier::new(dir, options);
+        Self { tree: Tree::new(options, in_layers), copier, options, left: options.limit }
+    }
+
+    fn archive<R: Read>(&mut self, Layer { from, what, sum }: Layer<R>) -> Result<(), CreateError> {
+        let limit = self.options.limit;
+        let wrong = |source: TarError| CreateError::Tar { what: what.clone(), source };
+        let too_large = || CreateError::TooLarge { what: what.clone(), limit };
+        let mut source = Counted {
+            from: unpacked(from, &what)?,
+            left: self.left.saturating_add(MAX_ENTRIES as u64 * ENTRY_OVERHEAD),
+            hash: sum.is_some().then(Sha256::new),
+        };
+        let mut members = Members::new(BufReader::with_capacity(256 << 10, &mut source));
+        loop {
+            self.options.check_interrupt()?;
+            let Some(member) = members.next().map_err(wrong)? else { break };
+            let shown = member.path.clone();
+            let misplaced = |why| CreateError::Member {
+                what: what.clone(),
+                path: String::from_utf8_lossy(&shown).into_owned(),
+                why,
+            };
+            let path = self.tree.path(&member.path).map_err(misplaced)?;
+            if let Kind::File(size) = member.kind {
+                self.left = self.left.checked_sub(size).ok_or_else(too_large)?;
+                let number = self.tree.files.len();
+                let file = self.copier.copy(number, &mut members, |error| wrong(error.into()))?;
+                self.tree.files.push(file);
+            }
+            self.tree.add(path, member).map_err(misplaced)?;
+        }
+        if let Some(want) = sum {
+            // What is behind the archive's end belongs to the sum.
+            drop(members);
+            io::copy(&mut source, &mut io::sink()).map_err(|error| wrong(error.into()))?;
+            let have = source.hash.map(hexadecimal).unwrap_or_default();
+            if have != want {
+                return Err(CreateError::Sum { what, have, want });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A stream that ends with an error if it has too much, and whose sum is taken.
+struct Counted<'a> {
+    from: Box<dyn Read + 'a>,
+    left: u64,
+    hash: Option<Sha256>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buf)?;
+        self.left = (self.left.checked_sub(read as u64)).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "it has far more bytes than its files")
+        })?;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&buf[..read]);
+        }
+        Ok(read)
+    }
 }
 
 /// The stream without its compression.
@@ -107,12 +214,23 @@ struct Inode {
 }
 
 enum What {
-    Directory(BTreeMap<String, usize>),
+    Directory(Names),
     /// A file, by its place in the list of contents.
     File(usize),
     Symlink(String),
     Device(u32, u32),
     Fifo,
+}
+
+/// The names in a directory.
+type Names = BTreeMap<String, Name>;
+
+/// What a name stands for.
+#[derive(Clone, Copy)]
+struct Name {
+    inode: usize,
+    /// The layer that has said so last.
+    layer: usize,
 }
 
 /// The tree as far as it has been read.
@@ -122,15 +240,26 @@ struct Tree {
     files: Vec<Hashed>,
     owner: Option<(u32, u32)>,
     attributes_left_out: u64,
+    /// The number of the archive.
+    layer: usize,
+    /// It is one of several.
+    in_layers: bool,
 }
 
 /// The number of the root directory.
 const ROOT: usize = 0;
+const NO_DIRECTORY: &str = "what it lies in is no directory";
 
 impl Tree {
-    fn new(options: &Options) -> Self {
-        let mut tree =
-            Self { inodes: Vec::new(), files: Vec::new(), owner: options.owner, attributes_left_out: 0 };
+    fn new(options: &Options, in_layers: bool) -> Self {
+        let mut tree = Self {
+            inodes: Vec::new(),
+            files: Vec::new(),
+            owner: options.owner,
+            attributes_left_out: 0,
+            layer: 0,
+            in_layers,
+        };
         tree.directory();
         tree
     }
@@ -138,7 +267,7 @@ impl Tree {
     /// A directory without an entry.
     fn directory(&mut self) -> usize {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        let what = What::Directory(BTreeMap::new());
+        let what = What::Directory(Names::new());
         self.inodes.push(Inode { mode: S_IFDIR | PARENT_MODE, uid, gid, mtime: 0, names: 1, what });
         self.inodes.len() - 1
     }
@@ -161,37 +290,71 @@ impl Tree {
         Ok(names)
     }
 
-    /// The directory of a path, which is made as far as it is missing.
-    fn parent(&mut self, names: &[String]) -> Result<usize, String> {
-        let mut dir = ROOT;
-        for name in names {
-            let What::Directory(entries) = &self.inodes[dir].what else {
-                return Err("what it lies in is no directory".into());
-            };
-            dir = match entries.get(name) {
-                Some(number) => *number,
-                None => {
-                    let made = self.directory();
-                    self.entries(dir)?.insert(name.clone(), made);
-                    made
+    /// The directory of a path; `None` if it is missing and not to be made. Links of lower layers are followed
+    /// within the tree.
+    fn parent(&mut self, names: &[String], makes: bool) -> Result<Option<usize>, String> {
+        let mut dirs = vec![ROOT];
+        let mut names: VecDeque<String> = names.iter().cloned().collect();
+        let mut links = 0;
+        while let Some(name) = names.pop_front() {
+            match name.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    dirs.truncate((dirs.len() - 1).max(1));
+                    continue;
                 }
-            };
+                _ => {}
+            }
+            let dir = dirs[dirs.len() - 1];
+            match self.entries(dir)?.get(&name).map(|name| name.inode) {
+                None if !makes => return Ok(None),
+                None => {
+                    let (inode, layer) = (self.directory(), self.layer);
+                    self.entries(dir)?.insert(name, Name { inode, layer });
+                    dirs.push(inode);
+                }
+                Some(inode) => match &self.inodes[inode].what {
+                    What::Directory(_) => dirs.push(inode),
+                    What::Symlink(target) if self.in_layers => {
+                        links += 1;
+                        let more = target.split('/').count();
+                        if links > MAX_LINKS || names.len() + more > MAX_NAMES {
+                            return Err("its path leads through too many links".into());
+                        }
+                        if target.starts_with('/') {
+                            dirs.truncate(1);
+                        }
+                        target.split('/').rev().for_each(|name| names.push_front(name.into()));
+                    }
+                    _ => return Err(NO_DIRECTORY.into()),
+                },
+            }
+            if dirs.len() > MAX_DEPTH {
+                return Err(format!("it is nested too deep (more than {MAX_DEPTH} directories)"));
+            }
         }
-        Ok(dir)
+        Ok(dirs.pop())
     }
 
-    fn entries(&mut self, dir: usize) -> Result<&mut BTreeMap<String, usize>, String> {
+    fn entries(&mut self, dir: usize) -> Result<&mut Names, String> {
         match &mut self.inodes[dir].what {
             What::Directory(entries) => Ok(entries),
-            _ => Err("what it lies in is no directory".into()),
+            _ => Err(NO_DIRECTORY.into()),
         }
     }
 
     /// The inode of a path.
-    fn find(&self, names: &[String]) -> Option<usize> {
-        names.iter().try_fold(ROOT, |dir, name| match &self.inodes[dir].what {
-            What::Directory(entries) => entries.get(name).copied(),
-            _ => None,
+    fn find(&mut self, names: &[String]) -> Option<usize> {
+        let (name, names) = names.split_last()?;
+        let dir = self.parent(names, false).ok()??;
+        Some(self.entries(dir).ok()?.get(name)?.inode)
+    }
+
+    /// There is a program that Linux starts first.
+    fn has_init(&mut self) -> bool {
+        INITS.iter().any(|path| {
+            let names: Vec<String> = path.split('/').map(Into::into).collect();
+            self.find(&names).is_some()
         })
     }
 
@@ -201,6 +364,9 @@ impl Tree {
             // The root itself is not in an index.
             return if member.kind == Kind::Directory { Ok(()) } else { Err("it has no name".into()) };
         };
+        if self.in_layers && name.starts_with(WHITEOUT) {
+            return self.take_away(&names, &name);
+        }
         let text = |target: Vec<u8>| {
             String::from_utf8(target)
                 .map_err(|_| "its target is not UTF-8, which fs.json cannot hold".to_owned())
@@ -213,15 +379,15 @@ impl Tree {
                 let inode = known.ok_or_else(|| {
                     format!("it is a link to `{}`, which is no file before it", target.join("/"))
                 })?;
-                let dir = self.parent(&names)?;
+                let dir = self.made_parent(&names)?;
                 // A link to itself.
-                if self.entries(dir)?.get(&name) != Some(&inode) {
+                if self.entries(dir)?.get(&name).is_none_or(|name| name.inode != inode) {
                     self.inodes[inode].names += 1;
                     self.enter(dir, name, inode)?;
                 }
                 return Ok(());
             }
-            Kind::Directory => (S_IFDIR, What::Directory(BTreeMap::new())),
+            Kind::Directory => (S_IFDIR, What::Directory(Names::new())),
             Kind::File(_) => (S_IFREG, What::File(self.files.len() - 1)),
             Kind::Symlink(target) => (S_IFLNK, What::Symlink(text(target)?)),
             Kind::Device(block, major, minor) => {
@@ -233,29 +399,83 @@ impl Tree {
         // Linux gives all permissions on symbolic links.
         let permissions = if kind == S_IFLNK { 0o777 } else { member.mode };
         let inode = Inode { mode: kind | permissions, uid, gid, mtime: member.mtime, names: 1, what };
-        let dir = self.parent(&names)?;
+        let (dir, layer) = (self.made_parent(&names)?, self.layer);
         // A directory that is there keeps its entries.
-        if let (What::Directory(_), Some(&at)) = (&inode.what, self.entries(dir)?.get(&name))
-            && let What::Directory(entries) = &mut self.inodes[at].what
-        {
-            let entries = std::mem::take(entries);
-            self.inodes[at] = Inode { what: What::Directory(entries), ..inode };
-            return Ok(());
+        if let (What::Directory(_), Some(known)) = (&inode.what, self.entries(dir)?.get_mut(&name)) {
+            let (at, before) = (known.inode, std::mem::replace(&mut known.layer, layer));
+            if let What::Directory(entries) = &mut self.inodes[at].what {
+                let entries = std::mem::take(entries);
+                self.inodes[at] = Inode { what: What::Directory(entries), ..inode };
+                return Ok(());
+            }
+            self.entries(dir)?.insert(name.clone(), Name { inode: at, layer: before });
         }
         self.inodes.push(inode);
+        if self.inodes.len() > MAX_ENTRIES {
+            return Err(format!("there are more than {MAX_ENTRIES} entries"));
+        }
         self.enter(dir, name, self.inodes.len() - 1)
+    }
+
+    fn made_parent(&mut self, names: &[String]) -> Result<usize, String> {
+        self.parent(names, true)?.ok_or_else(|| NO_DIRECTORY.into())
     }
 
     /// Gives a name to an inode; what has it loses it.
     fn enter(&mut self, dir: usize, name: String, inode: usize) -> Result<(), String> {
-        let Some(old) = self.entries(dir)?.insert(name, inode) else { return Ok(()) };
-        if let What::Directory(entries) = &self.inodes[old].what
-            && !entries.is_empty()
-        {
-            return Err("it would replace a directory that has entries".into());
+        let layer = self.layer;
+        let old = self.entries(dir)?.get(&name).map(|name| name.inode);
+        if let Some(old) = old {
+            if self.in_layers {
+                self.hide_lower(old);
+            }
+            if let What::Directory(entries) = &self.inodes[old].what
+                && !entries.is_empty()
+            {
+                return Err("it would replace a directory that has entries".into());
+            }
+            self.inodes[old].names -= 1;
         }
-        self.inodes[old].names -= 1;
+        self.entries(dir)?.insert(name, Name { inode, layer });
         Ok(())
+    }
+
+    /// Takes away what lower layers have of a name, or of all names in a directory.
+    fn take_away(&mut self, names: &[String], whiteout: &str) -> Result<(), String> {
+        let Some(dir) = self.parent(names, false)? else { return Ok(()) };
+        if whiteout == OPAQUE {
+            self.hide_lower(dir);
+            return Ok(());
+        }
+        let name = &whiteout[WHITEOUT.len()..];
+        if whiteout.starts_with(RESERVED) || matches!(name, "" | "." | "..") {
+            return Ok(());
+        }
+        let Some(known) = self.entries(dir)?.get(name).copied() else { return Ok(()) };
+        if !self.stays(known) {
+            self.entries(dir)?.remove(name);
+            self.inodes[known.inode].names -= 1;
+        }
+        Ok(())
+    }
+
+    /// Takes away what lower layers have in a directory, and in those below it.
+    fn hide_lower(&mut self, dir: usize) {
+        let What::Directory(entries) = &mut self.inodes[dir].what else { return };
+        let mut entries = std::mem::take(entries);
+        entries.retain(|_, name| {
+            let stays = self.stays(*name);
+            self.inodes[name.inode].names -= usize::from(!stays);
+            stays
+        });
+        self.inodes[dir].what = What::Directory(entries);
+    }
+
+    /// A name is this layer's, or has names of this layer below it. Those of lower ones below it are gone then.
+    fn stays(&mut self, name: Name) -> bool {
+        self.hide_lower(name.inode);
+        let below = matches!(&self.inodes[name.inode].what, What::Directory(names) if !names.is_empty());
+        below || name.layer == self.layer
     }
 
     /// The entries in their order, and the contents in the order in which they are met.
@@ -268,7 +488,15 @@ impl Tree {
         for number in (0..self.files.len()).filter(|number| !order.contains_key(number)) {
             copier.forget(number)?;
         }
-        Ok(Made { entries, visits, blobs, count, sockets: 0, attributes: self.attributes_left_out })
+        Ok(Made {
+            entries,
+            visits,
+            blobs,
+            count,
+            sockets: 0,
+            attributes: self.attributes_left_out,
+            append: "",
+        })
     }
 }
 
@@ -286,7 +514,7 @@ struct Listing<'a> {
 impl Listing<'_> {
     fn entries(&mut self, dir: usize) -> Vec<Entry> {
         let What::Directory(entries) = &self.tree.inodes[dir].what else { return Vec::new() };
-        entries.iter().map(|(name, at)| self.entry(name, *at)).collect()
+        entries.iter().map(|(name, at)| self.entry(name, at.inode)).collect()
     }
 
     fn entry(&mut self, name: &str, at: usize) -> Entry {

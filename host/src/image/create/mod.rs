@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
-pub use self::from_tar::from_tar;
+pub use self::from_tar::{Layer, from_layers, from_tar};
 use self::index::{Entry, FORMAT_VERSION, Index};
 use self::store::Stored;
 pub use super::watch::Progress;
@@ -101,6 +101,16 @@ pub enum CreateError {
         /// The limit.
         limit: u64,
     },
+    /// A layer is not the one that the container image is of.
+    #[error("{what} has the SHA-256 {have} when it is unpacked, and not {want}")]
+    Sum {
+        /// What it is called.
+        what: String,
+        /// What it has.
+        have: String,
+        /// What it should have.
+        want: String,
+    },
     /// Asked to stop.
     #[error("Interrupted; no image was made")]
     Interrupted,
@@ -172,6 +182,8 @@ struct Made {
     count: u64,
     sockets: u64,
     attributes: u64,
+    /// Added to the kernel's command line.
+    append: &'static str,
 }
 
 /// Makes the image directory `image` from the tree at `source`.
@@ -179,32 +191,48 @@ pub fn from_dir(source: &Path, image: &Path, options: &Options) -> Result<Summar
     check_places(source, image)?;
     let tree = walk::walk(source, options)?;
     options.progress.total(tree.bytes_to_read());
-    make(image, options, |dir| {
+    make(image, options, ImageConfig::default(), |dir| {
         let blobs = store::store(&tree.files, dir, options)?;
         let walk::Tree { entries, visits, count, sockets, .. } = tree;
-        Ok(Made { entries, visits, blobs, count, sockets, attributes: 0 })
+        Ok(Made { entries, visits, blobs, count, sockets, attributes: 0, append: "" })
     })
 }
 
-/// Makes an image of what `fill` puts into its folder of blobs, whole or not at all.
+/// Makes an image of what `contents` puts into its folder of blobs, whole or not at all.
 fn make(
     image: &Path,
     options: &Options,
-    fill: impl FnOnce(&Path) -> Result<Made, CreateError>,
+    config: ImageConfig,
+    contents: impl FnOnce(&Path) -> Result<Made, CreateError>,
 ) -> Result<Summary, CreateError> {
     let staging = Staging::new(image).map_err(|(path, source)| CreateError::Write { path, source })?;
-    let blob_dir = staging.path().join(BLOB_DIR);
+    let summary = fill(staging.path(), config, contents)?;
+    options.check_interrupt()?;
+    staging.publish(image).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => CreateError::Exists(image.into()),
+        _ => CreateError::write(image)(source),
+    })?;
+    Ok(summary)
+}
+
+/// Makes what is in an image's folder, of what `contents` puts into its folder of blobs.
+fn fill(
+    folder: &Path,
+    config: ImageConfig,
+    contents: impl FnOnce(&Path) -> Result<Made, CreateError>,
+) -> Result<Summary, CreateError> {
+    let blob_dir = folder.join(BLOB_DIR);
     fs::create_dir(&blob_dir).map_err(CreateError::write(&blob_dir))?;
-    let Made { mut entries, visits, blobs, count, sockets, attributes } = fill(&blob_dir)?;
+    let Made { mut entries, visits, blobs, count, sockets, attributes, append } = contents(&blob_dir)?;
     let size = index::fill_in(&mut entries, &mut visits.iter().map(|&at| (at, &blobs.files[at])));
 
     let config = ImageConfig {
-        cmdline: Some(DEFAULT_CMDLINE.into()),
-        bzimage_initrd_from_filesystem: has_kernel(&entries),
-        ..ImageConfig::default()
+        cmdline: Some(config.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into()) + append),
+        bzimage_initrd_from_filesystem: config.bzimage.is_none() && has_kernel(&entries),
+        ..config
     };
     let json = serde_json::to_vec_pretty(&config).map_err(io::Error::from);
-    write_file(&staging.path().join(CONFIG_FILE), |out| out.write_all(&json?))?;
+    write_file(&folder.join(CONFIG_FILE), |out| out.write_all(&json?))?;
     let summary = Summary {
         entries: count,
         bytes: size,
@@ -213,14 +241,9 @@ fn make(
         attributes_skipped: attributes,
     };
     let index = Index { fsroot: entries, size, version: FORMAT_VERSION };
-    write_file(&staging.path().join(INDEX_FILE), |out| {
+    write_file(&folder.join(INDEX_FILE), |out| {
         serde_json::to_writer(&mut *out, &index)?;
         out.write_all(b"\n")
-    })?;
-    options.check_interrupt()?;
-    staging.publish(image).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => CreateError::Exists(image.into()),
-        _ => CreateError::write(image)(source),
     })?;
     Ok(summary)
 }

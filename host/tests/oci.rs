@@ -1,0 +1,456 @@
+//! Pulling container images from a registry on the loopback that wants a token, breaks off, and lies.
+
+#![cfg(feature = "pull")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use env86::image::create::CreateError;
+use env86::image::global::{GlobalError, GlobalImages, GlobalName};
+use env86::image::oci::OciError;
+use env86::image::pull::{PullError, Puller, Reference};
+use env86::image::{Image, Watch};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+/// Paths, and where ranges began.
+type Asked = Vec<(String, Option<usize>)>;
+
+/// What a registry has.
+#[derive(Default)]
+struct Store {
+    /// Manifests and blobs, by `REPOSITORY/manifests/TAG` and `REPOSITORY/blobs/DIGEST`.
+    things: HashMap<String, Vec<u8>>,
+    /// Blobs that break off in the middle, and how often they still do.
+    breaks: HashMap<String, usize>,
+    asked: Asked,
+}
+
+impl Store {
+    fn put(&mut self, repository: &str, what: &str, bytes: Vec<u8>) -> Value {
+        let digest = digest(&bytes);
+        let size = bytes.len();
+        let name = if what.is_empty() { format!("blobs/{digest}") } else { format!("manifests/{what}") };
+        let name = name.replace("DIGEST", &digest);
+        self.things.insert(format!("{repository}/{name}"), bytes);
+        json!({ "mediaType": "application/octet-stream", "digest": digest, "size": size })
+    }
+
+    /// An image of layers, packed and not, with the tag `1`.
+    fn image(&mut self, repository: &str, architecture: &str, layers: &[(Vec<u8>, Vec<u8>)]) -> Value {
+        let sums: Vec<_> = layers.iter().map(|(_, plain)| digest(plain)).collect();
+        let config = json!({
+            "architecture": architecture, "os": "linux",
+            "config": { "Env": ["A=b"], "Cmd": ["/bin/prog"], "WorkingDir": "/a" },
+            "rootfs": { "type": "layers", "diff_ids": sums },
+        });
+        let config = self.put(repository, "", config.to_string().into_bytes());
+        let layers: Vec<_> =
+            layers.iter().map(|(packed, _)| self.put(repository, "", packed.clone())).collect();
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
+        let bytes = manifest.to_string().into_bytes();
+        self.put(repository, "DIGEST", bytes.clone());
+        self.put(repository, "1", bytes)
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hash}")
+}
+
+/// A registry, and its address.
+struct Registry {
+    host: String,
+    store: Arc<Mutex<Store>>,
+}
+
+impl Registry {
+    fn new(store: Store) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let store = Arc::new(Mutex::new(store));
+        let registry = Self { host: host.clone(), store: Arc::clone(&store) };
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (store, host) = (Arc::clone(&store), host.clone());
+                thread::spawn(move || _ = answer(stream, &store, &host));
+            }
+        });
+        registry
+    }
+
+    fn reference(&self, rest: &str) -> Reference {
+        Reference::new(&format!("oci://{}/{rest}", self.host)).unwrap()
+    }
+
+    fn asked(&self, end: &str) -> Vec<Option<usize>> {
+        let store = self.store.lock().unwrap();
+        store.asked.iter().filter(|(path, _)| path.ends_with(end)).map(|(_, start)| *start).collect()
+    }
+}
+
+fn answer(mut stream: TcpStream, store: &Mutex<Store>, host: &str) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().unwrap_or(Ok(String::new()))?;
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let (mut start, mut shown) = (None, String::new());
+    for line in lines {
+        let line = line?;
+        let Some((name, value)) = line.split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "range" => start = value.trim_start_matches("bytes=").trim_end_matches('-').parse().ok(),
+            "authorization" => shown = value.to_owned(),
+            _ => {}
+        }
+    }
+    let mut say = |head: String, body: &[u8], length: usize| {
+        write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(body)
+    };
+    if let Some(query) = path.strip_prefix("/token?") {
+        let good = query.starts_with("service=test%20registry&scope=repository%3A")
+            && (!query.contains("private") || shown == "Basic dTpw");
+        let body = br#"{"token":"secret"}"#;
+        return if good { say("200 OK".into(), body, body.len()) } else { say("401 No".into(), b"", 0) };
+    }
+    if shown != "Bearer secret" {
+        let repository = path.trim_start_matches("/v2/").split('/').next().unwrap_or_default();
+        let challenge = format!(
+            "401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://{host}/token\",\
+             service=\"test registry\",scope=\"repository:{repository}:pull\""
+        );
+        return say(challenge, b"", 0);
+    }
+    // Blobs lie elsewhere, where no one asks who it is.
+    let mut store = store.lock().unwrap();
+    store.asked.push((path.clone(), start));
+    let Some(bytes) = store.things.get(path.trim_start_matches("/v2/")).cloned() else {
+        return say("404 Not Found".into(), b"", 0);
+    };
+    let rest = &bytes[start.unwrap_or(0).min(bytes.len())..];
+    let mut sent = rest;
+    if let Some((_, left)) = store.breaks.iter_mut().find(|(end, _)| path.ends_with(end.as_str()))
+        && *left > 0
+    {
+        *left -= 1;
+        sent = &rest[..rest.len() / 3];
+    }
+    let head = match start {
+        Some(start) => {
+            format!("206 Part\r\nContent-Range: bytes {start}-{}/{}", bytes.len() - 1, bytes.len())
+        }
+        None => "200 OK".into(),
+    };
+    say(head, sent, rest.len())
+}
+
+/// An entry of a layer.
+enum Item<'a> {
+    File(&'a str),
+    Owned(u32, u32, &'a str),
+    Directory,
+    Symlink(&'a str),
+    Link(&'a str),
+}
+
+/// A layer as a plain archive.
+fn layer(items: &[(&str, Item)]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for (path, item) in items {
+        let mut header = Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        let content = match item {
+            Item::File(text) | Item::Owned(_, _, text) => text,
+            _ => "",
+        };
+        match item {
+            Item::File(_) => {}
+            Item::Owned(mode, uid, _) => {
+                header.set_mode(*mode);
+                header.set_uid(u64::from(*uid));
+            }
+            Item::Directory => {
+                header.set_entry_type(EntryType::Directory);
+                header.set_mode(0o755);
+            }
+            Item::Symlink(target) => {
+                header.set_entry_type(EntryType::Symlink);
+                header.set_link_name(target).unwrap();
+            }
+            Item::Link(target) => {
+                header.set_entry_type(EntryType::Link);
+                header.set_link_name(target).unwrap();
+            }
+        }
+        header.set_size(content.len() as u64);
+        // As it is: the library would refuse what a hostile archive has.
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        builder.append(&header, content.as_bytes()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(bytes: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&bytes).unwrap();
+    (encoder.finish().unwrap(), bytes)
+}
+
+fn plain(bytes: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    (bytes.clone(), bytes)
+}
+
+/// Three layers, of which the later ones change what the first has.
+fn layers() -> Vec<(Vec<u8>, Vec<u8>)> {
+    use Item::{Directory, File, Link, Owned, Symlink};
+    // What does not pack, so that it comes in several pieces.
+    let mut seed = 1_u32;
+    let noise: String = (0..200_000)
+        .map(|_| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b' ' + (seed >> 26) as u8)
+        })
+        .collect();
+    let first = layer(&[
+        ("a/", Directory),
+        ("a/x", File("x")),
+        ("a/y", File("y")),
+        ("a/same", Link("a/y")),
+        ("bin/prog", Owned(0o4755, 1000, "prog")),
+        ("lib", Symlink("/usr/lib")),
+        ("usr/lib/", Directory),
+        ("usr/lib/old", File(&noise)),
+        ("gone/", Directory),
+        ("gone/file", File("gone")),
+        ("opaque/", Directory),
+        ("opaque/old/deep", File("old")),
+        ("tree/", Directory),
+        ("tree/leaf", File("leaf")),
+    ]);
+    let second = layer(&[
+        ("a/.wh.x", File("")),
+        (".wh.gone", File("")),
+        ("none/.wh.x", File("")),
+        ("opaque/old/new", File("new")),
+        ("opaque/.wh..wh..opq", File("")),
+        ("a/.wh..wh.plnk", File("")),
+        ("lib/through", File("through")),
+        ("tree", File("now a file")),
+        ("usr/lib/again", Link("lib/through")),
+    ]);
+    let third = layer(&[("a/x", File("another x")), ("a/.wh.y", File(""))]);
+    vec![gzip(first), (zstd::encode_all(&*second, 3).unwrap(), second), plain(third)]
+}
+
+/// All that is in an image: modes, owners, and contents or targets.
+fn tree(image: &Image) -> BTreeMap<String, (u64, u64, String)> {
+    fn add(image: &Image, path: &str, entries: &Value, found: &mut BTreeMap<String, (u64, u64, String)>) {
+        for entry in entries.as_array().unwrap() {
+            let path = format!("{path}/{}", entry[0].as_str().unwrap());
+            let mode = entry[3].as_u64().unwrap();
+            let text = match mode & 0o170_000 {
+                0o040_000 => {
+                    add(image, &path, &entry[6], found);
+                    String::new()
+                }
+                0o100_000 => {
+                    let blob = image.dir().join("fs").join(entry[6].as_str().unwrap());
+                    fs::read_to_string(blob).unwrap()
+                }
+                _ => entry[6].as_str().unwrap().into(),
+            };
+            found.insert(path, (mode, entry[4].as_u64().unwrap(), text));
+        }
+    }
+    let mut found = BTreeMap::new();
+    let index: Value = serde_json::from_slice(&image.read_index().unwrap()).unwrap();
+    add(image, "", &index["fsroot"], &mut found);
+    found
+}
+
+fn puller(root: &Path) -> Puller {
+    Puller { pause: Duration::from_millis(1), limit: 1 << 24, ..Puller::new(GlobalImages::within(root)) }
+}
+
+#[test]
+fn a_container_image_becomes_an_image_and_breaks_are_gone_on_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, watch) = (dir.path().join("root"), Watch::default());
+    let mut store = Store::default();
+    let layers = layers();
+    let mut other = store.image("good", "amd64", &[gzip(layer(&[("other", Item::Directory)]))]);
+    let mut own = store.image("good", "386", &layers);
+    other["platform"] = json!({ "os": "linux", "architecture": "amd64" });
+    own["platform"] = json!({ "os": "linux", "architecture": "386" });
+    let index = json!({ "schemaVersion": 2, "manifests": [other, own] });
+    store.put("good", "1", index.to_string().into_bytes());
+    let first = digest(&layers[0].0);
+    store.breaks.insert(first.clone(), 2);
+    let registry = Registry::new(store);
+
+    let pulled = puller(&root).pull(&registry.reference("good:1"), None, &watch).unwrap();
+    assert_eq!(pulled.name.to_string(), format!("{}/good@1", registry.host.replace(':', "-")));
+    assert_eq!(format!("sha256:{}", pulled.sha256.unwrap()), own["digest"].as_str().unwrap());
+    let starts = registry.asked(&first);
+    assert!(starts.len() == 3 && starts[0].is_none() && starts[1] < starts[2], "{starts:?}");
+    assert!(!root.join(".pull").exists());
+
+    let image = Image::open(&pulled.path).unwrap();
+    let tree = tree(&image);
+    let text = |path: &str| tree[path].2.as_str();
+    assert_eq!((text("/a/x"), text("/a/same"), text("/tree")), ("another x", "y", "now a file"));
+    assert_eq!(
+        (text("/lib"), text("/usr/lib/through"), text("/usr/lib/again")),
+        ("/usr/lib", "through", "through")
+    );
+    assert_eq!(tree["/bin/prog"], (0o104_755, 1000, "prog".into()));
+    let names: Vec<&str> = tree.keys().map(|path| path.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "/a",
+            "/a/same",
+            "/a/x",
+            "/bin",
+            "/bin/prog",
+            "/lib",
+            "/opaque",
+            "/opaque/old",
+            "/opaque/old/new",
+            "/tree",
+            "/usr",
+            "/usr/lib",
+            "/usr/lib/again",
+            "/usr/lib/old",
+            "/usr/lib/through"
+        ]
+    );
+    let container = &image.config.other["container"];
+    assert_eq!(container["config"]["Cmd"][0], "/bin/prog");
+    assert!(container["image"].as_str().unwrap().ends_with(own["digest"].as_str().unwrap()));
+    // There is no program that Linux would start.
+    assert!(image.config.cmdline.unwrap().ends_with(" init=/bin/sh"));
+
+    // By its digest, under a name of one's own, and by several at once.
+    let by_digest = registry.reference(&format!("good@{}", own["digest"].as_str().unwrap()));
+    let before = registry.asked(&first).len();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let name = GlobalName::new("mine").unwrap();
+            scope.spawn(|| puller(&root).pull(&by_digest, Some(name), &watch).unwrap());
+        }
+    });
+    assert_eq!(registry.asked(&first).len(), before + 1);
+    assert_eq!(GlobalImages::within(&root).list().unwrap().len(), 2);
+}
+
+#[test]
+fn a_registry_that_lies_is_an_error_and_leaves_no_image() {
+    use Item::{Directory, File, Symlink};
+    let dir = tempfile::tempdir().unwrap();
+    let (root, watch) = (dir.path().join("root"), Watch::default());
+    let mut store = Store::default();
+    let good = || gzip(layer(&[("a", File("a"))]));
+    store.image("amd64", "amd64", &[good()]);
+    store.image("private", "386", &[good()]);
+    store.image("altered", "386", &[good()]);
+    let key = format!("altered/blobs/{}", digest(&good().0));
+    store.things.get_mut(&key).unwrap()[20] ^= 1;
+    store.image("longer", "386", &[good()]);
+    let key = format!("longer/blobs/{}", digest(&good().0));
+    store.things.get_mut(&key).unwrap().extend([0; 4000]);
+    store.image("unpacked", "386", &[(good().0, b"else".to_vec())]);
+    store.image("upwards", "386", &[gzip(layer(&[("../x", File("x"))]))]);
+    let links = [("l", Symlink("m")), ("m", Symlink("l")), ("l/x", File("x"))];
+    store.image("links", "386", &[gzip(layer(&links))]);
+    let out = [("out", Symlink("../../../..")), ("out/x", File("x")), ("d/", Directory)];
+    store.image("inside", "386", &[gzip(layer(&out))]);
+    store.image("bomb", "386", &[gzip(vec![0; 1 << 20]), gzip(layer(&[("a", File(&"0".repeat(1 << 19)))]))]);
+    store.image("cut", "386", &[gzip(layer(&[("a", File("a"))])[..700].to_vec())]);
+    store.put("page", "1", b"<html></html>".to_vec());
+    store.put("old", "1", br#"{"schemaVersion": 1, "fsLayers": []}"#.to_vec());
+    store.put("around", "1", json!({ "manifests": [] }).to_string().into_bytes());
+    let mut broken = store.image("broken", "386", &[good()]);
+    broken["digest"] = "md5:1".into();
+    store.put("broken", "1", json!({ "manifests": [broken] }).to_string().into_bytes());
+    store.image("never", "386", &[good()]);
+    store.breaks.insert(format!("never/blobs/{}", digest(&good().0)), usize::MAX);
+    let registry = Registry::new(store);
+
+    let puller = Puller { limit: 1 << 18, patience: Duration::from_secs(20), ..puller(&root) };
+    let pull = |rest: &str| puller.pull(&registry.reference(rest), None, &watch);
+    let wrong = |rest: &str| pull(rest).unwrap_err();
+    let platform = wrong("amd64:1").to_string();
+    assert!(platform.contains("linux/amd64") && platform.contains("i386"), "{platform}");
+    assert!(matches!(wrong("private:1"), PullError::Oci(OciError::Refused { .. })));
+    assert!(matches!(wrong("altered:1"), PullError::Mismatch { .. }));
+    assert!(matches!(wrong("longer:1"), PullError::TooLarge { .. }));
+    let made = |rest: &str| match wrong(rest) {
+        PullError::Global(GlobalError::Create(error)) => error,
+        error => panic!("{rest}: {error:?}"),
+    };
+    assert!(matches!(made("unpacked:1"), CreateError::Sum { .. }));
+    assert!(matches!(made("upwards:1"), CreateError::Member { .. }));
+    assert!(made("links:1").to_string().contains("too many links"));
+    assert!(matches!(made("bomb:1"), CreateError::TooLarge { .. }));
+    assert!(matches!(made("cut:1"), CreateError::Tar { .. }));
+    for rest in ["page:1", "old:1", "broken:1"] {
+        assert!(matches!(wrong(rest), PullError::Oci(OciError::Manifest { .. })), "{rest}");
+    }
+    assert!(matches!(wrong("around:1"), PullError::Oci(OciError::Platform { .. })));
+    assert!(matches!(wrong("none:1"), PullError::Status { .. }));
+    let other = format!("amd64@sha256:{}", "1".repeat(64));
+    assert!(matches!(wrong(&other), PullError::Status { .. }));
+    assert!(matches!(wrong("never:1"), PullError::Short { .. }));
+    assert!(GlobalImages::within(&root).list().unwrap().is_empty());
+
+    // A link that leads out of the tree leads to its root.
+    let inside = pull("inside:1").unwrap();
+    assert_eq!(tree(&Image::open(inside.path).unwrap())["/x"].2, "x");
+    let auth = dir.path().join("config.json");
+    fs::write(&auth, json!({ "auths": { registry.host.as_str(): { "auth": "dTpw" } } }).to_string()).unwrap();
+    let known = Puller { credentials: vec![auth], ..puller.clone() };
+    known.pull(&registry.reference("private:1"), None, &watch).unwrap();
+}
+
+#[test]
+fn the_command_gives_a_container_image_a_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::default();
+    store.image("box", "386", &[gzip(layer(&[("sbin/init", Item::Owned(0o755, 0, "init"))]))]);
+    let registry = Registry::new(store);
+    fs::write(dir.path().join("kernel"), "a kernel").unwrap();
+    fs::write(dir.path().join("ramdisk"), "a disk").unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        command.args(words).current_dir(dir.path()).env("ENV86_PATH", dir.path().join("root"));
+        command.env("DOCKER_CONFIG", dir.path()).output().unwrap()
+    };
+    let reference = format!("oci://{}/box:1", registry.host);
+    let output = run(&["pull", "--kernel", "kernel", "--initrd", "ramdisk", &reference]);
+    assert!(output.status.success(), "{output:?}");
+    let name = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(name, format!("{}/box@1\n", registry.host.replace(':', "-")));
+    // It is found by what it was called by, and another image can take its kernel.
+    let shown: Value = serde_json::from_slice(&run(&["inspect", "--json", &reference]).stdout).unwrap();
+    assert_eq!((&shown["config"]["bzimage"]["url"], &shown["entries"]), (&"./vmlinuz".into(), &2.into()));
+    assert!(!shown["config"]["cmdline"].as_str().unwrap().contains("init="));
+    let output = run(&["pull", "--kernel", name.trim(), &reference, "second"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read(dir.path().join("root/second/local/initrd.img")).unwrap(), b"a disk");
+    let output = run(&["pull", "--kernel", "none", &reference, "third"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("none"), "{output:?}");
+}
