@@ -23,6 +23,14 @@ pub mod roms;
 /// What the demo image's shell prints when it waits for a command.
 pub const PROMPT: &str = "root@env86:~# ";
 
+/// Typed there, it gives a shell that neither prompts nor echoes, once [`QUIET_SHELL`] has come. printf puts
+/// together what the echo of the command must not contain.
+pub const QUIET: &str =
+    "HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n";
+
+/// What the shell prints that [`QUIET`] gives.
+pub const QUIET_SHELL: &str = "quiet-shell\r\n";
+
 /// How long a boot may take. Generous: CI machines are small and shared.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
@@ -276,10 +284,8 @@ impl Guest {
     pub fn shell<S: AsRef<OsStr>>(image: &Path, flags: impl IntoIterator<Item = S>) -> Result<Self> {
         let mut guest = Self::boot(image, flags)?;
         guest.wait_for(PROMPT, BOOT_LIMIT)?;
-        // printf puts together what the echo of the command must not contain.
-        guest
-            .line("HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh")?;
-        guest.wait_for("quiet-shell\r\n", Duration::from_secs(60))?;
+        guest.line(QUIET.trim_end())?;
+        guest.wait_for(QUIET_SHELL, Duration::from_secs(60))?;
         Ok(guest)
     }
 

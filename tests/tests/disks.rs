@@ -15,8 +15,8 @@ use env86::machine::{DiskImage, DiskImageError, Drive, Form, Medium, Slot};
 use env86::{Com, Image, Machine, SerialPort};
 use env86_tests::media::{disc, hard_disk, noise};
 use env86_tests::{
-    BOOT_LIMIT, Failure, Guest, PROMPT, Result, binutil, bound_to_us, built, image, md5_of, peers, program,
-    skipped,
+    BOOT_LIMIT, Failure, Guest, PROMPT, QUIET, QUIET_SHELL, Result, binutil, bound_to_us, built, image,
+    md5_of, peers, program, skipped,
 };
 
 /// Generous: CI machines are small and shared.
@@ -165,6 +165,14 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     Failure::from(io::Error::other(error))
 }
 
+/// Waits for the shell of a machine that boots, and makes it one that neither prompts nor echoes.
+fn quiet(com1: &mut SerialPort) -> Result<()> {
+    com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
+    com1.write_all(QUIET.as_bytes())?;
+    com1.expect(QUIET_SHELL, LIMIT).map_err(failed)?;
+    Ok(())
+}
+
 /// Runs a command in a shell that does not echo; its output.
 fn run(com1: &mut SerialPort, command: &str) -> Result<String> {
     com1.write_all(format!("{{ {command}\n}} 2>&1; echo \"status=$?;\"\n").as_bytes())?;
@@ -191,11 +199,7 @@ fn late_media_do_as_well(name: &str, dma: bool, append: &str) -> Result<()> {
         .start()
         .map_err(failed)?;
     let mut com1 = machine.serial(Com::One);
-    com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
-    com1.write_all(
-        b"HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n",
-    )?;
-    com1.expect("quiet-shell\r\n", LIMIT).map_err(failed)?;
+    quiet(&mut com1)?;
     run(&mut com1, DRIVERS)?;
     assert_eq!(run(&mut com1, DRIVES)?.trim_end(), "65536 2000 60000 10240 5948");
     let modes = run(&mut com1, "cat /sys/class/ata_device/*/dma_mode")?;
@@ -349,11 +353,7 @@ fn a_guest_uses_its_floppy_disks() -> Result<()> {
     let machine = Machine::builder().image(&image).cold().fda(&first).fdb(&second);
     let machine = machine.start().map_err(failed)?;
     let mut com1 = machine.serial(Com::One);
-    com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
-    com1.write_all(
-        b"HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n",
-    )?;
-    com1.expect("quiet-shell\r\n", LIMIT).map_err(failed)?;
+    quiet(&mut com1)?;
     run(&mut com1, "modprobe floppy; until [ -b /dev/fd0 -a -b /dev/fd1 ]; do sleep 1; done")?;
     let sum_of = |sum: &str| format!("{sum}  -\n");
     assert_eq!(run(&mut com1, "md5sum < /dev/fd1")?, sum_of(&sums[1]));
@@ -397,11 +397,7 @@ fn a_guest_uses_its_virtio_disk() -> Result<()> {
     let machine = Machine::builder().image(&image).cold().medium(Slot::VirtioDisk, late());
     let machine = machine.start().map_err(failed)?;
     let mut com1 = machine.serial(Com::One);
-    com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
-    com1.write_all(
-        b"HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n",
-    )?;
-    com1.expect("quiet-shell\r\n", LIMIT).map_err(failed)?;
+    quiet(&mut com1)?;
     run(&mut com1, "modprobe -a virtio_blk ext4; until [ -b /dev/vda ]; do sleep 1; done")?;
     assert_eq!(run(&mut com1, "cat /sys/block/vda/size /sys/block/vda/serial")?, "131072\nenv86-virtio-disk");
     let write = "mke2fs -F /dev/vda > /dev/null; mkdir -p /tmp/disk; mount -t ext4 /dev/vda /tmp/disk

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use env86_tests::media::{disc, hard_disk, noise};
 use env86_tests::{
-    Failure, PROMPT, Result, V86, bound_to_us, image, image_root, md5_of, only_file, program, skipped,
+    Failure, PROMPT, QUIET, Result, V86, bound_to_us, image, image_root, md5_of, only_file, program, skipped,
 };
 use serde_json::{Value, json};
 
@@ -31,9 +31,6 @@ const TRIES: usize = 2;
 const TIMED_OUT: i32 = 3;
 /// With ACPI, Linux unplugs what stands in slots that v86's chips do not say to be occupied.
 const ACPI_CMDLINE: &str = "acpiphp.disable=1";
-/// A shell that neither prompts nor echoes, as in [`env86_tests::Guest::shell`].
-const QUIET: &str =
-    "HISTFILE=; stty -echo; export PS1= PS2= TERM=dumb; printf 'quiet-%s\\n' shell; exec sh\n";
 /// What the shell does and says at each hop; `BASE` are files of the image for it to read. A state of v86's
 /// loses what the guest has asked of its 9p file system and has no answer to yet, and the process that asked
 /// waits for ever. So the load that runs while a state is saved has its program and its log in memory.
