@@ -151,7 +151,7 @@ impl Cpu {
         // Of two values that cannot be read the selector faults first.
         let mut above = stack;
         above.skip(if wide { 4 } else { 2 });
-        let selector = above.pop_sized(self, wide)? as u16;
+        let selector = above.pop_low(self, if wide { 4 } else { 2 })?;
         let offset = stack.pop_sized(self, wide)?;
         stack = above;
         if self.real_segments() {
@@ -168,8 +168,8 @@ impl Cpu {
     /// pointer is at the top of `stack`.
     fn return_far(&mut self, stack: Stack, selector: u16, offset: u32, how: Returned) -> Result<()> {
         let rpl = (selector & 3) as u8;
-        let outer = if rpl == self.cpl { None } else { Some(self.outer_stack(stack, how.wide)?) };
         let mut code = self.return_code(selector)?;
+        let outer = if rpl == self.cpl { None } else { Some(self.outer_stack(stack, how.wide)?) };
         let ss = match outer {
             Some((_, ss)) => Some(self.stack_segment(ss, rpl, Exception::protection)?),
             None => None,
@@ -194,7 +194,7 @@ impl Cpu {
         Ok(())
     }
 
-    /// The outer stack's ESP and SS, which a return reads before it looks at the code selector.
+    /// The outer stack's ESP and SS, which a return reads once the code selector is found good (SDM volume 2, RET).
     fn outer_stack(&mut self, mut stack: Stack, wide: bool) -> Result<(u32, u16)> {
         let mut above = stack;
         above.skip(if wide { 4 } else { 2 });

@@ -67,6 +67,15 @@ impl Stack {
         Ok(v)
     }
 
+    /// Reads the first of `bytes` bytes and removes all.
+    pub fn pop_low<T: Int>(&mut self, cpu: &mut Cpu, bytes: u32) -> Result<T> {
+        let before = *self;
+        let v = self.pop(cpu)?;
+        *self = before;
+        self.skip(bytes);
+        Ok(v)
+    }
+
     /// Pushes at an operand size given at run time; a 16-bit push takes the low half.
     pub fn push_sized(&mut self, cpu: &mut Cpu, v: u32, wide: bool) -> Result<()> {
         if wide { self.push(cpu, v) } else { self.push(cpu, v as u16) }

@@ -398,6 +398,46 @@ fn pusha_does_not_begin_what_wraps_round_in_real_mode() {
     assert_eq!(cpu.regs.r32(gpr::ESP), 1);
 }
 
+#[test]
+fn a_popped_selector_is_half_its_slot() {
+    // pop ds; hlt: the stack segment ends behind the selector.
+    let mut cpu = flat(&[0x1f, 0xf4]);
+    let mut s = cpu.state();
+    s.seg[2].limit = 0x8001;
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.regs.r32(gpr::ESP), cpu.seg[3].arch.selector), (0x8004, 0));
+}
+
+#[test]
+fn a_fault_between_two_elements_finds_the_flags_as_they_were() {
+    // stc; mov ecx, 8; mov esi, 3ffffeh; mov edi, esi; repe cmpsb: the third byte is not mapped. #PF's handler halts.
+    let mut cpu =
+        flat_with_tables(&[0xf9, 0xb9, 8, 0, 0, 0, 0xbe, 0xfe, 0xff, 0x3f, 0, 0x89, 0xf7, 0xf3, 0xa6], true);
+    cpu.mem.write(0x3000, &[0xf4]);
+    cpu.mem.write_u64(0x5000 + 14 * 8, 0x0000_8e00_0008_3000);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.eip, cpu.cr2, cpu.regs.r32(gpr::ECX)), (0x3001, 0x40_0000, 6));
+    // Two equal bytes were compared; the flags that #PF saved are still those of STC.
+    let saved = cpu.mem.read_u32(0x8000 - 4);
+    assert_eq!(saved & (flags::CF | flags::ZF), flags::CF);
+}
+
+#[test]
+fn a_far_return_looks_at_the_selector_before_the_outer_stack() {
+    // push 3 (a null selector of an outer level); push 0; retf, at the very top of the stack segment.
+    let mut cpu = flat_with_tables(&[0x6a, 3, 0x6a, 0, 0xcb], false);
+    for (vector, handler) in [(12, 0x3000), (13, 0x3010)] {
+        cpu.mem.write(handler, &[0xf4]);
+        cpu.mem.write_u64(0x5000 + vector * 8, 0x0000_8e00_0008_0000 | u64::from(handler));
+    }
+    let mut s = cpu.state();
+    s.seg[2].limit = 0x7fff;
+    cpu.set_state(&s);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!(cpu.eip, 0x3011, "#GP, not #SS");
+}
+
 /// A board with a device that panics.
 struct Broken;
 

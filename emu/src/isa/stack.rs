@@ -136,9 +136,12 @@ fn push_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     Ok(())
 }
 
+/// POP of a segment register reads the selector alone from a slot of the operand's size, so that the upper half of
+/// a 32-bit slot may be beyond what can be read (SDM volume 3, architecture compatibility,
+/// "Selector Pushes and Pops").
 fn pop_segment<const NUMBER: u8>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let mut stack = cpu.stack();
-    let selector = stack.pop_sized(cpu, !u.op16())? as u16;
+    let selector = stack.pop_low(cpu, if u.op16() { 2 } else { 4 })?;
     // The stack pointer moves only if the load succeeds, and in the stack segment as it was.
     let before = cpu.mode & mode::STACK32;
     load_numbered(cpu, NUMBER, selector)?;

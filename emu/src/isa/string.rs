@@ -86,6 +86,18 @@ impl<E: Element, const UNTIL: u8> Op for Repeated<E, UNTIL> {
 // In a frame of its own, so that the handler can end in a jump.
 #[inline(never)]
 fn repeat<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
+    let before = cpu.flags;
+    let finished = elements::<E, UNTIL>(cpu, u);
+    // What a comparison says is not seen before all of it is done: a fault or an interrupt between two elements
+    // finds the flags as they were (SDM volume 2, REP), and only the registers have moved on.
+    if E::COMPARES && !matches!(finished, Ok(true)) {
+        cpu.flags.set_arith(before.arith());
+    }
+    finished
+}
+
+/// Elements until the repetition has ended, or must pause, which is false.
+fn elements<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool> {
     E::check(cpu)?;
     // Single steps trap after each element.
     let mut left = if cpu.stepping { 1 } else { MOST_ELEMENTS };

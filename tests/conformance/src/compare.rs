@@ -4,7 +4,7 @@ use crate::generate::Case;
 use crate::guest::{SYSTEM, SYSTEM_END};
 use crate::layout::{Image, linear};
 use crate::segments::CODES;
-use crate::state::{End, GENERAL, Outcome, SEGMENTS, flag};
+use crate::state::{End, Fx, GENERAL, Outcome, SEGMENTS, flag};
 
 /// Instructions that may be an ulp off (Intel SDM volume 1, 8.3.10), and then C1, which tells the
 /// direction of rounding, as well.
@@ -15,8 +15,18 @@ const APPROXIMATE: [&str; 4] = ["rcpps", "rcpss", "rsqrtps", "rsqrtss"];
 const C1: u16 = 1 << 9;
 /// The overflow exception in it.
 const OE: u16 = 1 << 3;
+/// The underflow exception.
+const UE: u16 = 1 << 4;
+/// The lowest bit of TOP.
+const TOP: u16 = 11;
+/// Instructions that write an x87 register to memory, rounded.
+const X87_STORES: [&str; 6] = ["fst", "fstp", "fist", "fistp", "fisttp", "fbstp"];
+/// Instructions that write an MMX register to memory.
+const MMX_STORES: [&str; 4] = ["movd", "movq", "movntq", "maskmovq"];
 /// The exponent of the largest extended real.
 const LARGEST_EXPONENT: u16 = 0x7ffe;
+/// That of infinities and NaNs.
+const INFINITE_EXPONENT: u16 = 0x7fff;
 /// Bit 17 of MXCSR, an AMD control, reserved elsewhere.
 const MISALIGNED_SSE: u32 = 1 << 17;
 
@@ -28,6 +38,7 @@ const PAGE_FAULT: u8 = 14;
 const ALIGNMENT_CHECK: u8 = 17;
 const DEBUG: u8 = 1;
 const BREAKPOINT: u8 = 3;
+const OUT_OF_BOUNDS: u8 = 5;
 /// The x87 status word's ES.
 const ERROR_SUMMARY: u16 = 1 << 7;
 
@@ -41,7 +52,11 @@ pub fn differences(
     host_memory: &Image,
 ) -> Vec<String> {
     let mut d = Vec::new();
-    if straddles(name, ours.end, host.end) || takes_misaligned_sse(ours, host) {
+    if straddles(name, ours.end, host.end)
+        || takes_misaligned_sse(ours, host)
+        || one_of_two_faults(name, case.regs.eip, ours, host)
+        || may_underflow(name, &case.regs.fx)
+    {
         return d;
     }
     let fetch = |end| match end {
@@ -52,9 +67,15 @@ pub fn differences(
         End::Vector(PAGE_FAULT, error, cr2) => End::Vector(PAGE_FAULT, error & !FETCH, cr2),
         end => end,
     };
-    // Of two operands that both cannot be read, REPE CMPSB reports the other than its kin do.
     let either = |end| match end {
+        // Of two operands that both cannot be read, REPE CMPSB reports the other than its kin do.
         End::Vector(12 | 13 | PAGE_FAULT, ..) if name == "cmpsb" => End::Vector(PAGE_FAULT, 0, 0),
+        // AMD's processors read the outer stack before they look at the selector, Intel's after (SDM volume 2, RET).
+        End::Vector(12 | 13 | PAGE_FAULT | ALIGNMENT_CHECK, ..) if matches!(name, "retf" | "iret") => {
+            End::Vector(PAGE_FAULT, 0, 0)
+        }
+        // Which of the bytes that cannot be written is reported is not defined (SDM volume 2, MASKMOVDQU).
+        End::Vector(PAGE_FAULT, ..) if name.starts_with("maskmov") => End::Vector(PAGE_FAULT, 0, 0),
         end => fetch(end),
     };
     if either(ours.end) != either(host.end) {
@@ -80,10 +101,17 @@ pub fn differences(
     let (f, g) = (&a.fx, &b.fx);
     word("x87 control", f.control.into(), g.control.into());
     let inexact = TRANSCENDENTAL.contains(&name);
-    // Next to the largest number one of the two may have overflowed.
-    let overflow = if inexact && f.st.iter().any(|r| r.1 & 0x7fff >= LARGEST_EXPONENT) { OE } else { 0 };
-    let rounded_up = if inexact { C1 | overflow } else { 0 };
-    word("x87 status", (f.status & !rounded_up).into(), (g.status & !rounded_up).into());
+    // Next to the largest number one of the two may have overflowed, next to the smallest underflowed.
+    let beside = |limit: fn(u16) -> bool| inexact && f.st.iter().any(|r| limit(r.1 & 0x7fff));
+    let overflow = if beside(|exponent| exponent >= LARGEST_EXPONENT) { OE } else { 0 };
+    let underflow = if beside(|exponent| exponent <= 1) { UE } else { 0 };
+    let rounded_up = if inexact { C1 | overflow | underflow } else { 0 };
+    // An MMX instruction that cannot write its result has the x87's stack begin at register 0 on Intel's processors,
+    // and leaves it on AMD's. Registers by their own numbers are the same.
+    let mmx_fault = MMX_STORES.contains(&name) && !matches!(ours.end, End::Vector(BREAKPOINT | DEBUG, ..));
+    let top = |status: u16| if mmx_fault { usize::from(status >> TOP & 7) } else { 0 };
+    let not_compared = rounded_up | if mmx_fault { 7 << TOP } else { 0 };
+    word("x87 status", (f.status & !not_compared).into(), (g.status & !not_compared).into());
     word("x87 valid", f.valid.into(), g.valid.into());
     // Without an exception pending AMD's processors do not show the pointers.
     if g.status & ERROR_SUMMARY != 0 {
@@ -93,8 +121,9 @@ pub fn differences(
     }
     word("mxcsr", f.mxcsr, g.mxcsr);
     for i in 0..8 {
-        if f.st[i] != g.st[i] && !(inexact && are_neighbours(f.st[i], g.st[i])) {
-            let ((m, e), (n, h)) = (f.st[i], g.st[i]);
+        let (ours, host) = (f.st[(8 + i - top(f.status)) % 8], g.st[(8 + i - top(g.status)) % 8]);
+        if ours != host && !(inexact && are_neighbours(ours, host)) {
+            let ((m, e), (n, h)) = (ours, host);
             d.push(format!("st{i}: ours {e:04x}:{m:016x}, host {h:04x}:{n:016x}"));
         }
         if f.xmm[i] != g.xmm[i] && !(APPROXIMATE.contains(&name) && are_close(f.xmm[i], g.xmm[i])) {
@@ -123,12 +152,26 @@ pub fn differences(
     if our_memory != host_memory {
         // The mask of MXCSR that FXSAVE stores tells which processor it is.
         let mask = |i: usize| name == "fxsave" && i % 16 == 14;
-        // Either zero or what was there is right (SDM volume 2, PUSH).
         let top = ours.regs.gpr[4];
+        // Of a store of ten bytes the part before a page that cannot be written is stored by some processors.
+        let torn = |i: usize| match ours.end {
+            End::Vector(PAGE_FAULT, _, cr2) => {
+                X87_STORES.contains(&name) && (1..10).contains(&cr2.wrapping_sub(linear(i)))
+            }
+            _ => false,
+        };
+        // A near CALL to beyond its segment's limit may have pushed.
+        let pushed = |i: usize| {
+            name == "call"
+                && matches!(ours.end, End::Vector(13, ..))
+                && (1..5).contains(&top.wrapping_sub(linear(i)))
+        };
+        // Either zero or what was there is right (SDM volume 2, PUSH).
         let unused = |i: usize| case.pushes_selector && matches!(linear(i).wrapping_sub(top), 2 | 3);
         let both = our_memory.iter().zip(host_memory).enumerate();
         let places = both.filter(|&(i, (&a, &b))| {
-            a != b && !unused(i) && !(mask(i) && (a, b) == (0, (MISALIGNED_SSE >> 16) as u8))
+            let maker = mask(i) && (a, b) == (0, (MISALIGNED_SSE >> 16) as u8);
+            !(a == b || unused(i) || torn(i) || pushed(i) || maker)
         });
         for (i, (a, b)) in places.clone().take(16) {
             d.push(format!("memory {:08x}: ours {a:02x}, host {b:02x}", linear(i)));
@@ -144,13 +187,40 @@ pub fn differences(
 /// An access that straddles 4 GiB in a flat segment is a limit violation on some processors, while
 /// others let it wrap (Intel SDM volume 3, 5.3).
 fn straddles(name: &str, ours: End, host: End) -> bool {
-    let there = match ours {
+    let wraps = |end| match end {
         End::Vector(PAGE_FAULT, _, at) => matches!(at, 0 | 0xffff_fff0..),
         // Misaligned at any rate; only sequences make such addresses.
         End::Vector(ALIGNMENT_CHECK, ..) => name == "sequence",
         _ => false,
     };
-    there && matches!(host, End::Vector(12 | 13, 0, 0))
+    let violates = |end| matches!(end, End::Vector(12 | 13, 0, 0));
+    wraps(ours) && violates(host) || violates(ours) && wraps(host)
+}
+
+/// Of an operand that cannot be used and what the instruction itself says of it, either may come first:
+/// - an x87 store whose value raises an unmasked exception leaves memory alone, and some processors then do not look
+///   at the operand's address (SDM volume 1, 8.5);
+/// - BOUND with an index below the lower bound need not read the upper one.
+fn one_of_two_faults(name: &str, start: u32, ours: &Outcome, host: &Outcome) -> bool {
+    let faults = |outcome: &Outcome| {
+        matches!(outcome.end, End::Vector(12 | 13 | PAGE_FAULT | ALIGNMENT_CHECK, ..))
+            && outcome.regs.eip == start
+    };
+    let pends = |outcome: &Outcome| !faults(outcome) && outcome.regs.fx.status & ERROR_SUMMARY != 0;
+    let beyond = |end| matches!(end, End::Vector(OUT_OF_BOUNDS, ..));
+    let either = |a: &Outcome, b: &Outcome| {
+        faults(a) && (X87_STORES.contains(&name) && pends(b) || name == "bound" && beyond(b.end))
+    };
+    either(ours, host) || either(host, ours)
+}
+
+/// Whether a result next to the smallest normal number raises an unmasked underflow, which changes its exponent:
+/// a denormal that an instruction leaves as it is does on AMD's processors, and not on Intel's; a result that may be
+/// an ulp off may be on either side.
+fn may_underflow(name: &str, before: &Fx) -> bool {
+    let (number, operand) = (before.st[0].1 & INFINITE_EXPONENT, before.st[1].1 & INFINITE_EXPONENT);
+    let unchanged = matches!(name, "fprem" | "fprem1" | "fscale") && matches!(operand, 0 | INFINITE_EXPONENT);
+    before.control & UE == 0 && (unchanged && number == 0 || TRANSCENDENTAL.contains(&name) && number == 1)
 }
 
 /// AMD's processors let MXCSR have a control that others, and ours, refuse.

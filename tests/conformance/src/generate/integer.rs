@@ -109,6 +109,11 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
         32
     };
     b.uses_flags(usage(row.name, count(b, row), bits, code));
+    if p.rep.is_some() && (row.name.starts_with("cmps") || row.name.starts_with("scas")) {
+        // Between two elements Intel's processors show the flags from before the instruction (SDM volume 2, REP),
+        // AMD's those of the last comparison.
+        b.undefined_on_the_way |= flag::ARITH;
+    }
     // UD0 and UD1 have a ModR/M byte on some processors.
     if !branch && !row.name.starts_with("ud") {
         b.place();
@@ -356,9 +361,12 @@ fn strings(b: &mut Builder, addr16: bool, rep: bool) {
 
 /// What the stack is, and what it holds, for instructions that pop something in particular.
 fn stack(b: &mut Builder, row: &Row, op16: bool) {
-    if row.name.starts_with("push ") && !op16 {
-        // A slot that no page or limit divides.
-        b.pushes_selector = true;
+    let pops = matches!(row.name, "pop es" | "pop ss" | "pop ds" | "pop fs" | "pop gs");
+    let returns = matches!(row.name, "retf" | "iret");
+    if (row.name.starts_with("push ") || pops || returns) && !op16 {
+        // A slot that no page or limit divides: some processors touch only the selector's half of it (SDM volume 3,
+        // architecture compatibility, "Selector Pushes and Pops").
+        b.pushes_selector = !pops && !returns;
         b.regs.seg[2] = USER_DS;
         b.regs.gpr[ESP] &= !3;
     }
@@ -374,7 +382,7 @@ fn stack(b: &mut Builder, row: &Row, op16: bool) {
             words.extend([offset(b), far_selector(b.rng).into(), flags | 2]);
         }
         "popf" => words.push(b.rng.u32()),
-        "pop es" | "pop ss" | "pop ds" | "pop fs" | "pop gs" => {
+        _ if pops => {
             words.push(u32::from(selector(b.rng)) | b.rng.u32() << 16);
         }
         _ => return,
