@@ -51,6 +51,10 @@ pub(super) fn case(b: &mut Builder, row: &'static Row, patterns: &Patterns) {
     p.lock = row.name != "verw"
         && !(row.map == Map::Of0F && matches!(row.opcode, 0x20 | 0x22))
         && b.rng.one_in(if row.attr & Attr::LOCK != 0 { 4 } else { 24 });
+    if !string && (row.attr & Attr::LOCK != 0 && p.lock || row.name == "xchg") {
+        // Linux makes a process wait for each operand on two cache lines that it locks.
+        b.flavour = Flavour::Aligned;
+    }
     if row.attr & Attr::F3 != 0 {
         p.rep = Some(0xf3);
     } else if b.rng.one_in(if string { 2 } else { 12 }) && rep_is_ignored(row) {
