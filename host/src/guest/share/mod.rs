@@ -4,7 +4,9 @@
 //! belong to the caller, whatever the guest says of their owner; what belongs to the caller is shown as root's.
 //! Nothing is kept of a file's content or attributes, so that both sides see what the other does.
 
-use std::collections::BTreeMap;
+mod fids;
+
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -15,6 +17,8 @@ use env86_devices::virtio::p9::wire::{
 };
 use tracing::trace;
 
+use fids::{Fid, Fids, Way};
+
 use crate::os::{self, Change, Found, Node, Time, Tree};
 
 /// The size of messages, in bytes, until one is agreed on.
@@ -22,8 +26,8 @@ const DEFAULT_MSIZE: u32 = 8192;
 /// The smallest that can be agreed on, and the largest.
 const MSIZES: std::ops::RangeInclusive<u32> = 4096..=1 << 20;
 const VERSION: &[u8] = b"9P2000.L";
-/// Handles that a client may have.
-const MAX_FIDS: usize = 1 << 16;
+/// Directories that a client may read at once before the content of one is looked for anew.
+const MAX_LISTS: usize = 8;
 /// Longest name, in bytes.
 const NAME_MAX: u32 = 255;
 /// Of all bits of a getattr's mask, those that are answered (P9_STATS_BASIC).
@@ -63,33 +67,28 @@ const EROFS: Errno = Errno(30);
 /// The kind of lock that says that there is none.
 const UNLOCK: u8 = 2;
 
-/// The names on the way to a file.
-type Way = Vec<Vec<u8>>;
-
-/// A client's handle.
-#[derive(Debug, Default)]
-struct Fid {
-    way: Way,
-    open: Option<File>,
-    /// What is in the directory, as it was when its reading began.
-    list: Option<Vec<Node>>,
-    /// It stands for the (empty) list of a file's extended attributes.
-    attributes: bool,
-}
-
 /// A folder, and what its client knows of it.
 #[derive(Debug)]
 pub(super) struct Share {
     tree: Tree,
     read_only: bool,
     msize: u32,
-    fids: BTreeMap<u32, Fid>,
+    fids: Fids,
+    /// What is in the directories that are being read, as it was when their reading began, by their handles; the
+    /// one that was begun last is the last one.
+    lists: VecDeque<(u32, Vec<Node>)>,
 }
 
 impl Share {
     /// The folder at this path.
     pub fn open(path: &Path, read_only: bool) -> io::Result<Self> {
-        Ok(Self { tree: Tree::open(path)?, read_only, msize: DEFAULT_MSIZE, fids: BTreeMap::new() })
+        Ok(Self {
+            tree: Tree::open(path)?,
+            read_only,
+            msize: DEFAULT_MSIZE,
+            fids: Fids::default(),
+            lists: VecDeque::new(),
+        })
     }
 
     /// How long the message is that these bytes begin with; `None` if that cannot be said yet.
@@ -112,6 +111,8 @@ impl Share {
         };
         trace!(target: "share", kind, tag, ?result);
         match result {
+            // A name is longer than the client takes.
+            Ok(()) if reply.len() > self.msize as usize => fail(reply, tag, Errno::EMSGSIZE),
             Ok(()) => finish(reply, kind.wrapping_add(1), tag),
             Err(FsError::Errno(errno)) => fail(reply, tag, errno),
             // Nothing here waits.
@@ -119,16 +120,24 @@ impl Share {
         }
     }
 
-    fn fid(&self, number: u32) -> FsResult<&Fid> {
-        Ok(self.fids.get(&number).ok_or(Errno::EBADF)?)
+    /// A handle that stands for a file.
+    fn file(&self, number: u32) -> FsResult<&Fid> {
+        match self.fids.get(number)? {
+            Fid { attributes: true, .. } => Err(Errno::EBADF.into()),
+            fid => Ok(fid),
+        }
     }
 
-    fn set_fid(&mut self, number: u32, fid: Fid) -> FsResult<()> {
-        if self.fids.len() >= MAX_FIDS && !self.fids.contains_key(&number) {
-            return Err(Errno::EMFILE.into());
-        }
-        self.fids.insert(number, fid);
-        Ok(())
+    /// Gives a handle a meaning. An old one is forgotten: a client that was interrupted may not know that it has
+    /// one.
+    fn set(&mut self, number: u32, fid: Fid) -> FsResult<()> {
+        self.lists.retain(|(reader, _)| *reader != number);
+        self.fids.set(number, fid)
+    }
+
+    fn clunk(&mut self, number: u32) -> FsResult<Fid> {
+        self.lists.retain(|(reader, _)| *reader != number);
+        self.fids.remove(number)
     }
 
     /// What is known of what a handle stands for.
@@ -137,15 +146,6 @@ impl Share {
             // It may have no name any more.
             Some(file) => errno(self.tree.look_at(file)),
             None => errno(self.tree.look(&fid.way)),
-        }
-    }
-
-    /// Another name for a file: handles below it go there, too.
-    fn moved(&mut self, old: &[Vec<u8>], new: &[Vec<u8>]) {
-        for fid in self.fids.values_mut() {
-            if fid.way.starts_with(old) {
-                fid.way.splice(..old.len(), new.iter().cloned());
-            }
         }
     }
 }
@@ -185,7 +185,7 @@ impl Request<'_> {
             request::WALK => self.walk(),
             request::CLUNK => {
                 let number = self.fields.u32()?;
-                self.share.fids.remove(&number).map(drop).ok_or(Errno::EBADF.into())
+                self.share.clunk(number).map(drop)
             }
             request::LOPEN => self.lopen(),
             request::LCREATE => self.lcreate(),
@@ -194,7 +194,7 @@ impl Request<'_> {
             request::READDIR => self.readdir(),
             request::FSYNC => {
                 let number = self.fields.u32()?;
-                match &self.share.fid(number)?.open {
+                match &self.share.file(number)?.open {
                     Some(file) => errno(file.sync_all()),
                     None => Ok(()),
                 }
@@ -207,7 +207,7 @@ impl Request<'_> {
             request::SYMLINK => self.symlink(),
             request::READLINK => {
                 let number = self.fields.u32()?;
-                let target = errno(self.share.tree.read_link(&self.share.fid(number)?.way))?;
+                let target = errno(self.share.tree.read_link(&self.share.file(number)?.way))?;
                 self.reply.put_string(&target);
                 Ok(())
             }
@@ -219,7 +219,7 @@ impl Request<'_> {
             request::LOCK => {
                 // The guest's kernel has locked it among the guest's programs already.
                 let number = self.fields.u32()?;
-                self.share.fid(number)?;
+                self.share.file(number)?;
                 self.reply.put_u8(0);
                 Ok(())
             }
@@ -239,7 +239,8 @@ impl Request<'_> {
         if msize < *MSIZES.start() {
             return Err(Errno::EMSGSIZE.into());
         }
-        self.share.fids.clear();
+        self.share.fids = Fids::default();
+        self.share.lists.clear();
         self.share.msize = msize.min(*MSIZES.end());
         self.reply.put_u32(self.share.msize);
         self.reply.put_string(if version == VERSION { VERSION } else { b"unknown" });
@@ -249,7 +250,7 @@ impl Request<'_> {
     fn attach(&mut self) -> FsResult<()> {
         let number = self.fields.u32()?;
         let found = errno(self.share.tree.look(&[]))?;
-        self.share.set_fid(number, Fid::default())?;
+        self.share.set(number, Fid::default())?;
         self.reply.put_qid(qid(&found));
         Ok(())
     }
@@ -259,11 +260,7 @@ impl Request<'_> {
         if count > MAX_WALK {
             return Err(Errno::EINVAL.into());
         }
-        let fid = self.share.fid(number)?;
-        if fid.attributes {
-            return Err(Errno::EBADF.into());
-        }
-        let mut way = fid.way.clone();
+        let mut way = self.share.file(number)?.way.clone();
         let count_at = self.reply.len();
         self.reply.put_u16(0);
         let mut walked = 0;
@@ -284,7 +281,7 @@ impl Request<'_> {
         }
         self.reply[count_at..count_at + 2].copy_from_slice(&walked.to_le_bytes());
         match walked == count {
-            true => self.share.set_fid(new, Fid { way, ..Fid::default() }),
+            true => self.share.set(new, Fid { way, ..Fid::default() }),
             false => Ok(()),
         }
     }
@@ -316,17 +313,15 @@ impl Request<'_> {
 
     fn lopen(&mut self) -> FsResult<()> {
         let (number, flags) = (self.fields.u32()?, self.fields.u32()?);
-        let (file, found) = self.open(&self.share.fid(number)?.way, flags)?;
-        if let Some(fid) = self.share.fids.get_mut(&number) {
-            fid.open = file;
-        }
+        let (file, found) = self.open(&self.share.file(number)?.way, flags)?;
+        self.share.fids.get_mut(number)?.open = file;
         self.put_opened(&found);
         Ok(())
     }
 
     /// A name in the directory of a handle.
     fn named(&self, number: u32, name: &[u8]) -> FsResult<Way> {
-        let mut way = self.share.fid(number)?.way.clone();
+        let mut way = self.share.file(number)?.way.clone();
         way.push(name.to_vec());
         Ok(way)
     }
@@ -346,7 +341,7 @@ impl Request<'_> {
             Err(FsError::Errno(Errno::EEXIST)) if flags & open::EXCLUSIVE == 0 => self.open(&way, flags)?,
             Err(error) => return Err(error),
         };
-        self.share.set_fid(number, Fid { way, open: file, ..Fid::default() })?;
+        self.share.set(number, Fid { way, open: file, ..Fid::default() })?;
         self.put_opened(&found);
         Ok(())
     }
@@ -356,11 +351,10 @@ impl Request<'_> {
         let room = (self.share.msize as usize).saturating_sub(READ_HEADER);
         let data = self.reply.len() + 4;
         self.reply.resize(data + (count as usize).min(room), 0);
-        let fid = self.share.fid(number)?;
-        let read = match &fid.open {
-            Some(file) => errno(os::read_at(file, &mut self.reply[data..], offset))?,
-            None if fid.attributes => 0,
-            None => return Err(Errno::EBADF.into()),
+        let read = match self.share.fids.get(number)? {
+            Fid { open: Some(file), .. } => errno(os::read_at(file, &mut self.reply[data..], offset))?,
+            Fid { attributes: true, .. } => 0,
+            _ => return Err(Errno::EBADF.into()),
         };
         self.reply.truncate(data + read);
         self.reply[data - 4..data].copy_from_slice(&(read as u32).to_le_bytes());
@@ -371,8 +365,8 @@ impl Request<'_> {
         let (number, offset, count) = (self.fields.u32()?, self.fields.u64()?, self.fields.u32()?);
         let data = self.fields.bytes(count as usize)?;
         self.writes()?;
-        let file = self.share.fid(number)?.open.as_ref().ok_or(Errno::EBADF)?;
-        errno(os::write_all_at(file, data, offset))?;
+        let file = self.share.file(number)?.open.as_ref().ok_or(Errno::EBADF)?;
+        errno(self.share.tree.write_at(file, data, offset))?;
         self.reply.put_u32(count);
         Ok(())
     }
@@ -380,19 +374,18 @@ impl Request<'_> {
     fn readdir(&mut self) -> FsResult<()> {
         let (number, offset, count) = (self.fields.u32()?, self.fields.u64()?, self.fields.u32()?);
         let room = (count as usize).min((self.share.msize as usize).saturating_sub(READ_HEADER));
-        if offset == 0 || self.share.fid(number)?.list.is_none() {
-            let way = self.share.fid(number)?.way.clone();
-            let own = errno(self.share.tree.look(&way))?.node;
-            let dots = [&b"."[..], b".."].map(|name| Node { name: name.into(), node: own, kind: 4 });
-            let list = dots.into_iter().chain(errno(self.share.tree.list(&way))?).collect();
-            if let Some(fid) = self.share.fids.get_mut(&number) {
-                fid.list = Some(list);
+        let way = self.share.file(number)?.way.clone();
+        let known = self.share.lists.iter().position(|(reader, _)| *reader == number);
+        let list = match known.and_then(|at| self.share.lists.remove(at)) {
+            Some((_, list)) if offset != 0 => list,
+            _ => {
+                let own = errno(self.share.tree.look(&way))?.node;
+                let dots = [&b"."[..], b".."].map(|name| Node { name: name.into(), node: own, kind: 4 });
+                dots.into_iter().chain(errno(self.share.tree.list(&way))?).collect()
             }
-        }
+        };
         let start = self.reply.len() + 4;
         self.reply.put_u32(0);
-        let fid = self.share.fid(number)?;
-        let list = fid.list.as_deref().unwrap_or_default();
         for (at, entry) in list.iter().enumerate().skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
             if self.reply.len() - start + 24 + entry.name.len() > room {
                 break;
@@ -409,12 +402,16 @@ impl Request<'_> {
         }
         let len = (self.reply.len() - start) as u32;
         self.reply[start - 4..start].copy_from_slice(&len.to_le_bytes());
+        self.share.lists.push_back((number, list));
+        if self.share.lists.len() > MAX_LISTS {
+            self.share.lists.pop_front();
+        }
         Ok(())
     }
 
     fn getattr(&mut self) -> FsResult<()> {
         let number = self.fields.u32()?;
-        let found = self.share.look(self.share.fid(number)?)?;
+        let found = self.share.look(self.share.file(number)?)?;
         let reply = &mut *self.reply;
         reply.put_u64(GETATTR_BASIC);
         reply.put_qid(qid(&found));
@@ -452,13 +449,13 @@ impl Request<'_> {
             accessed: time(set::ATIME, set::ATIME_SET, atime),
             modified: time(set::MTIME, set::MTIME_SET, mtime),
         };
-        let fid = self.share.fid(number)?;
+        let fid = self.share.file(number)?;
         errno(self.share.tree.change(&fid.way, fid.open.as_ref(), &change))
     }
 
     fn statfs(&mut self) -> FsResult<()> {
         let number = self.fields.u32()?;
-        self.share.fid(number)?;
+        self.share.file(number)?;
         let room = errno(self.share.tree.room())?;
         self.reply.put_u32(STATFS_TYPE);
         self.reply.put_u32(room.block as u32);
@@ -508,12 +505,12 @@ impl Request<'_> {
         let (dir, number, name) = (self.fields.u32()?, self.fields.u32()?, self.fields.string()?);
         self.writes()?;
         let way = self.named(dir, name)?;
-        errno(self.share.tree.link(&self.share.fid(number)?.way, &way))
+        errno(self.share.tree.link(&self.share.file(number)?.way, &way))
     }
 
     fn rename(&mut self) -> FsResult<()> {
         let (number, dir, name) = (self.fields.u32()?, self.fields.u32()?, self.fields.string()?);
-        let (old, new) = (self.share.fid(number)?.way.clone(), self.named(dir, name)?);
+        let (old, new) = (self.share.file(number)?.way.clone(), self.named(dir, name)?);
         self.move_to(&old, &new)
     }
 
@@ -526,8 +523,9 @@ impl Request<'_> {
 
     fn move_to(&mut self, old: &Way, new: &Way) -> FsResult<()> {
         self.writes()?;
+        self.share.fids.may_move(old, new)?;
         errno(self.share.tree.rename(old, new))?;
-        self.share.moved(old, new);
+        self.share.fids.moved(old, new);
         Ok(())
     }
 
@@ -540,7 +538,7 @@ impl Request<'_> {
     /// Removes what the handle stands for, and the handle in any case.
     fn remove(&mut self) -> FsResult<()> {
         let number = self.fields.u32()?;
-        let fid = self.share.fids.remove(&number).ok_or(Errno::EBADF)?;
+        let fid = self.share.clunk(number)?;
         self.writes()?;
         let found = errno(self.share.tree.look(&fid.way))?;
         errno(self.share.tree.remove(&fid.way, found.mode & S_IFMT == S_IFDIR))
@@ -548,7 +546,7 @@ impl Request<'_> {
 
     fn getlock(&mut self) -> FsResult<()> {
         let number = self.fields.u32()?;
-        self.share.fid(number)?;
+        self.share.file(number)?;
         let _kind = self.fields.u8()?;
         let (from, length, process) = (self.fields.u64()?, self.fields.u64()?, self.fields.u32()?);
         let client = self.fields.string()?;
@@ -563,307 +561,15 @@ impl Request<'_> {
     /// There are no extended attributes: their list is empty, and none has a value.
     fn xattrwalk(&mut self) -> FsResult<()> {
         let (number, new, name) = (self.fields.u32()?, self.fields.u32()?, self.fields.string()?);
-        let way = self.share.fid(number)?.way.clone();
+        let way = self.share.file(number)?.way.clone();
         if !name.is_empty() {
             return Err(Errno::ENODATA.into());
         }
-        self.share.set_fid(new, Fid { way, attributes: true, ..Fid::default() })?;
+        self.share.set(new, Fid { way, attributes: true, ..Fid::default() })?;
         self.reply.put_u64(0);
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt, symlink};
-
-    const READ: u32 = 0;
-    const WRITE: u32 = 1;
-    const READ_WRITE: u32 = 2;
-    const CREATE: u32 = 0o100;
-
-    /// A client of a folder `inside`, beside which there is a file `secret`.
-    struct Client {
-        share: Share,
-        place: tempfile::TempDir,
-    }
-
-    type Fields<'a> = &'a dyn Fn(&mut Vec<u8>);
-
-    impl Client {
-        fn new(read_only: bool) -> Self {
-            let place = tempfile::tempdir().unwrap();
-            fs::create_dir(place.path().join("inside")).unwrap();
-            fs::write(place.path().join("secret"), "secret").unwrap();
-            fs::write(place.path().join("inside/file"), "content").unwrap();
-            let share = Share::open(&place.path().join("inside"), read_only).unwrap();
-            let mut client = Self { share, place };
-            client
-                .ask(request::VERSION, &|m| {
-                    m.put_u32(65_536);
-                    m.put_string(VERSION);
-                })
-                .unwrap();
-            client
-                .ask(request::ATTACH, &|m| {
-                    m.put_u32(0);
-                    m.put_u32(u32::MAX);
-                    m.put_string(b"root");
-                    m.put_string(b"");
-                    m.put_u32(0);
-                })
-                .unwrap();
-            client
-        }
-
-        /// The fields of the answer, or the error's number.
-        fn ask(&mut self, kind: u8, fields: Fields) -> Result<Vec<u8>, u32> {
-            let (mut message, mut reply) = (Vec::new(), Vec::new());
-            start(&mut message);
-            fields(&mut message);
-            finish(&mut message, kind, 5);
-            assert_eq!(self.share.length(&message), Some(message.len()));
-            self.share.handle(&message, &mut reply);
-            assert_eq!(reply[..4], (reply.len() as u32).to_le_bytes());
-            match reply[4] == kind + 1 {
-                true => Ok(reply.split_off(HEADER)),
-                false => Err(u32::from_le_bytes(*reply[HEADER..].first_chunk().unwrap())),
-            }
-        }
-
-        /// Walks from the folder; gives how many names there were.
-        fn walk(&mut self, new: u32, names: &[&[u8]]) -> Result<u16, u32> {
-            let walked = self.ask(request::WALK, &|m| {
-                m.put_u32(0);
-                m.put_u32(new);
-                m.put_u16(names.len() as u16);
-                names.iter().for_each(|name| m.put_string(name));
-            })?;
-            Ok(u16::from_le_bytes(*walked.first_chunk().unwrap()))
-        }
-
-        fn open(&mut self, fid: u32, flags: u32) -> Result<(), u32> {
-            self.ask(request::LOPEN, &|m| {
-                m.put_u32(fid);
-                m.put_u32(flags);
-            })
-            .map(drop)
-        }
-
-        fn read(&mut self, fid: u32) -> Result<Vec<u8>, u32> {
-            self.ask(request::READ, &|m| {
-                m.put_u32(fid);
-                m.put_u64(0);
-                m.put_u32(100);
-            })
-            .map(|mut data| data.split_off(4))
-        }
-
-        fn write(&mut self, fid: u32, offset: u64, data: &[u8]) -> Result<(), u32> {
-            self.ask(request::WRITE, &|m| {
-                m.put_u32(fid);
-                m.put_u64(offset);
-                m.put_u32(data.len() as u32);
-                m.extend(data);
-            })
-            .map(drop)
-        }
-
-        /// Something with a directory, a name and a number.
-        fn name(&mut self, kind: u8, fid: u32, name: &[u8], number: u32) -> Result<Vec<u8>, u32> {
-            self.ask(kind, &|m| {
-                m.put_u32(fid);
-                m.put_string(name);
-                m.put_u32(number);
-                m.put_u32(0);
-                m.put_u32(0);
-                m.put_u32(0);
-            })
-        }
-
-        fn create(&mut self, fid: u32, name: &[u8], flags: u32, mode: u32) -> Result<(), u32> {
-            self.ask(request::LCREATE, &|m| {
-                m.put_u32(fid);
-                m.put_string(name);
-                m.put_u32(flags);
-                m.put_u32(mode);
-                m.put_u32(0);
-            })
-            .map(drop)
-        }
-
-        fn set_mode(&mut self, fid: u32, mode: u32) -> Result<(), u32> {
-            self.ask(request::SETATTR, &|m| {
-                m.put_u32(fid);
-                for value in [set::MODE, mode, 0, 0] {
-                    m.put_u32(value);
-                }
-                for _ in 0..5 {
-                    m.put_u64(0);
-                }
-            })
-            .map(drop)
-        }
-
-        fn inside(&self, name: &str) -> std::path::PathBuf {
-            self.place.path().join("inside").join(name)
-        }
-    }
-
-    #[test]
-    fn files_are_read_and_written_and_belong_to_the_caller() {
-        let mut client = Client::new(false);
-        client.walk(1, &[b"file"]).unwrap();
-        client.open(1, READ).unwrap();
-        assert_eq!(client.read(1).unwrap(), b"content");
-        client.name(request::MKDIR, 0, b"dir", 0o755).unwrap();
-        client.walk(2, &[b"dir"]).unwrap();
-        client.create(2, b"new", READ_WRITE | CREATE, 0o6751).unwrap();
-        client.write(2, 3, b"abc").unwrap();
-        assert_eq!(client.read(2).unwrap(), b"\0\0\0abc");
-        let meta = fs::metadata(client.inside("dir/new")).unwrap();
-        assert_eq!((meta.len(), meta.mode() & 0o7000), (6, 0));
-        client.set_mode(2, 0o4640).unwrap();
-        assert_eq!(fs::metadata(client.inside("dir/new")).unwrap().mode() & 0o7777, 0o640);
-        // Handles follow a directory that is renamed; an open file outlives its name.
-        client.walk(3, &[b"dir", b"new"]).unwrap();
-        client
-            .ask(request::RENAMEAT, &|m| {
-                m.put_u32(0);
-                m.put_string(b"dir");
-                m.put_u32(0);
-                m.put_string(b"other");
-            })
-            .unwrap();
-        client.open(3, READ).unwrap();
-        client.walk(4, &[b"other"]).unwrap();
-        client.name(request::UNLINKAT, 4, b"new", 0).unwrap();
-        assert_eq!(client.read(3).unwrap(), b"\0\0\0abc");
-        client.open(4, READ).unwrap();
-        let list = client.ask(request::READDIR, &|m| {
-            m.put_u32(4);
-            m.put_u64(0);
-            m.put_u32(1000);
-        });
-        // Only `.` and `..`.
-        assert_eq!(list.unwrap().len(), 4 + 2 * 24 + 3);
-        client.name(request::UNLINKAT, 0, b"other", AT_REMOVEDIR).unwrap();
-        assert_eq!(client.walk(5, &[b"other"]), Err(Errno::ENOENT.0));
-    }
-
-    #[test]
-    fn nothing_outside_is_reached() {
-        let mut client = Client::new(false);
-        symlink("../secret", client.inside("link")).unwrap();
-        symlink("..", client.inside("up")).unwrap();
-        symlink("/", client.inside("root")).unwrap();
-        // Above the folder is the folder.
-        assert_eq!(client.walk(1, &[b"..", b".."]), Ok(2));
-        assert_eq!(client.walk(2, &[b"..", b"secret"]), Ok(1));
-        // Names are names and no paths.
-        for name in [&b"../secret"[..], b"/etc/passwd", b"", b"a\0b", b"file/."] {
-            assert_eq!(client.walk(2, &[name]), Err(Errno::EINVAL.0), "{name:?}");
-            assert_eq!(client.create(1, name, WRITE | CREATE, 0o644), Err(Errno::EINVAL.0));
-            assert_eq!(client.name(request::UNLINKAT, 1, name, 0), Err(Errno::EINVAL.0));
-            assert_eq!(client.name(request::MKDIR, 1, name, 0o755), Err(Errno::EINVAL.0));
-        }
-        for name in [&b"."[..], b".."] {
-            assert_eq!(client.name(request::UNLINKAT, 1, name, AT_REMOVEDIR), Err(Errno::EINVAL.0));
-            assert_eq!(client.name(request::MKDIR, 1, name, 0o755), Err(Errno::EINVAL.0));
-        }
-        // A link is itself, and never what it leads to.
-        for name in [&b"link"[..], b"up", b"root"] {
-            assert_eq!(client.walk(3, &[name]), Ok(1));
-            assert!(client.open(3, READ).is_err() && client.set_mode(3, 0o777).is_err());
-            assert_eq!(client.walk(4, &[name, b"secret"]), Ok(1));
-            assert!(client.create(3, b"new", WRITE | CREATE, 0o644).is_err());
-        }
-        assert_eq!(client.walk(1, &[]), Ok(0));
-        assert!(client.create(1, b"link", WRITE | CREATE, 0o644).is_err());
-        // A directory that the host replaces by a link.
-        fs::create_dir(client.inside("dir")).unwrap();
-        client.walk(5, &[b"dir"]).unwrap();
-        fs::remove_dir(client.inside("dir")).unwrap();
-        symlink("..", client.inside("dir")).unwrap();
-        assert!(client.create(5, b"new", WRITE | CREATE, 0o644).is_err());
-        assert_eq!(client.name(request::UNLINKAT, 5, b"secret", 0), Err(Errno::ENOTDIR.0));
-        assert_eq!(fs::read(client.place.path().join("secret")).unwrap(), b"secret");
-        assert!(!client.place.path().join("new").exists());
-    }
-
-    #[test]
-    fn devices_are_neither_made_nor_opened() {
-        let mut client = Client::new(false);
-        let fifo = client.inside("fifo");
-        assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
-        client.walk(1, &[b"fifo"]).unwrap();
-        assert_eq!(client.open(1, READ), Err(13));
-        for kind in [0x2000, 0x6000, 0x1000, 0xc000] {
-            assert_eq!(client.name(request::MKNOD, 0, b"node", kind | 0o666), Err(EPERM.0));
-        }
-        client.name(request::MKNOD, 0, b"node", S_IFREG | 0o600).unwrap();
-    }
-
-    #[test]
-    fn what_is_read_only_is_not_changed() {
-        let mut client = Client::new(true);
-        client.walk(1, &[b"file"]).unwrap();
-        assert_eq!(client.open(1, WRITE), Err(EROFS.0));
-        assert_eq!(client.open(1, open::TRUNCATE), Err(EROFS.0));
-        client.open(1, READ).unwrap();
-        assert_eq!(client.write(1, 0, b"x"), Err(EROFS.0));
-        assert_eq!(client.set_mode(1, 0o777), Err(EROFS.0));
-        client.walk(2, &[]).unwrap();
-        assert_eq!(client.create(2, b"new", WRITE | CREATE, 0o644), Err(EROFS.0));
-        for kind in [request::MKDIR, request::MKNOD, request::UNLINKAT] {
-            assert_eq!(client.name(kind, 0, b"file", 0), Err(EROFS.0), "{kind}");
-        }
-        for kind in [request::SYMLINK, request::RENAMEAT, request::LINK, request::RENAME] {
-            let refused = client.ask(kind, &|m| match kind {
-                request::SYMLINK | request::RENAMEAT => {
-                    m.put_u32(0);
-                    m.put_string(b"file");
-                    if kind == request::RENAMEAT {
-                        m.put_u32(0);
-                    }
-                    m.put_string(b"other");
-                    m.put_u32(0);
-                }
-                _ => {
-                    let (first, second) = if kind == request::LINK { (0, 1) } else { (1, 0) };
-                    m.put_u32(first);
-                    m.put_u32(second);
-                    m.put_string(b"other");
-                }
-            });
-            assert_eq!(refused, Err(EROFS.0), "{kind}");
-        }
-        assert_eq!(client.ask(request::REMOVE, &|m| m.put_u32(1)), Err(EROFS.0));
-        assert_eq!(fs::read(client.inside("file")).unwrap(), b"content");
-        assert_eq!(fs::read_dir(client.place.path().join("inside")).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn noise_is_answered_with_errors() {
-        let mut client = Client::new(false);
-        let mut seed = 1u32;
-        let mut next = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (seed >> 24) as u8
-        };
-        for _ in 0..20_000 {
-            let mut message = Vec::new();
-            start(&mut message);
-            let len = next() % 60;
-            message.extend((0..len).map(|_| if next() < 128 { 0 } else { next() }));
-            let kind = next() / 2;
-            finish(&mut message, kind, 1);
-            let mut reply = Vec::new();
-            client.share.handle(&message, &mut reply);
-            assert!(reply.len() >= HEADER && reply.len() <= *MSIZES.end() as usize);
-        }
-        assert_eq!(fs::read(client.place.path().join("secret")).unwrap(), b"secret");
-    }
-}
+mod tests;
