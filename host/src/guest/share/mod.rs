@@ -13,7 +13,8 @@ use std::path::Path;
 
 use env86_devices::fs::{Errno, FsError, FsResult, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Timestamp};
 use env86_devices::virtio::p9::wire::{
-    HEADER, IO_HEADER, MAX_WALK, Qid, READ_HEADER, Reader, Writer, fail, finish, request, start,
+    AT_REMOVEDIR, Attributes, Changes, DEFAULT_MSIZE, HEADER, IO_HEADER, Listed, MAX_WALK, MIN_MSIZE, Qid,
+    READ_HEADER, Reader, Statfs, Writer, fail, finish, open, request, start,
 };
 use tracing::trace;
 
@@ -21,45 +22,13 @@ use fids::{Fid, Fids, Way};
 
 use crate::os::{self, Change, Found, Node, Time, Tree};
 
-/// The size of messages, in bytes, until one is agreed on.
-const DEFAULT_MSIZE: u32 = 8192;
-/// The smallest that can be agreed on, and the largest.
-const MSIZES: std::ops::RangeInclusive<u32> = 4096..=1 << 20;
-const VERSION: &[u8] = b"9P2000.L";
+/// The largest size of messages that can be agreed on, in bytes.
+const MAX_MSIZE: u32 = 1 << 20;
 /// Directories that a client may read at once before the content of one is looked for anew.
 const MAX_LISTS: usize = 8;
-/// Longest name, in bytes.
-const NAME_MAX: u32 = 255;
-/// Of all bits of a getattr's mask, those that are answered (P9_STATS_BASIC).
-const GETATTR_BASIC: u64 = 0x7ff;
-/// f_type of the file system (V9FS_MAGIC).
-const STATFS_TYPE: u32 = 0x0102_1997;
-
 /// Types in a qid.
 const QT_DIR: u8 = 0x80;
 const QT_SYMLINK: u8 = 0x02;
-
-/// Flags of lopen and lcreate, as Linux numbers them on the i386.
-mod open {
-    pub const ACCESS: u32 = 3;
-    pub const WRITE_ONLY: u32 = 1;
-    pub const EXCLUSIVE: u32 = 0o200;
-    pub const TRUNCATE: u32 = 0o1000;
-    pub const DIRECTORY: u32 = 0o200_000;
-}
-
-/// Flag of unlinkat.
-const AT_REMOVEDIR: u32 = 0x200;
-
-/// Bits of setattr's mask.
-mod set {
-    pub const MODE: u32 = 1 << 0;
-    pub const SIZE: u32 = 1 << 3;
-    pub const ATIME: u32 = 1 << 4;
-    pub const MTIME: u32 = 1 << 5;
-    pub const ATIME_SET: u32 = 1 << 7;
-    pub const MTIME_SET: u32 = 1 << 8;
-}
 
 const EPERM: Errno = Errno::EPERM;
 const EROFS: Errno = Errno(30);
@@ -138,6 +107,11 @@ impl Share {
     fn clunk(&mut self, number: u32) -> FsResult<Fid> {
         self.lists.retain(|(reader, _)| *reader != number);
         self.fids.remove(number)
+    }
+
+    /// Bytes that an answer has room for, of those asked for.
+    fn room(&self, count: u32) -> usize {
+        (count as usize).min((self.msize as usize).saturating_sub(READ_HEADER))
     }
 
     /// What is known of what a handle stands for.
@@ -236,14 +210,13 @@ impl Request<'_> {
 
     fn version(&mut self) -> FsResult<()> {
         let (msize, version) = (self.fields.u32()?, self.fields.string()?);
-        if msize < *MSIZES.start() {
+        if msize < MIN_MSIZE {
             return Err(Errno::EMSGSIZE.into());
         }
         self.share.fids = Fids::default();
         self.share.lists.clear();
-        self.share.msize = msize.min(*MSIZES.end());
-        self.reply.put_u32(self.share.msize);
-        self.reply.put_string(if version == VERSION { VERSION } else { b"unknown" });
+        self.share.msize = msize.min(MAX_MSIZE);
+        self.reply.put_version(self.share.msize, version);
         Ok(())
     }
 
@@ -348,17 +321,12 @@ impl Request<'_> {
 
     fn read(&mut self) -> FsResult<()> {
         let (number, offset, count) = (self.fields.u32()?, self.fields.u64()?, self.fields.u32()?);
-        let room = (self.share.msize as usize).saturating_sub(READ_HEADER);
-        let data = self.reply.len() + 4;
-        self.reply.resize(data + (count as usize).min(room), 0);
-        let read = match self.share.fids.get(number)? {
-            Fid { open: Some(file), .. } => errno(os::read_at(file, &mut self.reply[data..], offset))?,
-            Fid { attributes: true, .. } => 0,
-            _ => return Err(Errno::EBADF.into()),
-        };
-        self.reply.truncate(data + read);
-        self.reply[data - 4..data].copy_from_slice(&(read as u32).to_le_bytes());
-        Ok(())
+        let fid = self.share.fids.get(number)?;
+        self.reply.put_data(self.share.room(count), |data| match fid {
+            Fid { open: Some(file), .. } => errno(os::read_at(file, data, offset)),
+            Fid { attributes: true, .. } => Ok(0),
+            _ => Err(Errno::EBADF.into()),
+        })
     }
 
     fn write(&mut self) -> FsResult<()> {
@@ -373,7 +341,6 @@ impl Request<'_> {
 
     fn readdir(&mut self) -> FsResult<()> {
         let (number, offset, count) = (self.fields.u32()?, self.fields.u64()?, self.fields.u32()?);
-        let room = (count as usize).min((self.share.msize as usize).saturating_sub(READ_HEADER));
         let way = self.share.file(number)?.way.clone();
         let known = self.share.lists.iter().position(|(reader, _)| *reader == number);
         let list = match known.and_then(|at| self.share.lists.remove(at)) {
@@ -384,24 +351,16 @@ impl Request<'_> {
                 dots.into_iter().chain(errno(self.share.tree.list(&way))?).collect()
             }
         };
-        let start = self.reply.len() + 4;
-        self.reply.put_u32(0);
-        for (at, entry) in list.iter().enumerate().skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
-            if self.reply.len() - start + 24 + entry.name.len() > room {
-                break;
-            }
-            let kind = match entry.kind {
+        let after = usize::try_from(offset).unwrap_or(usize::MAX);
+        let entries = (1..).zip(&list).skip(after).map(|(cookie, Node { name, node, kind })| {
+            let qid_kind = match kind {
                 4 => QT_DIR,
                 10 => QT_SYMLINK,
                 _ => 0,
             };
-            self.reply.put_qid(Qid { kind, version: 0, path: entry.node });
-            self.reply.put_u64(at as u64 + 1);
-            self.reply.put_u8(entry.kind);
-            self.reply.put_string(&entry.name);
-        }
-        let len = (self.reply.len() - start) as u32;
-        self.reply[start - 4..start].copy_from_slice(&len.to_le_bytes());
+            Listed { qid: Qid { kind: qid_kind, version: 0, path: *node }, cookie, kind: *kind, name }
+        });
+        self.reply.put_entries(self.share.room(count), entries);
         self.share.lists.push_back((number, list));
         if self.share.lists.len() > MAX_LISTS {
             self.share.lists.pop_front();
@@ -412,43 +371,30 @@ impl Request<'_> {
     fn getattr(&mut self) -> FsResult<()> {
         let number = self.fields.u32()?;
         let found = self.share.look(self.share.file(number)?)?;
-        let reply = &mut *self.reply;
-        reply.put_u64(GETATTR_BASIC);
-        reply.put_qid(qid(&found));
-        reply.put_u32(found.mode);
-        reply.put_u32(found.uid);
-        reply.put_u32(found.gid);
-        // A device's number would name one of the guest's.
-        let device = 0;
-        for value in [found.links, device, found.size, (self.share.msize - IO_HEADER).into(), found.blocks] {
-            reply.put_u64(value);
-        }
-        for time in [found.accessed, found.modified, found.changed] {
-            reply.put_time(timestamp(time));
-        }
-        reply.put_time(Timestamp::default());
-        // Generation and data version.
-        reply.put_u64(0);
-        reply.put_u64(0);
+        let attributes = Attributes {
+            qid: qid(&found),
+            mode: found.mode,
+            uid: found.uid,
+            gid: found.gid,
+            links: found.links,
+            // A device's number would name one of the guest's.
+            device: 0,
+            size: found.size,
+            block: self.share.msize - IO_HEADER,
+            blocks: found.blocks,
+            times: [found.accessed, found.modified, found.changed].map(timestamp),
+        };
+        self.reply.put_attributes(&attributes);
         Ok(())
     }
 
     fn setattr(&mut self) -> FsResult<()> {
-        let (number, valid) = (self.fields.u32()?, self.fields.u32()?);
-        let (mode, _uid, _gid) = (self.fields.u32()?, self.fields.u32()?, self.fields.u32()?);
-        let (size, atime, mtime) = (self.fields.u64()?, self.fields.time()?, self.fields.time()?);
+        let number = self.fields.u32()?;
+        // Owners stay what they are.
+        let Changes { mode, size, atime, mtime, .. } = self.fields.changes()?;
         self.writes()?;
-        let has = |bit| valid & bit != 0;
-        let time = |bit, exact, time: Timestamp| {
-            let exactly = Time { seconds: time.secs, nanoseconds: time.nanos };
-            has(bit).then_some(has(exact).then_some(exactly))
-        };
-        let change = Change {
-            mode: has(set::MODE).then_some(mode),
-            size: has(set::SIZE).then_some(size),
-            accessed: time(set::ATIME, set::ATIME_SET, atime),
-            modified: time(set::MTIME, set::MTIME_SET, mtime),
-        };
+        let time = |time: Option<Timestamp>| time.map(|t| Time { seconds: t.secs, nanoseconds: t.nanos });
+        let change = Change { mode, size, accessed: atime.map(time), modified: mtime.map(time) };
         let fid = self.share.file(number)?;
         errno(self.share.tree.change(&fid.way, fid.open.as_ref(), &change))
     }
@@ -457,12 +403,8 @@ impl Request<'_> {
         let number = self.fields.u32()?;
         self.share.file(number)?;
         let room = errno(self.share.tree.room())?;
-        self.reply.put_u32(STATFS_TYPE);
-        self.reply.put_u32(room.block as u32);
-        for value in [room.blocks, room.free, room.free, room.files, room.files_free, 0] {
-            self.reply.put_u64(value);
-        }
-        self.reply.put_u32(NAME_MAX);
+        let os::Room { block, blocks, free, files, files_free } = room;
+        self.reply.put_statfs(&Statfs { block: block as u32, blocks, free, files, files_free });
         Ok(())
     }
 

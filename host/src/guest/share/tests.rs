@@ -1,6 +1,6 @@
 //! Clients of a folder: one that means well, and hostile ones that speak to the server without a kernel between.
 
-use env86_devices::virtio::p9::wire::RLERROR;
+use env86_devices::virtio::p9::wire::{RLERROR, VERSION, set};
 
 use super::*;
 use std::fs;
@@ -379,7 +379,7 @@ fn noise_is_answered_with_errors() {
         finish(&mut message, kind, 1);
         let mut reply = Vec::new();
         client.share.handle(&message, &mut reply);
-        assert!(reply.len() >= HEADER && reply.len() <= *MSIZES.end() as usize);
+        assert!(reply.len() >= HEADER && reply.len() <= MAX_MSIZE as usize);
     }
     assert_eq!(fs::read(client.place.path().join("secret")).unwrap(), b"secret");
 }
@@ -733,7 +733,7 @@ fn counts_and_sizes_are_not_believed() {
     symlink("a".repeat(4095), client.inside("long")).unwrap();
     client
         .ask(request::VERSION, &|m| {
-            m.put_u32(*MSIZES.start());
+            m.put_u32(MIN_MSIZE);
             m.put_string(VERSION);
         })
         .unwrap();
