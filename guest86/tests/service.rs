@@ -36,6 +36,11 @@ struct Host {
 
 impl Host {
     fn start() -> Self {
+        Self::start_by(&mut Command::new(env!("CARGO_BIN_EXE_guest86")))
+    }
+
+    /// The service by a command that lacks the line's name.
+    fn start_by(command: &mut Command) -> Self {
         let line = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&line).unwrap();
         unlockpt(&line).unwrap();
@@ -44,12 +49,7 @@ impl Host {
         settings.make_raw();
         tcsetattr(&line, OptionalActions::Now, &settings).unwrap();
         let path = ptsname(&line, Vec::new()).unwrap().into_string().unwrap();
-        let service = Command::new(env!("CARGO_BIN_EXE_guest86"))
-            .arg(path)
-            .env("FROM_SERVICE", "yes")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let service = command.arg(path).env("FROM_SERVICE", "yes").stdin(Stdio::null()).spawn().unwrap();
         Self {
             line: line.into(),
             mux: Mux::new(CONFIG),
@@ -273,6 +273,17 @@ fn signals_reach_the_program_and_its_group() {
     host.send(id, &to_bytes(&ToProcess::Signal(2)));
     let (_, _, end) = host.rest(id);
     assert_eq!(end, Err(2));
+}
+
+#[test]
+fn programs_heed_signals_that_the_service_ignores() {
+    // So does a shell what it starts in the background.
+    let service = "trap '' INT QUIT; exec env --block-signal=USR1 \"$0\" \"$1\"";
+    let mut host = Host::start_by(Command::new("sh").args(["-c", service, env!("CARGO_BIN_EXE_guest86")]));
+    for signal in [2, 3, 10] {
+        let (out, _, end) = host.exec(&sh(&format!("kill -{signal} $$; echo goes on")), b"");
+        assert_eq!((text(&out), end), ("", Err(signal)));
+    }
 }
 
 #[test]

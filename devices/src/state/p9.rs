@@ -14,7 +14,8 @@ use crate::fs::{
 };
 use crate::pc::Pc;
 use crate::virtio::Transport;
-use crate::virtio::p9::server::{BLOCK_SIZE, Fid, FidKind, MAX_MSIZE, Server, VERSION};
+use crate::virtio::p9::server::{BLOCK_SIZE, Fid, FidKind, MAX_MSIZE, Server};
+use crate::virtio::p9::wire::VERSION;
 use crate::virtio::p9::{MOUNT_TAG, QUEUE_SIZE, Virtio9p};
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, HashMap};

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::ptr;
 
 use guest86::call::{self, Exec, Run, Size};
 use rustix::process::{Pid, Signal, WaitStatus, ioctl_tiocsctty, kill_process, kill_process_group, setsid};
@@ -20,6 +22,8 @@ use super::user::{self, User};
 
 /// Where programs are looked for if nothing else is said.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The highest number of a signal on Linux.
+const LAST_SIGNAL: i32 = 64;
 /// The kind of terminal if nothing else is said.
 const TERM: &str = "linux";
 
@@ -154,10 +158,11 @@ fn start(kind: Kind, program: &Program) -> Result<(u32, Stream), String> {
     Ok((pid, stream))
 }
 
-/// What the process does before it becomes the program: it gets a session of its own, its terminal, and its
-/// user's rights.
+/// What the process does before it becomes the program: it heeds signals as any program does, and gets a session
+/// of its own, its terminal, and its user's rights.
 fn prepare(command: &mut Command, user: Option<User>, terminal: bool) {
     let act = move || -> io::Result<()> {
+        default_signals();
         setsid()?;
         if terminal {
             ioctl_tiocsctty(rustix::stdio::stdin())?;
@@ -169,10 +174,31 @@ fn prepare(command: &mut Command, user: Option<User>, terminal: bool) {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only system calls are made; nothing is allocated, and no lock is taken.
+    // SAFETY: between fork and exec only system calls are made, and functions that may be called in a handler of
+    // signals (signal-safety(7)); nothing is allocated.
     #[expect(unsafe_code, reason = "docs/ARCHITECTURE.md lists it")]
     unsafe {
         command.pre_exec(act);
+    }
+}
+
+/// Ignores and holds back no signal. Both pass on to programs that are executed, and a shell without job control
+/// has what it starts in the background ignore SIGINT and SIGQUIT: the service, it may be.
+fn default_signals() {
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: a default action is no code of this program's. Numbers of signals whose action is not
+        // the program's to change are refused without harm.
+        #[expect(unsafe_code, reason = "docs/ARCHITECTURE.md lists it")]
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` makes the set that `sigprocmask` reads. The process has only this thread after a fork.
+    #[expect(unsafe_code, reason = "docs/ARCHITECTURE.md lists it")]
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
     }
 }
 

@@ -11,9 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use guest86::call::Hello;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use rustix::ioctl::{NoArg, ioctl, opcode};
 use rustix::mount::{MountFlags, mount as mount_at};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::files::text;
@@ -26,8 +30,8 @@ const INTERFACE: Duration = Duration::from_secs(5);
 /// How a network card is known: the bus, the file in the device's folder, and how its text begins. A virtio card
 /// is on both buses, on each with a driver.
 const CARDS: [(&str, &str, &str); 2] = [("pci", "class", "0x02"), ("virtio", "device", "0x0001")];
-/// How often it is looked whether a mount has failed, or an interface has come.
-const LOOK: Duration = Duration::from_millis(5);
+/// The kernel's messages about interfaces (rtnetlink(7), `RTMGRP_LINK`).
+const LINKS: u32 = 1;
 /// Makes the kernel's generator begin anew from what it was given (random(4), `RNDRESEEDCRNG`).
 const RESEED: u32 = opcode::none(b'R', 7);
 
@@ -65,8 +69,28 @@ fn has_interface(sys: &Path) -> bool {
     interfaces.map(|interface| interface.path()).any(|path| path.join("device").exists())
 }
 
+/// A socket on which the kernel tells of new interfaces (netlink(7); protocol 0, `NETLINK_ROUTE`).
+fn interfaces() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+    bind(&socket, &SocketAddrNetlink::new(0, LINKS))?;
+    Ok(socket)
+}
+
+/// Waits until one of these can be read, so long at most. Signals may end it before.
+fn wait(fds: &mut [PollFd], limit: Option<Duration>) -> Result<(), String> {
+    let limit =
+        limit.map(|limit| Timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ });
+    match poll(fds, limit.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(text(error)),
+    }
+}
+
 /// Loads the drivers of network cards that have none, and waits for an interface if there is a card.
 fn find_interface(sys: &Path) -> Result<(), String> {
+    // It is there before the first look, so that none is missed.
+    let told = interfaces().map_err(text)?;
     let mut any = false;
     for bus in CARDS {
         for card in cards(sys, bus) {
@@ -85,10 +109,13 @@ fn find_interface(sys: &Path) -> Result<(), String> {
     }
     let end = Instant::now() + INTERFACE;
     while any && !has_interface(sys) {
-        if Instant::now() >= end {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Err("no driver makes an interface of the network card".into());
         }
-        thread::sleep(LOOK);
+        wait(&mut [PollFd::new(&told, PollFlags::IN)], Some(left))?;
+        // The interfaces are looked at, not what is said of them.
+        while recv(&told, &mut [0; 64], RecvFlags::empty()).is_ok() {}
     }
     Ok(())
 }
@@ -173,22 +200,28 @@ pub fn mount_9p(path: String) -> Result<Stream, String> {
     let port = listener.local_addr().map_err(text)?.port();
     listener.set_nonblocking(true).map_err(text)?;
     fs::create_dir_all(&path).map_err(|error| format!("mkdir {path}: {}", text(error)))?;
+    let (over, mounts) = io::pipe().map_err(text)?;
     let mounted = thread::spawn(move || {
+        // It is closed when this ends, and wakes who waits for the connection.
+        let _mounts = mounts;
         // Both sides change files: what is kept is only what a program has mapped.
         let options = format!("trans=tcp,port={port},version=9p2000.L,cache=mmap,msize=65536\0");
         let options = CStr::from_bytes_with_nul(options.as_bytes()).ok();
         mount_at("127.0.0.1", &*path, "9p", MountFlags::NOSUID | MountFlags::NODEV, options)
     });
     loop {
+        let mut fds = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&over, PollFlags::IN)];
+        wait(&mut fds, None)?;
+        let is_over = !fds[1].revents().is_empty();
         match listener.accept() {
             Ok((socket, _)) => {
                 socket.set_nodelay(true).map_err(text)?;
                 return connection(socket);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(LOOK),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(text(error)),
         }
-        if mounted.is_finished() {
+        if is_over {
             let failed = match mounted.join() {
                 Ok(Err(error)) => text(error),
                 _ => "it has ended".into(),
@@ -232,6 +265,19 @@ mod tests {
         fs::create_dir_all(sys.join("class/net/eth0/device")).unwrap();
         assert!(has_interface(&sys));
         fs::remove_dir_all(&sys).unwrap();
+    }
+
+    #[test]
+    fn a_mount_that_fails_says_why() {
+        let at = folder("mount", &[("kept", "")]).join("kept");
+        let error = mount_9p(at.display().to_string()).err().unwrap();
+        assert!(error.starts_with("mkdir "), "{error}");
+        // Not one of a service that is not root's, and none of a kernel that has no 9p.
+        let at = at.with_file_name("at");
+        if let Err(error) = mount_9p(at.display().to_string()) {
+            assert!(error.starts_with("mount: "), "{error}");
+        }
+        fs::remove_dir_all(at.parent().unwrap()).unwrap();
     }
 
     #[test]

@@ -1,16 +1,24 @@
 //! `env86 run`: a command in a machine, as if it were a local one.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use env86::guest::{Guest, GuestError};
 use env86::image::Image;
-use env86::machine::Machine;
+use env86::machine::{Machine, MachineError};
 
 use super::command::{self, Flags};
 use super::size::{parse_duration, parse_size};
 use super::{CliError, Outcome};
+
+/// Time between looks whether the guest rests.
+const LOOK: Duration = Duration::from_millis(250);
+/// A guest that executes fewer instructions in that time rests.
+const REST: u64 = 2_000_000;
+/// How long a rest is waited for.
+const UNREST: Duration = Duration::from_secs(10);
 
 /// Run a command in a machine, as if it were a local one.
 ///
@@ -70,6 +78,7 @@ impl Run {
         let machine = self.machine(&image, options.terminal)?;
         let guest = machine.guest_within(self.boot_timeout)?;
         if self.save {
+            wait_for_rest(&machine)?;
             let size = machine.save_to(&image)?;
             eprintln!("env86: the machine is saved in {} ({size} bytes)", image.path().display());
         }
@@ -119,6 +128,22 @@ impl Run {
         }
         Ok(builder.start()?)
     }
+}
+
+/// Waits until the guest rests: what it still starts behind its service is else done again by each machine that
+/// resumes the state. A guest that never rests is saved as it is.
+fn wait_for_rest(machine: &Machine) -> Result<(), MachineError> {
+    let end = Instant::now() + UNREST;
+    let mut before = machine.with(|computer| computer.stats().instructions)?;
+    while Instant::now() < end {
+        thread::sleep(LOOK);
+        let now = machine.with(|computer| computer.stats().instructions)?;
+        if now.saturating_sub(before) < REST {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
 }
 
 /// A folder of the host, and where the guest sees it.

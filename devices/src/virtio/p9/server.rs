@@ -4,55 +4,25 @@
 //! set-group-ID directories into groups of new files, so that the server does not.
 
 use super::wire::{
-    HEADER, IO_HEADER, MAX_WALK, Qid, READ_HEADER, RLERROR_SIZE, Reader, Writer, fail, finish, request, start,
+    AT_REMOVEDIR, Attributes, Changes, DEFAULT_MSIZE, HEADER, IO_HEADER, Listed, MAX_WALK, MIN_MSIZE, Qid,
+    READ_HEADER, RLERROR_SIZE, Reader, Statfs, Writer, fail, finish, open, request, start,
 };
 use crate::fs::{
     BlobStore, COOKIE_DOT, COOKIE_DOT_DOT, Content, Entry, Errno, Filesystem, FsError, FsResult, Ino, Inode,
-    Lock, LockKind, Maker, NAME_MAX, ROOT, S_IFDIR, S_IFMT, S_IFREG, S_IPERM, SetAttr, Timestamp, Unlink,
-    lock,
+    Lock, LockKind, Maker, ROOT, S_IFDIR, S_IFMT, S_IFREG, S_IPERM, SetAttr, Timestamp, Unlink, lock,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::trace;
 
-/// The version that is spoken.
-pub const VERSION: &[u8] = b"9P2000.L";
-/// The size of messages before one is negotiated, in bytes.
-pub const DEFAULT_MSIZE: u32 = 8192;
-/// The smallest size of messages that can be negotiated, in bytes.
-pub const MIN_MSIZE: u32 = 4096;
 /// The largest size of messages that can be negotiated, in bytes.
 pub const MAX_MSIZE: u32 = 512 << 10;
 /// The block size that is reported, in bytes.
 pub const BLOCK_SIZE: u32 = 8192;
 /// The most fids. Linux holds one for every name that it caches.
 const MAX_FIDS: usize = 1 << 20;
-/// f_type of the filesystem (V9FS_MAGIC).
-const STATFS_TYPE: u32 = 0x0102_1997;
-/// Of all bits of a getattr's mask, those that are answered (P9_STATS_BASIC).
-const GETATTR_BASIC: u64 = 0x7ff;
-
-/// Flags of lopen and lcreate.
-const O_ACCMODE: u32 = 3;
-const O_EXCL: u32 = 0o200;
-const O_TRUNC: u32 = 0o1000;
-const O_DIRECTORY: u32 = 0o200_000;
-/// Flag of unlinkat.
-const AT_REMOVEDIR: u32 = 0x200;
 /// The owner in an attach that names none.
 const NO_UID: u32 = u32::MAX;
-
-/// Bits of setattr's mask.
-mod set {
-    pub const MODE: u32 = 1 << 0;
-    pub const UID: u32 = 1 << 1;
-    pub const GID: u32 = 1 << 2;
-    pub const SIZE: u32 = 1 << 3;
-    pub const ATIME: u32 = 1 << 4;
-    pub const MTIME: u32 = 1 << 5;
-    pub const ATIME_SET: u32 = 1 << 7;
-    pub const MTIME_SET: u32 = 1 << 8;
-}
 
 /// Answers to a lock.
 const LOCK_SUCCESS: u8 = 0;
@@ -301,8 +271,7 @@ impl Request<'_> {
         }
         self.server.reset();
         self.server.msize = msize.min(MAX_MSIZE);
-        self.reply.put_u32(self.server.msize);
-        self.reply.put_string(if version == VERSION { VERSION } else { b"unknown" });
+        self.reply.put_version(self.server.msize, version);
         Ok(())
     }
 
@@ -357,13 +326,13 @@ impl Request<'_> {
     /// What all ways to open have in common.
     fn open(&mut self, ino: Ino, flags: u32) -> FsResult<()> {
         let inode = self.server.fs.inode(ino)?;
-        if inode.is_dir() && flags & (O_ACCMODE | O_TRUNC) != 0 {
+        if inode.is_dir() && flags & (open::ACCESS | open::TRUNCATE) != 0 {
             return Err(Errno::EISDIR.into());
         }
-        if !inode.is_dir() && flags & O_DIRECTORY != 0 {
+        if !inode.is_dir() && flags & open::DIRECTORY != 0 {
             return Err(Errno::ENOTDIR.into());
         }
-        if flags & O_TRUNC != 0 && inode.mode & S_IFMT == S_IFREG {
+        if flags & open::TRUNCATE != 0 && inode.mode & S_IFMT == S_IFREG {
             self.server.fs.resize(ino, 0, self.now)?;
         }
         Ok(())
@@ -383,7 +352,7 @@ impl Request<'_> {
         let dir = self.server.ino(number)?;
         let uid = self.server.fid(number)?.uid;
         let ino = match self.server.fs.lookup(dir, name) {
-            Ok(_) if flags & O_EXCL != 0 => return Err(Errno::EEXIST.into()),
+            Ok(_) if flags & open::EXCLUSIVE != 0 => return Err(Errno::EEXIST.into()),
             Ok(ino) if self.server.fs.inode(ino)?.is_dir() => return Err(Errno::EISDIR.into()),
             Ok(ino) => {
                 self.open(ino, flags)?;
@@ -408,16 +377,12 @@ impl Request<'_> {
     fn read(&mut self) -> FsResult<()> {
         let (number, offset, count) = (self.fields.u32()?, self.fields.u64()?, self.fields.u32()?);
         let fid = self.server.fid(number)?.clone();
-        let data = self.reply.len() + 4;
-        let mut read = 0;
-        if fid.kind == FidKind::Inode {
-            self.reply.resize(data + self.room(count), 0);
-            let Server { fs, store, .. } = &mut *self.server;
-            read = fs.read(store.as_mut(), fid.ino, offset, &mut self.reply[data..])?;
-        }
-        self.reply.resize(data + read, 0);
-        self.reply[data - 4..data].copy_from_slice(&(read as u32).to_le_bytes());
-        Ok(())
+        let room = self.room(count);
+        let Server { fs, store, .. } = &mut *self.server;
+        self.reply.put_data(room, |data| match fid.kind {
+            FidKind::Inode => fs.read(store.as_mut(), fid.ino, offset, data),
+            FidKind::Xattr => Ok(0),
+        })
     }
 
     fn write(&mut self) -> FsResult<()> {
@@ -433,28 +398,18 @@ impl Request<'_> {
     fn readdir(&mut self) -> FsResult<()> {
         let ino = self.ino()?;
         let (offset, count) = (self.fields.u64()?, self.fields.u32()?);
-        let start = self.reply.len() + 4;
-        let end = start + self.room(count);
-        self.reply.put_u32(0);
-
+        let room = self.room(count);
         let fs = &self.server.fs;
         let directory = fs.directory(ino)?;
         let dots = [(COOKIE_DOT, b".".as_slice(), ino), (COOKIE_DOT_DOT, b"..", directory.parent)];
         let dots = dots.into_iter().filter(|(cookie, ..)| *cookie > offset);
         let named = directory.after(offset.max(COOKIE_DOT_DOT)).map(|(c, e)| (c, &*e.name, e.ino));
-        for (cookie, name, ino) in dots.chain(named) {
-            let Ok(inode) = fs.inode(ino) else { continue };
-            if self.reply.len() + 24 + name.len() > end {
-                break;
-            }
+        let entries = dots.chain(named).filter_map(|(cookie, name, ino)| {
+            let inode = fs.inode(ino).ok()?;
             let qid = Qid { kind: qid_type(inode.mode), version: inode.qid_version, path: inode.qid_path };
-            self.reply.put_qid(qid);
-            self.reply.put_u64(cookie);
-            self.reply.put_u8((inode.mode >> 12) as u8 & 0xf);
-            self.reply.put_string(name);
-        }
-        let len = (self.reply.len() - start) as u32;
-        self.reply[start - 4..start].copy_from_slice(&len.to_le_bytes());
+            Some(Listed { qid, cookie, kind: (inode.mode >> 12) as u8 & 0xf, name })
+        });
+        self.reply.put_entries(room, entries);
         Ok(())
     }
 
@@ -462,43 +417,31 @@ impl Request<'_> {
         let ino = self.ino()?;
         let qid = self.server.qid(ino)?;
         let inode = self.server.fs.inode(ino)?;
-        let rdev = match inode.content {
+        let device = match inode.content {
             Content::Device { major, minor } => encode_dev(major, minor),
             _ => 0,
         };
-        let reply = &mut *self.reply;
-        reply.put_u64(GETATTR_BASIC);
-        reply.put_qid(qid);
-        reply.put_u32(inode.mode);
-        reply.put_u32(inode.uid);
-        reply.put_u32(inode.gid);
-        for value in [inode.nlink.into(), rdev, inode.size, BLOCK_SIZE.into(), inode.size.div_ceil(512)] {
-            reply.put_u64(value);
-        }
-        for time in [inode.atime, inode.mtime, inode.ctime, Timestamp::default()] {
-            reply.put_time(time);
-        }
-        // Generation and data version.
-        reply.put_u64(0);
-        reply.put_u64(0);
+        let attributes = Attributes {
+            qid,
+            mode: inode.mode,
+            uid: inode.uid,
+            gid: inode.gid,
+            links: inode.nlink.into(),
+            device,
+            size: inode.size,
+            block: BLOCK_SIZE,
+            blocks: inode.size.div_ceil(512),
+            times: [inode.atime, inode.mtime, inode.ctime],
+        };
+        self.reply.put_attributes(&attributes);
         Ok(())
     }
 
     fn setattr(&mut self) -> FsResult<()> {
         let ino = self.ino()?;
-        let valid = self.fields.u32()?;
-        let (mode, uid, gid) = (self.fields.u32()?, self.fields.u32()?, self.fields.u32()?);
-        let (size, atime, mtime) = (self.fields.u64()?, self.fields.time()?, self.fields.time()?);
-        let has = |bit| valid & bit != 0;
-        let time = |bit, exact, time| has(bit).then_some(if has(exact) { time } else { self.now });
-        let change = SetAttr {
-            mode: has(set::MODE).then_some(mode),
-            uid: has(set::UID).then_some(uid),
-            gid: has(set::GID).then_some(gid),
-            size: has(set::SIZE).then_some(size),
-            atime: time(set::ATIME, set::ATIME_SET, atime),
-            mtime: time(set::MTIME, set::MTIME_SET, mtime),
-        };
+        let Changes { mode, uid, gid, size, atime, mtime } = self.fields.changes()?;
+        let time = |time: Option<Timestamp>| time.unwrap_or(self.now);
+        let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
         self.server.fs.set_attr(ino, &change, self.now)
     }
 
@@ -508,13 +451,8 @@ impl Request<'_> {
         let block = u64::from(BLOCK_SIZE);
         let (blocks, free) = (fs.total_size / block, fs.free_size() / block);
         let files = fs.count() as u64;
-        self.reply.put_u32(STATFS_TYPE);
-        self.reply.put_u32(BLOCK_SIZE);
-        // Blocks, free, available; inodes, free; id.
-        for value in [blocks, free, free, files + free, free, 0] {
-            self.reply.put_u64(value);
-        }
-        self.reply.put_u32(NAME_MAX as u32);
+        let room = Statfs { block: BLOCK_SIZE, blocks, free, files: files + free, files_free: free };
+        self.reply.put_statfs(&room);
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use super::super::testing::Driver;
 use super::super::{BAR_COMMON, BAR_NOTIFY, STATUS_DRIVER_OK, STATUS_NEEDS_RESET};
-use super::server::{DEFAULT_MSIZE, Fid, FidKind};
+use super::server::{Fid, FidKind};
+use super::wire::DEFAULT_MSIZE;
 use super::wire::{RLERROR, Reader, Writer, request::*};
 use super::*;
 use crate::fs::{BlobError, Fetched, NoBlobs, ROOT};

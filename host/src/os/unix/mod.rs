@@ -16,7 +16,7 @@ pub use named::{
     runtime_folder, set_mode,
 };
 pub use stdin::StdinThread;
-pub use tree::{Change, Found, Node, Time, Tree, read_at};
+pub use tree::{Change, Found, Node, Room, Time, Tree, read_at};
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};

@@ -7,16 +7,18 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstatvfs,
-    linkat, mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, chmod, fchmod,
+    fstat, fstatvfs, futimens, linkat, mkdirat, open, openat, readlinkat, renameat, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
+use rustix::process::{Resource, getegid, geteuid, getrlimit};
 
 /// Opens a directory only to go on from there.
 #[cfg(target_os = "linux")]
@@ -31,6 +33,12 @@ const CAREFULLY: OFlags =
 
 /// Permissions that a guest can give: set-user-ID programs of the caller would be for others.
 const PERMISSIONS: u32 = 0o1777;
+
+/// Set-user-ID and set-group-ID.
+const PRIVILEGES: Mode = Mode::SUID.union(Mode::SGID);
+
+/// Files that a guest leaves for the rest of this process to open.
+const FILES_KEPT: u64 = 128;
 
 /// A time of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +117,8 @@ pub struct Room {
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
+    /// Files that this process may have open.
+    files: u64,
     /// The caller: what is theirs is root's in the guest.
     uid: u32,
     gid: u32,
@@ -120,8 +130,13 @@ type Names<'a> = &'a [Vec<u8>];
 impl Tree {
     /// The folder at this path.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { root, uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() })
+        let root = open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self {
+            root,
+            files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+            uid: geteuid().as_raw(),
+            gid: getegid().as_raw(),
+        })
     }
 
     /// Does something in a directory.
@@ -162,38 +177,46 @@ impl Tree {
     /// What is known of a file; of a symbolic link, of itself.
     pub fn look(&self, names: Names) -> io::Result<Found> {
         if names.is_empty() {
-            return Ok(self.found(&rustix::fs::fstat(&self.root)?));
+            return Ok(self.found(&fstat(&self.root)?));
         }
         self.at(names, |dir, name| Ok(self.found(&statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)))
     }
 
     /// The same of an open one.
     pub fn look_at(&self, file: &File) -> io::Result<Found> {
-        Ok(self.found(&rustix::fs::fstat(file)?))
+        Ok(self.found(&fstat(file)?))
+    }
+
+    /// A guest that opens all that it can does not keep this process from opening files, too: numbers of open files
+    /// are given from below.
+    fn may_open(&self) -> io::Result<()> {
+        let next = rustix::io::fcntl_dupfd_cloexec(&self.root, 0)?;
+        let next = u64::from(next.as_raw_fd().unsigned_abs());
+        if next.saturating_add(FILES_KEPT) < self.files { Ok(()) } else { Err(Errno::MFILE.into()) }
     }
 
     /// Opens a file. Devices, FIFOs and sockets of the host are not the guest's.
     pub fn open_file(&self, names: Names, write: bool, read: bool, truncate: bool) -> io::Result<File> {
+        self.may_open()?;
         let flags = access(write, read) | if truncate { OFlags::TRUNC } else { OFlags::empty() };
-        let regular = |kind: FileType| match kind {
-            FileType::RegularFile => Ok(()),
-            FileType::Directory => Err(Errno::ISDIR),
-            _ => Err(Errno::ACCESS),
-        };
-        self.at(names, |dir, name| {
-            // Opening a device may do something already.
-            let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            regular(FileType::from_raw_mode(stat.st_mode))?;
-            let file = openat(dir, name, flags | CAREFULLY, Mode::empty())?;
-            regular(FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode))?;
-            Ok(file.into())
-        })
+        let file = File::from(self.at(names, |dir, name| open_regular(dir, name, flags | CAREFULLY))?);
+        if write || truncate {
+            drop_privileges(&file)?;
+        }
+        Ok(file)
     }
 
     /// Makes a file, which must not be there, and opens it.
     pub fn create(&self, names: Names, write: bool, read: bool, mode: u32) -> io::Result<File> {
+        self.may_open()?;
         let flags = access(write, read) | OFlags::CREATE | OFlags::EXCL | CAREFULLY;
         self.at(names, |dir, name| Ok(openat(dir, name, flags, permissions(mode))?.into()))
+    }
+
+    /// Writes all of `data` from byte `offset` of an open file on.
+    pub fn write_at(&self, file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+        drop_privileges(file)?;
+        file.write_all_at(data, offset)
     }
 
     /// Makes a directory.
@@ -241,8 +264,12 @@ impl Tree {
             let entry = entry?;
             let name = entry.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
-                let kind = entry.file_type().as_raw_mode() >> 12;
-                list.push(Node { name, node: entry.ino(), kind: kind as u8 });
+                let kind = match entry.file_type() {
+                    // Not every file system says it here.
+                    FileType::Unknown => 0,
+                    kind => (kind.as_raw_mode() >> 12) as u8,
+                };
+                list.push(Node { name, node: entry.ino(), kind });
             }
         }
         Ok(list)
@@ -250,10 +277,15 @@ impl Tree {
 
     /// Changes what is known of a file. Its owner stays the caller.
     pub fn change(&self, names: Names, open: Option<&File>, change: &Change) -> io::Result<()> {
-        if let Some(mode) = change.mode {
-            self.set_permissions(names, mode)?;
+        match (change.mode, open) {
+            (Some(mode), Some(file)) => fchmod(file, permissions(mode))?,
+            (Some(mode), None) => self.set_permissions(names, mode)?,
+            (None, _) => {}
         }
         if let Some(size) = change.size {
+            if let Some(file) = open {
+                drop_privileges(file)?;
+            }
             match open {
                 // A file may have been opened for writing and not be writable any more.
                 Some(file) if file.set_len(size).is_ok() => {}
@@ -270,9 +302,10 @@ impl Tree {
         };
         let times =
             Timestamps { last_access: time(change.accessed), last_modification: time(change.modified) };
-        match names.is_empty() {
-            true => Ok(rustix::fs::futimens(&self.root, &times)?),
-            false => self.at(names, |dir, name| Ok(utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)),
+        match open {
+            Some(file) => Ok(futimens(file, &times)?),
+            None if names.is_empty() => Ok(futimens(&self.root, &times)?),
+            None => self.at(names, |dir, name| Ok(utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)),
         }
     }
 
@@ -280,12 +313,11 @@ impl Tree {
     /// opened, by the name that `/proc` has for it.
     #[cfg(target_os = "linux")]
     fn set_permissions(&self, names: Names, mode: u32) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
-        let set = |file: BorrowedFd| {
-            if FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Symlink {
-                return Err(Errno::OPNOTSUPP.into());
-            }
-            Ok(rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), permissions(mode))?)
+        let set = |file: BorrowedFd| match FileType::from_raw_mode(fstat(file)?.st_mode) {
+            FileType::RegularFile | FileType::Directory => Ok(chmod(own_name(file), permissions(mode))?),
+            FileType::Symlink => Err(Errno::OPNOTSUPP.into()),
+            // Who may use the host's devices is not for the guest to say.
+            _ => Err(Errno::ACCESS.into()),
         };
         if names.is_empty() {
             return set(self.root.as_fd());
@@ -298,7 +330,7 @@ impl Tree {
     fn set_permissions(&self, names: Names, mode: u32) -> io::Result<()> {
         use rustix::fs::chmodat;
         match names.is_empty() {
-            true => Ok(rustix::fs::fchmod(&self.root, permissions(mode))?),
+            true => Ok(fchmod(&self.root, permissions(mode))?),
             false => self
                 .at(names, |dir, name| Ok(chmodat(dir, name, permissions(mode), AtFlags::SYMLINK_NOFOLLOW)?)),
         }
@@ -331,6 +363,51 @@ pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(read)
 }
 
+/// Nothing but a file with content, and no link to one.
+fn regular(file: BorrowedFd) -> io::Result<()> {
+    match FileType::from_raw_mode(fstat(file)?.st_mode) {
+        FileType::RegularFile => Ok(()),
+        FileType::Directory => Err(Errno::ISDIR.into()),
+        _ => Err(Errno::ACCESS.into()),
+    }
+}
+
+/// Opens a file if it is one. To open a device may do something already: what the name stands for is held, without
+/// being opened, while it is looked at, and then that is opened, whatever the name stands for by now.
+#[cfg(target_os = "linux")]
+fn open_regular(dir: BorrowedFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let held = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    regular(held.as_fd())?;
+    Ok(open(own_name(held.as_fd()), flags - OFlags::NOFOLLOW, Mode::empty())?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_regular(dir: BorrowedFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let kind = FileType::from_raw_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);
+    if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+        return Err(Errno::ACCESS.into());
+    }
+    let file = openat(dir, name, flags, Mode::empty())?;
+    regular(file.as_fd())?;
+    Ok(file)
+}
+
+/// The name that `/proc` has for what this process holds.
+#[cfg(target_os = "linux")]
+fn own_name(held: BorrowedFd) -> String {
+    format!("/proc/self/fd/{}", held.as_raw_fd())
+}
+
+/// Takes set-user-ID and set-group-ID from a file that a guest is about to write: what runs with its owner's rights
+/// then would be the guest's. The kernel does it by itself, but not for root.
+fn drop_privileges(file: &File) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(fstat(file)?.st_mode);
+    if mode.intersects(PRIVILEGES) {
+        fchmod(file, mode - PRIVILEGES)?;
+    }
+    Ok(())
+}
+
 fn access(write: bool, read: bool) -> OFlags {
     match (write, read) {
         (true, true) => OFlags::RDWR,
@@ -349,5 +426,27 @@ fn checked(name: &[u8]) -> Result<&OsStr, Errno> {
     match is_name && name != b"." && name != b".." {
         true => Ok(OsStr::from_bytes(name)),
         false => Err(Errno::INVAL),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_files_are_left_for_others_to_open() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let mut tree = Tree::open(dir.path()).unwrap();
+        let (file, new) = ([b"file".to_vec()], [b"new".to_vec()]);
+        tree.open_file(&file, false, true, false).unwrap();
+        tree.files = FILES_KEPT;
+        let full = |result: io::Result<File>| {
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::MFILE.raw_os_error()));
+        };
+        full(tree.open_file(&file, true, true, true));
+        full(tree.create(&new, true, true, 0o644));
+        // Nothing has been made on the way to that.
+        assert_eq!(tree.list(&[]).unwrap().len(), 1);
     }
 }
