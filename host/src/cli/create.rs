@@ -1,4 +1,4 @@
-//! `env86 create`: an image from a directory tree or a tar archive.
+//! `env86 create`: an image from a directory tree, a tar archive or a container image.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -9,12 +9,16 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use env86::console::flag_when_interrupted;
 use env86::image::create::{Options, Summary, from_dir, from_tar};
+#[cfg(feature = "pull")]
+use env86::image::{Watch, global::GlobalImages, oci::Origin, pull::Puller};
 
 use super::progress::Bar;
+#[cfg(feature = "pull")]
+use super::pull;
 use super::size::{parse_owner, parse_size};
 use super::{CliError, Outcome};
 
-/// Make an image from a directory tree or a tar archive.
+/// Make an image from a directory tree, a tar archive or a container image.
 #[derive(Args, Debug)]
 pub struct Create {
     /// The directory that becomes the guest's root file system; it is left as it is
@@ -24,6 +28,22 @@ pub struct Create {
     /// A tar archive of it, which may be compressed by gzip or zstd; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "from_dir", allow_hyphen_values = true)]
     from_tar: Option<PathBuf>,
+
+    /// A container image: docker.io/i386/NAME:TAG or oci://HOST/NAME:TAG in a registry, or a directory or tar archive
+    /// as `docker save`, `podman save` and skopeo write them
+    #[cfg(feature = "pull")]
+    #[arg(long, value_name = "REF|DIR|TAR", conflicts_with_all = ["from_dir", "from_tar"])]
+    from_oci: Option<String>,
+
+    /// The kernel that a container image gets: a file, or an image that has one
+    #[cfg(feature = "pull")]
+    #[arg(long, value_name = "FILE|IMAGE", requires = "from_oci")]
+    kernel: Option<String>,
+
+    /// The initial RAM disk of a kernel in a file, which has to mount the root file system over 9p
+    #[cfg(feature = "pull")]
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
 
     /// Refuse an archive whose files have more bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16G")]
@@ -52,7 +72,7 @@ impl Create {
         };
         let made = self.make(&options);
         bar.clear();
-        let made = made?;
+        let Some(made) = made? else { return Ok(Outcome::SUCCESS) };
         eprintln!(
             "{}: {} entries, {} bytes, {} different files",
             self.image.display(),
@@ -72,12 +92,18 @@ impl Create {
         Ok(Outcome::SUCCESS)
     }
 
-    fn make(&self, options: &Options) -> Result<Summary, CliError> {
+    fn make(&self, options: &Options) -> Result<Option<Summary>, CliError> {
+        #[cfg(feature = "pull")]
+        if let Some(from) = &self.from_oci {
+            return self.make_of_container(from, options);
+        }
         if let Some(source) = &self.from_dir {
-            return Ok(from_dir(source, &self.image, options)?);
+            return Ok(Some(from_dir(source, &self.image, options)?));
         }
         let Some(source) = &self.from_tar else {
-            return Err("Nothing to create from; give --from-dir DIR, or --from-tar FILE".into());
+            return Err(
+                "Nothing to create from; give --from-dir DIR, --from-tar FILE or --from-oci IMAGE".into()
+            );
         };
         if source == Path::new("-") {
             if io::stdin().is_terminal() {
@@ -85,11 +111,31 @@ impl Create {
                     "Standard input is the terminal; pipe a tar archive into it, or name a file".into()
                 );
             }
-            return Ok(from_tar(io::stdin().lock(), "Standard input", &self.image, options)?);
+            return Ok(Some(from_tar(io::stdin().lock(), "Standard input", &self.image, options)?));
         }
         let what = format!("`{}`", source.display());
         let file = File::open(source).map_err(|error| format!("Cannot read {what}: {error}"))?;
         options.progress.total(file.metadata()?.len());
-        Ok(from_tar(file, &what, &self.image, options)?)
+        Ok(Some(from_tar(file, &what, &self.image, options)?))
+    }
+
+    /// Makes the image of a container image.
+    #[cfg(feature = "pull")]
+    fn make_of_container(&self, from: &str, options: &Options) -> Result<Option<Summary>, CliError> {
+        let origin = Origin::new(from).ok_or_else(|| {
+            format!(
+                "`{from}` is no container image; give one as oci://HOST/NAME:TAG, or a path that is there"
+            )
+        })?;
+        let kernel = self.kernel.as_deref().map(|kernel| pull::find_kernel(kernel, self.initrd.as_deref()));
+        let puller = Puller {
+            kernel: kernel.transpose()?,
+            owner: self.owner,
+            credentials: pull::credential_files(),
+            limit: self.max_size,
+            ..Puller::new(GlobalImages::new()?)
+        };
+        let watch = Watch { progress: options.progress, interrupt: options.interrupt };
+        Ok(puller.create(&origin, &self.image, &watch)?)
     }
 }

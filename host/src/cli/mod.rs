@@ -66,6 +66,8 @@ enum Command {
     Prepare(prepare::Prepare),
     #[cfg(feature = "pull")]
     Pull(pull::Pull),
+    #[cfg(feature = "pull")]
+    Push(pull::Push),
     Serve(serve::Serve),
     #[command(flatten)]
     Images(images::Images),
@@ -131,6 +133,8 @@ impl Cli {
             Some(Command::Prepare(prepare)) => prepare.run(),
             #[cfg(feature = "pull")]
             Some(Command::Pull(pull)) => pull.run(),
+            #[cfg(feature = "pull")]
+            Some(Command::Push(push)) => push.run(),
             Some(Command::Serve(serve)) => serve.run(),
             Some(Command::Images(images)) => images.run(),
             #[cfg(unix)]

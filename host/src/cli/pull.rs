@@ -1,4 +1,4 @@
-//! `env86 pull`: an image from a web server or a registry.
+//! `env86 pull`: an image from a web server or a registry; `env86 push`: one to a registry.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use clap::Args;
 use env86::console::flag_when_interrupted;
 use env86::image::global::{GlobalImages, GlobalName};
 use env86::image::kernel::{Kernel, KernelError};
+use env86::image::oci;
 use env86::image::pull::{Puller, Reference};
 use env86::image::{Image, Watch};
 
 use super::progress::Bar;
-use super::size::parse_size;
+use super::size::{parse_size, show_size};
 use super::{CliError, Outcome, print};
 
 /// Pull an image from a web server or a registry.
@@ -87,8 +88,41 @@ impl Pull {
     }
 }
 
+/// Push an image to a registry, from where `pull` brings it.
+///
+/// What the registry has already is not sent again: of an image that was pushed before, only what has changed. The
+/// manifest's SHA-256 is printed.
+#[derive(Args, Debug)]
+pub struct Push {
+    /// The path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
+    image: String,
+
+    /// Where to: HOST[:PORT]/NAME[:TAG], with oci:// before it where the host has no dot
+    #[arg(value_name = "REFERENCE")]
+    to: String,
+}
+
+impl Push {
+    /// Pushes it.
+    pub fn run(self) -> Result<Outcome, CliError> {
+        let wrong = || format!("`{}` names no place in a registry; write oci://HOST/NAME:TAG", self.to);
+        let to = oci::Reference::new(&self.to).filter(|to| to.digest.is_none()).ok_or_else(wrong)?;
+        let image = Image::open_arg(&self.image)?;
+        let interrupt = Arc::new(AtomicBool::new(false));
+        flag_when_interrupted(&interrupt)?;
+        let puller = Puller { credentials: credential_files(), ..Puller::new(GlobalImages::new()?) };
+        let bar = Bar::new();
+        let pushed = puller.push(&image, &to, &Watch { progress: &bar, interrupt: &interrupt });
+        bar.clear();
+        let pushed = pushed?;
+        eprintln!("env86: {} sent, {} in all", show_size(pushed.sent), show_size(pushed.total));
+        print(format!("sha256:{}\n", pushed.digest).as_bytes())?;
+        Ok(Outcome::SUCCESS)
+    }
+}
+
 /// The kernel in a file or an image.
-fn find_kernel(arg: &str, initrd: Option<&Path>) -> Result<Kernel, CliError> {
+pub fn find_kernel(arg: &str, initrd: Option<&Path>) -> Result<Kernel, CliError> {
     if Path::new(arg).is_file() && (initrd.is_some() || !is_archive(arg)) {
         return Ok(Kernel::from_files(Path::new(arg), initrd)?);
     }
@@ -104,7 +138,7 @@ fn is_archive(path: &str) -> bool {
 }
 
 /// Where container programs keep what they show to registries.
-fn credential_files() -> Vec<PathBuf> {
+pub fn credential_files() -> Vec<PathBuf> {
     let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let docker = var("DOCKER_CONFIG").or_else(|| Some(env::home_dir()?.join(".docker")));
     let podman = var("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));

@@ -46,6 +46,9 @@ pub enum KernelError {
         /// Why not.
         source: PowerOnError,
     },
+    /// The image that is to get it is a whole one.
+    #[error("The image has its own kernel, and gets no other")]
+    HasOwn,
     /// The image starts something else.
     #[error("The image `{}` starts no Linux kernel", .0.display())]
     NotLinux(PathBuf),
