@@ -1,4 +1,4 @@
-//! `env86 pull`: an image from a web server or a registry; `env86 push`: one to a registry.
+//! `env86 pull`: an image from a web server or a registry; `env86 push`: one to a registry, or to a folder for a web server.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -91,9 +91,14 @@ impl Pull {
 /// Push an image to a registry, from where `pull` brings it.
 ///
 /// What the registry has already is not sent again: of an image that was pushed before, only what has changed. The
-/// manifest's SHA-256 is printed.
+/// manifest's SHA-256 is printed. With --to-dir no registry is needed: any web server that gives the files of the
+/// folder does for one, and `pull` takes the same reference.
 #[derive(Args, Debug)]
 pub struct Push {
+    /// Put it into this folder instead, which the root of a web server at HOST is, or will be
+    #[arg(long, value_name = "DIR")]
+    to_dir: Option<PathBuf>,
+
     /// The path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
     image: String,
 
@@ -110,12 +115,19 @@ impl Push {
         let image = Image::open_arg(&self.image)?;
         let interrupt = Arc::new(AtomicBool::new(false));
         flag_when_interrupted(&interrupt)?;
-        let puller = Puller { credentials: credential_files(), ..Puller::new(GlobalImages::new()?) };
         let bar = Bar::new();
-        let pushed = puller.push(&image, &to, &Watch { progress: &bar, interrupt: &interrupt });
+        let watch = Watch { progress: &bar, interrupt: &interrupt };
+        let pushed = match &self.to_dir {
+            Some(folder) => oci::push_to_folder(&image, &to, folder, &watch),
+            None => {
+                let images = GlobalImages::new()?;
+                Puller { credentials: credential_files(), ..Puller::new(images) }.push(&image, &to, &watch)
+            }
+        };
         bar.clear();
         let pushed = pushed?;
-        eprintln!("env86: {} sent, {} in all", show_size(pushed.sent), show_size(pushed.total));
+        let done = if self.to_dir.is_some() { "written" } else { "sent" };
+        eprintln!("env86: {} {done}, {} in all", show_size(pushed.sent), show_size(pushed.total));
         print(format!("sha256:{}\n", pushed.digest).as_bytes())?;
         Ok(Outcome::SUCCESS)
     }

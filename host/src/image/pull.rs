@@ -508,7 +508,7 @@ impl Puller {
     /// Pushes an image to a registry.
     pub fn push(&self, image: &Image, to: &oci::Reference, watch: &Watch) -> Result<Pushed, PullError> {
         let authorization = oci::credentials(&self.credentials, to.host());
-        Registry::new(self.web(), to, authorization).push(image, watch)
+        oci::push(image, &mut Registry::new(self.web(), to, authorization), watch)
     }
 
     pub(super) fn web(&self) -> Web {

@@ -4,6 +4,7 @@
 //! Manifest", "Image Configuration", "Image Layer Filesystem Changeset"; the registry token authentication of
 //! the CNCF Distribution project.
 
+mod folder;
 mod layout;
 mod make;
 mod manifest;
@@ -18,11 +19,14 @@ use thiserror::Error;
 use ureq::Body;
 use ureq::http::{Method, Response, StatusCode, header};
 
+use self::folder::Folder;
 pub use self::make::Origin;
 use self::manifest::{Container, Kind, Layer, MAX_LAYERS, MAX_MANIFEST, PACKED, Source, digest_of};
 pub use self::push::Pushed;
+pub(super) use self::push::push;
 pub use self::reference::Reference;
 pub use self::token::credentials;
+use super::Image;
 use super::check::hash;
 use super::pull::{PullError, at};
 use super::watch::Watch;
@@ -64,6 +68,9 @@ pub enum OciError {
         /// The image.
         path: PathBuf,
     },
+    /// A folder that stands for a registry has names that this system has not.
+    #[error("Files of this system cannot have colons in their names, which those in `{}` would need; push from another system", .0.display())]
+    Colons(PathBuf),
     /// How the registry wants to know it is not known here.
     #[error("{url} asks for an authorization that is not known here: {why}")]
     Challenge {
@@ -72,6 +79,17 @@ pub enum OciError {
         /// What is wrong.
         why: String,
     },
+}
+
+/// Pushes an image to a folder of static files. What a web server at the reference's host gives of it, an image can be
+/// pulled from as from a registry.
+pub fn push_to_folder(
+    image: &Image,
+    to: &Reference,
+    folder: &Path,
+    watch: &Watch,
+) -> Result<Pushed, PullError> {
+    push::push(image, &mut Folder::new(folder, to)?, watch)
 }
 
 /// A registry, which is asked for one image.
