@@ -1,4 +1,4 @@
-//! Images that are pushed to a folder, which any web server shows as a registry: pulled.
+//! Images that are pushed to a folder, which any web server shows as a registry: pulled, and started by their reference.
 
 #![cfg(all(feature = "pull", not(windows)))]
 
@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use env86::image::global::GlobalImages;
 use env86::image::oci;
 use env86::image::pull::{PullError, Puller, Reference};
 use env86::image::{Image, Watch, export};
+use env86_tests::roms;
 
 /// A web server of a folder's files, which knows no ranges, and what it was asked for.
 struct Server {
@@ -131,4 +133,58 @@ fn an_image_in_a_folder_is_pulled_from_any_web_server() {
     let none = Reference::new(&format!("oci://{}/none:1", server.host)).unwrap();
     assert!(matches!(puller("other").pull(&none, None, &watch), Err(PullError::Status { .. })));
     assert!(GlobalImages::within(dir.path().join("other")).list().unwrap().is_empty());
+}
+
+#[test]
+fn a_machine_starts_by_the_reference_of_an_image_that_is_not_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = dir.path().join("site");
+    roms::make_image(&dir.path().join("image"), &roms::rom(&roms::ECHO)).unwrap();
+    let server = Server::new(&site);
+    let reference = format!("oci://{}/echo:1", server.host);
+    let env86 = |words: &[&str], typed: &str| {
+        let mut child = env86_tests::bound_to_us(env!("CARGO_BIN_EXE_env86"))
+            .args(words)
+            .current_dir(dir.path())
+            .env("ENV86_PATH", dir.path().join("root"))
+            .env("DOCKER_CONFIG", dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // One that fails before reads nothing.
+        let _ = stdin.write_all(typed.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        drop(stdin);
+        output
+    };
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = env86(&["push", "--to-dir", "site", "image", &reference], "");
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.starts_with(b"sha256:") && said(&output).contains("written"), "{output:?}");
+
+    let boot = ["boot", "--no-console", "--ttyS0", "--exit-on", "b2", &reference];
+    let output = env86(&boot, "ab");
+    assert!(output.status.success() && output.stdout == b"a1b2", "{output:?}");
+    assert!(said(&output).contains("is pulled"), "{output:?}");
+    // Then it is here, and no one is asked.
+    let asked = server.asked();
+    let output = env86(&boot, "ab");
+    assert!(output.status.success() && output.stdout == b"a1b2", "{output:?}");
+    assert!(server.asked() == asked && !said(&output).contains("pulled"), "{output:?}");
+
+    // A command needs more than this image has, and it is pulled all the same.
+    fs::remove_dir_all(dir.path().join("root")).unwrap();
+    let output = env86(&["run", &reference, "true"], "");
+    assert!(output.status.code() == Some(125) && said(&output).contains("guest86"), "{output:?}");
+    assert!(server.asked() > asked);
+    let none = format!("oci://{}/none:1", server.host);
+    let output = env86(&["run", &none, "true"], "");
+    assert!(output.status.code() == Some(125) && said(&output).contains("404"), "{output:?}");
+    // Commands that look at what is here pull nothing.
+    let asked = server.asked();
+    assert!(!env86(&["inspect", &none], "").status.success());
+    assert_eq!(server.asked(), asked);
 }

@@ -12,6 +12,8 @@ use env86::image::create::{Options, Summary, from_dir, from_tar};
 #[cfg(feature = "pull")]
 use env86::image::{Watch, global::GlobalImages, oci::Origin, pull::Puller};
 
+#[cfg(feature = "pull")]
+use super::kernel::find_kernel;
 use super::progress::Bar;
 #[cfg(feature = "pull")]
 use super::pull;
@@ -127,7 +129,7 @@ impl Create {
                 "`{from}` is no container image; give one as oci://HOST/NAME:TAG, or a path that is there"
             )
         })?;
-        let kernel = self.kernel.as_deref().map(|kernel| pull::find_kernel(kernel, self.initrd.as_deref()));
+        let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
         let puller = Puller {
             kernel: kernel.transpose()?,
             owner: self.owner,

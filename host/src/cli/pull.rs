@@ -1,21 +1,24 @@
 //! `env86 pull`: an image from a web server or a registry; `env86 push`: one to a registry, or to a folder for a web server.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use env86::console::flag_when_interrupted;
 use env86::image::global::{GlobalImages, GlobalName};
-use env86::image::kernel::{Kernel, KernelError};
 use env86::image::oci;
 use env86::image::pull::{Puller, Reference};
-use env86::image::{Image, Watch};
+use env86::image::{Image, ImageError, Watch};
 
+use super::kernel::find_kernel;
 use super::progress::Bar;
 use super::size::{parse_size, show_size};
 use super::{CliError, Outcome, print};
+
+/// What the files of an image may have, unless the user says so.
+const MAX_SIZE: u64 = 16 << 30;
 
 /// Pull an image from a web server or a registry.
 ///
@@ -133,20 +136,23 @@ impl Push {
     }
 }
 
-/// The kernel in a file or an image.
-pub fn find_kernel(arg: &str, initrd: Option<&Path>) -> Result<Kernel, CliError> {
-    if Path::new(arg).is_file() && (initrd.is_some() || !is_archive(arg)) {
-        return Ok(Kernel::from_files(Path::new(arg), initrd)?);
-    }
-    if initrd.is_some() {
-        return Err(format!("`{arg}` is no file; an image has its initial RAM disk itself").into());
-    }
-    Kernel::of(&Image::open_arg(arg).map_err(KernelError::from)?).map_err(CliError::from)
-}
-
-/// A file is an image's archive rather than a kernel.
-fn is_archive(path: &str) -> bool {
-    path.ends_with(".tgz") || path.ends_with(".tar.gz")
+/// Opens the image that a machine is of. A container image that is not here is pulled.
+pub fn open_or_pull(arg: &str) -> Result<Image, CliError> {
+    let missing = match Image::open_arg(arg) {
+        Err(error @ (ImageError::NoSuchPath(_) | ImageError::NoSuchName { .. })) => error,
+        opened => return Ok(opened?),
+    };
+    let Some(reference) = oci::Reference::new(arg) else { return Err(missing.into()) };
+    eprintln!("env86: {reference} is not here yet, and is pulled ...");
+    let puller =
+        Puller { credentials: credential_files(), limit: MAX_SIZE, ..Puller::new(GlobalImages::new()?) };
+    let bar = Bar::new();
+    // A signal ends the program at once, here: the machine handles them in its own way, once it is there. The next pull
+    // goes on where this one was.
+    let watch = Watch { progress: &bar, ..Watch::default() };
+    let pulled = puller.pull(&Reference::Container(reference), None, &watch);
+    bar.clear();
+    Ok(Image::open(pulled?.path)?)
 }
 
 /// Where container programs keep what they show to registries.
