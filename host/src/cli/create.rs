@@ -8,7 +8,10 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use env86::console::flag_when_interrupted;
+use env86::image::Image;
+use env86::image::check::Contents;
 use env86::image::create::{Options, Summary, from_dir, from_tar};
+use env86::image::room::{Share, shares};
 #[cfg(feature = "pull")]
 use env86::image::{Watch, global::GlobalImages, oci::Origin, pull::Puller};
 
@@ -17,8 +20,11 @@ use super::kernel::find_kernel;
 use super::progress::Bar;
 #[cfg(feature = "pull")]
 use super::pull;
-use super::size::{parse_owner, parse_size};
-use super::{CliError, Outcome};
+use super::size::{parse_owner, parse_size, show_size};
+use super::{CliError, Outcome, print};
+
+/// What takes less room than all of it by this is not told of.
+const LEAST_SHARE: u64 = 100;
 
 /// Make an image from a directory tree, a tar archive or a container image.
 #[derive(Args, Debug)]
@@ -47,6 +53,10 @@ pub struct Create {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
 
+    /// Print what takes the room in the image: files, and directories with all below them, from a hundredth of it on
+    #[arg(long)]
+    size_report: bool,
+
     /// Refuse an archive whose files have more bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16G")]
     max_size: u64,
@@ -74,7 +84,17 @@ impl Create {
         };
         let made = self.make(&options);
         bar.clear();
-        let Some(made) = made? else { return Ok(Outcome::SUCCESS) };
+        if let Some(made) = made? {
+            self.say(&made);
+        }
+        if self.size_report {
+            report(&Image::open(&self.image)?)?;
+        }
+        Ok(Outcome::SUCCESS)
+    }
+
+    /// Says what went into the image.
+    fn say(&self, made: &Summary) {
         eprintln!(
             "{}: {} entries, {} bytes, {} different files",
             self.image.display(),
@@ -91,7 +111,6 @@ impl Create {
                 made.attributes_skipped
             );
         }
-        Ok(Outcome::SUCCESS)
     }
 
     fn make(&self, options: &Options) -> Result<Option<Summary>, CliError> {
@@ -140,4 +159,20 @@ impl Create {
         let watch = Watch { progress: options.progress, interrupt: options.interrupt };
         Ok(puller.create(&origin, &self.image, &watch)?)
     }
+}
+
+/// Prints what takes the room in an image.
+fn report(image: &Image) -> Result<(), CliError> {
+    let all = Contents::of(image)?.blobs.values().sum::<u64>();
+    let shares = shares(image, all.div_ceil(LEAST_SHARE))?;
+    let row = |share: &Share| {
+        let hundredths = if all > 0 { share.bytes as f64 * 100.0 / all as f64 } else { 0.0 };
+        format!(
+            "{:>8}  {hundredths:>3.0} %  {}
+",
+            show_size(share.bytes),
+            share.path
+        )
+    };
+    Ok(print(shares.iter().map(row).collect::<String>().as_bytes())?)
 }
