@@ -120,7 +120,7 @@ fn a_kernel_that_is_none() {
     let dir = image();
     check(&[text(dir.path())], &["/boot/vmlinuz of", "not a Linux kernel"]);
     check(&["--kernel", "/no/such/kernel"], &["kernel `/no/such/kernel`", "check the path"]);
-    check(&["--kernel", "/"], &["kernel `/`"]);
+    check(&["--kernel", "/"], &["`/image.json` is missing"]);
     let elf64 = dir.path().join("elf64");
     fs::write(&elf64, [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 4096]].concat()).unwrap();
     check(&["--kernel", text(&elf64)], &["elf64", "64-bit", "i386"]);

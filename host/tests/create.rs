@@ -246,6 +246,36 @@ fn a_kernel_with_its_ram_disk_is_noticed() {
 }
 
 #[test]
+fn a_report_says_what_takes_the_room() {
+    let s = Scratch::new();
+    fs::create_dir_all(s.src("usr/lib")).unwrap();
+    fs::create_dir_all(s.src("usr/share")).unwrap();
+    s.file("usr/lib/big", &"b".repeat(6 << 10), 0o644);
+    // What is the same counts once, for the first in the index, whether it is one file or two.
+    s.file("usr/lib/same", &"s".repeat(3 << 10), 0o644);
+    fs::hard_link(s.src("usr/lib/same"), s.src("usr/share/link")).unwrap();
+    s.file("usr/share/same", &"s".repeat(3 << 10), 0o644);
+    s.file("usr/share/other", &"o".repeat(1 << 10), 0o644);
+    s.file("small", "x", 0o644);
+    s.file("empty", "", 0o644);
+    symlink("usr", s.src("link")).unwrap();
+    let (src, image) = (s.src(""), s.image());
+    let output =
+        env86(&["create", "--size-report", "--from-dir", src.to_str().unwrap(), image.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    let rows = [
+        "     10K  100 %  /",
+        "     10K  100 %  /usr/",
+        "    9.0K   90 %  /usr/lib/",
+        "    6.0K   60 %  /usr/lib/big",
+        "    3.0K   30 %  /usr/lib/same",
+        "    1.0K   10 %  /usr/share/",
+        "    1.0K   10 %  /usr/share/other",
+    ];
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().collect::<Vec<_>>(), rows);
+}
+
+#[test]
 fn the_source_stays_as_it_is() {
     let s = Scratch::new();
     s.file("f", "x", 0o444);

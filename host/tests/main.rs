@@ -8,6 +8,7 @@ mod images;
 mod library;
 mod oci;
 mod pull;
+mod push;
 mod script;
 mod serial;
 mod state;

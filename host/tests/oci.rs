@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use env86::image::create::CreateError;
+use env86::image::create::{self, CreateError};
 use env86::image::global::{GlobalError, GlobalImages, GlobalName};
-use env86::image::oci::OciError;
+use env86::image::kernel::{Kernel, KernelError};
+use env86::image::oci::{OciError, Origin};
 use env86::image::pull::{PullError, Puller, Reference};
-use env86::image::{Image, Watch};
+use env86::image::{Image, Watch, export};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
@@ -99,19 +100,25 @@ impl Registry {
 }
 
 fn answer(mut stream: TcpStream, store: &Mutex<Store>, host: &str) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().unwrap_or(Ok(String::new()))?;
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let (mut start, mut shown) = (None, String::new());
-    for line in lines {
-        let line = line?;
-        let Some((name, value)) = line.split_once(": ") else { break };
+    let mut from = BufReader::new(stream.try_clone()?);
+    let mut request = String::new();
+    from.read_line(&mut request)?;
+    let mut words = request.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (mut start, mut shown, mut length) = (None, String::new(), 0);
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "range" => start = value.trim_start_matches("bytes=").trim_end_matches('-').parse().ok(),
             "authorization" => shown = value.to_owned(),
+            "content-length" => length = value.parse().unwrap_or(0),
             _ => {}
         }
     }
+    let mut sent = vec![0; length];
+    from.read_exact(&mut sent)?;
     let mut say = |head: String, body: &[u8], length: usize| {
         write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
         stream.write_all(body)
@@ -133,16 +140,39 @@ fn answer(mut stream: TcpStream, store: &Mutex<Store>, host: &str) -> std::io::R
     // Blobs lie elsewhere, where no one asks who it is.
     let mut store = store.lock().unwrap();
     store.asked.push((path.clone(), start));
+    let name = path.trim_start_matches("/v2/");
+    match method.as_str() {
+        "HEAD" => {
+            let status = if store.things.contains_key(name) { "200 OK" } else { "404 Not Found" };
+            return say(status.into(), b"", 0);
+        }
+        "POST" => {
+            let place = name.replace("uploads/", "uploads/1?state=2");
+            return say(format!("202 Accepted\r\nLocation: /v2/{place}"), b"", 0);
+        }
+        "PUT" => {
+            let own = digest(&sent);
+            let (name, good) = match name.split_once("uploads/1?state=2&digest=") {
+                Some((name, wanted)) => (format!("{name}{own}"), wanted == own),
+                None => (name.to_owned(), true),
+            };
+            if good {
+                store.things.insert(name, sent);
+            }
+            return say(if good { "201 Created" } else { "400 Bad Request" }.into(), b"", 0);
+        }
+        _ => {}
+    }
     let Some(bytes) = store.things.get(path.trim_start_matches("/v2/")).cloned() else {
         return say("404 Not Found".into(), b"", 0);
     };
     let rest = &bytes[start.unwrap_or(0).min(bytes.len())..];
-    let mut sent = rest;
+    let mut part = rest;
     if let Some((_, left)) = store.breaks.iter_mut().find(|(end, _)| path.ends_with(end.as_str()))
         && *left > 0
     {
         *left -= 1;
-        sent = &rest[..rest.len() / 3];
+        part = &rest[..rest.len() / 3];
     }
     let head = match start {
         Some(start) => {
@@ -150,7 +180,7 @@ fn answer(mut stream: TcpStream, store: &Mutex<Store>, host: &str) -> std::io::R
         }
         None => "200 OK".into(),
     };
-    say(head, sent, rest.len())
+    say(head, part, rest.len())
 }
 
 /// An entry of a layer.
@@ -427,6 +457,117 @@ fn a_registry_that_lies_is_an_error_and_leaves_no_image() {
 }
 
 #[test]
+fn an_image_that_was_pushed_comes_back_and_only_changes_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, path, watch) = (dir.path().join("tree"), dir.path().join("image"), Watch::default());
+    fs::create_dir_all(tree.join("etc")).unwrap();
+    for number in 0..40 {
+        fs::write(tree.join(format!("etc/{number}")), format!("{number}").repeat(1000)).unwrap();
+    }
+    create::from_dir(&tree, &path, &Default::default()).unwrap();
+    fs::write(path.join("initial.state"), "a state").unwrap();
+    let image = Image::open(&path).unwrap();
+    let registry = Registry::new(Store::default());
+    let (root, reference) = (dir.path().join("root"), registry.reference("work/deb:1"));
+    let Reference::Container(to) = &reference else { panic!("{reference:?}") };
+    let puller = puller(&root);
+    let first = puller.push(&image, to, &watch).unwrap();
+    assert!(first.sent == first.total && first.sent > 1000, "{first:?}");
+    // The same again is nothing new, and a changed state is all that is.
+    let again = puller.push(&image, to, &watch).unwrap();
+    assert_eq!((again.sent, &again.digest), (0, &first.digest));
+    fs::write(path.join("initial.state"), "another state").unwrap();
+    let changed = puller.push(&image, to, &watch).unwrap();
+    assert!(changed.sent < 200 && changed.digest != first.digest, "{changed:?}");
+
+    let pulled = puller.pull(&reference, None, &watch).unwrap();
+    assert_eq!(pulled.sha256, Some(changed.digest));
+    let bytes = |image: &Image| {
+        let mut bytes = Vec::new();
+        export(image, &mut bytes, &watch).unwrap();
+        bytes
+    };
+    assert!(bytes(&Image::open(pulled.path).unwrap()) == bytes(&image));
+    fs::write(dir.path().join("kernel"), "k").unwrap();
+    let kernel = Some(Kernel::from_files(&dir.path().join("kernel"), None).unwrap());
+    let with_kernel = Puller { kernel, ..puller.clone() };
+    let refused = with_kernel.pull(&reference, Some(GlobalName::new("x").unwrap()), &watch);
+    assert!(matches!(refused, Err(PullError::Kernel(KernelError::HasOwn))), "{refused:?}");
+    let small = Puller { limit: 30_000, ..puller.clone() };
+    let refused = small.pull(&reference, Some(GlobalName::new("x").unwrap()), &watch);
+    assert!(matches!(refused, Err(PullError::Global(GlobalError::Unpack { .. }))), "{refused:?}");
+}
+
+#[test]
+fn a_container_image_on_disk_becomes_the_same_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let (layout, watch) = (dir.path().join("layout"), Watch::default());
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let (mut store, layers) = (Store::default(), layers());
+    let mut own = store.image("x", "386", &layers);
+    own["annotations"] = json!({ "org.opencontainers.image.ref.name": "1" });
+    for (name, bytes) in &store.things {
+        if let Some((_, digest)) = name.split_once("sha256:") {
+            fs::write(blobs.join(digest), bytes).unwrap();
+        }
+    }
+    let index = json!({ "schemaVersion": 2, "manifests": [own] }).to_string();
+    fs::write(layout.join("index.json"), &index).unwrap();
+    let pack = |from: &Path, to: &str| {
+        let mut builder = Builder::new(Vec::new());
+        builder.append_dir_all(".", from).unwrap();
+        let path = dir.path().join(to);
+        fs::write(&path, gzip(builder.into_inner().unwrap()).0).unwrap();
+        path
+    };
+    // The form that Docker had before.
+    let saved = dir.path().join("saved");
+    fs::create_dir_all(saved.join("a")).unwrap();
+    let config = store.things.values().find(|bytes| bytes.starts_with(b"{\"architecture")).unwrap();
+    fs::write(saved.join("c.json"), config).unwrap();
+    for (number, (_, plain)) in layers.iter().enumerate() {
+        fs::write(saved.join(format!("a/{number}.tar")), plain).unwrap();
+    }
+    let list =
+        |layers: Value| json!([{ "Config": "c.json", "RepoTags": ["x:1"], "Layers": layers }]).to_string();
+    fs::write(saved.join("manifest.json"), list(json!(["a/0.tar", "a/1.tar", "a/2.tar"]))).unwrap();
+
+    let puller = puller(&dir.path().join("root"));
+    let make = |from: &Path, to: &str| {
+        let path = dir.path().join(to);
+        let made = puller.create(&Origin::Path(from.into()), &path, &watch)?;
+        Ok::<_, PullError>((made.unwrap(), tree(&Image::open(&path).unwrap())))
+    };
+    let (summary, first) = make(&layout, "first").unwrap();
+    assert_eq!((summary.entries, first["/a/x"].2.as_str()), (15, "another x"));
+    for (from, to) in
+        [(&pack(&layout, "a.tgz"), "second"), (&saved, "third"), (&pack(&saved, "b.tgz"), "fourth")]
+    {
+        assert!(make(from, to).unwrap().1 == first, "{to}");
+    }
+    assert!(matches!(
+        make(&layout, "first"),
+        Err(PullError::Global(GlobalError::Create(CreateError::Exists(_))))
+    ));
+
+    let wrong = |from: &Path| make(from, "wrong").unwrap_err();
+    for layers in [json!(["../layout/index.json", "a/1.tar", "a/2.tar"]), json!(["a/0.tar"])] {
+        fs::write(saved.join("manifest.json"), list(layers)).unwrap();
+        assert!(matches!(wrong(&saved), PullError::Oci(OciError::Manifest { .. })));
+    }
+    fs::write(saved.join("manifest.json"), list(json!(["a/1.tar", "a/0.tar", "a/2.tar"]))).unwrap();
+    assert!(matches!(wrong(&saved), PullError::Global(GlobalError::Create(_))));
+    let layer = blobs.join(&digest(&layers[0].0)["sha256:".len()..]);
+    fs::write(&layer, "else").unwrap();
+    assert!(matches!(wrong(&layout), PullError::Mismatch { .. }));
+    fs::remove_file(&layer).unwrap();
+    assert!(matches!(wrong(&layout), PullError::File { .. }));
+    assert!(matches!(wrong(dir.path()), PullError::File { .. }));
+    assert!(!dir.path().join("wrong").exists());
+}
+
+#[test]
 fn the_command_gives_a_container_image_a_kernel() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::default();
@@ -451,6 +592,11 @@ fn the_command_gives_a_container_image_a_kernel() {
     let output = run(&["pull", "--kernel", name.trim(), &reference, "second"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(fs::read(dir.path().join("root/second/local/initrd.img")).unwrap(), b"a disk");
+    let output = run(&["create", "--from-oci", &reference, "--kernel", "kernel", "made"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read(dir.path().join("made/vmlinuz")).unwrap(), b"a kernel");
+    let output = run(&["create", "--from-oci", "nothing", "other"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("oci://"), "{output:?}");
     let output = run(&["pull", "--kernel", "none", &reference, "third"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("none"), "{output:?}");
 }

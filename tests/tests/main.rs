@@ -4,6 +4,7 @@ mod assembly;
 mod boot;
 mod boundaries;
 mod clock;
+mod containers;
 mod deterministic;
 mod disks;
 mod figures;

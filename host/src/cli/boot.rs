@@ -20,15 +20,17 @@ pub use env86::named::{Place, Served};
 use env86::sound::Output;
 use env86::sound::{Listener, Recorder};
 
+use super::kernel::KernelFlags;
 use super::size::{parse_boot_order, parse_layout, parse_port, parse_size};
-use super::{CliError, Outcome};
+use super::{CliError, Outcome, open_machines_image};
 #[cfg(not(unix))]
 use nameless::{Place, Served};
 
 /// Boot a machine from an image or a kernel.
 #[derive(Args, Debug)]
 pub struct Boot {
-    /// An image: the path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
+    /// An image: the path of a directory or .tgz file, the name of a global image, NAME[@TAG], or one of a registry,
+    /// HOST/NAME:TAG, which is pulled if it is not here
     image: Option<String>,
 
     /// Boot anew, even if the image holds a saved state
@@ -88,13 +90,8 @@ pub struct Boot {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory: Option<u64>,
 
-    /// A Linux or Multiboot kernel, instead of the image's
-    #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
-
-    /// The initial RAM disk, instead of the image's
-    #[arg(long, value_name = "FILE")]
-    initrd: Option<PathBuf>,
+    #[command(flatten)]
+    kernel: KernelFlags,
 
     /// Add this to the kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -279,8 +276,15 @@ impl Boot {
     #[cfg(unix)]
     pub fn origin(&self) -> &Path {
         let image = self.image.as_deref().map(Path::new);
-        let files =
-            [&self.kernel, &self.bios, &self.state, &self.hda, &self.cdrom, &self.fda, &self.virtio_disk];
+        let files = [
+            &self.kernel.kernel,
+            &self.bios,
+            &self.state,
+            &self.hda,
+            &self.cdrom,
+            &self.fda,
+            &self.virtio_disk,
+        ];
         let file = || files.into_iter().find_map(|path| path.as_deref());
         image.or_else(file).unwrap_or(Path::new(""))
     }
@@ -291,11 +295,11 @@ impl Boot {
         place: Option<Place>,
         ready: impl FnOnce(&mut Served) -> Result<(), CliError>,
     ) -> Result<Outcome, CliError> {
-        let image = self.image.as_deref().map(Image::open_arg).transpose()?;
+        let image = self.image.as_deref().map(open_machines_image).transpose()?;
         let exit_on = self.exit_on.clone().filter(|text| !text.is_empty()).map(String::into_bytes);
         let input = if self.deterministic && self.serial { typed()? } else { Vec::new() };
         let recording = self.deterministic.then(|| Recording::typed(input, exit_on.clone()));
-        let mut builder = self.builder(image.as_ref(), recording);
+        let mut builder = self.builder(image.as_ref(), recording)?;
         let sound = self.audio_file.as_deref().map(record_sound).transpose()?;
         let (sound, listener) = sound.unzip();
         builder = listener.into_iter().fold(builder, MachineBuilder::sound);
@@ -392,8 +396,12 @@ impl Boot {
         if self.no_console || self.tty || self.deterministic {
             return Ok(None);
         }
-        let path =
-            [image.map(Image::path), self.kernel.as_deref(), self.bios.as_deref(), self.state.as_deref()];
+        let path = [
+            image.map(Image::path),
+            self.kernel.kernel.as_deref(),
+            self.bios.as_deref(),
+            self.state.as_deref(),
+        ];
         let name = path.into_iter().flatten().find_map(Path::file_stem).unwrap_or_default();
         let options = WindowOptions {
             name: name.to_string_lossy().into_owned(),
@@ -416,7 +424,11 @@ impl Boot {
     }
 
     /// The machine that was asked for.
-    fn builder(&self, image: Option<&Image>, recording: Option<Recording>) -> MachineBuilder {
+    fn builder(
+        &self,
+        image: Option<&Image>,
+        recording: Option<Recording>,
+    ) -> Result<MachineBuilder, CliError> {
         let mut builder =
             Machine::builder().append(append(self.append.clone(), self.serial && !self.deterministic));
         if let Some(image) = image {
@@ -426,10 +438,8 @@ impl Boot {
             builder = builder.cold();
         }
         type Set = fn(MachineBuilder, PathBuf) -> MachineBuilder;
-        let files: [(&Option<PathBuf>, Set); 14] = [
+        let files: [(&Option<PathBuf>, Set); 12] = [
             (&self.state, MachineBuilder::state),
-            (&self.kernel, MachineBuilder::kernel),
-            (&self.initrd, MachineBuilder::initrd),
             (&self.bios, MachineBuilder::bios),
             (&self.virtio_disk, MachineBuilder::virtio_disk),
             (&self.hda, MachineBuilder::hda),
@@ -447,6 +457,7 @@ impl Boot {
                 builder = set(builder, path.clone());
             }
         }
+        builder = self.kernel.add_to(builder)?;
         if self.persist {
             builder = builder.persist();
         }
@@ -475,7 +486,7 @@ impl Boot {
         if let Some(recording) = recording {
             builder = builder.recording(recording);
         }
-        if self.no_reboot { builder.no_restart() } else { builder }
+        Ok(if self.no_reboot { builder.no_restart() } else { builder })
     }
 }
 

@@ -5,6 +5,7 @@ mod boot;
 mod command;
 mod create;
 mod images;
+mod kernel;
 mod log;
 #[cfg(unix)]
 mod machines;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use env86::image::Image;
 
 /// What a command fails with: the chain of its sources is shown to the user.
 type CliError = Box<dyn std::error::Error + Send + Sync>;
@@ -66,6 +68,8 @@ enum Command {
     Prepare(prepare::Prepare),
     #[cfg(feature = "pull")]
     Pull(pull::Pull),
+    #[cfg(feature = "pull")]
+    Push(pull::Push),
     Serve(serve::Serve),
     #[command(flatten)]
     Images(images::Images),
@@ -131,6 +135,8 @@ impl Cli {
             Some(Command::Prepare(prepare)) => prepare.run(),
             #[cfg(feature = "pull")]
             Some(Command::Pull(pull)) => pull.run(),
+            #[cfg(feature = "pull")]
+            Some(Command::Push(push)) => push.run(),
             Some(Command::Serve(serve)) => serve.run(),
             Some(Command::Images(images)) => images.run(),
             #[cfg(unix)]
@@ -142,6 +148,14 @@ impl Cli {
             None => Err("No command given; see env86 --help".into()),
         }
     }
+}
+
+/// Opens the image that a machine is of.
+fn open_machines_image(arg: &str) -> Result<Image, CliError> {
+    #[cfg(feature = "pull")]
+    return pull::open_or_pull(arg);
+    #[cfg(not(feature = "pull"))]
+    Ok(Image::open_arg(arg)?)
 }
 
 /// Writes to standard output. A reader that has seen enough is no error.

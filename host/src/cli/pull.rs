@@ -1,20 +1,24 @@
-//! `env86 pull`: an image from a web server or a registry.
+//! `env86 pull`: an image from a web server or a registry; `env86 push`: one to a registry, or to a folder for a web server.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use env86::console::flag_when_interrupted;
 use env86::image::global::{GlobalImages, GlobalName};
-use env86::image::kernel::{Kernel, KernelError};
+use env86::image::oci;
 use env86::image::pull::{Puller, Reference};
-use env86::image::{Image, Watch};
+use env86::image::{Image, ImageError, Watch};
 
+use super::kernel::find_kernel;
 use super::progress::Bar;
-use super::size::parse_size;
+use super::size::{parse_size, show_size};
 use super::{CliError, Outcome, print};
+
+/// What the files of an image may have, unless the user says so.
+const MAX_SIZE: u64 = 16 << 30;
 
 /// Pull an image from a web server or a registry.
 ///
@@ -87,24 +91,72 @@ impl Pull {
     }
 }
 
-/// The kernel in a file or an image.
-fn find_kernel(arg: &str, initrd: Option<&Path>) -> Result<Kernel, CliError> {
-    if Path::new(arg).is_file() && (initrd.is_some() || !is_archive(arg)) {
-        return Ok(Kernel::from_files(Path::new(arg), initrd)?);
-    }
-    if initrd.is_some() {
-        return Err(format!("`{arg}` is no file; an image has its initial RAM disk itself").into());
-    }
-    Kernel::of(&Image::open_arg(arg).map_err(KernelError::from)?).map_err(CliError::from)
+/// Push an image to a registry, from where `pull` brings it.
+///
+/// What the registry has already is not sent again: of an image that was pushed before, only what has changed. The
+/// manifest's SHA-256 is printed. With --to-dir no registry is needed: any web server that gives the files of the
+/// folder does for one, and `pull` takes the same reference.
+#[derive(Args, Debug)]
+pub struct Push {
+    /// Put it into this folder instead, which the root of a web server at HOST is, or will be
+    #[arg(long, value_name = "DIR")]
+    to_dir: Option<PathBuf>,
+
+    /// The path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
+    image: String,
+
+    /// Where to: HOST[:PORT]/NAME[:TAG], with oci:// before it where the host has no dot
+    #[arg(value_name = "REFERENCE")]
+    to: String,
 }
 
-/// A file is an image's archive rather than a kernel.
-fn is_archive(path: &str) -> bool {
-    path.ends_with(".tgz") || path.ends_with(".tar.gz")
+impl Push {
+    /// Pushes it.
+    pub fn run(self) -> Result<Outcome, CliError> {
+        let wrong = || format!("`{}` names no place in a registry; write oci://HOST/NAME:TAG", self.to);
+        let to = oci::Reference::new(&self.to).filter(|to| to.digest.is_none()).ok_or_else(wrong)?;
+        let image = Image::open_arg(&self.image)?;
+        let interrupt = Arc::new(AtomicBool::new(false));
+        flag_when_interrupted(&interrupt)?;
+        let bar = Bar::new();
+        let watch = Watch { progress: &bar, interrupt: &interrupt };
+        let pushed = match &self.to_dir {
+            Some(folder) => oci::push_to_folder(&image, &to, folder, &watch),
+            None => {
+                let images = GlobalImages::new()?;
+                Puller { credentials: credential_files(), ..Puller::new(images) }.push(&image, &to, &watch)
+            }
+        };
+        bar.clear();
+        let pushed = pushed?;
+        let done = if self.to_dir.is_some() { "written" } else { "sent" };
+        eprintln!("env86: {} {done}, {} in all", show_size(pushed.sent), show_size(pushed.total));
+        print(format!("sha256:{}\n", pushed.digest).as_bytes())?;
+        Ok(Outcome::SUCCESS)
+    }
+}
+
+/// Opens the image that a machine is of. A container image that is not here is pulled.
+pub fn open_or_pull(arg: &str) -> Result<Image, CliError> {
+    let missing = match Image::open_arg(arg) {
+        Err(error @ (ImageError::NoSuchPath(_) | ImageError::NoSuchName { .. })) => error,
+        opened => return Ok(opened?),
+    };
+    let Some(reference) = oci::Reference::new(arg) else { return Err(missing.into()) };
+    eprintln!("env86: {reference} is not here yet, and is pulled ...");
+    let puller =
+        Puller { credentials: credential_files(), limit: MAX_SIZE, ..Puller::new(GlobalImages::new()?) };
+    let bar = Bar::new();
+    // A signal ends the program at once, here: the machine handles them in its own way, once it is there. The next pull
+    // goes on where this one was.
+    let watch = Watch { progress: &bar, ..Watch::default() };
+    let pulled = puller.pull(&Reference::Container(reference), None, &watch);
+    bar.clear();
+    Ok(Image::open(pulled?.path)?)
 }
 
 /// Where container programs keep what they show to registries.
-fn credential_files() -> Vec<PathBuf> {
+pub fn credential_files() -> Vec<PathBuf> {
     let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let docker = var("DOCKER_CONFIG").or_else(|| Some(env::home_dir()?.join(".docker")));
     let podman = var("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));

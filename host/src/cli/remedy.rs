@@ -95,7 +95,9 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<PowerOnError>() {
         return match error {
             PowerOnError::TooLarge { .. } => Some("check the file, or give the machine more with --memory"),
-            PowerOnError::NoKernel => Some("give --kernel FILE"),
+            PowerOnError::NoKernel => {
+                Some("give --kernel FILE, or --kernel IMAGE for the kernel of another image")
+            }
             PowerOnError::ReadInside { .. } => Some("make the image again with `env86 create`"),
             PowerOnError::Pending | PowerOnError::File(_) => None,
         };

@@ -10,8 +10,9 @@ use env86::image::Image;
 use env86::machine::{Machine, MachineError};
 
 use super::command::{self, Flags};
+use super::kernel::KernelFlags;
 use super::size::{parse_duration, parse_size};
-use super::{CliError, Outcome};
+use super::{CliError, Outcome, open_machines_image};
 
 /// Time between looks whether the guest rests.
 const LOOK: Duration = Duration::from_millis(250);
@@ -41,6 +42,9 @@ pub struct Run {
     memory: Option<u64>,
 
     #[command(flatten)]
+    kernel: KernelFlags,
+
+    #[command(flatten)]
     flags: Flags,
 
     /// Mount a folder of this host at a directory of the guest; with `:ro`, the guest cannot change it
@@ -55,7 +59,8 @@ pub struct Run {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     boot_timeout: Duration,
 
-    /// An image: the path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
+    /// An image: the path of a directory or .tgz file, the name of a global image, NAME[@TAG], or one of a registry,
+    /// HOST/NAME:TAG, which is pulled if it is not here
     image: String,
 
     /// The command and its arguments
@@ -70,7 +75,7 @@ impl Run {
         // A path, whatever it looks like, as the Go program takes it; or a global image.
         let image = match Path::new(&self.image).exists() {
             true => Image::open(&self.image)?,
-            false => Image::open_arg(&self.image)?,
+            false => open_machines_image(&self.image)?,
         };
         if !image.config.has_guest_service {
             return Err(NoService(image.path().into()).into());
@@ -106,7 +111,7 @@ impl Run {
     /// The machine: resumed, or on its way up. What it says of its network is for a raw terminal, or for any reader.
     #[cfg_attr(not(feature = "net"), allow(unused_variables))]
     fn machine(&self, image: &Image, raw_terminal: bool) -> Result<Machine, CliError> {
-        let mut builder = Machine::builder().image(image).no_restart();
+        let mut builder = self.kernel.add_to(Machine::builder().image(image).no_restart())?;
         if self.cold {
             builder = builder.cold();
         }

@@ -89,7 +89,7 @@ pub fn is_gzip(path: &Path) -> bool {
 }
 
 /// The path of an entry below the image's directory; `None` if it leads elsewhere.
-fn inside(path: &Path) -> Option<PathBuf> {
+pub fn inside(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
@@ -104,8 +104,12 @@ fn inside(path: &Path) -> Option<PathBuf> {
 /// Unpacks files and directories, so many bytes of them at most; an image has nothing else. Who owned them does
 /// not matter.
 pub fn unpack(from: impl Read, to: &Path, limit: u64, watch: &Watch) -> io::Result<()> {
+    unpack_more(from, to, &mut { limit }, limit, watch)
+}
+
+/// Unpacks one of several archives, of whose `limit` of bytes there are some `left`.
+pub fn unpack_more(from: impl Read, to: &Path, left: &mut u64, limit: u64, watch: &Watch) -> io::Result<()> {
     let problem = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-    let mut left = limit;
     for entry in open(watch.read(from)).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
@@ -119,7 +123,7 @@ pub fn unpack(from: impl Read, to: &Path, limit: u64, watch: &Watch) -> io::Resu
                 // Directories need not have entries of their own.
                 fs::create_dir_all(place.parent().unwrap_or(to))?;
                 let size = entry.size();
-                left = left
+                *left = left
                     .checked_sub(size)
                     .ok_or_else(|| problem(format!("what is in it takes more than {limit} bytes")))?;
                 if io::copy(&mut entry, &mut File::create(&place)?)? != size {
@@ -135,10 +139,24 @@ pub fn unpack(from: impl Read, to: &Path, limit: u64, watch: &Watch) -> io::Resu
 /// Packs an image's folder. The same files always give the same bytes: they come in the order of their names, the
 /// configuration first, without owners and times.
 pub fn pack(dir: &Path, to: impl Write, watch: &Watch) -> io::Result<()> {
+    let files = files(dir)?;
+    watch.progress.total(files.iter().filter_map(|(_, size)| *size).sum());
+    pack_some(dir, files, to, watch)
+}
+
+/// A path below a folder, and the size of what is a file.
+pub type Found = (PathBuf, Option<u64>);
+
+/// The directories of an image and its files, in the order of an archive.
+pub fn files(dir: &Path) -> io::Result<Vec<Found>> {
     let mut files = Vec::new();
     collect(dir, Path::new(""), &mut files)?;
     files.sort_by_key(|(path, _)| (path != Path::new(CONFIG_FILE), path.clone()));
-    watch.progress.total(files.iter().filter_map(|(_, size)| *size).sum());
+    Ok(files)
+}
+
+/// Packs some of an image's files, in this order.
+pub fn pack_some(dir: &Path, files: Vec<Found>, to: impl Write, watch: &Watch) -> io::Result<()> {
     let mut new = Builder::new(GzEncoder::new(BufWriter::new(to), Compression::default()));
     for (path, size) in files {
         let mut header = Header::new_gnu();
@@ -168,7 +186,7 @@ pub fn pack(dir: &Path, to: impl Write, watch: &Watch) -> io::Result<()> {
 }
 
 /// The directories of an image and, with their sizes, its files. What is hidden is being written.
-fn collect(dir: &Path, below: &Path, files: &mut Vec<(PathBuf, Option<u64>)>) -> io::Result<()> {
+fn collect(dir: &Path, below: &Path, files: &mut Vec<Found>) -> io::Result<()> {
     for entry in fs::read_dir(dir.join(below))? {
         let entry = entry?;
         if entry.file_name().as_encoded_bytes().starts_with(b".") {

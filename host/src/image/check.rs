@@ -71,12 +71,7 @@ pub struct Contents {
 impl Contents {
     /// Reads an image's index. An image without one is one of disks: it has nothing.
     pub fn of(image: &Image) -> Result<Self, CheckError> {
-        let text = match image.read_index() {
-            Err(ImageError::Missing(_)) => return Ok(Self::default()),
-            read => read?,
-        };
-        let files = Filesystem::from_json(&text)
-            .map_err(|source| CheckError::Index { path: image.path().into(), source })?;
+        let Some(files) = index_of(image)? else { return Ok(Self::default()) };
         let mut contents = Self { entries: files.count() as u64 - 1, ..Self::default() };
         for inode in files.inodes().iter().flatten() {
             if let Content::File(data) = &inode.content {
@@ -89,6 +84,16 @@ impl Contents {
         }
         Ok(contents)
     }
+}
+
+/// The tree of an image's files; `None` if it has no index, since it is one of disks.
+pub(super) fn index_of(image: &Image) -> Result<Option<Filesystem>, CheckError> {
+    let text = match image.read_index() {
+        Err(ImageError::Missing(_)) => return Ok(None),
+        read => read?,
+    };
+    let read = Filesystem::from_json(&text);
+    read.map(Some).map_err(|source| CheckError::Index { path: image.path().into(), source })
 }
 
 /// What was found out about an image.

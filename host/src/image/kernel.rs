@@ -15,6 +15,8 @@ use crate::machine::Blobs;
 /// What the files are called in the image.
 const KERNEL: &str = "vmlinuz";
 const INITRD: &str = "initrd.img";
+/// The word of a command line that names the program that is started first.
+const INIT: &str = "init=";
 
 /// Why there is no kernel.
 #[derive(Debug, Error)]
@@ -46,6 +48,9 @@ pub enum KernelError {
         /// Why not.
         source: PowerOnError,
     },
+    /// The image that is to get it is a whole one.
+    #[error("The image has its own kernel, and gets no other")]
+    HasOwn,
     /// The image starts something else.
     #[error("The image `{}` starts no Linux kernel", .0.display())]
     NotLinux(PathBuf),
@@ -86,10 +91,27 @@ impl Kernel {
             choose(Choice::default(), &image.config, (&files, &mut blobs), &mut file, DEFAULT_MEMORY);
         match chosen.map_err(|source| KernelError::None { path: path(), source })?.0 {
             BootSource::Linux { kernel, initrd, cmdline, .. } => {
+                // What that image starts first is its own affair.
+                let cmdline = words(&cmdline, |word| !word.starts_with(INIT));
                 Ok(Self { kernel, initrd, cmdline: Some(cmdline) })
             }
             _ => Err(KernelError::NotLinux(path())),
         }
+    }
+
+    /// The command line that it is started with for an image that has this one: its own, with what the image says of
+    /// the program that is started first.
+    fn cmdline_for(&self, image: Option<&str>) -> Option<String> {
+        let Some(own) = &self.cmdline else { return image.map(Into::into) };
+        let init = words(image.unwrap_or_default(), |word| word.starts_with(INIT));
+        Some(format!("{own} {init}").trim_end().into())
+    }
+
+    /// The kernel, and its initial RAM disk, for a machine of an image with this configuration, which is changed so that
+    /// they fit it.
+    pub(crate) fn start(&self, config: &mut ImageConfig) -> (Vec<u8>, Option<Vec<u8>>) {
+        config.cmdline = self.cmdline_for(config.cmdline.as_deref());
+        (self.kernel.clone(), self.initrd.clone())
     }
 
     /// Puts it into the folder of an image, and says so in its configuration.
@@ -105,5 +127,29 @@ impl Kernel {
             config.cmdline.clone_from(&self.cmdline);
         }
         Ok(())
+    }
+}
+
+/// Some of a command line's words.
+fn words(cmdline: &str, wanted: impl Fn(&&str) -> bool) -> String {
+    cmdline.split_whitespace().filter(wanted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_keeps_its_command_line_and_the_image_its_first_program() {
+        let kernel = |cmdline: Option<&str>| Kernel {
+            kernel: Vec::new(),
+            initrd: None,
+            cmdline: cmdline.map(Into::into),
+        };
+        let known = kernel(Some("rw root=a"));
+        assert_eq!(known.cmdline_for(Some("ro init=/bin/sh")).as_deref(), Some("rw root=a init=/bin/sh"));
+        assert_eq!(known.cmdline_for(None).as_deref(), Some("rw root=a"));
+        assert_eq!(kernel(None).cmdline_for(Some("ro")).as_deref(), Some("ro"));
+        assert_eq!(words("a  init=/x b", |word| !word.starts_with(INIT)), "a b");
     }
 }

@@ -21,6 +21,7 @@ mod lock;
 pub mod oci;
 #[cfg(feature = "pull")]
 pub mod pull;
+pub mod room;
 mod staging;
 mod tarball;
 mod transfer;

@@ -4,7 +4,6 @@
 //! where it was, in this process or the next. The file is locked: who wants the same archive waits, and finds the
 //! image. So it is with the layers of container images.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -15,12 +14,13 @@ use thiserror::Error;
 use ureq::ResponseExt;
 use ureq::http::{StatusCode, header};
 
+use super::Image;
 use super::check::hash;
-use super::create::{Layer, Options, from_layers};
+use super::create::CreateError;
 use super::global::{GlobalError, GlobalImages, GlobalName, NAME_SUFFIX};
 use super::kernel::{Kernel, KernelError};
 use super::lock::{Alone, alone};
-use super::oci::{self, Container, OciError, Registry};
+use super::oci::{self, OciError, Pushed, Registry};
 use super::transfer::import;
 use super::watch::Watch;
 use super::web::{Web, append, is_loopback, lock, range_of, small, text};
@@ -35,7 +35,7 @@ const MAX_CHECKSUM_FILE: u64 = 4 << 10;
 /// Hexadecimal digits of a SHA-256.
 const HASH_DIGITS: usize = 64;
 /// Folder, below the global images, of what has come of archives.
-const FOLDER: &str = ".pull";
+pub(super) const FOLDER: &str = ".pull";
 
 /// Why an image cannot be pulled.
 #[derive(Debug, Error)]
@@ -133,6 +133,15 @@ pub enum PullError {
     /// Asked to stop.
     #[error("Interrupted; the next pull goes on where this one ended")]
     Interrupted,
+    /// Asked to stop, while something was pushed.
+    #[error("Interrupted; what the registry has by now is not sent again")]
+    Stopped,
+}
+
+impl From<CreateError> for PullError {
+    fn from(error: CreateError) -> Self {
+        Self::Global(error.into())
+    }
 }
 
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> PullError + '_ {
@@ -199,6 +208,8 @@ pub struct Puller {
     pub sha256: Option<String>,
     /// The kernel that a container image gets, which has none.
     pub kernel: Option<Kernel>,
+    /// Owner and group of every file that a container image has, instead of those of the layers.
+    pub owner: Option<(u32, u32)>,
     /// Files with what is shown to registries, as container programs keep them. The first one that has something
     /// for a registry counts.
     pub credentials: Vec<PathBuf>,
@@ -239,6 +250,7 @@ impl Puller {
             github: GITHUB.into(),
             sha256: None,
             kernel: None,
+            owner: None,
             credentials: Vec::new(),
             limit: u64::MAX,
             patience: Duration::from_secs(30),
@@ -373,107 +385,6 @@ impl Puller {
         }
     }
 
-    /// Makes an image of a container image. Who wants the same one waits for `turn`.
-    fn container(
-        &self,
-        reference: &oci::Reference,
-        name: &GlobalName,
-        turn: &Path,
-        watch: &Watch,
-    ) -> Result<String, PullError> {
-        let folder = turn.parent().unwrap_or(turn).to_owned();
-        let _turn = lock(turn, watch)?;
-        let brought = if self.images.place(name).exists() {
-            Err(GlobalError::Exists(name.clone()).into())
-        } else {
-            self.bring_container(reference, name, &folder, watch)
-        };
-        let _ = fs::remove_file(turn);
-        brought
-    }
-
-    fn bring_container(
-        &self,
-        reference: &oci::Reference,
-        name: &GlobalName,
-        folder: &Path,
-        watch: &Watch,
-    ) -> Result<String, PullError> {
-        let authorization = oci::credentials(&self.credentials, reference.host());
-        let mut registry = Registry::new(self.web(), reference, authorization);
-        let container = registry.container()?;
-        let url = reference.to_string();
-        let total = container.layers.iter().try_fold(0_u64, |sum, layer| sum.checked_add(layer.size));
-        let total = total.filter(|total| *total <= self.limit);
-        watch.progress.total(total.ok_or(PullError::TooLarge { url, limit: self.limit })?);
-        // Each is here once, and locked in an order that is the same for all who want some of them.
-        let mut files: BTreeMap<&str, (PathBuf, File)> = BTreeMap::new();
-        let mut digests: Vec<&str> = container.layers.iter().map(|layer| layer.digest.as_str()).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        for digest in digests {
-            let path = folder.join(digest);
-            let file = lock(&path, watch)?;
-            files.insert(digest, (path, file));
-        }
-        let mut come = Ok(());
-        for layer in &container.layers {
-            let Some((path, file)) = files.get_mut(layer.digest.as_str()) else { continue };
-            come = registry.layer(layer, file, path, watch);
-            if come.is_err() {
-                break;
-            }
-        }
-        let made = come.and_then(|()| self.make_container(&container, name, &files, watch));
-        for (path, file) in files.values() {
-            // What is to be gone on with by the next pull stays.
-            let goes_on = match &made {
-                Ok(()) => false,
-                Err(PullError::Global(_) | PullError::Kernel(_)) => watch.is_over(),
-                Err(_) => file.metadata().is_ok_and(|meta| meta.len() > 0),
-            };
-            if !goes_on {
-                let _ = fs::remove_file(path);
-            }
-        }
-        made.map(|()| container.digest)
-    }
-
-    fn make_container(
-        &self,
-        container: &Container,
-        name: &GlobalName,
-        files: &BTreeMap<&str, (PathBuf, File)>,
-        watch: &Watch,
-    ) -> Result<(), PullError> {
-        let watch = Watch { progress: &(), ..*watch };
-        let options = Options { interrupt: watch.interrupt, limit: self.limit, ..Options::default() };
-        let layers = container.layers.iter().filter_map(|layer| {
-            let (_, file) = files.get(layer.digest.as_str())?;
-            let mut from = file;
-            // One that cannot be wound back is read as cut off, which its sum tells.
-            let _ = from.rewind();
-            let (what, sum) = (format!("The layer {}", layer.digest), Some(layer.unpacked.clone()));
-            Some(Layer { from: watch.read(from), what, sum })
-        });
-        let mut failed = None;
-        let added = self.images.add(name, false, &watch, |dir| {
-            let mut config = container.config.clone();
-            if let Some(kernel) = &self.kernel
-                && let Err(error) = kernel.put(dir, &mut config)
-            {
-                failed = Some(error);
-                return Err(GlobalError::Interrupted);
-            }
-            from_layers(layers, dir, config, &options)?;
-            Ok(())
-        });
-        match (failed, added) {
-            (Some(error), _) => Err(error.into()),
-            (None, added) => Ok(added.map(drop)?),
-        }
-    }
-
     fn bring(&self, url: &str, name: &GlobalName, part: &Path, watch: &Watch) -> Result<String, PullError> {
         let mut file = lock(part, watch)?;
         let notes = part.with_extension("json");
@@ -594,7 +505,13 @@ impl Puller {
         append(&url, answer, (file, notes), have, (known.total, self.limit), watch)
     }
 
-    fn web(&self) -> Web {
+    /// Pushes an image to a registry.
+    pub fn push(&self, image: &Image, to: &oci::Reference, watch: &Watch) -> Result<Pushed, PullError> {
+        let authorization = oci::credentials(&self.credentials, to.host());
+        oci::push(image, &mut Registry::new(self.web(), to, authorization), watch)
+    }
+
+    pub(super) fn web(&self) -> Web {
         Web { patience: self.patience, pause: self.pause }
     }
 }

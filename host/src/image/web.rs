@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use tracing::debug;
-use ureq::http::{Response, header};
+use ureq::http::{Method, Request, Response, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
@@ -24,6 +24,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Names and values of a request.
 pub type Headers = Vec<(header::HeaderName, String)>;
 
+/// What a request has in it.
+#[derive(Clone, Copy, Debug)]
+pub enum Sent<'a> {
+    /// Nothing.
+    Nothing,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// A file, as a whole.
+    File(&'a File),
+}
+
 /// How servers are asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Web {
@@ -38,8 +49,10 @@ impl Web {
     /// request has to show.
     pub fn ask(
         &self,
+        method: &Method,
         url: &str,
         headers: &[(header::HeaderName, String)],
+        sent: Sent,
     ) -> Result<Response<Body>, PullError> {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -53,15 +66,30 @@ impl Web {
             .timeout_connect(Some(self.patience))
             .timeout_recv_response(Some(self.patience))
             .timeout_per_read(Some(self.patience))
+            .timeout_per_write(Some(self.patience))
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
         if is_loopback(url) {
             config = config.proxy(None);
         }
-        let mut request = config.build().new_agent().get(url);
+        let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        request.call().map_err(|source| PullError::Http { url: url.into(), source: Box::new(source) })
+        let agent = config.build().new_agent();
+        let answer = match sent {
+            Sent::Nothing => {
+                request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request))
+            }
+            Sent::Bytes(bytes) => {
+                request.body(bytes).map_err(ureq::Error::from).and_then(|request| agent.run(request))
+            }
+            Sent::File(mut file) => file
+                .rewind()
+                .map_err(ureq::Error::from)
+                .and_then(|()| request.body(file).map_err(ureq::Error::from))
+                .and_then(|request| agent.run(request)),
+        };
+        answer.map_err(|source| PullError::Http { url: url.into(), source: Box::new(source) })
     }
 
     /// A server's good answer.
@@ -70,7 +98,7 @@ impl Web {
         url: &str,
         headers: &[(header::HeaderName, String)],
     ) -> Result<Response<Body>, PullError> {
-        good(url, self.ask(url, headers)?)
+        good(url, self.ask(&Method::GET, url, headers, Sent::Nothing)?)
     }
 
     /// Tries until a file has come as a whole. `attempt` appends to what has come, so many bytes.
@@ -84,30 +112,51 @@ impl Web {
         let mut failures = 0;
         loop {
             let before = file.seek(SeekFrom::End(0)).map_err(at(path))?;
-            let error = match attempt(file, before) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            debug!(target: "pull", %error, "A download has broken off");
-            let again = match &error {
-                PullError::Status { status, .. } => status.is_server_error(),
-                PullError::Http { source, .. } => is_passing(source),
-                PullError::Short { .. } => true,
-                _ => false,
-            };
+            let Err(error) = attempt(file, before) else { return Ok(()) };
             let more = file.metadata().map_err(at(path))?.len() > before;
             failures = if more { 0 } else { failures + 1 };
-            if !again || watch.is_over() || failures > MAX_FAILURES {
-                return Err(error);
-            }
-            let pause = self.pause * 2_u32.pow(failures);
-            let mut waited = Duration::ZERO;
-            while waited < pause && !watch.is_over() {
-                let step = LOOK.min(pause - waited);
-                thread::sleep(step);
-                waited += step;
+            self.before_next(error, failures, watch)?;
+        }
+    }
+
+    /// Tries again what may be gone at the next try.
+    pub fn insist<T>(
+        &self,
+        watch: &Watch,
+        mut attempt: impl FnMut() -> Result<T, PullError>,
+    ) -> Result<T, PullError> {
+        let mut failures = 0;
+        loop {
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(error) => {
+                    failures += 1;
+                    self.before_next(error, failures, watch)?;
+                }
             }
         }
+    }
+
+    /// Waits before the next try, if there is to be one.
+    fn before_next(&self, error: PullError, failures: u32, watch: &Watch) -> Result<(), PullError> {
+        debug!(target: "pull", %error, failures, "A try has failed");
+        let again = match &error {
+            PullError::Status { status, .. } => status.is_server_error(),
+            PullError::Http { source, .. } => is_passing(source),
+            PullError::Short { .. } => true,
+            _ => false,
+        };
+        if !again || watch.is_over() || failures > MAX_FAILURES {
+            return Err(error);
+        }
+        let pause = self.pause * 2_u32.pow(failures);
+        let mut waited = Duration::ZERO;
+        while waited < pause && !watch.is_over() {
+            let step = LOOK.min(pause - waited);
+            thread::sleep(step);
+            waited += step;
+        }
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ use super::files::Blobs;
 use super::state::{StateFile, StateFileError};
 use super::thread::{Arrivals, Built};
 use super::{Event, Machine, MachineError, Medium, Slot};
+use crate::image::kernel::Kernel;
 use crate::image::{BlobDir, FileRef, Held, Image};
 use crate::sound::Listener;
 
@@ -31,6 +32,15 @@ const BIOS_FOLDERS: [&str; 4] =
 const BIOS: &str = "bios-256k.bin";
 const VIDEO_BIOS: &str = "vgabios-stdvga.bin";
 
+/// A kernel that is started instead of the image's.
+#[derive(Clone, Debug)]
+enum ChosenKernel {
+    /// On the host.
+    File(PathBuf),
+    /// Another image's.
+    OfImage(Arc<Kernel>),
+}
+
 /// What a machine is to be. Where nothing is said here, the image decides, and else the defaults.
 ///
 /// An image that holds a saved state is resumed, unless [`cold`](Self::cold) or another kernel is asked
@@ -39,7 +49,7 @@ const VIDEO_BIOS: &str = "vgabios-stdvga.bin";
 pub struct MachineBuilder {
     pub(super) image: Option<Image>,
     cold: bool,
-    kernel: Option<PathBuf>,
+    kernel: Option<ChosenKernel>,
     initrd: Option<PathBuf>,
     append: String,
     bios: Option<PathBuf>,
@@ -131,7 +141,13 @@ impl MachineBuilder {
     /// A Linux or Multiboot kernel on the host, instead of the image's.
     #[must_use]
     pub fn kernel(self, path: impl Into<PathBuf>) -> Self {
-        Self { kernel: Some(path.into()), ..self }
+        Self { kernel: Some(ChosenKernel::File(path.into())), ..self }
+    }
+
+    /// Another image's kernel, with its initial RAM disk and its command line, instead of the image's.
+    #[must_use]
+    pub fn kernel_of(self, kernel: Kernel) -> Self {
+        Self { kernel: Some(ChosenKernel::OfImage(Arc::new(kernel))), ..self }
     }
 
     /// The initial RAM disk on the host.
@@ -513,11 +529,24 @@ impl MachineBuilder {
         let named = |data: Option<Vec<u8>>, path: &Option<PathBuf>| {
             data.zip(path.as_ref()).map(|(data, path)| NamedFile { name: full(path), data })
         };
+        let mut config = self.image.as_ref().map(|image| image.config.clone()).unwrap_or_default();
+        let (kernel, kernels_initrd) = match &self.kernel {
+            Some(ChosenKernel::File(path)) => {
+                let data = read_host("kernel", path, memory)?;
+                (Some(NamedFile { name: full(path), data }), None)
+            }
+            Some(ChosenKernel::OfImage(kernel)) => {
+                let (kernel, initrd) = kernel.start(&mut config);
+                let file = |(name, data): (&str, _)| NamedFile { name: name.into(), data };
+                (Some(file(("kernel", kernel))), initrd.map(|data| file(("initrd", data))))
+            }
+            None => (None, None),
+        };
         let choice = Choice {
             bios: named(host("BIOS", bios)?, bios),
             vga_bios: named(host("video BIOS", &video_bios)?, &video_bios),
-            kernel: named(host("kernel", &self.kernel)?, &self.kernel),
-            initrd,
+            kernel,
+            initrd: initrd.or(kernels_initrd),
             append: self.append.clone(),
         };
         let own = choice.bios.is_some() || choice.kernel.is_some();
@@ -527,7 +556,7 @@ impl MachineBuilder {
             }
             let mut none = |_: &'static str, _: &FileRef| Err("there is no image".into());
             let files = (filesystem, blobs as &mut _);
-            return choose(choice, &ImageConfig::default(), files, &mut none, memory)
+            return choose(choice, &config, files, &mut none, memory)
                 .map_err(|source| MachineError::PowerOn { path: PathBuf::new(), source });
         };
         let path = image.path();
@@ -536,7 +565,7 @@ impl MachineBuilder {
             Ok(NamedFile { name, data: image.read_ref(key, file)? })
         };
         let lost = blobs.lost();
-        let chosen = choose(choice, &image.config, (filesystem, blobs as &mut _), &mut read, memory);
+        let chosen = choose(choice, &config, (filesystem, blobs as &mut _), &mut read, memory);
         let (source, name) = chosen.map_err(|source| match (lost.take().pop(), source) {
             (Some(lost), _) => MachineError::Blob(lost),
             (None, env86_core::PowerOnError::File(error)) => match error.downcast() {

@@ -183,7 +183,7 @@ impl Read for Counted<'_> {
 }
 
 /// The stream without its compression.
-fn unpacked<'a>(mut source: impl Read + 'a, what: &str) -> Result<Box<dyn Read + 'a>, CreateError> {
+pub fn unpacked<'a>(mut source: impl Read + 'a, what: &str) -> Result<Box<dyn Read + 'a>, CreateError> {
     let mut start = Vec::new();
     let read = (&mut source).take(6).read_to_end(&mut start);
     read.map_err(|error| CreateError::Tar { what: what.into(), source: error.into() })?;

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
+#[cfg(feature = "pull")]
+pub(super) use self::from_tar::unpacked;
 pub use self::from_tar::{Layer, from_layers, from_tar};
 use self::index::{Entry, FORMAT_VERSION, Index};
 use self::store::Stored;
@@ -205,14 +207,23 @@ fn make(
     config: ImageConfig,
     contents: impl FnOnce(&Path) -> Result<Made, CreateError>,
 ) -> Result<Summary, CreateError> {
+    staged(image, &options.watch(), |folder| fill(folder, config, contents))
+}
+
+/// Makes an image of what `fill` puts into its folder, whole or not at all.
+pub(super) fn staged<T, E: From<CreateError>>(
+    image: &Path,
+    watch: &Watch,
+    fill: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
     let staging = Staging::new(image).map_err(|(path, source)| CreateError::Write { path, source })?;
-    let summary = fill(staging.path(), config, contents)?;
-    options.check_interrupt()?;
+    let filled = fill(staging.path())?;
+    watch.check().map_err(|_| CreateError::Interrupted)?;
     staging.publish(image).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => CreateError::Exists(image.into()),
         _ => CreateError::write(image)(source),
     })?;
-    Ok(summary)
+    Ok(filled)
 }
 
 /// Makes what is in an image's folder, of what `contents` puts into its folder of blobs.
@@ -249,7 +260,7 @@ fn fill(
 }
 
 /// Refuses an image that exists.
-fn new_place(image: &Path) -> Result<(), CreateError> {
+pub(super) fn new_place(image: &Path) -> Result<(), CreateError> {
     match fs::symlink_metadata(image) {
         Ok(_) => Err(CreateError::Exists(image.into())),
         Err(_) => Ok(()),

@@ -107,9 +107,10 @@ impl Reference {
 
     /// What the image is called here. A port has no place in a name.
     pub fn name(&self) -> Result<GlobalName, GlobalError> {
-        let tag = match (&self.tag, &self.digest) {
-            (None, Some(digest)) => format!("sha256-{}", &digest[..SHORT]),
-            _ => self.tag().to_owned(),
+        let tag = match &self.digest {
+            // What a tag stands for may be something else by now.
+            Some(digest) => format!("sha256-{}", &digest[..SHORT]),
+            None => self.tag().to_owned(),
         };
         let library = format!("{DOCKER_OWNER}/");
         let own = self.repository.strip_prefix(&library).filter(|_| self.host == DOCKER);
@@ -157,6 +158,8 @@ mod tests {
         let digest = "ab".repeat(32);
         let (_, wanted, name) = show(&format!("oci://registry/a@sha256:{digest}"));
         assert_eq!((wanted, name.as_str()), (format!("sha256:{digest}"), "registry/a@sha256-abababababab"));
+        let (_, _, name) = show(&format!("oci://registry/a:1@sha256:{digest}"));
+        assert_eq!(name, "registry/a@sha256-abababababab");
         for text in [
             "",
             "a",

@@ -1,0 +1,121 @@
+//! A container image with nothing but busybox, made here into OCI's layout: with the demo image's kernel it is a machine.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use env86_tests::{BOOT_LIMIT, Guest, Result, bound_to_us, image, image_root, program};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// What busybox's shell prints for root at home, where no one has set it a prompt.
+const PROMPT: &str = "~ # ";
+const SHORT: Duration = Duration::from_secs(60);
+
+/// A scratch folder of this name, which was not there.
+fn scratch(name: &str) -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// A tree as containers have it: programs, and the places where a system mounts what is its own.
+fn tree(root: &Path) -> Result<()> {
+    for folder in ["bin", "dev", "etc", "proc", "sbin", "sys", "tmp"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
+    fs::copy(image_root()?.join("bin/busybox"), root.join("bin/busybox"))?;
+    for applet in ["sh", "cat", "echo", "grep", "id", "uname"] {
+        symlink("busybox", root.join("bin").join(applet))?;
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
+    Ok(())
+}
+
+/// Puts bytes among the blobs of a layout; gives their descriptor.
+fn blob(layout: &Path, kind: &str, bytes: &[u8]) -> Result<Value> {
+    let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(layout.join("blobs/sha256").join(&digest), bytes)?;
+    let kind = format!("application/vnd.oci.image.{kind}");
+    Ok(json!({ "mediaType": kind, "digest": format!("sha256:{digest}"), "size": bytes.len() }))
+}
+
+/// Makes OCI's layout of a tree, as one layer that is root's.
+fn layout(tree: &Path, layout: &Path) -> Result<()> {
+    fs::create_dir_all(layout.join("blobs/sha256"))?;
+    let tar = Command::new("tar").args(["-c", "--owner=0", "--group=0", "-C"]).arg(tree).arg(".").output()?;
+    if !tar.status.success() {
+        return Err(io::Error::other(format!("tar: {}", String::from_utf8_lossy(&tar.stderr))).into());
+    }
+    let layer = blob(layout, "layer.v1.tar", &tar.stdout)?;
+    let config = json!({
+        "architecture": "386", "os": "linux", "config": { "Cmd": ["/bin/sh"] },
+        "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+    });
+    let config = blob(layout, "config.v1+json", config.to_string().as_bytes())?;
+    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
+    let manifest = blob(layout, "manifest.v1+json", manifest.to_string().as_bytes())?;
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    fs::write(layout.join("index.json"), index.to_string())?;
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    Ok(())
+}
+
+/// Makes an image of a tree, by way of a layout.
+fn made(folder: &Path) -> Result<PathBuf> {
+    layout(&folder.join("tree"), &folder.join("layout"))?;
+    let made = folder.join("image");
+    let output = Command::new(program()?)
+        .args(["create", "--from-oci"])
+        .arg(folder.join("layout"))
+        .arg(&made)
+        .output()?;
+    match output.status.success() {
+        true => Ok(made),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()).into()),
+    }
+}
+
+#[test]
+fn a_container_boots_to_its_shell_with_another_images_kernel() -> Result<()> {
+    let folder = scratch("container")?;
+    tree(&folder.join("tree"))?;
+    let made = made(&folder)?;
+    let mut guest = Guest::boot(&made, ["--kernel".as_ref(), image()?.as_os_str()])?;
+    guest.wait_for(PROMPT, BOOT_LIMIT)?;
+    guest.line("echo $$ $(id -u) $(uname -m); grep ' / ' /proc/mounts")?;
+    // Behind the echo of what was typed.
+    guest.wait_for("mounts\r\n", SHORT)?;
+    let said = guest.wait_for(PROMPT, SHORT)?;
+    assert!(said.starts_with("1 0 i686\r\nhost9p / 9p rw"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn commands_run_in_a_container_whose_init_starts_guest86() -> Result<()> {
+    let folder = scratch("container-run")?;
+    let root = folder.join("tree");
+    tree(&root)?;
+    symlink("../bin/busybox", root.join("sbin/init"))?;
+    fs::copy(image_root()?.join("usr/bin/guest86"), root.join("sbin/guest86"))?;
+    fs::write(root.join("etc/inittab"), "::respawn:/sbin/guest86\n")?;
+    let made = made(&folder)?;
+    let config = made.join("image.json");
+    let mut said: Value = serde_json::from_slice(&fs::read(&config)?).map_err(io::Error::from)?;
+    said["has_guest_service"] = true.into();
+    fs::write(&config, said.to_string())?;
+    let mut run = bound_to_us(program()?);
+    run.args(["run", "--kernel"]).arg(image()?).arg(&made).args(["sh", "-c", "uname -m; id -u; exit 3"]);
+    let output = run.output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(3), &b"i686\n0\n"[..]), "{told}");
+    Ok(())
+}
