@@ -54,7 +54,8 @@ fn text(path: &Path) -> &str {
 fn an_image_that_is_not_there() {
     check(&["./no/such"], &["`./no/such`", "env86 create"]);
     check(&["no-such-name"], &["no-such-name", "latest", "./no-such-name"]);
-    check(&[], &["Nothing to start", "--kernel"]);
+    // With nothing at all the machine tests itself.
+    check(&["--boot", "c"], &["Nothing to start", "--kernel"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod oci;
 mod pull;
 mod push;
 mod script;
+mod selftest;
 mod serial;
 mod state;
 mod web;

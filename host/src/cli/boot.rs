@@ -27,6 +27,9 @@ use super::{CliError, Outcome, open_machines_image};
 use nameless::{Place, Served};
 
 /// Boot a machine from an image or a kernel.
+///
+/// Without anything to start, the machine tests itself and shows on its screen and on COM1 what works; Esc ends it, with
+/// status 0, or 1 if something does not work.
 #[derive(Args, Debug)]
 pub struct Boot {
     /// An image: the path of a directory or .tgz file, the name of a global image, NAME[@TAG], or one of a registry,
@@ -104,6 +107,10 @@ pub struct Boot {
     /// A video BIOS ROM, instead of the image's
     #[arg(long, value_name = "FILE")]
     vga_bios: Option<PathBuf>,
+
+    /// The machine tests itself, with the disks that it is given, as it does without anything to start
+    #[arg(long, conflicts_with_all = ["image", "state", "kernel", "initrd", "bios", "vga_bios", "boot", "debug_exit"])]
+    self_test: bool,
 
     /// The image of the first hard disk, or a device. It is only read: what the guest writes is gone at
     /// the end, or in the saved state, unless --persist is given
@@ -238,13 +245,34 @@ mod nameless {
 }
 
 impl Boot {
-    /// Runs the machine to its end.
-    pub fn run(self) -> Result<Outcome, CliError> {
+    /// Runs the machine to its end. One that has nothing to start tests itself.
+    pub fn run(mut self) -> Result<Outcome, CliError> {
+        self.self_test |= self.starts_nothing();
         #[cfg(unix)]
         let place = self.name().map(|name| Place::take(name, self.origin())).transpose()?;
         #[cfg(not(unix))]
         let place = None;
         self.run_at(place, |_| Ok(()))
+    }
+
+    /// Nothing is named that a machine can be started from, or that goes with it.
+    fn starts_nothing(&self) -> bool {
+        let files = [
+            &self.state,
+            &self.kernel.kernel,
+            &self.kernel.initrd,
+            &self.bios,
+            &self.vga_bios,
+            &self.hda,
+            &self.hdb,
+            &self.hdc,
+            &self.hdd,
+            &self.virtio_disk,
+            &self.cdrom,
+            &self.fda,
+            &self.fdb,
+        ];
+        self.image.is_none() && self.boot.is_none() && files.into_iter().all(Option::is_none)
     }
 
     /// The machine's name.
@@ -458,6 +486,9 @@ impl Boot {
             }
         }
         builder = self.kernel.add_to(builder)?;
+        if self.self_test {
+            builder = builder.self_test();
+        }
         if self.persist {
             builder = builder.persist();
         }

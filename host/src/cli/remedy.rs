@@ -30,7 +30,9 @@ pub fn of(error: &(dyn Error + 'static)) -> Option<&'static str> {
 fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<MachineError>() {
         return match error {
-            MachineError::NothingToStart => Some("give an image, or --kernel FILE, or --bios FILE"),
+            MachineError::NothingToStart => {
+                Some("give an image, or --kernel FILE, --bios FILE or --self-test")
+            }
             MachineError::NoBios => {
                 Some("install SeaBIOS with `apt-get install seabios`, or give --bios FILE")
             }

@@ -54,6 +54,7 @@ pub struct MachineBuilder {
     append: String,
     bios: Option<PathBuf>,
     vga_bios: Option<PathBuf>,
+    self_test: bool,
     memory: Option<u64>,
     acpi: Option<bool>,
     virtio_console: Option<bool>,
@@ -91,6 +92,7 @@ impl Default for MachineBuilder {
             append: String::new(),
             bios: None,
             vga_bios: None,
+            self_test: false,
             memory: None,
             acpi: None,
             virtio_console: None,
@@ -172,6 +174,14 @@ impl MachineBuilder {
     #[must_use]
     pub fn vga_bios(self, path: impl Into<PathBuf>) -> Self {
         Self { vga_bios: Some(path.into()), ..self }
+    }
+
+    /// A guest that tests the machine, instead of a kernel or a BIOS, and shows on the screen and on COM1 what works.
+    /// Esc, on the keyboard or on COM1, ends it with [`Ending::DebugExit`](super::Ending::DebugExit): 0, or 1 if a test
+    /// has failed. Another debug exit port is not used.
+    #[must_use]
+    pub fn self_test(self) -> Self {
+        Self { self_test: true, ..self }
     }
 
     /// The order in which a BIOS tries its boot devices, the first in the lowest of three nibbles: 1 floppy,
@@ -327,7 +337,7 @@ impl MachineBuilder {
 
     /// The files of the saved state that [`start`](Self::start) resumes, if it does.
     pub fn state_files(&self) -> Result<Option<Vec<PathBuf>>, MachineError> {
-        let chosen = self.cold || self.kernel.is_some() || self.bios.is_some();
+        let chosen = self.cold || self.kernel.is_some() || self.bios.is_some() || self.self_test;
         Ok(match (&self.state, &self.image) {
             (Some(path), _) => Some(vec![path.clone()]),
             (None, Some(image)) if !chosen => image.state_files()?,
@@ -451,7 +461,7 @@ impl MachineBuilder {
             None => Setup::new(Box::new(HostClock::start_at(time)), Box::new(OsEntropy)),
         };
         Setup {
-            debug_exit: self.debug_exit,
+            debug_exit: if self.self_test { Some(env86_selftest::EXIT_PORT) } else { self.debug_exit },
             debug_console: self.debug_console,
             printer: self.printer,
             media: Box::new(disk::Files),
@@ -492,12 +502,24 @@ impl MachineBuilder {
         memory: u64,
     ) -> Result<(BootSource, String), MachineError> {
         use env86_core::PowerOnError;
+        if self.self_test {
+            return Ok(self.self_test_kernel());
+        }
         match self.chosen(&self.bios, filesystem, blobs, memory) {
             Err(
                 MachineError::NothingToStart | MachineError::PowerOn { source: PowerOnError::NoKernel, .. },
             ) if disk::any(self) => self.chosen(&Some(installed_bios()?), filesystem, blobs, memory),
             other => other,
         }
+    }
+
+    /// The guest that tests the machine, and its name.
+    fn self_test_kernel(&self) -> (BootSource, String) {
+        let network = self.network.as_ref().map(|_| env86_selftest::ON_NETWORK);
+        let words: Vec<_> = network.into_iter().chain([self.append.as_str()]).collect();
+        let kernel = env86_selftest::KERNEL.to_vec();
+        let source = BootSource::Multiboot { kernel, modules: Vec::new(), cmdline: words.join(" ") };
+        (source, "self-test".into())
     }
 
     /// The video BIOS: the user's, or the one that lies beside a BIOS as distributions have it.
