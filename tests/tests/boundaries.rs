@@ -10,11 +10,12 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Item, ItemUse, UseTree};
 
 /// A crate's folder, its name, and the crates of this workspace that it may use.
-const LAYERS: [(&str, &str, &[&str]); 4] = [
+const LAYERS: [(&str, &str, &[&str]); 5] = [
     ("emu", "env86-emu", &[]),
     ("devices", "env86-devices", &["env86-emu"]),
     ("bios", "env86-bios", &["env86-emu"]),
     ("host/core", "env86-core", &["env86-emu", "env86-devices", "env86-bios"]),
+    ("host/selftest", "env86-selftest", &[]),
 ];
 
 /// Modules of the standard library that are an operating system's.

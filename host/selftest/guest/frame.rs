@@ -2,7 +2,7 @@
 
 use iced_x86::code_asm::*;
 
-use crate::guest::{DETAIL, Guest, Patch, Result, STACK};
+use crate::guest::{DETAIL, Guest, Patch, Result, STACK, Test};
 use crate::serial::COM1;
 use crate::{ps2, serial, timers};
 
@@ -67,9 +67,7 @@ const PCI_DATA: u16 = 0xcfc;
 const PCI_ENABLE: u32 = 0x8000_0000;
 
 /// The kernel with these tests.
-pub fn kernel(
-    tests: &[(&str, fn(&mut Guest) -> Result)],
-) -> std::result::Result<Vec<u8>, Box<dyn std::error::Error>> {
+pub fn kernel(tests: &[Test]) -> std::result::Result<Vec<u8>, Box<dyn std::error::Error>> {
     let mut g = Guest::new()?;
     routines(&mut g)?;
     let serial_out = serial::send(&mut g)?;

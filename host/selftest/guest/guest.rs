@@ -8,6 +8,9 @@ use iced_x86::{BlockEncoderOptions, IcedError};
 /// What the assembler gives.
 pub type Result<T = ()> = std::result::Result<T, IcedError>;
 
+/// A test's name, and the function that writes its code.
+pub type Test = (&'static str, fn(&mut Guest) -> Result);
+
 /// Where the kernel is loaded. Its code is first, at fixed places behind it are its data and its work space.
 pub const LOAD: u32 = 1 << 20;
 /// Bytes of the Multiboot header, in front of the code.
@@ -32,7 +35,7 @@ pub struct Routines {
     pub put_decimal: CodeLabel,
     /// Appends AL to the detail, in hexadecimal.
     pub put_hex: CodeLabel,
-    /// Shows the text at ESI on the screen and on COM1; moves ESI.
+    /// Shows the text at ESI on the screen and on COM1.
     pub show: CodeLabel,
     /// Gives the milliseconds since the start in EAX; changes EDX.
     pub now: CodeLabel,

@@ -19,11 +19,11 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-use guest::{Guest, Result};
+use guest::Test;
 
 /// What is tested, in the order of the lines. The serial line comes first, because the guest listens on it
 /// afterwards; the timers come before what measures time.
-const TESTS: [(&str, fn(&mut Guest) -> Result); 12] = [
+const TESTS: [Test; 12] = [
     ("serial", serial::test),
     ("processor", processor::integer),
     ("x87", processor::x87),

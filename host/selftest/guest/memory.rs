@@ -20,6 +20,8 @@ pub fn test(g: &mut Guest) -> Result {
     g.mov(eax, dword_ptr(ebx + boot_info::MEM_UPPER))?;
     g.add(eax, 1024)?;
     g.mov(ebx, eax)?;
+    // Firmware may have the last of it.
+    g.add(eax, 1023)?;
     g.shr(eax, 10)?;
     g.put_decimal()?;
     g.put(" MB")?;

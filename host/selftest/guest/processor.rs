@@ -178,7 +178,8 @@ pub fn sse(g: &mut Guest) -> Result {
     let in_memory = |numbers: [f32; 4]| numbers.map(f32::to_le_bytes).concat();
     let (a, b) = (g.bytes(&in_memory(A)), g.bytes(&in_memory(B)));
     type Operation = fn(&mut Guest) -> Result;
-    let operations: [(Operation, fn(f32, f32) -> f32, &str); 5] = [
+    type Expected = fn(f32, f32) -> f32;
+    let operations: [(Operation, Expected, &str); 5] = [
         (|g| g.addps(xmm0, xmm1), |a, b| a + b, "it adds wrongly"),
         (|g| g.subps(xmm0, xmm1), |a, b| a - b, "it subtracts wrongly"),
         (|g| g.mulps(xmm0, xmm1), |a, b| a * b, "it multiplies wrongly"),

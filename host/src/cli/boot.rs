@@ -26,7 +26,7 @@ use super::{CliError, Outcome, open_machines_image};
 #[cfg(not(unix))]
 use nameless::{Place, Served};
 
-/// Boot a machine from an image or a kernel.
+/// Boot a machine from an image or a kernel, or one that tests itself.
 ///
 /// Without anything to start, the machine tests itself and shows on its screen and on COM1 what works; Esc ends it, with
 /// status 0, or 1 if something does not work.
