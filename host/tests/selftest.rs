@@ -77,6 +77,26 @@ fn what_is_not_there_has_not_failed() -> Result {
     Ok(())
 }
 
+/// Every machine has a sound card at 220h: a copy of the guest looks for it at 240h.
+#[test]
+fn a_sound_card_that_is_not_there_has_not_failed() -> Result {
+    /// mov dx, 02xxh
+    const LOADS_PORT: [u8; 2] = [0x66, 0xba];
+    let mut kernel = env86_selftest::KERNEL.to_vec();
+    let is_card = |code: &[u8]| code[..2] == LOADS_PORT && code[2] & 0xf0 == 0x20 && code[3] == 0x02;
+    let places: Vec<_> = (0..kernel.len() - 4).filter(|&at| is_card(&kernel[at..at + 4])).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| kernel[at + 2] += 0x20);
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("kernel");
+    fs::write(&file, kernel)?;
+    let machine = Machine::builder().kernel(&file).memory(4 << 20).start()?;
+    let lines = machine.serial(Com::One).expect(SUMMARY, LIMIT)?;
+    assert_eq!(line(&lines, "sound card"), ("none", "no card at 220h"));
+    assert!(lines.contains(" 0 failed, 2 absent"), "{lines}");
+    Ok(())
+}
+
 #[test]
 fn a_virtio_card_is_named() -> Result {
     let (_machine, lines) = tested(Machine::builder().net_device(NetDevice::Virtio).memory(4 << 20))?;
