@@ -151,6 +151,12 @@ pub fn reset_network() -> Result<(), String> {
     run_script(Command::new("/bin/sh").args(["-c", NETWORK]).env("SYS", sys))
 }
 
+/// Sets up the network of a system that starts, if there is a card.
+pub fn start_network() -> Result<(), String> {
+    let sys = Path::new("/sys");
+    if CARDS.iter().any(|bus| !cards(sys, *bus).is_empty()) { reset_network() } else { Ok(()) }
+}
+
 /// Runs a script; when it fails, the error is the last line that it said. What it says goes to a file, because
 /// what it leaves running keeps it open.
 fn run_script(command: &mut Command) -> Result<(), String> {
