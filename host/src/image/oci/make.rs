@@ -14,6 +14,7 @@ use super::super::watch::Watch;
 use super::super::web::lock;
 use super::super::{Image, archive};
 use super::layout::Layout;
+use super::manifest::starts_init;
 use super::{Container, PullError, Reference, Registry, credentials};
 
 /// Layers by their digests, and where they are.
@@ -185,7 +186,9 @@ impl Puller {
         if let Some(kernel) = &self.kernel {
             kernel.put(dir, &mut config)?;
         }
+        let guest = self.guest.as_ref().filter(|guest| guest.is_always() || !starts_init(&config));
         let options = Options {
+            guest,
             interrupt: watch.interrupt,
             owner: self.owner,
             limit: self.limit,
