@@ -242,7 +242,9 @@ impl What {
 }
 
 fn this_program(word: &str) -> Command {
-    let mut command = Command::new(SELF);
+    // By its path, after which the process is called.
+    let own = env::current_exe().ok().filter(|path| path.exists());
+    let mut command = Command::new(own.as_deref().unwrap_or(Path::new(SELF)));
     command.arg0("guest86").arg(word).stdin(Stdio::null());
     command
 }

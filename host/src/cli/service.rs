@@ -16,6 +16,11 @@ pub struct GuestFlag {
     /// or an init for their command
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     with_guest: Option<Option<PathBuf>>,
+
+    /// Put no guest86 into a container image
+    #[cfg(feature = "pull")]
+    #[arg(long, conflicts_with = "with_guest")]
+    no_guest: bool,
 }
 
 impl GuestFlag {
@@ -34,7 +39,7 @@ impl GuestFlag {
     /// The guest86 that a container image gets, whether it was asked for or not.
     #[cfg(feature = "pull")]
     pub fn for_container(&self) -> Result<Option<GuestService>, CliError> {
-        Ok(self.wanted()?.or_else(where_needed))
+        Ok(self.wanted()?.or_else(|| where_needed().filter(|_| !self.no_guest)))
     }
 }
 
