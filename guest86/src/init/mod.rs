@@ -230,9 +230,8 @@ impl What {
             command.envs(user.environment()).current_dir(if home.is_dir() { home } else { Path::new("/") });
             command.env_remove(COMMAND);
         }
-        if env::var_os("PATH").is_none() {
-            command.env("PATH", PATH);
-        }
+        // What there may be is an initramfs's.
+        command.env("PATH", PATH);
         let child = command.spawn()?;
         i32::try_from(child.id())
             .ok()
