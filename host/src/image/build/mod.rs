@@ -3,6 +3,7 @@
 pub mod ignore;
 pub mod lines;
 pub mod parse;
+pub mod plan;
 pub mod words;
 
 use thiserror::Error;
