@@ -56,6 +56,7 @@ impl Scratch {
             let text = match event {
                 Event::Begun(number, name) => format!("{number} {name}"),
                 Event::Cached(number) => format!("{number} cached"),
+                Event::Output(number, bytes) => format!("{number} {}", String::from_utf8_lossy(bytes)),
                 Event::Done(number, _) => format!("{number} done"),
                 Event::Warning(text) => text.into(),
             };
@@ -435,7 +436,7 @@ fn what_is_wrong_is_told_with_its_line_and_leaves_nothing() {
     scratch.file("long.tar.xz", "\u{fd}7zXZ");
     fs::write(scratch.path("context/long.tar.xz"), b"\xfd7zXZ\0and more").unwrap();
     for (text, part) in [
-        ("FROM scratch\nRUN make", "line 2: RUN is not done by `env86 build` yet"),
+        ("FROM scratch\nRUN make", "line 2: the image runs no guest86"),
         ("FROM scratch\n\nCOPY none /", "line 3: there is no `none` in the context"),
         ("FROM scratch\nCOPY ../../x /", "line 2: there is no `x` in the context"),
         ("FROM scratch\nCOPY *.none /", "there is no `*.none`"),

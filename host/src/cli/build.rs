@@ -20,7 +20,7 @@ use super::{CliError, Outcome};
 /// Build an image from a Dockerfile.
 ///
 /// FROM takes an image here, by its name or a path that begins with ./ or /, or a container image, which is pulled.
-/// RUN is not done yet. Results are kept in the user's cache folder, and taken by the next build.
+/// RUN boots a machine, and needs an image that runs guest86. Results are kept in the user's cache folder, and taken by the next build.
 #[derive(Args, Debug)]
 pub struct Build {
     /// The Dockerfile, instead of CONTEXT/Dockerfile
@@ -108,6 +108,11 @@ fn tell(event: Event) {
     match event {
         Event::Begun(number, name) => eprintln!("#{number} {name}"),
         Event::Cached(number) => eprintln!("#{number} CACHED\n"),
+        Event::Output(number, bytes) => {
+            for line in String::from_utf8_lossy(bytes).lines() {
+                eprintln!("#{number} {}", line.escape_debug());
+            }
+        }
         Event::Done(number, took) => eprintln!("#{number} DONE {:.1}s\n", took.as_secs_f64()),
         Event::Warning(text) => eprintln!("env86: {text}"),
     }

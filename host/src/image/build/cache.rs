@@ -58,6 +58,11 @@ impl<'a> Cache<'a> {
         Ok(cache)
     }
 
+    /// A new place for the image of a machine, which goes with the build.
+    pub fn machine(&self) -> PathBuf {
+        self.work.path().join(format!("machine-{}", self.count.fetch_add(1, Ordering::Relaxed)))
+    }
+
     /// Where a content is.
     pub fn blob(&self, hash: &str) -> PathBuf {
         self.root.join(BLOBS).join(hash)

@@ -10,6 +10,7 @@ mod ignore;
 mod lines;
 mod parse;
 mod plan;
+mod run;
 mod stages;
 mod tree;
 mod words;
@@ -149,6 +150,8 @@ pub enum Event<'a> {
     Begun(usize, &'a str),
     /// Its result was kept by an earlier build.
     Cached(usize),
+    /// What a step's command writes.
+    Output(usize, &'a [u8]),
     /// It is done, after so long.
     Done(usize, Duration),
     /// Something that the user should know.

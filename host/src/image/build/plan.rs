@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::ParseError;
-use super::parse::{Argument, Command, Copy, CopySource, Dockerfile, Instruction, Pairs, Stage, What};
+use super::parse::{Argument, Command, Copy, CopySource, Dockerfile, Instruction, Pairs, Run, Stage, What};
 use super::words::{expand, expand_document};
 
 /// The name of what has nothing in it.
@@ -183,7 +183,16 @@ pub enum Action {
         unpacks: bool,
     },
     /// A command is run.
-    Run,
+    Run {
+        /// How.
+        run: Run,
+        /// The shell that it may be for.
+        shell: Vec<String>,
+        /// The directory that it is run in.
+        dir: String,
+        /// Variables of its environment.
+        environment: Pairs,
+    },
 }
 
 /// How far a stage is, but for its files.
@@ -382,7 +391,20 @@ impl<'a> Scope<'a> {
             }
             What::Copy(copy) => return Ok(Action::Copy { copy: self.copy(line, copy)?, unpacks: false }),
             What::Add(copy) => return Ok(Action::Copy { copy: self.copy(line, copy)?, unpacks: true }),
-            What::Run(_) => return Ok(Action::Run),
+            What::Run(run) => {
+                let shell = match self.config.get("Shell").and_then(Value::as_array) {
+                    Some(shell) => shell.iter().filter_map(Value::as_str).map(Into::into).collect(),
+                    None => SHELL.map(Into::into).into(),
+                };
+                let dir = match self.text("WorkingDir") {
+                    "" => "/".into(),
+                    dir => dir.to_owned(),
+                };
+                // The environment's own come last, and count.
+                let arguments = self.arguments.iter().map(|(name, value)| (name.clone(), value.clone()));
+                let environment = arguments.chain(self.environment.iter().cloned()).collect();
+                return Ok(Action::Run { run: run.clone(), shell, dir, environment });
+            }
         }
         Ok(Action::None)
     }

@@ -12,16 +12,21 @@ use super::context::Context;
 use super::copy::{Failure, Selection, Source};
 use super::parse::{Copy, Dockerfile, Instruction};
 use super::plan::{Action, Base, Plan, Planned, Scope, key};
+use super::run::{self, NotRun};
 use super::tree::{Listed, Tree};
 use super::{Build, BuildError, Event, ParseError};
+use crate::guest::Exec;
 use crate::image::create::store::{self, Hashed};
-use crate::image::create::{INITS, Made, SHELL, Summary, fill};
+use crate::image::create::{INITS, Made, Options, SHELL, Summary, fill};
 use crate::image::{Held, Image, ImageConfig};
 
 /// The key of nothing.
 const NOTHING: &str = "scratch";
 /// Under which an image's configuration has that of a container.
 const CONTAINER: &str = "container";
+
+/// Digits of a content's name that are all there are.
+const WHOLE: usize = 64;
 
 /// Files as they are after an instruction.
 #[derive(Clone, Debug)]
@@ -145,10 +150,46 @@ impl<'a> Stages<'a> {
             let shown = format!("[{name} {}/{total}] {}", at + 2, step.text);
             match action {
                 Action::None => {}
-                Action::Run => {
-                    let why = "RUN is not done by `env86 build` yet; do it with `env86 run` in an image that you build \
-                               upon, or COPY its result";
-                    return Err(self.wrong(ParseError::new(step.line, why)));
+                Action::Run { run, shell, dir, environment } => {
+                    let wrong = |why| ParseError::new(step.line, why);
+                    let words = run::words(&run, &shell).map_err(|why| self.wrong(wrong(why)))?;
+                    let network = run::has_network(&run);
+                    // The kernel that it runs on, and all else that the machine is.
+                    let machine = made.machine.as_ref().map(|image| json!(image.config)).unwrap_or_default();
+                    let how = json!([words, user, dir, environment, network, machine]).to_string();
+                    let key = key([made.files.key.as_str(), "run", &how]);
+                    let (build, cache, base) = (self.build, self.cache, made.machine.clone());
+                    let number = self.count + 1;
+                    self.step(&shown, step, &mut made.files, key, |tree, _| {
+                        let place = cache.machine();
+                        fs::create_dir(&place).map_err(BuildError::write(&place))?;
+                        let image = Outcome {
+                            files: Files { key: String::new(), tree: Some(tree.clone()) },
+                            config: Map::new(),
+                            machine: base,
+                        };
+                        image.fill(build, cache, &place, WHOLE)?;
+                        let image = Image::open(&place).map_err(BuildError::from)?;
+                        let mut words = words.into_iter();
+                        let exec = Exec {
+                            program: words.next().unwrap_or_default(),
+                            args: words.collect(),
+                            env: environment,
+                            env_clear: false,
+                            dir: Some(dir),
+                            user: Some(user).filter(|user| !user.is_empty()),
+                            terminal: None,
+                        };
+                        let tell = |bytes: &[u8]| (build.tell)(Event::Output(number, bytes));
+                        let ran = run::run(&image, exec, network, cache, &build.options, &tell);
+                        // What cannot be removed goes with the folder that it is in.
+                        let _ = fs::remove_dir_all(&place);
+                        *tree = ran.map_err(|error| match error {
+                            NotRun::Line(why) => Failure::Line(why),
+                            NotRun::Build(error) => Failure::Build(error),
+                        })?;
+                        Ok(())
+                    })?;
                 }
                 Action::Directory(path) => {
                     let key = key([made.files.key.as_str(), "directory", &path, &user]);
@@ -248,17 +289,29 @@ impl<'a> Stages<'a> {
         let Some(target) = target else {
             return Err(BuildError::Tree { why: "There is nothing to build".into() });
         };
-        let mut target = target.clone();
-        let tree = target.files.tree(self.cache)?;
+        target.clone().fill(self.build, self.cache, folder, self.build.options.hash_digits)
+    }
+}
+
+impl Outcome {
+    /// Makes what is in an image. Contents are named by so many digits.
+    fn fill(
+        mut self,
+        build: &Build,
+        cache: &Cache,
+        folder: &Path,
+        hash_digits: usize,
+    ) -> Result<Summary, BuildError> {
+        let tree = self.files.tree(cache)?;
         let has_init = INITS.iter().any(|path| matches!(tree.find(path, true), Ok(Ok(_))));
         let Listed { entries, contents, visits, count } =
             tree.list().map_err(|why| BuildError::Tree { why })?;
         let mut config = ImageConfig::default();
-        if let Some(image) = &target.machine {
+        if let Some(image) = &self.machine {
             config = image.config.clone();
             // A machine that was saved has the files of before.
             (config.initial_state, config.initial_state_parts) = (None, None);
-            if self.build.kernel.is_none() {
+            if build.kernel.is_none() {
                 copy_files(image, folder)?;
             }
         }
@@ -272,16 +325,15 @@ impl<'a> Stages<'a> {
             Some(None) => false,
             None => !has_init,
         };
-        if let Some(kernel) = &self.build.kernel {
+        if let Some(kernel) = &build.kernel {
             kernel.put(folder, &mut config)?;
         }
-        config.other.insert(CONTAINER.into(), json!({ "config": target.config }));
-        let options = &self.build.options;
+        config.other.insert(CONTAINER.into(), json!({ "config": self.config }));
+        let options = Options { interrupt: build.options.interrupt, hash_digits, ..Options::default() };
         let hashed: Vec<Hashed> =
             contents.into_iter().map(|base| Hashed { hash: base.blob.into(), size: base.size }).collect();
-        let cache = self.cache;
         Ok(fill(folder, config, |dir| {
-            let blobs = store::link(&hashed, |hash| cache.blob(hash), dir, options)?;
+            let blobs = store::link(&hashed, |hash| cache.blob(hash), dir, &options)?;
             let append = if append { SHELL } else { "" };
             Ok(Made { entries, visits, blobs, count, sockets: 0, attributes: 0, append })
         })?)

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use env86_devices::fs::{
-    Base, Content, Filesystem, FsError, FsJsonError, Ino, Inode, Maker, ROOT, S_IFDIR, S_IPERM, SetAttr,
-    Timestamp, Unlink,
+    Base, Content, Filesystem, FsError, FsJsonError, Ino, Inode, Maker, ROOT, S_IFDIR, S_IFMT, S_IFSOCK,
+    S_IPERM, SetAttr, Timestamp, Unlink,
 };
 
 use crate::image::create::index::{Entry, FORMAT_VERSION, Index, Node, fill_in};
@@ -58,7 +58,12 @@ impl Tree {
 
     /// The index, in which contents have the names that they have in the tree.
     pub fn index(&self) -> Result<Index, String> {
-        let Listed { mut entries, contents, visits, .. } = self.list()?;
+        self.index_by(|ino| self.content(ino))
+    }
+
+    /// The same with other contents; a file without one is empty.
+    pub fn index_by(&self, content: impl Fn(Ino) -> Option<Base>) -> Result<Index, String> {
+        let Listed { mut entries, contents, visits, .. } = self.list_by(&content)?;
         let blobs: Vec<Blob> =
             contents.into_iter().map(|base| Blob { name: base.blob.into(), size: base.size }).collect();
         let size = fill_in(&mut entries, &mut visits.iter().map(|&at| (at, &blobs[at])));
@@ -67,8 +72,20 @@ impl Tree {
 
     /// The entries, in the order of their names.
     pub fn list(&self) -> Result<Listed, String> {
+        self.list_by(&|ino| self.content(ino))
+    }
+
+    fn content(&self, ino: Ino) -> Option<Base> {
+        match &self.0.inode(ino).ok()?.content {
+            Content::File(data) => data.base().cloned(),
+            _ => None,
+        }
+    }
+
+    fn list_by(&self, content: &dyn Fn(Ino) -> Option<Base>) -> Result<Listed, String> {
         let mut listing = Listing {
             tree: self,
+            content,
             order: HashMap::new(),
             listed: Listed { entries: Vec::new(), contents: Vec::new(), visits: Vec::new(), count: 0 },
         };
@@ -232,6 +249,7 @@ impl Tree {
 
 struct Listing<'a> {
     tree: &'a Tree,
+    content: &'a dyn Fn(Ino) -> Option<Base>,
     /// Which of the contents an inode's is.
     order: HashMap<Ino, usize>,
     listed: Listed,
@@ -243,6 +261,10 @@ impl Listing<'_> {
             return Err(format!("there are more than {MAX_DEPTH} directories in one another"));
         }
         let names = self.tree.names(dir);
+        // A socket is of use only while who has made it runs.
+        let is_socket =
+            |ino: &Ino| self.tree.0.inode(*ino).is_ok_and(|inode| inode.mode & S_IFMT == S_IFSOCK);
+        let names: Vec<_> = names.into_iter().filter(|(_, ino)| !is_socket(ino)).collect();
         names.into_iter().map(|(name, ino)| self.entry(name, ino, depth)).collect()
     }
 
@@ -256,12 +278,12 @@ impl Listing<'_> {
         };
         let node = match &inode.content {
             Content::Directory(_) => Node::Directory(self.entries(ino, depth + 1)?),
-            Content::File(data) => {
+            Content::File(_) => {
                 let next = self.listed.contents.len();
                 let order = *self.order.entry(ino).or_insert(next);
                 if order == next {
                     let empty = || Base { blob: EMPTY.into(), size: 0 };
-                    self.listed.contents.push(data.base().cloned().unwrap_or_else(empty));
+                    self.listed.contents.push((self.content)(ino).unwrap_or_else(empty));
                 }
                 self.listed.visits.push(order);
                 Node::File(String::new(), (inode.nlink > 1).then_some(order))
