@@ -21,6 +21,7 @@ mod pull;
 mod remedy;
 mod run;
 mod serve;
+mod service;
 mod size;
 
 use std::env;

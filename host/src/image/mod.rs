@@ -22,6 +22,7 @@ pub mod oci;
 #[cfg(feature = "pull")]
 pub mod pull;
 pub mod room;
+pub mod service;
 mod staging;
 mod tarball;
 mod transfer;

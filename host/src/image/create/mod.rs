@@ -21,6 +21,7 @@ use self::index::{Entry, FORMAT_VERSION, Index};
 use self::store::Stored;
 pub use super::watch::Progress;
 
+use super::service::GuestService;
 use super::staging::{Staging, parent_of};
 use super::tarball::TarError;
 use super::watch::{NEVER, Watch};
@@ -113,6 +114,11 @@ pub enum CreateError {
         /// What it should have.
         want: String,
     },
+    /// All places where guest86 could be are taken.
+    #[error(
+        "The tree has no place for guest86: there is something of that name in `/` and in its folders of programs"
+    )]
+    NoPlace,
     /// Asked to stop.
     #[error("Interrupted; no image was made")]
     Interrupted,
@@ -138,6 +144,8 @@ pub struct Options<'a> {
     pub owner: Option<(u32, u32)>,
     /// Bytes that the files of a tar archive may have.
     pub limit: u64,
+    /// What is put into the image beside what is in its source.
+    pub guest: Option<&'a GuestService>,
     /// Digits in blob names; tests shorten them to see collisions.
     #[doc(hidden)]
     pub hash_digits: usize,
@@ -145,7 +153,14 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { progress: &(), interrupt: &NEVER, owner: None, limit: u64::MAX, hash_digits: HASH_DIGITS }
+        Self {
+            progress: &(),
+            interrupt: &NEVER,
+            owner: None,
+            limit: u64::MAX,
+            guest: None,
+            hash_digits: HASH_DIGITS,
+        }
     }
 }
 
@@ -184,19 +199,23 @@ struct Made {
     count: u64,
     sockets: u64,
     attributes: u64,
-    /// Added to the kernel's command line.
-    append: &'static str,
+    /// Added to the kernel's command line: which program is started first, where the kernel would find none.
+    init: Option<&'static str>,
+    /// That is guest86.
+    has_guest: bool,
 }
 
 /// Makes the image directory `image` from the tree at `source`.
 pub fn from_dir(source: &Path, image: &Path, options: &Options) -> Result<Summary, CreateError> {
     check_places(source, image)?;
-    let tree = walk::walk(source, options)?;
+    let mut tree = walk::walk(source, options)?;
+    let guest = options.guest.map(|guest| tree.put(guest, options.owner).ok_or(CreateError::NoPlace));
+    let init = guest.transpose()?;
     options.progress.total(tree.bytes_to_read());
     make(image, options, ImageConfig::default(), |dir| {
         let blobs = store::store(&tree.files, dir, options)?;
         let walk::Tree { entries, visits, count, sockets, .. } = tree;
-        Ok(Made { entries, visits, blobs, count, sockets, attributes: 0, append: "" })
+        Ok(Made { entries, visits, blobs, count, sockets, attributes: 0, init, has_guest: init.is_some() })
     })
 }
 
@@ -234,11 +253,17 @@ fn fill(
 ) -> Result<Summary, CreateError> {
     let blob_dir = folder.join(BLOB_DIR);
     fs::create_dir(&blob_dir).map_err(CreateError::write(&blob_dir))?;
-    let Made { mut entries, visits, blobs, count, sockets, attributes, append } = contents(&blob_dir)?;
+    let Made { mut entries, visits, blobs, count, sockets, attributes, init, has_guest } =
+        contents(&blob_dir)?;
     let size = index::fill_in(&mut entries, &mut visits.iter().map(|&at| (at, &blobs.files[at])));
 
+    let cmdline = config.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
     let config = ImageConfig {
-        cmdline: Some(config.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into()) + append),
+        cmdline: Some(match init {
+            Some(init) => format!("{cmdline} {init}"),
+            None => cmdline,
+        }),
+        has_guest_service: has_guest || config.has_guest_service,
         bzimage_initrd_from_filesystem: config.bzimage.is_none() && has_kernel(&entries),
         ..config
     };
