@@ -11,6 +11,7 @@
 
 mod archive;
 mod blobs;
+pub mod build;
 pub mod check;
 pub mod create;
 pub mod global;

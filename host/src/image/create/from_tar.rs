@@ -52,8 +52,8 @@ const OPAQUE: &str = ".wh..wh..opq";
 const RESERVED: &str = ".wh..wh.";
 
 /// Programs that Linux starts first, and what it is told where there is none of them: containers often have none.
-const INITS: [&str; 3] = ["sbin/init", "etc/init", "bin/init"];
-const SHELL: &str = "init=/bin/sh";
+pub const INITS: [&str; 3] = ["sbin/init", "etc/init", "bin/init"];
+pub const SHELL: &str = "init=/bin/sh";
 
 /// A layer of a container image.
 pub struct Layer<R> {

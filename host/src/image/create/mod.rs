@@ -3,8 +3,8 @@
 //! A name either holds a whole image or nothing.
 
 mod from_tar;
-mod index;
-mod store;
+pub(super) mod index;
+pub(super) mod store;
 mod walk;
 
 use std::fs;
@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
-#[cfg(feature = "pull")]
-pub(super) use self::from_tar::unpacked;
+pub(super) use self::from_tar::{INITS, SHELL, unpacked};
 pub use self::from_tar::{Layer, from_layers, from_tar};
 use self::index::{Entry, FORMAT_VERSION, Index};
 use self::store::Stored;
@@ -125,11 +124,11 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Read { path: path.into(), source }
     }
 
-    fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Write { path: path.into(), source }
     }
 }
@@ -165,11 +164,11 @@ impl Default for Options<'_> {
 }
 
 impl<'a> Options<'a> {
-    fn watch(&self) -> Watch<'a> {
+    pub(super) fn watch(&self) -> Watch<'a> {
         Watch { progress: self.progress, interrupt: self.interrupt }
     }
 
-    fn check_interrupt(&self) -> Result<(), CreateError> {
+    pub(super) fn check_interrupt(&self) -> Result<(), CreateError> {
         if self.interrupt.load(Ordering::Relaxed) { Err(CreateError::Interrupted) } else { Ok(()) }
     }
 }
@@ -190,19 +189,23 @@ pub struct Summary {
 }
 
 /// A tree whose contents have been stored.
-struct Made {
+pub(super) struct Made {
     /// The entries of its root, without the names of their contents.
-    entries: Vec<Entry>,
+    pub entries: Vec<Entry>,
     /// Which of the contents each file has, in the order of the files.
-    visits: Vec<usize>,
-    blobs: Stored,
-    count: u64,
-    sockets: u64,
-    attributes: u64,
+    pub visits: Vec<usize>,
+    /// The contents.
+    pub blobs: Stored,
+    /// Entries in all.
+    pub count: u64,
+    /// Sockets that were left out.
+    pub sockets: u64,
+    /// Files whose extended attributes were left out.
+    pub attributes: u64,
     /// Added to the kernel's command line: which program is started first, where the kernel would find none.
-    init: Option<&'static str>,
+    pub init: Option<&'static str>,
     /// That is guest86.
-    has_guest: bool,
+    pub has_guest: bool,
 }
 
 /// Makes the image directory `image` from the tree at `source`.
@@ -246,7 +249,7 @@ pub(super) fn staged<T, E: From<CreateError>>(
 }
 
 /// Makes what is in an image's folder, of what `contents` puts into its folder of blobs.
-fn fill(
+pub(super) fn fill(
     folder: &Path,
     config: ImageConfig,
     contents: impl FnOnce(&Path) -> Result<Made, CreateError>,
