@@ -1,10 +1,10 @@
 //! The service: one thread, which waits for the line, for its processes and for their pipes at once.
 
-mod files;
-mod process;
+pub mod files;
+pub mod process;
 mod stream;
-mod system;
-mod user;
+pub mod system;
+pub mod user;
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader};

@@ -11,6 +11,7 @@
 
 mod archive;
 mod blobs;
+pub mod build;
 pub mod check;
 pub mod create;
 pub mod global;
@@ -22,6 +23,7 @@ pub mod oci;
 #[cfg(feature = "pull")]
 pub mod pull;
 pub mod room;
+pub mod service;
 mod staging;
 mod tarball;
 mod transfer;
