@@ -160,6 +160,7 @@ fn cache_folder() -> Option<PathBuf> {
 
 /// Opens an image that is built upon: one that is here, or else one that is made of a container image, at `place` or, if it
 /// is pulled, among the global ones.
+#[cfg_attr(not(feature = "pull"), allow(unused_variables))]
 fn open_base(name: &str, place: &Path, options: &Options) -> Result<Image, CliError> {
     if is_path(name) {
         #[cfg(feature = "pull")]
