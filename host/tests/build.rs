@@ -15,6 +15,7 @@ use env86::image::Image;
 use env86::image::build::{Build, BuildError, Event};
 use env86::image::create::{Options, Summary, from_dir};
 use env86::image::global::{GlobalImages, GlobalName};
+use env86::image::service::GuestService;
 use serde_json::{Value, json};
 
 /// A folder with a context, a cache and what is built.
@@ -62,14 +63,17 @@ impl Scratch {
             };
             self.told.lock().unwrap().push(text);
         };
-        let open =
-            |name: &str| -> Result<Image, Box<dyn Error + Send + Sync>> { Ok(Image::open(self.path(name))?) };
+        let open = |name: &str, _: &Path| -> Result<Image, Box<dyn Error + Send + Sync>> {
+            Ok(Image::open(self.path(name))?)
+        };
         make(&Build {
             dockerfile: self.path("context/Dockerfile"),
             context: self.path("context"),
             target: self.target.clone(),
             arguments: self.arguments.clone(),
             kernel: None,
+            guest: None,
+            service: None,
             cache: self.path(cache),
             anew: false,
             open: &open,
@@ -331,6 +335,8 @@ fn copy_of<'a>(build: &Build<'a>) -> Build<'a> {
         target: build.target.clone(),
         arguments: build.arguments.clone(),
         kernel: None,
+        guest: None,
+        service: None,
         cache: build.cache.clone(),
         anew: build.anew,
         open: build.open,
@@ -413,7 +419,7 @@ fn an_image_here_is_built_upon() {
             "cmdline": "quiet",
             "bzimage": {"url": "./kernel"},
             "memory_size": 1024,
-            "container": {"config": {"Env": ["a=1"]}},
+            "container": {"image": "x", "config": {"Env": ["a=1"]}},
         })
     );
     assert_eq!(fs::read(scratch.path("image/kernel")).unwrap(), b"kernel");
@@ -531,7 +537,7 @@ fn the_command_tells_its_steps_as_they_come() {
     scratch.file("a", "a");
     let run = |tag: &str, more: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_env86"))
-            .args(["build", "-t", tag, "--build-arg", "v=dir"])
+            .args(["build", "--no-guest", "-t", tag, "--build-arg", "v=dir"])
             .args(more)
             .arg(scratch.path("context"))
             .env("XDG_CACHE_HOME", scratch.path("home-cache"))
@@ -559,4 +565,40 @@ fn the_command_tells_its_steps_as_they_come() {
         !good && text.starts_with("env86: `") && text.contains("line 2: `COPPY` is no instruction"),
         "{text}"
     );
+}
+
+#[test]
+fn guest86_is_put_where_it_is_needed() {
+    let scratch = Scratch::new("FROM scratch\nCOPY a /usr/sbin/a\nCMD [\"/usr/sbin/a\"]");
+    scratch.file("a", "a");
+    let program = scratch.path("guest86");
+    let mut elf = b"\x7fELF\x01\x01".to_vec();
+    elf.resize(64, 0);
+    elf[18] = 3;
+    fs::write(&program, &elf).unwrap();
+    let guest = GuestService::new(&program).unwrap();
+    let built = |image: &str, guest: &GuestService| {
+        scratch.with("cache", |build| {
+            let build = Build { guest: Some(guest.clone()), ..copy_of(build) };
+            build.directory(&scratch.path(image)).unwrap();
+        });
+        let index: Value =
+            serde_json::from_slice(&fs::read(scratch.path(image).join("fs.json")).unwrap()).unwrap();
+        let config: Value =
+            serde_json::from_slice(&fs::read(scratch.path(image).join("image.json")).unwrap()).unwrap();
+        (index.to_string().matches("\"guest86\"").count(), config)
+    };
+    let (count, config) = built("one", &guest.clone().where_needed());
+    assert_eq!((count, &config["has_guest_service"]), (1, &json!(true)));
+    assert!(config["cmdline"].as_str().unwrap().ends_with(" init=/usr/sbin/guest86"), "{config}");
+    // What is built upon it has that one, and one that starts its own init gets none.
+    scratch.file("Dockerfile", "FROM one\nCOPY a /b");
+    let (count, config) = built("two", &guest.clone().where_needed());
+    assert_eq!((count, &config["has_guest_service"]), (1, &json!(true)));
+    assert!(config["cmdline"].as_str().unwrap().ends_with(" init=/usr/sbin/guest86"), "{config}");
+    assert_eq!(config["container"]["config"]["Cmd"], json!(["/usr/sbin/a"]));
+    scratch.file("Dockerfile", "FROM scratch\nCOPY a /sbin/init\nENTRYPOINT [\"/sbin/init\"]");
+    assert_eq!(built("three", &guest.clone().where_needed()).0, 0);
+    let (count, config) = built("four", &guest);
+    assert!(count == 1 && config["cmdline"].as_str().unwrap().ends_with(" init=/sbin/guest86"), "{config}");
 }

@@ -1,12 +1,18 @@
-//! `env86 build` with RUN: commands in machines of the demo image, whose files are in the image afterwards.
+//! `env86 build` with RUN: commands in machines of the demo image, and of a container with its kernel, whose files are in the
+//! image afterwards.
+
+#![cfg(unix)]
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Output;
 
 use env86_tests::{Result, bound_to_us, image, program};
 use serde_json::Value;
+
+use crate::containers::{layout, scratch, tree};
 
 /// The entries of an image, by their paths.
 fn entries(image: &Path) -> Result<BTreeMap<String, Value>> {
@@ -64,5 +70,81 @@ fn commands_of_a_dockerfile_run_in_a_machine() -> Result<()> {
     assert!(!output.status.success() && !dir.join("two").exists(), "{text}");
     assert_eq!(text.matches(" CACHED").count(), 4, "{text}");
     assert!(text.contains("line 14: `/bin/sh` has ended with status 3"), "{text}");
+    Ok(())
+}
+
+/// A Dockerfile upon a container image, whose files belong to a user with a home of its own, and whose last step is this.
+fn upon_container(last: &str) -> String {
+    format!(
+        "FROM ./layout AS made\nENV A=1 B=\"two words\"\nWORKDIR /srv/app\nCOPY x .\n\
+         RUN echo \"$FROM $A $B\" > out; cat x >> out; pwd; id -u; ls /sbin\n\
+         RUN cat /etc/resolv.conf; grep -c : /proc/net/dev\n\
+         FROM ./layout\nCOPY --from=made /srv/app/out /out\nENV A=3\nUSER app\nWORKDIR /home/app\n\
+         RUN [\"sh\", \"-c\", \"id -u > mine; cat /out\"]\n\
+         ENTRYPOINT [\"sh\", \"-c\", \"echo $0 $A $FROM; id -u; pwd; cat mine /out; exit 7\"]\nCMD [\"by-default\"]\n{last}\n"
+    )
+}
+
+#[test]
+fn a_container_is_built_upon_with_another_image_s_kernel() -> Result<()> {
+    let folder = scratch("build-container")?;
+    let root = folder.join("tree");
+    tree(&root)?;
+    for applet in ["ls", "cp", "rm", "udhcpc"] {
+        symlink("busybox", root.join("bin").join(applet))?;
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\napp:x:7:8::/home/app:/bin/sh\n")?;
+    layout(&root, &folder.join("layout"))?;
+    fs::create_dir_all(folder.join("context"))?;
+    fs::write(folder.join("context/x"), "of the context\n")?;
+    let kernel = fs::canonicalize(image()?)?;
+    let build = |image: &str, flags: &[&str], last: &str| -> Result<(Output, String)> {
+        fs::write(folder.join("context/Dockerfile"), upon_container(last))?;
+        let output = bound_to_us(program()?)
+            .current_dir(&folder)
+            .args(["build", "-t"])
+            .arg(format!("./{image}"))
+            .args(flags)
+            .arg("context")
+            .env("XDG_CACHE_HOME", folder.join("cache"))
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok((output, text))
+    };
+    // There is nothing to run it on.
+    let (output, text) = build("none", &[], "")?;
+    assert!(!output.status.success() && text.contains("line 5: there is no kernel"), "{text}");
+    let kernel = ["--kernel", kernel.to_str().unwrap_or_default()];
+    let (output, text) = build("one", &kernel, "")?;
+    assert!(output.status.success(), "{text}");
+    // guest86 is lent to commands, and is in what was built.
+    assert!(text.contains("/srv/app\n") && text.contains(" 0\n") && text.contains(" guest86\n"), "{text}");
+    assert!(text.contains("nameserver "), "{text}");
+    let found = entries(&folder.join("one"))?;
+    assert!(found.contains_key("/sbin/guest86") && found.contains_key("/home/app/mine"));
+    assert_eq!((&found["/home/app/mine"][4], &found["/home/app/mine"][5]), (&7.into(), &8.into()));
+    // Only what has changed is done again.
+    let (output, text) = build("two", &kernel, "RUN echo more > more")?;
+    assert!(output.status.success() && text.matches(" CACHED").count() == 7, "{text}");
+    assert!(entries(&folder.join("two"))?.contains_key("/home/app/more"));
+
+    let image = folder.join("one");
+    let env86 = |words: &[&str], image: Option<&Path>, command: &[&str]| -> Result<(Option<i32>, String)> {
+        let mut env86 = bound_to_us(program()?);
+        env86.args(words).args(image).args(command).env("XDG_RUNTIME_DIR", folder.join("runtime"));
+        let output = env86.output()?;
+        let said = [output.stdout, if output.status.success() { Vec::new() } else { output.stderr }].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+    };
+    let (status, said) = env86(&["run"], Some(&image), &[])?;
+    let own = "by-default 3 layout\n7\n/home/app\n7\nlayout 1 two words\nof the context\n";
+    assert!(status == Some(7) && said.starts_with(own), "{status:?} {said}");
+    // A machine that stays, and another command.
+    fs::create_dir_all(folder.join("runtime"))?;
+    assert_eq!(env86(&["start", "--name", "work"], Some(&image), &[])?, (Some(0), "work\n".into()));
+    let (status, said) =
+        env86(&["exec", "-e", "A=4", "work"], None, &["sh", "-c", "echo $A $FROM; id -u; pwd"])?;
+    let ended = env86(&["rm", "-f", "work"], None, &[])?;
+    assert_eq!((status, &*said, ended.0), (Some(0), "4 layout\n7\n/home/app\n", Some(0)));
     Ok(())
 }

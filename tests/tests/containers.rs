@@ -18,7 +18,7 @@ const PROMPT: &str = "~ # ";
 const SHORT: Duration = Duration::from_secs(60);
 
 /// A scratch folder of this name, which was not there.
-fn scratch(name: &str) -> Result<PathBuf> {
+pub fn scratch(name: &str) -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -28,7 +28,7 @@ fn scratch(name: &str) -> Result<PathBuf> {
 }
 
 /// A tree as containers have it: programs, and the places where a system mounts what is its own.
-fn tree(root: &Path) -> Result<()> {
+pub fn tree(root: &Path) -> Result<()> {
     for folder in ["bin", "dev", "etc", "proc", "sbin", "sys", "tmp"] {
         fs::create_dir_all(root.join(folder))?;
     }
@@ -49,7 +49,7 @@ fn blob(layout: &Path, kind: &str, bytes: &[u8]) -> Result<Value> {
 }
 
 /// Makes OCI's layout of a tree, as one layer that is root's.
-fn layout(tree: &Path, layout: &Path) -> Result<()> {
+pub fn layout(tree: &Path, layout: &Path) -> Result<()> {
     fs::create_dir_all(layout.join("blobs/sha256"))?;
     let tar = Command::new("tar").args(["-c", "--owner=0", "--group=0", "-C"]).arg(tree).arg(".").output()?;
     if !tar.status.success() {
@@ -57,7 +57,7 @@ fn layout(tree: &Path, layout: &Path) -> Result<()> {
     }
     let layer = blob(layout, "layer.v1.tar", &tar.stdout)?;
     let config = json!({
-        "architecture": "386", "os": "linux", "config": { "Cmd": ["/bin/sh"] },
+        "architecture": "386", "os": "linux", "config": { "Cmd": ["/bin/sh"], "Env": ["FROM=layout"] },
         "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
     });
     let config = blob(layout, "config.v1+json", config.to_string().as_bytes())?;

@@ -25,13 +25,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot, sethostname};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
+use crate::service::link::Link;
 use crate::service::process::{PATH, prepare};
 use crate::service::user::{self, User};
 use crate::service::{files::text, system};
@@ -87,7 +86,7 @@ pub fn run() -> ! {
     let signals = Signals::new();
     mounts::mount_missing();
     name_system();
-    if let Err(error) = loopback_up() {
+    if let Err(error) = Link::new("lo").and_then(|link| link.up()) {
         say(WARNING, &format!("there is no loopback interface: {}", text(error)));
     }
     // Else the kernel restarts the machine without a word to process 1. Where that is not this one's affair, it says so.
@@ -118,28 +117,6 @@ fn name_system() {
     if let Err(error) = sethostname(name.unwrap_or(NAME).as_bytes()) {
         say(WARNING, &format!("the system gets no name: {}", text(error)));
     }
-}
-
-/// Sets the interface for connections to the system itself up, by the kernel's own means (rtnetlink(7)): a system
-/// without an init may have no program for that.
-fn loopback_up() -> io::Result<()> {
-    const RTM_NEWLINK: u16 = 16;
-    const REQUEST_AND_ANSWER: u16 = 1 | 4;
-    const IFF_UP: u32 = 1;
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-    let names = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-    let index = name_to_index(&names, "lo")?;
-    let mut request = Vec::new();
-    // Length, type, flags, sequence, port; then family and type of the interface, its number, flags, and which of them.
-    request.extend(32_u32.to_ne_bytes());
-    request.extend([RTM_NEWLINK, REQUEST_AND_ANSWER].into_iter().flat_map(u16::to_ne_bytes));
-    request.extend([0_u32, 0, 0, index, IFF_UP, IFF_UP].into_iter().flat_map(u32::to_ne_bytes));
-    send(&socket, &request, SendFlags::empty())?;
-    let mut answer = [0; 64];
-    let (len, _) = recv(&socket, &mut answer, RecvFlags::empty())?;
-    let code = answer[..len].get(16..20).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) }
 }
 
 /// How the system ends.

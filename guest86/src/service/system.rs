@@ -20,6 +20,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use super::dhcp;
 use super::files::text;
 use super::stream::{Kind, Stream};
 
@@ -122,7 +123,9 @@ fn find_interface(sys: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets up the network of the interfaces in `$SYS`, with whatever the system has for that.
+/// What busybox's client has the address set by. Without it there is a lease, and no address.
+const UDHCPC_SCRIPTS: [&str; 2] = ["/usr/share/udhcpc/default.script", "/etc/udhcpc/default.script"];
+/// Sets up the network of the interfaces in `$SYS`, with whatever the system has for that; without anything it is done here.
 const NETWORK: &str = "\
     fail() { echo \"$*\" >&2; exit 1; }
     ip link set lo up 2>/dev/null || ifconfig lo up 2>/dev/null
@@ -134,7 +137,7 @@ const NETWORK: &str = "\
         [ \"$name\" != lo ] && [ -e \"$path/device\" ] || continue
         none=
         ip link set \"$name\" up 2>/dev/null || ifconfig \"$name\" up 2>/dev/null
-        if command -v udhcpc >/dev/null; then
+        if [ -z \"$NO_UDHCPC\" ] && command -v udhcpc >/dev/null; then
             pkill -f \"udhcpc.* -i $name( |\\$)\" 2>/dev/null
             udhcpc -n -t 4 -T 1 -i \"$name\" -p \"/run/udhcpc.$name.pid\" || exit
         elif command -v dhclient >/dev/null; then dhclient -1 \"$name\" || exit
@@ -154,7 +157,17 @@ pub fn reset_network() -> Result<(), String> {
 
 fn set_up_network(sys: &Path) -> Result<(), String> {
     find_interface(sys)?;
-    run_script(Command::new("/bin/sh").args(["-c", NETWORK]).env("SYS", sys))
+    let mut script = Command::new("/bin/sh");
+    script.args(["-c", NETWORK]).env("SYS", sys);
+    if !UDHCPC_SCRIPTS.iter().any(|path| Path::new(path).exists()) {
+        script.env("NO_UDHCPC", "1");
+    }
+    let asked = run_script(&mut script);
+    // A container has no program for it, or one that needs modules of the kernel which are not there.
+    match asked {
+        Err(why) if has_interface(sys) => dhcp::set_up(sys).map_err(|own| format!("{why}; {own}")),
+        asked => asked,
+    }
 }
 
 /// Sets up the network of a system that starts, if there is a card. The host may have had that done before: doing it

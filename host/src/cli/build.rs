@@ -14,13 +14,15 @@ use env86::image::create::{Options, Summary};
 use env86::image::global::{GlobalImages, GlobalName};
 
 use super::kernel::find_kernel;
+use super::service::{self, GuestFlag};
 use super::size::parse_size;
 use super::{CliError, Outcome};
 
 /// Build an image from a Dockerfile.
 ///
-/// FROM takes an image here, by its name or a path that begins with ./ or /, or a container image, which is pulled.
-/// RUN boots a machine, and needs an image that runs guest86. Results are kept in the user's cache folder, and taken by the next build.
+/// FROM takes an image here, by its name or a path that begins with ./ or /, or a container image, which is pulled; at a path
+/// there may be one, too, as an OCI layout or as `docker save` writes it.
+/// RUN boots a machine, with the kernel of --kernel where the image has none. Results are kept in the user's cache folder, and taken by the next build.
 #[derive(Args, Debug)]
 pub struct Build {
     /// The Dockerfile, instead of CONTEXT/Dockerfile
@@ -47,6 +49,9 @@ pub struct Build {
     /// The initial RAM disk of a kernel in a file, which has to mount the root file system over 9p
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
+
+    #[command(flatten)]
+    guest: GuestFlag,
 
     /// Take nothing that earlier builds have kept
     #[arg(long)]
@@ -85,9 +90,11 @@ impl Build {
             kernel: kernel.transpose()?,
             cache: cache_folder().ok_or("There is no home directory; set XDG_CACHE_HOME to a folder")?,
             anew: self.no_cache,
-            open: &open_base,
+            guest: self.guest.for_container()?,
+            service: service::own(),
+            open: &|name, place| open_base(name, place, &options),
             tell: &tell,
-            options,
+            options: Options { interrupt: &interrupt, limit: self.max_size, ..Options::default() },
         };
         let made = match &place {
             Place::Directory(path) => build.directory(path),
@@ -151,9 +158,15 @@ fn cache_folder() -> Option<PathBuf> {
     Some(var("XDG_CACHE_HOME").or(own)?.join("env86/build"))
 }
 
-/// Opens an image that is built upon: one that is here, or else one that is pulled.
-fn open_base(name: &str) -> Result<Image, CliError> {
+/// Opens an image that is built upon: one that is here, or else one that is made of a container image, at `place` or, if it
+/// is pulled, among the global ones.
+#[cfg_attr(not(feature = "pull"), allow(unused_variables))]
+fn open_base(name: &str, place: &Path, options: &Options) -> Result<Image, CliError> {
     if is_path(name) {
+        #[cfg(feature = "pull")]
+        if is_container(Path::new(name)) {
+            return make_base(Path::new(name), place, options);
+        }
         return Ok(Image::open(name)?);
     }
     let images = GlobalImages::new()?;
@@ -165,6 +178,25 @@ fn open_base(name: &str) -> Result<Image, CliError> {
         }
     }
     pull_base(name)
+}
+
+/// A path is a container image's, as `create --from-oci` takes them, and not that of an image.
+#[cfg(feature = "pull")]
+fn is_container(path: &Path) -> bool {
+    match path.is_dir() {
+        true => ["index.json", "manifest.json"].iter().any(|name| path.join(name).is_file()),
+        false => path.extension().is_some_and(|extension| extension == "tar"),
+    }
+}
+
+/// Makes an image of a container image that is here. What runs its commands is lent to it.
+#[cfg(feature = "pull")]
+fn make_base(from: &Path, place: &Path, options: &Options) -> Result<Image, CliError> {
+    use env86::image::{Watch, oci::Origin, pull::Puller};
+    let puller = Puller { limit: options.limit, ..Puller::new(GlobalImages::new()?) };
+    let watch = Watch { interrupt: options.interrupt, ..Watch::default() };
+    puller.create(&Origin::Path(from.into()), place, &watch)?;
+    Ok(Image::open(place)?)
 }
 
 #[cfg(feature = "pull")]

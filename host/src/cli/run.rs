@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use env86::guest::{Exec, Guest, GuestError};
-use env86::image::{Image, ImageConfig};
+use env86::guest::{Guest, GuestError};
+use env86::image::{Image, container};
 use env86::machine::{Machine, MachineError};
 
 use super::command::{self, Flags};
@@ -63,15 +63,14 @@ pub struct Run {
     /// HOST/NAME:TAG, which is pulled if it is not here
     image: String,
 
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    /// The command and its arguments; without them, those that the image was built for, as a container
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
 impl Run {
     /// Runs the command to its end.
     pub fn run(self) -> Result<Outcome, CliError> {
-        let (exec, options) = self.flags.exec(&self.command)?;
         // A path, whatever it looks like, as the Go program takes it; or a global image.
         let image = match Path::new(&self.image).exists() {
             true => Image::open(&self.image)?,
@@ -80,7 +79,13 @@ impl Run {
         if !image.config.has_guest_service {
             return Err(NoService(image.path().into()).into());
         }
-        let exec = in_container(exec, &image.config);
+        let own = container::command(&image.config);
+        let command = if self.command.is_empty() { &own } else { &self.command };
+        if command.is_empty() {
+            return Err("the image has no command of its own; write one behind it".into());
+        }
+        let (exec, options) = self.flags.exec(command)?;
+        let exec = container::configured(exec, &image.config);
         let machine = self.machine(&image, options.terminal)?;
         let guest = machine.guest_within(self.boot_timeout)?;
         if self.save {
@@ -134,21 +139,6 @@ impl Run {
         }
         Ok(builder.start()?)
     }
-}
-
-/// The command as the container is configured that the image was made of, if it was: what flags do not say is that.
-fn in_container(mut exec: Exec, config: &ImageConfig) -> Exec {
-    let Some(own) = config.other.get("container").and_then(|container| container.get("config")) else {
-        return exec;
-    };
-    let text = |key: &str| own.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let variables = own.get("Env").and_then(|list| list.as_array()).into_iter().flatten();
-    let pair = |word: &str| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    // The later ones count.
-    exec.env.splice(0..0, variables.filter_map(|word| word.as_str().and_then(pair)));
-    exec.dir = exec.dir.or_else(|| text("WorkingDir"));
-    exec.user = exec.user.or_else(|| text("User"));
-    exec
 }
 
 /// Waits until the guest rests: what it still starts behind its service is else done again by each machine that
@@ -216,26 +206,6 @@ impl std::error::Error for NoService {}
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_runs_as_its_container_is_configured() {
-        let mut config = ImageConfig::default();
-        let plain = Exec { env: vec![("B".into(), "flag".into())], ..Exec::default() };
-        assert_eq!(in_container(plain.clone(), &config), plain);
-        let own = serde_json::json!({ "config": {
-            "Env": ["A=1=2", "B=2", 3, "none"], "WorkingDir": "/srv", "User": "www", "Cmd": ["x"],
-        } });
-        config.other.insert("container".into(), own);
-        let made = in_container(plain.clone(), &config);
-        let env = [("A", "1=2"), ("B", "2"), ("B", "flag")].map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(
-            (&*made.env, made.dir.as_deref(), made.user.as_deref()),
-            (&env[..], Some("/srv"), Some("www"))
-        );
-        let flags = Exec { dir: Some("/".into()), user: Some("0".into()), ..plain };
-        let made = in_container(flags, &config);
-        assert_eq!((made.dir.as_deref(), made.user.as_deref()), (Some("/"), Some("0")));
-    }
 
     #[test]
     fn a_mount_has_two_sides() {

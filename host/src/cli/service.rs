@@ -18,7 +18,6 @@ pub struct GuestFlag {
     with_guest: Option<Option<PathBuf>>,
 
     /// Put no guest86 into a container image
-    #[cfg(feature = "pull")]
     #[arg(long, conflicts_with = "with_guest")]
     no_guest: bool,
 }
@@ -37,20 +36,18 @@ impl GuestFlag {
     }
 
     /// The guest86 that a container image gets, whether it was asked for or not.
-    #[cfg(feature = "pull")]
     pub fn for_container(&self) -> Result<Option<GuestService>, CliError> {
         Ok(self.wanted()?.or_else(|| where_needed().filter(|_| !self.no_guest)))
     }
 }
 
 /// The guest86 that container images get without a word, if there is one here.
-#[cfg(feature = "pull")]
 pub fn where_needed() -> Option<GuestService> {
     Some(own()?.where_needed())
 }
 
 /// The guest86 that belongs to this program.
-fn own() -> Option<GuestService> {
+pub fn own() -> Option<GuestService> {
     let program = env::current_exe().and_then(std::fs::canonicalize).ok()?;
     GuestService::beside(program.parent()?)
 }

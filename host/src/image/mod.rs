@@ -13,6 +13,7 @@ mod archive;
 mod blobs;
 pub mod build;
 pub mod check;
+pub mod container;
 pub mod create;
 pub mod global;
 pub mod kernel;

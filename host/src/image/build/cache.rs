@@ -58,9 +58,9 @@ impl<'a> Cache<'a> {
         Ok(cache)
     }
 
-    /// A new place for the image of a machine, which goes with the build.
-    pub fn machine(&self) -> PathBuf {
-        self.work.path().join(format!("machine-{}", self.count.fetch_add(1, Ordering::Relaxed)))
+    /// A new place for an image, which goes with the build.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.work.path().join(format!("{name}-{}", self.count.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Where a content is.

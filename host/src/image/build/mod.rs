@@ -34,6 +34,7 @@ use self::stages::Stages;
 use super::create::{CreateError, Options, Summary, new_place, staged};
 use super::global::{GlobalError, GlobalImages, GlobalName};
 use super::kernel::{Kernel, KernelError};
+use super::service::GuestService;
 use super::{Image, ImageError};
 
 /// The rules of which files a build does not see; those for one Dockerfile are behind its name.
@@ -159,8 +160,9 @@ pub enum Event<'a> {
     Warning(&'a str),
 }
 
-/// Finds an image that is built upon.
-pub type OpenBase<'a> = dyn Fn(&str) -> Result<Image, Box<dyn std::error::Error + Send + Sync>> + 'a;
+/// Finds an image that is built upon. One that has to be made for that is made at the path, where nothing is yet, and which
+/// goes with the build.
+pub type OpenBase<'a> = dyn Fn(&str, &Path) -> Result<Image, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// A build.
 pub struct Build<'a> {
@@ -174,6 +176,11 @@ pub struct Build<'a> {
     pub arguments: BTreeMap<String, String>,
     /// The kernel that the image gets, instead of its base's.
     pub kernel: Option<Kernel>,
+    /// The guest86 that the image gets: every image, or one that is made of a container, or of nothing, and neither has it
+    /// nor is to start an init of its own.
+    pub guest: Option<GuestService>,
+    /// The guest86 that runs commands in machines of images that have none, which do not keep it.
+    pub service: Option<GuestService>,
     /// Where results are kept.
     pub cache: PathBuf,
     /// Nothing that was kept is taken.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use env86_core::PowerOnError;
 use env86_devices::fs::{Base, Content, Filesystem, Ino};
 
 use super::BuildError;
@@ -16,7 +17,7 @@ use super::tree::Tree;
 use crate::guest::{Exec, Guest};
 use crate::image::create::{CreateError, Options};
 use crate::image::{BLOB_DIR, BlobDir, Image};
-use crate::machine::{Blobs, Machine};
+use crate::machine::{Blobs, Machine, MachineError};
 
 /// How long the guest may take until it runs commands.
 const BOOT: Duration = Duration::from_secs(600);
@@ -97,15 +98,22 @@ pub fn run(
     tell: &dyn Fn(&[u8]),
 ) -> Result<Tree, NotRun> {
     if !image.config.has_guest_service {
-        let why = "the image runs no guest86, which starts commands; build upon one that does, such as the demo image";
+        let why = "the image runs no guest86, which starts commands, and there is none to be lent to it; build it with \
+                   `make guest`, or build upon an image that has it";
         return Err(NotRun::Line(why.into()));
     }
-    let mut builder = Machine::builder().image(image).cold().no_restart();
+    let builder = Machine::builder().image(image).cold().no_restart();
     #[cfg(feature = "net")]
-    if network {
-        builder = builder.network(crate::net::Config::default());
-    }
-    let machine = builder.start().map_err(told)?;
+    let builder = match network {
+        true => builder.network(crate::net::Config::default()),
+        false => builder,
+    };
+    let machine = builder.start().map_err(|error| match error {
+        MachineError::PowerOn { source: PowerOnError::NoKernel, .. } => NotRun::Line(
+            "there is no kernel to run the command on; give one with --kernel IMAGE or --kernel FILE".into(),
+        ),
+        error => told(error),
+    })?;
     let (controls, done) = (machine.controls(), AtomicBool::new(false));
     let ran = thread::scope(|scope| {
         // What waits for the guest ends with the machine.
@@ -132,7 +140,10 @@ pub fn run(
 
 fn command(guest: &Guest, exec: Exec, network: bool, tell: &dyn Fn(&[u8])) -> Result<(), NotRun> {
     if cfg!(feature = "net") && network {
-        guest.reset_network().map_err(told)?;
+        // Many commands need none, and one that does says so, too.
+        if let Err(error) = guest.reset_network() {
+            tell(format!("env86: there is no network: {error}\n").as_bytes());
+        }
     }
     let shown = exec.program.clone();
     let mut child = guest.exec(exec).spawn().map_err(told)?;
@@ -145,11 +156,7 @@ fn command(guest: &Guest, exec: Exec, network: bool, tell: &dyn Fn(&[u8])) -> Re
         return Err(NotRun::Line(format!("`{shown}` has ended with status {}", status.shell_status())));
     }
     // What the guest has not written yet is no file here.
-    let written = guest.command("sync").status().map_err(told)?;
-    match written.success() {
-        true => Ok(()),
-        false => Err(NotRun::Line("the guest cannot write its files: `sync` has failed".into())),
-    }
+    guest.sync().map_err(told)
 }
 
 /// Keeps what a machine has written.

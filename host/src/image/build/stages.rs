@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::cache::Cache;
 use super::context::Context;
 use super::copy::{Failure, Selection, Source};
-use super::first::first;
+use super::first::{first, put, take_out};
 use super::parse::{Copy, Dockerfile, Instruction};
 use super::plan::{Action, Base, Plan, Planned, Scope, key};
 use super::run::{self, NotRun};
@@ -19,13 +19,10 @@ use super::{Build, BuildError, Event, ParseError};
 use crate::guest::Exec;
 use crate::image::create::store::{self, Hashed};
 use crate::image::create::{Made, Options, SHELL, Summary, fill};
-use crate::image::{Held, Image, ImageConfig};
+use crate::image::{Held, Image, ImageConfig, container};
 
 /// The key of nothing.
 const NOTHING: &str = "scratch";
-/// Under which an image's configuration has that of a container.
-const CONTAINER: &str = "container";
-
 /// Digits of a content's name that are all there are.
 const WHOLE: usize = 64;
 
@@ -117,16 +114,12 @@ impl<'a> Stages<'a> {
             return Ok(Outcome { files, config: Map::new(), machine: None });
         };
         let step = self.begin(shown);
-        let image = (self.build.open)(name).map_err(|source| BuildError::Base {
-            path: self.build.dockerfile.clone(),
-            line,
-            name: name.clone(),
-            source,
+        let image = (self.build.open)(name, &self.cache.place("base")).map_err(|source| {
+            BuildError::Base { path: self.build.dockerfile.clone(), line, name: name.clone(), source }
         })?;
         self.held.push(image.hold()?);
         let (key, tree) = self.cache.image(&image)?;
-        let container = image.config.other.get(CONTAINER).and_then(|container| container.get("config"));
-        let config = container.and_then(Value::as_object).cloned().unwrap_or_default();
+        let config = container::own(&image.config).cloned().unwrap_or_default();
         let made = Outcome { files: Files { key, tree: Some(tree) }, config, machine: Some(image) };
         self.made.insert(base.clone(), made.clone());
         self.done(step);
@@ -144,7 +137,8 @@ impl<'a> Stages<'a> {
         let total = 1 + stage.steps.len();
         let shown = format!("[{name} 1/{total}] FROM {}", stage.base);
         let mut made = self.base(&planned.base, stage.line, &shown)?;
-        let mut scope = Scope::new(file.escape, self.plan, &self.build.arguments, made.config);
+        let mut scope =
+            Scope::new(file.escape, self.plan, &self.build.arguments, std::mem::take(&mut made.config));
         for (at, step) in stage.steps.iter().enumerate() {
             let user = scope.user().to_owned();
             let action = scope.step(step).map_err(|error| self.wrong(error))?;
@@ -154,43 +148,17 @@ impl<'a> Stages<'a> {
                 Action::Run { run, shell, dir, environment } => {
                     let wrong = |why| ParseError::new(step.line, why);
                     let words = run::words(&run, &shell).map_err(|why| self.wrong(wrong(why)))?;
-                    let network = run::has_network(&run);
-                    // The kernel that it runs on, and all else that the machine is.
-                    let machine = made.machine.as_ref().map(|image| json!(image.config)).unwrap_or_default();
-                    let how = json!([words, user, dir, environment, network, machine]).to_string();
-                    let key = key([made.files.key.as_str(), "run", &how]);
-                    let (build, cache, base) = (self.build, self.cache, made.machine.clone());
-                    let number = self.count + 1;
-                    self.step(&shown, step, &mut made.files, key, |tree, _| {
-                        let place = cache.machine();
-                        fs::create_dir(&place).map_err(BuildError::write(&place))?;
-                        let image = Outcome {
-                            files: Files { key: String::new(), tree: Some(tree.clone()) },
-                            config: Map::new(),
-                            machine: base,
-                        };
-                        image.fill(build, cache, &place, WHOLE)?;
-                        let image = Image::open(&place).map_err(BuildError::from)?;
-                        let mut words = words.into_iter();
-                        let exec = Exec {
-                            program: words.next().unwrap_or_default(),
-                            args: words.collect(),
-                            env: environment,
-                            env_clear: false,
-                            dir: Some(dir),
-                            user: Some(user).filter(|user| !user.is_empty()),
-                            terminal: None,
-                        };
-                        let tell = |bytes: &[u8]| (build.tell)(Event::Output(number, bytes));
-                        let ran = run::run(&image, exec, network, cache, &build.options, &tell);
-                        // What cannot be removed goes with the folder that it is in.
-                        let _ = fs::remove_dir_all(&place);
-                        *tree = ran.map_err(|error| match error {
-                            NotRun::Line(why) => Failure::Line(why),
-                            NotRun::Build(error) => Failure::Build(error),
-                        })?;
-                        Ok(())
-                    })?;
+                    let mut words = words.into_iter();
+                    let exec = Exec {
+                        program: words.next().unwrap_or_default(),
+                        args: words.collect(),
+                        env: environment,
+                        env_clear: false,
+                        dir: Some(dir),
+                        user: Some(user).filter(|user| !user.is_empty()),
+                        terminal: None,
+                    };
+                    self.command(&shown, step, &mut made, exec, run::has_network(&run))?;
                 }
                 Action::Directory(path) => {
                     let key = key([made.files.key.as_str(), "directory", &path, &user]);
@@ -222,6 +190,48 @@ impl<'a> Stages<'a> {
         }
         made.config = scope.config();
         Ok(made)
+    }
+
+    /// Runs a command in a machine that has the files so far, which it changes.
+    fn command(
+        &mut self,
+        shown: &str,
+        step: &Instruction,
+        made: &mut Outcome,
+        exec: Exec,
+        network: bool,
+    ) -> Result<(), BuildError> {
+        // What the machine is belongs to it, but for the kernel's own files.
+        let machine = made.machine.as_ref().map(|image| {
+            let mut config = image.config.clone();
+            config.other.remove(container::KEY);
+            config
+        });
+        let how = (&exec.program, &exec.args, &exec.env, &exec.dir, &exec.user);
+        let how = json!([how, network, machine]).to_string();
+        let key = key([made.files.key.as_str(), "run", &how]);
+        let (build, base) = (self.build, made.machine.clone());
+        let number = self.count + 1;
+        self.step(shown, step, &mut made.files, key, |tree, cache| {
+            let place = cache.place("machine");
+            fs::create_dir(&place).map_err(BuildError::write(&place))?;
+            let files = Files { key: String::new(), tree: Some(tree.clone()) };
+            let image = Outcome { files, config: Map::new(), machine: base };
+            let (_, lent) = image.fill(build, cache, &place, Purpose::Command)?;
+            let image = Image::open(&place).map_err(BuildError::from)?;
+            let tell = |bytes: &[u8]| (build.tell)(Event::Output(number, bytes));
+            let ran = run::run(&image, exec, network, cache, &build.options, &tell);
+            // What cannot be removed goes with the folder that it is in.
+            let _ = fs::remove_dir_all(&place);
+            *tree = ran.map_err(|error| match error {
+                NotRun::Line(why) => Failure::Line(why),
+                NotRun::Build(error) => Failure::Build(error),
+            })?;
+            if let Some(init) = lent {
+                take_out(tree, init)?;
+            }
+            Ok(())
+        })
     }
 
     fn copy(
@@ -290,22 +300,29 @@ impl<'a> Stages<'a> {
         let Some(target) = target else {
             return Err(BuildError::Tree { why: "There is nothing to build".into() });
         };
-        target.clone().fill(self.build, self.cache, folder, self.build.options.hash_digits)
+        Ok(target.clone().fill(self.build, self.cache, folder, Purpose::Image)?.0)
     }
 }
 
+/// What an image is filled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To run a command of the build in a machine of it.
+    Command,
+    /// To be what is built.
+    Image,
+}
+
 impl Outcome {
-    /// Makes what is in an image. Contents are named by so many digits.
+    /// Makes what is in an image. Gives what the kernel is told of a guest86 that was put there, too.
     fn fill(
         mut self,
         build: &Build,
         cache: &Cache,
         folder: &Path,
-        hash_digits: usize,
-    ) -> Result<Summary, BuildError> {
+        purpose: Purpose,
+    ) -> Result<(Summary, Option<&'static str>), BuildError> {
         let tree = self.files.tree(cache)?;
-        let Listed { entries, contents, visits, count } =
-            tree.list().map_err(|why| BuildError::Tree { why })?;
         let mut config = ImageConfig::default();
         if let Some(image) = &self.machine {
             config = image.config.clone();
@@ -316,18 +333,35 @@ impl Outcome {
             }
         }
         let init = first(tree, &mut config);
-        let has_guest = init.is_some_and(|init| init != SHELL);
+        let has_guest = config.has_guest_service || init.is_some_and(|init| init != SHELL);
+        let guest = match purpose {
+            Purpose::Command => build.service.as_ref().filter(|_| !has_guest),
+            // As an image has it that is made of a container.
+            Purpose::Image => build.guest.as_ref().filter(|guest| {
+                let is_container = self.machine.is_none() || container::is_one(&config);
+                guest.is_always() || is_container && !has_guest && !container::starts_init(&self.config)
+            }),
+        };
+        let lent = guest.map(|guest| put(tree, guest, cache)).transpose()?;
+        let Listed { entries, contents, visits, count } =
+            tree.list().map_err(|why| BuildError::Tree { why })?;
         if let Some(kernel) = &build.kernel {
             kernel.put(folder, &mut config)?;
         }
-        config.other.insert(CONTAINER.into(), json!({ "config": self.config }));
+        if let Value::Object(own) = config.other.entry(container::KEY).or_insert_with(|| json!({})) {
+            own.insert("config".into(), self.config.into());
+        }
+        let (init, has_guest) = (lent.or(init), has_guest || lent.is_some());
+        // Contents of a machine are known by their whole names afterwards.
+        let hash_digits = if purpose == Purpose::Command { WHOLE } else { build.options.hash_digits };
         let options = Options { interrupt: build.options.interrupt, hash_digits, ..Options::default() };
         let hashed: Vec<Hashed> =
             contents.into_iter().map(|base| Hashed { hash: base.blob.into(), size: base.size }).collect();
-        Ok(fill(folder, config, |dir| {
+        let filled = fill(folder, config, |dir| {
             let blobs = store::link(&hashed, |hash| cache.blob(hash), dir, &options)?;
             Ok(Made { entries, visits, blobs, count, sockets: 0, attributes: 0, init, has_guest })
-        })?)
+        })?;
+        Ok((filled, lent))
     }
 }
 

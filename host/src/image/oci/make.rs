@@ -6,6 +6,7 @@ use std::io::Seek;
 use std::path::{Path, PathBuf};
 
 use super::super::check::check;
+use super::super::container::{self, starts_init};
 use super::super::create::{self, Options, Summary, from_layers, staged};
 use super::super::global::{GlobalError, GlobalName};
 use super::super::kernel::KernelError;
@@ -15,7 +16,6 @@ use super::super::watch::Watch;
 use super::super::web::lock;
 use super::super::{Image, archive};
 use super::layout::Layout;
-use super::manifest::starts_init;
 use super::{Container, OciError, PullError, Reference, Registry, credentials};
 
 /// Layers by their digests, and where they are.
@@ -190,7 +190,10 @@ impl Puller {
         if let Some(kernel) = &self.kernel {
             kernel.put(dir, &mut config)?;
         }
-        let guest = self.guest.as_ref().filter(|guest| guest.is_always() || !starts_init(&config));
+        let guest = self
+            .guest
+            .as_ref()
+            .filter(|guest| guest.is_always() || !container::own(&config).is_some_and(starts_init));
         let options = Options {
             guest,
             interrupt: watch.interrupt,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::ImageConfig;
 use super::super::check::hash;
+use super::super::container::KEY;
 use super::super::watch::Watch;
 use super::{OciError, PullError, at};
 
@@ -21,11 +22,6 @@ pub const MAX_LAYERS: usize = 512;
 const MAX_INDICES: usize = 4;
 /// The type of the configuration of an image that was pushed from here.
 pub const PACKED: &str = "application/vnd.env86.image.config.v1+json";
-/// What the configuration of an image that is made of a container image has of that one's.
-const KEY: &str = "container";
-
-/// Programs that are process 1 of a whole system, however a container comes by them.
-const INITS: [&str; 3] = ["init", "systemd", "openrc-init"];
 
 /// What is read from where container images are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,14 +218,6 @@ pub fn configured(
     let mut own = ImageConfig::default();
     own.other.insert(KEY.into(), json!({ "image": name, "config": config.config }));
     Ok(Container { digest, layers, config: Some(own) })
-}
-
-/// The container that an image is made of is to start an init of its own.
-pub fn starts_init(config: &ImageConfig) -> bool {
-    let own = config.other.get(KEY).and_then(|container| container.get("config"));
-    let word = |key: &str| own?.get(key)?.as_array()?.first()?.as_str();
-    let program = word("Entrypoint").or_else(|| word("Cmd")).unwrap_or_default();
-    INITS.contains(&program.rsplit('/').next().unwrap_or_default())
 }
 
 fn bounded(url: &str, layers: Vec<Layer>) -> Result<Vec<Layer>, OciError> {
