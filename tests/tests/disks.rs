@@ -339,6 +339,30 @@ fn a_guest_uses_a_qcow2_image() -> Result<()> {
     Ok(fs::remove_dir_all(folder)?)
 }
 
+/// A disk in every place of both channels: Linux reads each, and all of them at once.
+#[test]
+fn a_guest_uses_four_hard_disks() -> Result<()> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("four-disks");
+    fs::create_dir_all(&folder)?;
+    let mut flags = Vec::new();
+    let mut sums = Vec::new();
+    for (i, flag) in ["--hda", "--hdb", "--hdc", "--hdd"].into_iter().enumerate() {
+        let disk = folder.join(&flag[2..]);
+        fs::write(&disk, &noise(8 << 20)[i << 20..][..4 << 20])?;
+        sums.push(md5_of(&disk)?);
+        flags.extend([flag.to_owned(), disk.to_string_lossy().into_owned()]);
+    }
+    let mut guest = Guest::shell(&image()?, &flags)?;
+    let sums_of_all = "for disk in a b c d; do md5sum < /dev/sd$disk & done; wait";
+    let read = format!("modprobe -a ata_piix sd_mod; until [ -b /dev/sdd ]; do sleep 1; done; {sums_of_all}");
+    let read = guest.run(&read, LIMIT)?;
+    for sum in sums {
+        assert!(read.contains(&sum), "{read}");
+    }
+    drop(guest);
+    Ok(fs::remove_dir_all(folder)?)
+}
+
 /// Linux' driver: reads, writes, sees another disk, and that there is none; a save in the middle of a
 /// read goes on.
 #[test]
