@@ -8,7 +8,7 @@ import { parseArgs } from "node:util";
 import { deflateSync } from "node:zlib";
 
 const LIMIT = 30_000;
-// The scripts' limits are meant for env86.
+// The scripts' limits are meant for env86, and their sleeps for a guest's own time.
 const PATIENCE = 4;
 const LOOK = 100;
 // Between two keys: BIOSes read a key every timer tick at worst.
@@ -90,8 +90,8 @@ const words = {
     serial = serial.slice(serial.indexOf(text) + text.length);
   },
   // v86 does not say when a guest is idle.
-  "wait-idle": () => sleep(10_000),
-  sleep: time => sleep(milliseconds(time)),
+  "wait-idle": () => sleep(20_000),
+  sleep: time => sleep(PATIENCE * milliseconds(time)),
   send: text => machine.serial0_send(text),
   type: async text => {
     for (const char of text) {
@@ -129,7 +129,8 @@ const crc = bytes => {
   return ~sum >>> 0;
 };
 
-function png({ data, width, height }) {
+// The part of a picture that is on the screen.
+function png({ image_data: { data, width: stride }, buffer_x, buffer_y, buffer_width: width, buffer_height: height }) {
   const chunk = (name, body) => {
     const named = Buffer.concat([Buffer.from(name), body]);
     const length = Buffer.alloc(4), sum = Buffer.alloc(4);
@@ -143,8 +144,9 @@ function png({ data, width, height }) {
   // Eight bits each of red, green, blue and alpha.
   header.set([8, 6], 8);
   const pixels = Buffer.from(data.buffer, data.byteOffset, data.length);
+  const row = y => 4 * ((buffer_y + y) * stride + buffer_x);
   const rows = Array.from({ length: height }, (_, y) =>
-    Buffer.concat([Buffer.alloc(1), pixels.subarray(y * width * 4, (y + 1) * width * 4)]));
+    Buffer.concat([Buffer.alloc(1), pixels.subarray(row(y), row(y) + 4 * width)]));
   const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
   return Buffer.concat([signature, chunk("IHDR", header), chunk("IDAT", deflateSync(Buffer.concat(rows))),
     chunk("IEND", Buffer.alloc(0))]);
@@ -157,7 +159,7 @@ function keep_screen(path) {
   }
   machine.screen_adapter.update_buffer = layers => {
     if (layers.length !== 0) {
-      writeFileSync(path, png(layers[0].image_data));
+      writeFileSync(path, png(layers[0]));
     }
   };
   machine.v86.cpu.devices.vga.screen_fill_buffer();
