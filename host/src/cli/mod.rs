@@ -13,6 +13,7 @@ mod machines;
 mod net;
 #[cfg(feature = "net")]
 mod network;
+mod offline;
 mod page;
 mod prepare;
 mod progress;

@@ -43,6 +43,7 @@ function storage(mode, act) {
 // ---- the machine ----
 
 const options = { screen_container: screen, disable_keyboard: true };
+if (parameters.has("relay")) options.network_relay_url = parameters.get("relay");
 let kept;
 if (parameters.has("kept")) {
   kept = await storage("readonly", (store) => store.get(image)).catch(failed);
@@ -114,6 +115,16 @@ new MutationObserver(scale).observe(canvas, { attributeFilter: ["width", "height
 
 // ---- progress and lamps ----
 
+/** A lamp that is on for a moment. */
+function flash(id) {
+  let off;
+  return () => {
+    element(id).classList.add("on");
+    clearTimeout(off);
+    off = setTimeout(() => element(id).classList.remove("on"), 150);
+  };
+}
+
 const loaded = new Map();
 vm.add_listener("download-progress", ({ file_name, loaded: bytes, total }) => {
   loaded.set(file_name, [bytes, total]);
@@ -122,12 +133,10 @@ vm.add_listener("download-progress", ({ file_name, loaded: bytes, total }) => {
   if (sum(1) > 0 && sum(0) <= sum(1)) element("bar").value = sum(0) / sum(1);
 });
 let files = 0;
-let disk;
+const disk = flash("disk");
 vm.add_listener("9p-read-end", () => {
   element("fetched").textContent = `${++files} file${files === 1 ? "" : "s"} fetched`;
-  element("disk").classList.add("on");
-  clearTimeout(disk);
-  disk = setTimeout(() => element("disk").classList.remove("on"), 150);
+  disk();
 });
 vm.add_listener("download-error", ({ file_name, request }) => tell(`${file_name}: ${request?.message ?? "it cannot be fetched"}`, true));
 vm.add_listener("emulator-error", (error) => {
@@ -135,6 +144,14 @@ vm.add_listener("emulator-error", (error) => {
   failed(error);
 });
 vm.add_listener("emulator-ended", (why) => tell(why === "power-off" || why === "halted" ? "The machine has been switched off. Restart switches it on." : `The machine has ended: ${why}`));
+
+const network = flash("net-lamp");
+vm.add_listener("eth-transmit-end", network);
+vm.add_listener("eth-receive-end", network);
+vm.add_listener("network-change", (up) => {
+  element("net-text").textContent = up ? "Network" : "No network: its relay does not answer";
+});
+element("net").hidden = !(vm.config.network_relay_url ?? vm.config.net_device?.relay_url);
 
 let count = 0;
 setInterval(() => {
@@ -255,6 +272,30 @@ on("keys", () => {
   vm.keyboard_send_scancodes([0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d]);
   back();
 });
+let loud = true;
+on("mute", () => {
+  loud = !loud;
+  vm.sound_set_volume(loud ? 1 : 0);
+  element("mute").setAttribute("aria-pressed", !loud);
+});
+const more = element("more");
+const unfold = (open) => more.setAttribute("aria-expanded", open);
+more.onclick = () => unfold(more.getAttribute("aria-expanded") !== "true");
+// A tool of the menu that has been used closes it, and so does a click elsewhere.
+addEventListener("click", ({ target }) => target !== more && unfold(false));
+element("rest").addEventListener("keydown", ({ key }) => {
+  if (key !== "Escape") return;
+  unfold(false);
+  more.focus();
+});
+/** The keyboard on the screen is fetched when it is wanted for the first time. */
+let board;
+on("board-button", async () => {
+  board ??= (await import("./board.mjs")).makeBoard(element("board"), vm, (text) => !screen.hidden || (vm.serial0_send(text), false));
+  const hidden = !element("board").hidden;
+  element("board").hidden = hidden;
+  element("board-button").setAttribute("aria-expanded", !hidden);
+});
 on("full", async () => {
   show(0);
   await vm.screen_go_fullscreen();
@@ -263,3 +304,13 @@ vm.add_listener("emulator-loaded", () => {
   for (const button of document.querySelectorAll("#tools button")) button.disabled = false;
   if (document.activeElement === document.body) show(parameters.get("view") === "serial" ? 1 : 0);
 });
+
+// ---- without a network ----
+
+/** The page's files are kept by this browser once the machine runs, so that it does not wait for those it needs. */
+if (vm.config.offline && navigator.serviceWorker) {
+  const isNew = !navigator.serviceWorker.controller;
+  navigator.serviceWorker.register("offline.js").then(() => navigator.serviceWorker.ready).then(() => {
+    if (isNew) tell("This page is kept in this browser: it works without a network, too.");
+  }).catch((error) => tell(`This page cannot be kept for use without a network: ${error.message}`, true));
+}
