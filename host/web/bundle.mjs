@@ -2,15 +2,16 @@
 // `V86`, `V86Starter` and `env86.boot`. The same script is the machine's worker and the browser's thread for sound,
 // which it tells by where it is run.
 //
-//   node bundle.mjs FOLDER OUT
+//   node bundle.mjs FOLDER OUT [PAGE]
 //
-// FOLDER has the modules. What is understood of imports and exports is what is written there.
+// FOLDER has the modules. PAGE is a module that is run besides, as the page's own: for a page that is one file, where the
+// script has no address. What is understood of imports and exports is what is written there.
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-const [, , folder, out] = process.argv;
+const [, , folder, out, page] = process.argv;
 if (out === undefined) {
-  console.error("usage: node bundle.mjs FOLDER OUT");
+  console.error("usage: node bundle.mjs FOLDER OUT [PAGE]");
   process.exit(2);
 }
 
@@ -42,27 +43,35 @@ function wrapped(name) {
     exported.push(one);
     return declaration;
   });
+  // As those who make xterm.js smaller write it.
+  code = code.replace(/^\/\/# sourceMappingURL=.*$/gm, "");
+  code = code.replace(/\bexport\s*\{([^{}]*)\};?\s*$/, (_, names) => {
+    for (const one of names.split(",")) exported.push(one.trim().replace(/^(\S+) as (\S+)$/, "$2: $1"));
+    return "";
+  });
   code = code.replace(/\bimport\.meta\.url\b/g, "$here");
   if (/^(import|export)\b/m.test(code) || /import\.meta/.test(code)) {
     throw new Error(`${name} has an import or an export that bundle.mjs does not understand`);
   }
-  return `const ${identifier(name)} = $once(() => {\n${code}\nreturn { ${exported.join(", ")} };\n});\n`;
+  return `const ${identifier(name)} = $once(${name === page ? "async " : ""}() => {\n${code}\nreturn { ${exported.join(", ")} };\n});\n`;
 }
 
-for (const name of ["env86.mjs", "worker.mjs", "worklet.mjs"]) await add(name);
+for (const name of ["env86.mjs", "worker.mjs", "worklet.mjs", ...(page ? [page] : [])]) await add(name);
 // The worker is this script, and so is the worklet.
 const link = sources.get("link.mjs");
 const sound = sources.get("sound.mjs");
-sources.set("link.mjs", link.replace('new URL("./worker.mjs", import.meta.url)', "new URL(import.meta.url)")
+sources.set("link.mjs", link.replace('new URL("./worker.mjs", import.meta.url)', "new URL($script)")
   .replace('{ type: "module" }', "{}").replace("`import ${JSON.stringify(script.href)};`", "`globalThis.$env86 = ${JSON.stringify(script.href)}; importScripts($env86);`"));
-sources.set("sound.mjs", sound.replace('new URL("./worklet.mjs", import.meta.url)', "import.meta.url"));
+sources.set("sound.mjs", sound.replace('new URL("./worklet.mjs", import.meta.url)', "$script"));
 if (sources.get("link.mjs") === link || sources.get("sound.mjs") === sound) throw new Error("link.mjs or sound.mjs is not as bundle.mjs knows it");
 
-await writeFile(out, `// env86 as one classic script, made by host/web/bundle.mjs of the modules beside it.
+const script = `// env86 as one classic script, made by host/web/bundle.mjs of the modules beside it.
 (() => {
 "use strict";
-/** Where this script is. */
-const $here = globalThis.$env86 ?? globalThis.document?.currentScript?.src ?? globalThis.location?.href;
+/** Where this script's files are, and where it is itself: a script that stands in the page has an address made for it. */
+const $own = globalThis.document?.currentScript;
+const $here = globalThis.$env86 ?? ($own ? $own.src || document.baseURI : globalThis.location?.href);
+const $script = $own && !$own.src ? URL.createObjectURL(new Blob([$own.textContent], { type: "text/javascript" })) : $here;
 const $once = (make) => {
   let made;
   return () => (made ??= make());
@@ -72,7 +81,9 @@ if (typeof AudioWorkletProcessor === "function") $worklet_mjs();
 else if (typeof WorkerGlobalScope === "function") $worker_mjs();
 else {
   const { V86, boot, FileNotFoundError } = $env86_mjs();
-  Object.assign(globalThis, { V86, V86Starter: V86, env86: { V86, boot, FileNotFoundError } });
+  Object.assign(globalThis, { V86, V86Starter: V86, env86: { V86, boot, FileNotFoundError } });${page ? `\n  ${identifier(page)}();` : ""}
 }
 })();
-`);
+`;
+// It may stand in a page.
+await writeFile(out, script.replace(/<\/script/gi, "<\\/script").replace(/<!--/g, "<\\!--"));

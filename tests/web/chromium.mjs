@@ -1,19 +1,19 @@
 // The page that `env86 prepare` has made of the demo image, used as a visitor does: by mouse and keys.
 //
-//   node chromium.mjs ENV86 SITE OUT
+//   node chromium.mjs ENV86 SITE SINGLE OUT
 //
-// SITE is the folder; pictures of the page are written to OUT. ENV86 makes the network that the machine joins.
+// SITE is the folder, SINGLE the page as one file; pictures of the page are written to OUT. ENV86 makes the network that the machine joins.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { start } from "./browser.mjs";
 import { serve } from "./site.mjs";
 
-const [, , program, folder, out] = process.argv;
+const [, , program, folder, single, out] = process.argv;
 if (out === undefined) {
-  console.error("usage: node chromium.mjs ENV86 SITE OUT");
+  console.error("usage: node chromium.mjs ENV86 SITE SINGLE OUT");
   process.exit(2);
 }
 await mkdir(out, { recursive: true });
@@ -188,6 +188,18 @@ try {
   await page.until(running);
   await onScreen("/# ?$/");
   await picture("13-without-a-server");
+
+  // The page as one file, from the disk: the machine in its worker, and the terminal.
+  await page.go(pathToFileURL(resolve(single)).href);
+  await page.until(running);
+  await onScreen("/# ?$/");
+  await page.click("#tab-serial");
+  await type("echo from-a-disk-$((2+2))\n");
+  await onTerminal("/from-a-disk-4/");
+  await page.value(EAR);
+  await type(`${TONE}\n`);
+  await page.until("loudness() > 0.01");
+  await picture("14-one-file");
   assert.deepEqual(page.complaints, []);
   console.log(`the page works; its pictures are in ${out}`);
 } catch (error) {

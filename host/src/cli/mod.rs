@@ -22,6 +22,7 @@ mod pull;
 mod remedy;
 mod run;
 mod serve;
+mod single;
 mod size;
 
 use std::env;

@@ -14,34 +14,24 @@ pub const KEY: &str = "offline";
 /// What a packed file has behind its name.
 const PACKED_END: &str = ".zst";
 /// What no page fetches.
-const NOT_FETCHED: [&str; 5] = [".d.ts", ".txt", "package.json", "env86.js", SCRIPT];
+const NOT_FETCHED: [&str; 6] = [".d.ts", ".LICENSE.txt", "package.json", "env86.js", "page.js", SCRIPT];
 /// Hexadecimal digits of the version.
 const DIGITS: usize = 16;
 
 /// Writes the service worker of a folder that is complete but for it.
 pub fn write(folder: &Path) -> Result<(), CliError> {
-    let mut files = Vec::new();
-    list(folder, "", &mut files)?;
-    files.sort();
-    let is_there = |name: &str| files.binary_search_by(|(other, _)| other.as_str().cmp(name)).is_ok();
-    // Where there is a packed file beside one, the page has no use for the plain one.
-    let wanted = |name: &str| {
-        !NOT_FETCHED.iter().any(|end| name.ends_with(end)) && !is_there(&format!("{name}{PACKED_END}"))
-    };
+    let mut names = needed(folder)?;
     let mut hash = Sha256::new();
-    let mut names = Vec::new();
-    for (name, size) in files.iter().filter(|(name, _)| wanted(name)) {
+    for name in &names {
         hash.update(name);
-        hash.update(size.to_le_bytes());
         // A blob's name is of its content.
         if !name.starts_with(&format!("{}/fs/", page::IMAGE)) {
             let path = folder.join(name);
             hash.update(fs::read(&path).map_err(|error| page::told("read", &path, &error))?);
         }
-        names.push(name.as_str());
     }
     // The page itself is asked for by its folder.
-    names.push("./");
+    names.push("./".into());
     let digest = hash.finalize();
     let version: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = folder.join(SCRIPT);
@@ -51,16 +41,28 @@ pub fn write(folder: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// All files of a folder, as the page names them, with their sizes.
-fn list(folder: &Path, prefix: &str, files: &mut Vec<(String, u64)>) -> Result<(), CliError> {
+/// The files of a prepared folder that a page fetches, in their order.
+pub fn needed(folder: &Path) -> Result<Vec<String>, CliError> {
+    let mut files = Vec::new();
+    list(folder, "", &mut files)?;
+    files.sort();
+    // Where there is a packed file beside one, the page has no use for the plain one.
+    let wanted = |name: &String| {
+        let packed = format!("{name}{PACKED_END}");
+        !NOT_FETCHED.iter().any(|end| name.ends_with(end)) && files.binary_search(&packed).is_err()
+    };
+    Ok(files.iter().filter(|name| wanted(name)).cloned().collect())
+}
+
+/// All files of a folder, as the page names them.
+fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<(), CliError> {
     for entry in fs::read_dir(folder).map_err(|error| page::told("read", folder, &error))? {
         let entry = entry?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        let meta = entry.metadata()?;
-        if meta.is_dir() {
+        if entry.file_type()?.is_dir() {
             list(&entry.path(), &format!("{name}/"), files)?;
         } else {
-            files.push((name, meta.len()));
+            files.push(name);
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use env86::console::flag_when_interrupted;
 use env86::image::Image;
 
 use super::size::parse_size;
-use super::{CliError, Outcome, offline, page};
+use super::{CliError, Outcome, offline, page, single};
 
 /// zstd's level for a state that is packed once and fetched often.
 const LEVEL: i32 = 12;
@@ -34,7 +34,7 @@ pub struct Prepare {
     /// The image
     image: String,
 
-    /// The folder to make
+    /// The folder to make, or the file
     dir: PathBuf,
 
     /// Replace the folder if it is there, and was made by this
@@ -49,6 +49,10 @@ pub struct Prepare {
     #[arg(long, conflicts_with = "no_index")]
     offline: bool,
 
+    /// Make one HTML file instead, which a browser opens from a disk
+    #[arg(long, conflicts_with_all = ["no_index", "offline"])]
+    single_file: bool,
+
     /// The size of the pieces of a saved state
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "10M")]
     part_size: u64,
@@ -62,10 +66,14 @@ impl Prepare {
             return Err(format!("`{}` is there already; --force replaces it", self.dir.display()).into());
         }
         let is_empty = || fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.next().is_none());
-        if self.dir.exists() && !page::is_prepared(&self.dir) && !is_empty() {
+        let is_ours = || match self.single_file {
+            true => single::is_ours(&self.dir),
+            false => page::is_prepared(&self.dir) || is_empty(),
+        };
+        if self.dir.exists() && !is_ours() {
+            let (path, what) = (self.dir.display(), if self.single_file { "file" } else { "folder" });
             return Err(format!(
-                "`{}` was not made by `env86 prepare`, and is not replaced; give another folder",
-                self.dir.display()
+                "`{path}` was not made by `env86 prepare`, and is not replaced; give another {what}"
             )
             .into());
         }
@@ -91,12 +99,19 @@ impl Prepare {
         if self.offline {
             offline::write(&folder)?;
         }
+        let (result, what) = if self.single_file {
+            let file = made.path().join("page.html");
+            single::write(&folder, &file)?;
+            (file, "ready to be opened in a browser")
+        } else {
+            (folder, "ready for a web server")
+        };
         if self.dir.exists() {
             fs::rename(&self.dir, made.path().join("old"))
                 .map_err(|e| page::told("replace", &self.dir, &e))?;
         }
-        fs::rename(&folder, &self.dir).map_err(|error| page::told("make", &self.dir, &error))?;
-        eprintln!("{}: ready for a web server", self.dir.display());
+        fs::rename(&result, &self.dir).map_err(|error| page::told("make", &self.dir, &error))?;
+        eprintln!("{}: {what}", self.dir.display());
         Ok(Outcome::SUCCESS)
     }
 

@@ -1,6 +1,6 @@
 // A PC for pages and for Node: the class V86, with the options, methods and events of the package v86, and
 // boot(), which starts an image of env86. What is the same, what is better and what is not there: docs/WEB.md.
-import { load, sizeOf } from "./files.mjs";
+import { load, sizeOf, whatIsBrought } from "./files.mjs";
 import { Far } from "./link.mjs";
 import { Near } from "./near.mjs";
 import { Screen } from "./screen.mjs";
@@ -142,7 +142,7 @@ export class V86 {
     const rom = !!images.bios && !kernel && !!(images.hda ?? images.cdrom ?? images.fda ?? !filesystem);
     // Whatever is packed needs the one, and the machine the other.
     const small = options.filesystem?.packed || hasPage ? await unpacker() : undefined;
-    await this.#link.call("init", await compiled(options.wasm_path), small);
+    await this.#link.call("init", await compiled(options.wasm_path), small, whatIsBrought());
     let network = options.network_relay_url ?? options.net_device?.relay_url;
     if (network && !/^(wss?:|inbrowser(:|$))/.test(network)) {
       console.warn(`env86: a network by "${network}" is not there; network_relay_url takes ws:, wss: and "inbrowser"`);

@@ -44,7 +44,7 @@ export class Far {
 
 /** A worker's script has to come from the page's own origin; one from elsewhere is imported by one that does. */
 function sameOrigin(script) {
-  if (script.origin === location.origin) return script;
+  if (script.protocol === "blob:" || script.origin === location.origin) return script;
   const code = `import ${JSON.stringify(script.href)};`;
   return URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
 }

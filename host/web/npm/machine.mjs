@@ -1,6 +1,6 @@
 // The machine beside its page: in a worker, or in the same thread. It knows neither DOM nor messages: what it
 // tells goes to `onevent(name, data)`, what it is told are its methods.
-import { Bytes, Files, load, sizeOf } from "./files.mjs";
+import { Bytes, Files, bring, load, sizeOf } from "./files.mjs";
 import { connect } from "./network.mjs";
 import { loadPacked, unpackBy } from "./unpack.mjs";
 
@@ -86,8 +86,12 @@ export class Machine {
   #media = 0;
   #countedAt = 0;
 
-  /** `wasm` is a compiled module; `small`, where it was needed before, the one that unpacks. */
-  async init(wasm, small) {
+  /**
+   * `wasm` is a compiled module; `small`, where it was needed before, the one that unpacks; `brought`, what the page has
+   * brought with it.
+   */
+  async init(wasm, small, brought) {
+    if (brought) bring(brought.base, brought.files);
     if (small) unpackBy(small);
     const host = {
       elapsed_millis: () => performance.now(),

@@ -1,5 +1,6 @@
 // The page around a machine: its image is the folder `image` beside it.
 import { boot } from "./env86.mjs";
+import { bring } from "./files.mjs";
 import { Keyboard } from "./input.mjs";
 import { FitAddon } from "./addon-fit.mjs";
 import { Terminal } from "./xterm.mjs";
@@ -9,6 +10,17 @@ const [screen, serial, notice] = ["screen", "serial", "notice"].map(element);
 const canvas = screen.querySelector("canvas");
 const parameters = new URLSearchParams(location.search);
 const image = new URL(parameters.get("image") ?? "image", document.baseURI).href;
+
+/** `prepare --single-file` puts the files into the page: each an element, in base 64. */
+const brought = document.querySelectorAll("script[data-name]");
+if (brought.length > 0) {
+  const files = new Map();
+  for (const file of brought) {
+    files.set(file.dataset.name, new Blob([Uint8Array.from(atob(file.textContent), (letter) => letter.charCodeAt(0))]));
+    file.remove();
+  }
+  bring(new URL(".", document.baseURI).href, files);
+}
 
 /** What is told stays long enough to be read; what is wrong, until something else is told. */
 const TOLD_MS = 8000;
