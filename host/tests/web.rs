@@ -120,6 +120,36 @@ fn a_page_for_no_network_names_what_it_needs() {
 }
 
 #[test]
+fn one_file_has_all_of_it() {
+    let place = Place::new();
+    let page = r#"<!doctype html><link rel="stylesheet" href="page.css"><script type="module" src="page.mjs"></script>"#;
+    place.write("bin/web/index.html", page.as_bytes());
+    place.write("bin/web/page.css", b"a {}\n");
+    place.write("bin/web/xterm.css", b"");
+    place.write("bin/web/page.js", b"run();");
+    place.write("bin/web/env86.wasm.zst", b"foobar");
+    place.write("bin/web/unpack.wasm.gz", b"foo");
+    place.run(&["prepare", "--single-file", "./image", "one.html"]);
+    let html = fs::read_to_string(place.path("one.html")).unwrap();
+    for part in [
+        "<!doctype html><style>\na {}\n</style><script type=",
+        "data-name=\"env86.wasm.zst\">\nZm9vYmFy</script>",
+        "data-name=\"image/image.json\">",
+        "data-name=\"image/fs/0123.bin.zst\">",
+        "<script>run();</script>",
+    ] {
+        assert!(html.contains(part), "{part} is not in {html}");
+    }
+    assert!(!html.contains("page.mjs") && !html.contains("0123.bin\""), "{html}");
+    assert!(place.complaint(&["prepare", "--single-file", "./image", "one.html"]).contains("--force"));
+    place.run(&["prepare", "--single-file", "--force", "./image", "one.html"]);
+    place.write("other.html", page.as_bytes());
+    let complaint = place.complaint(&["prepare", "--single-file", "--force", "./image", "other.html"]);
+    assert!(complaint.contains("another file"), "{complaint}");
+    assert_eq!(place.names("."), ["bin", "image", "one.html", "other.html"]);
+}
+
+#[test]
 fn what_is_there_stays() {
     let place = Place::new();
     place.run(&["prepare", "./image", "site"]);

@@ -36,15 +36,20 @@ export function unpackBy(module) {
 /** What is in a frame; what is none is given back. */
 export async function unpacked(bytes) {
   if (!begins(bytes, ZSTANDARD)) return bytes;
-  const module = await unpacker();
-  instance ??= new WebAssembly.Instance(module);
-  const { memory, unpack_new, unpack_room, unpack, unpack_plain, unpack_length } = instance.exports;
-  const { work = unpack_new() } = instance;
-  instance.work = work;
-  new Uint8Array(memory.buffer, unpack_room(work, bytes.length), bytes.length).set(bytes);
+  instance ??= unpacker().then((module) => WebAssembly.instantiate(module)).then(({ exports }) => ({
+    exports,
+    work: exports.unpack_new(),
+  }));
+  instance.catch(() => (instance = undefined));
+  const { exports, work } = await instance;
+  const { memory, unpack_room, unpack, unpack_plain, unpack_length } = exports;
+  // The room may be in memory that has grown, of which the buffer is another.
+  const at = unpack_room(work, bytes.length);
+  new Uint8Array(memory.buffer, at, bytes.length).set(bytes);
   try {
     if (!unpack(work)) throw new Error("what is packed by Zstandard is damaged, or not whole");
-    return new Uint8Array(memory.buffer, unpack_plain(work), unpack_length(work)).slice();
+    const [from, length] = [unpack_plain(work), unpack_length(work)];
+    return new Uint8Array(memory.buffer, from, length).slice();
   } finally {
     if (memory.buffer.byteLength > KEPT_BYTES) instance = undefined;
   }

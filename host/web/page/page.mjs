@@ -320,9 +320,11 @@ vm.add_listener("emulator-loaded", () => {
 // ---- without a network ----
 
 /** The page's files are kept by this browser once the machine runs, so that it does not wait for those it needs. */
-if (vm.config.offline && navigator.serviceWorker) {
+function keepPage() {
+  vm.remove_listener("emulator-started", keepPage);
   const isNew = !navigator.serviceWorker.controller;
   navigator.serviceWorker.register("offline.js").then(() => navigator.serviceWorker.ready).then(() => {
     if (isNew) tell("This page is kept in this browser: it works without a network, too.");
   }).catch((error) => tell(`This page cannot be kept for use without a network: ${error.message}`, true));
 }
+if (vm.config.offline && navigator.serviceWorker) vm.add_listener("emulator-started", keepPage);
