@@ -60,6 +60,19 @@ const out8 = (port, ...bytes) =>
 const TONE = [out8(0x43, 0xb6), out8(0x42, 0xa9, 0x04), out8(0x61, 3)].join("; ");
 const STILL = out8(0x61, 0);
 
+/**
+ * The shell of the serial line has begun. What is typed before that may be lost: at its beginning it asks the terminal how large it
+ * is, and takes what comes for the answer. Where there is no terminal that answers, it waits a moment, and goes on.
+ */
+async function shell() {
+  await page.value(`(() => {
+    globalThis.heard = "";
+    vm.add_listener("serial0-output-bytes", (bytes) => (heard += new TextDecoder().decode(bytes)));
+    vm.serial0_send("\\n");
+  })()`);
+  await page.until('/# $/.test(globalThis.heard)');
+}
+
 /** Hears what the page sends to its loudspeakers. */
 const EAR = `(() => {
   const connect = AudioNode.prototype.connect;
@@ -174,6 +187,7 @@ try {
   await page.until(running);
   assert.ok(await page.value("V86Starter === V86 && vm instanceof V86"));
   await page.until('vm.wait_until_vga_screen_contains(/# ?$/, { timeout_msec: 5000 })');
+  await shell();
   await page.click("#screen");
   await page.value(EAR);
   await type(`${TONE}\n`);
@@ -193,6 +207,7 @@ try {
   await page.go(pathToFileURL(resolve(single)).href);
   await page.until(running);
   await onScreen("/# ?$/");
+  await shell();
   await page.click("#tab-serial");
   await type("echo from-a-disk-$((2+2))\n");
   await onTerminal("/from-a-disk-4/");

@@ -36,6 +36,9 @@ const failed = (error) => tell(`${error.message ?? error}`, true);
 
 // ---- states in the browser ----
 
+/** What the machine is known by in the browser's storage. Pages that are one file may lie side by side in a folder. */
+const place = brought.length > 0 ? new URL(location.pathname, location.href).href : image;
+
 /** The browser's own storage: for each image a state, and what COM1 had sent before: `{state, said}`. */
 function storage(mode, act) {
   return new Promise((resolve, reject) => {
@@ -58,7 +61,7 @@ const options = { screen_container: screen, disable_keyboard: true };
 if (parameters.has("relay")) options.network_relay_url = parameters.get("relay");
 let kept;
 if (parameters.has("kept")) {
-  kept = await storage("readonly", (store) => store.get(image)).catch(failed);
+  kept = await storage("readonly", (store) => store.get(place)).catch(failed);
   if (kept) options.initial_state = { buffer: kept.state };
   else tell("No state of this machine is kept in this browser; it starts anew.");
 }
@@ -241,11 +244,11 @@ on("restart", async () => {
 on("save", async () => {
   const state = await vm.save_state();
   const text = new Uint8Array(await new Blob(said).arrayBuffer());
-  await storage("readwrite", (store) => store.put({ state, said: text }, image));
+  await storage("readwrite", (store) => store.put({ state, said: text }, place));
   tell(`Saved in this browser (${(state.byteLength / 1e6).toFixed(0)} MB); Load comes back here, on later visits, too.`);
 });
 on("load", async () => {
-  const kept = await storage("readonly", (store) => store.get(image));
+  const kept = await storage("readonly", (store) => store.get(place));
   if (!kept) return tell("No state of this machine is kept in this browser: Save keeps one.");
   await vm.restore_state(kept.state);
   recall(kept.said);
