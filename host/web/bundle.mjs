@@ -62,7 +62,7 @@ const link = sources.get("link.mjs");
 const sound = sources.get("sound.mjs");
 sources.set("link.mjs", link.replace('new URL("./worker.mjs", import.meta.url)', "new URL($script)")
   .replace('{ type: "module" }', "{}").replace("`import ${JSON.stringify(script.href)};`", "`globalThis.$env86 = ${JSON.stringify(script.href)}; importScripts($env86);`"));
-sources.set("sound.mjs", sound.replace('new URL("./worklet.mjs", import.meta.url)', "$script"));
+sources.set("sound.mjs", sound.replace('new URL("./worklet.mjs", import.meta.url)', "$worklet()"));
 if (sources.get("link.mjs") === link || sources.get("sound.mjs") === sound) throw new Error("link.mjs or sound.mjs is not as bundle.mjs knows it");
 
 const script = `// env86 as one classic script, made by host/web/bundle.mjs of the modules beside it.
@@ -72,6 +72,8 @@ const script = `// env86 as one classic script, made by host/web/bundle.mjs of t
 const $own = globalThis.document?.currentScript;
 const $here = globalThis.$env86 ?? ($own ? $own.src || document.baseURI : globalThis.location?.href);
 const $script = $own && !$own.src ? URL.createObjectURL(new Blob([$own.textContent], { type: "text/javascript" })) : $here;
+/** A page from a disk may not load the address made for its script as a module, but may one that has the script in it. */
+const $worklet = () => ($own && !$own.src ? "data:text/javascript," + encodeURIComponent($own.textContent) : $script);
 const $once = (make) => {
   let made;
   return () => (made ??= make());
