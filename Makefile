@@ -40,7 +40,7 @@ demo: image ## From nothing to a 32-bit Debian's shell
 # folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that.
 test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo image
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps \
-	    wasm-opt=binaryen npm=npm qemu-img=qemu-utils
+	    wasm-opt=binaryen npm=npm zstd=zstd qemu-img=qemu-utils
 	@$(MAKE) cross-deps
 	@mkdir -p $(TARGET); $(MAKE) image image-pae peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
 	trap 'kill $$images 2> /dev/null || true' EXIT; \
@@ -78,21 +78,23 @@ wasm: std-$(WASM)
 	fi
 
 web: std-$(WASM) ## The machine for pages and Node, in target/web: `env86 serve` and `env86 prepare` need it
-	@images/deps.sh wasm-opt=binaryen npm=npm
+	@images/deps.sh wasm-opt=binaryen npm=npm zstd=zstd
 	@if [ -d $(call std,$(WASM)) ]; then \
-	    set -x; cargo build --release --target $(WASM) -p env86-web; \
-	    host/web/build $(TARGET)/$(WASM)/release/env86_web.wasm $(TARGET)/web; \
+	    set -x; cargo build --release --target $(WASM) -p env86-web -p env86-unpack; \
+	    host/web/build $(TARGET)/$(WASM)/release/env86_web.wasm $(TARGET)/$(WASM)/release/env86_unpack.wasm $(TARGET)/web; \
 	else \
 	    echo 'warning: nothing for pages, because rustup cannot install the target $(WASM) here' >&2; \
 	fi
 
 web-test: web image ## The demo image prepared for a web server, in headless Chromium
 	@images/deps.sh chromium=chromium
+	node tests/web/player.mjs host/web/npm
 	tests/web/chromium $(ENV86) $(IMAGE) $(TARGET)/web-test
 
 web-beside: web image peers ## Time and bytes to the demo image's prompt in Chromium, beside v86's
 	@images/deps.sh chromium=chromium
-	node tests/web/beside.mjs $(TARGET)/web $(TARGET)/peers/v86 $(IMAGE)
+	@$(ENV86) prepare --force $(IMAGE) $(TARGET)/web-beside
+	node tests/web/beside.mjs $(TARGET)/web-beside $(TARGET)/peers/v86 $(IMAGE)
 
 cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
 	@tests/cross/run build

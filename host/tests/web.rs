@@ -76,22 +76,77 @@ fn a_prepared_folder_is_whole() {
     place.write("image/initial.state", &[7; 100_000]);
     place.run(&["prepare", "./image", "site"]);
     assert_eq!(place.names("site"), ["env86.wasm", "image", "index.html"]);
-    assert_eq!(place.names("site/image"), ["fs", "fs.json", "image.json", "state"]);
+    assert_eq!(place.names("site/image"), ["fs", "fs.json", "fs.json.zst", "image.json", "state"]);
     assert_eq!(fs::read(place.path("site/image/fs/0123.bin")).unwrap(), b"0123456789");
+    // What is fetched is packed, beside the plain file.
+    let packed = fs::read(place.path("site/image/fs/0123.bin.zst")).unwrap();
+    assert_eq!(zstd::decode_all(&*packed).unwrap(), b"0123456789");
     assert_eq!(place.names("site/image/state"), ["initial.state.0"]);
     assert!(fs::metadata(place.path("site/image/state/initial.state.0")).unwrap().len() < 1000);
     let config = fs::read(place.path("site/image/image.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-    let wanted =
-        serde_json::json!({"cmdline": "quiet", "net_device": {"type": "virtio"}, "initial_state_parts": 1});
+    let wanted = serde_json::json!({"cmdline": "quiet", "net_device": {"type": "virtio"}, "initial_state_parts": 1, "packed_files": true});
     assert_eq!(config, wanted);
 
     // It is an image itself, and can be prepared again.
     place.run(&["prepare", "--no-index", "./site/image", "again"]);
     assert_eq!(place.names("again"), ["env86.wasm", "image"]);
     assert_eq!(place.names("again/image/state"), ["initial.state.0"]);
+    assert_eq!(place.names("again/image/fs"), ["0123.bin", "0123.bin.zst"]);
     // Nothing else is left.
     assert_eq!(place.names("."), ["again", "bin", "image", "site"]);
+}
+
+#[test]
+fn a_page_for_no_network_names_what_it_needs() {
+    let place = Place::new();
+    place.write("bin/web/offline.js", b"use(FILES);\n");
+    place.write("bin/web/env86.d.ts", b"");
+    place.run(&["prepare", "./image", "site"]);
+    assert!(!place.names("site").contains(&"offline.js".into()));
+    place.run(&["prepare", "--offline", "./image", "kept"]);
+    let script = fs::read_to_string(place.path("kept/offline.js")).unwrap();
+    let lines: Vec<_> = script.lines().collect();
+    let files = r#"const FILES = ["env86.wasm","image/fs.json.zst","image/fs/0123.bin.zst","image/image.json","index.html","./"];"#;
+    assert_eq!(lines[1..], [files, "use(FILES);"]);
+    let config = fs::read_to_string(place.path("kept/image/image.json")).unwrap();
+    assert!(config.contains(r#""offline": true"#), "{config}");
+    // Another version has another name.
+    place.write("bin/web/index.html", b"<!DOCTYPE html>");
+    place.run(&["prepare", "--offline", "--force", "./image", "kept"]);
+    let again = fs::read_to_string(place.path("kept/offline.js")).unwrap();
+    assert_ne!(again.lines().next(), script.lines().next());
+    assert_eq!(again.lines().nth(1), script.lines().nth(1));
+}
+
+#[test]
+fn one_file_has_all_of_it() {
+    let place = Place::new();
+    let page = r#"<!doctype html><link rel="stylesheet" href="page.css"><script type="module" src="page.mjs"></script>"#;
+    place.write("bin/web/index.html", page.as_bytes());
+    place.write("bin/web/page.css", b"a {}\n");
+    place.write("bin/web/xterm.css", b"");
+    place.write("bin/web/page.js", b"run();");
+    place.write("bin/web/env86.wasm.zst", b"foobar");
+    place.write("bin/web/unpack.wasm.gz", b"foo");
+    place.run(&["prepare", "--single-file", "./image", "one.html"]);
+    let html = fs::read_to_string(place.path("one.html")).unwrap();
+    for part in [
+        "<!doctype html><style>\na {}\n</style><script type=",
+        "data-name=\"env86.wasm.zst\">\nZm9vYmFy</script>",
+        "data-name=\"image/image.json\">",
+        "data-name=\"image/fs/0123.bin.zst\">",
+        "<script>run();</script>",
+    ] {
+        assert!(html.contains(part), "{part} is not in {html}");
+    }
+    assert!(!html.contains("page.mjs") && !html.contains("0123.bin\""), "{html}");
+    assert!(place.complaint(&["prepare", "--single-file", "./image", "one.html"]).contains("--force"));
+    place.run(&["prepare", "--single-file", "--force", "./image", "one.html"]);
+    place.write("other.html", page.as_bytes());
+    let complaint = place.complaint(&["prepare", "--single-file", "--force", "./image", "other.html"]);
+    assert!(complaint.contains("another file"), "{complaint}");
+    assert_eq!(place.names("."), ["bin", "image", "one.html", "other.html"]);
 }
 
 #[test]

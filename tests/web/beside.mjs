@@ -1,9 +1,9 @@
 // Time and bytes to the first prompt in one browser: the package env86 and the npm package v86, in turns.
 //
-//   node beside.mjs PACKAGE PEER IMAGE [TURNS]
+//   node beside.mjs PREPARED PEER IMAGE [TURNS]
 //
-// PACKAGE is the folder that `make web` makes, PEER the one of `make peers` (the npm package, and SeaBIOS), IMAGE the
-// demo image as it is made. Both pages name the same image and the same memory, show the screen, and end at the prompt
+// PREPARED is the folder that `env86 prepare` makes of the image, which is served as it is, PEER the one of `make peers` (the npm package, and SeaBIOS), IMAGE the
+// demo image as it is made. Both pages have the same image and the same memory, show the screen, and end at the prompt
 // on COM1. Each turn has a browser of its own, so that nothing is in its cache. Bytes are those of answers' bodies,
 // not compressed; processors' time is that of all processes of the browser, which depends less on what else runs here; the programs' sizes are by Brotli, as a web server sends them.
 import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
@@ -15,7 +15,7 @@ import { serve } from "./site.mjs";
 
 const [, , own, peer, image, turns = "1"] = process.argv;
 if (image === undefined) {
-  console.error("usage: node beside.mjs PACKAGE PEER IMAGE [TURNS]");
+  console.error("usage: node beside.mjs PREPARED PEER IMAGE [TURNS]");
   process.exit(2);
 }
 const v86 = join(peer, "node_modules/v86/build");
@@ -28,7 +28,6 @@ import { V86 } from "${script}";
 const vm = new V86({
   memory_size: 512 << 20, vga_memory_size: 8 << 20, autostart: true, disable_speaker: true, uart1: true,
   bzimage_initrd_from_filesystem: true, cmdline: ${JSON.stringify(cmdline)},
-  filesystem: { basefs: "/image/fs.json", baseurl: "/image/fs/" },
   screen_container: document.querySelector("#screen"),
   ${options}
 });
@@ -39,10 +38,12 @@ vm.add_listener("serial0-output-byte", (byte) => {
 });
 </script>`;
 
+const filesystem = (at, more) => `filesystem: { basefs: "${at}/fs.json", baseurl: "${at}/fs/", ${more} }`;
+
 const pages = await mkdtemp(join(tmpdir(), "env86-beside-"));
 const roms = 'bios: { url: "/bios/bios.bin" }, vga_bios: { url: "/bios/vgabios.bin" }';
-await writeFile(join(pages, "env86.html"), page("/env86/env86.mjs", ""));
-await writeFile(join(pages, "v86.html"), page("/v86/libv86.mjs", `wasm_path: "/v86/v86.wasm", ${roms}`));
+await writeFile(join(pages, "env86.html"), page("/env86/env86.mjs", filesystem("/env86/image", "packed: true")));
+await writeFile(join(pages, "v86.html"), page("/v86/libv86.mjs", `wasm_path: "/v86/v86.wasm", ${roms}, ${filesystem("/image", "")}`));
 const site = await serve([["/env86/", own], ["/v86/", v86], ["/bios/", join(peer, "seabios")], ["/image/", image], ["/", pages]]);
 
 /** What a visitor's browser has to have before it can start, as a server with Brotli sends it. */
@@ -56,7 +57,7 @@ const ratio = (of) => (of.env86 / of.v86).toFixed(2);
 
 try {
   const program = {
-    env86: await packed(own, (name) => /^(env86|machine|worker|link|files|screen|input|serial)\.(mjs|wasm)$/.test(name)),
+    env86: await packed(own, (name) => /^(env86|machine|worker|link|near|files|screen|input|serial|sound|network|unpack)\.(mjs|wasm)$/.test(name)),
     v86: await packed(v86, (name) => name === "libv86.mjs" || name === "v86.wasm"),
   };
   console.log(`program by Brotli: env86 ${program.env86} bytes, v86 ${program.v86} bytes, ratio ${ratio(program)}`);

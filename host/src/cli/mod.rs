@@ -14,6 +14,7 @@ mod machines;
 mod net;
 #[cfg(feature = "net")]
 mod network;
+mod offline;
 mod page;
 mod prepare;
 mod progress;
@@ -23,6 +24,7 @@ mod remedy;
 mod run;
 mod serve;
 mod service;
+mod single;
 mod size;
 
 use std::env;

@@ -1,20 +1,28 @@
 //! `env86 prepare`: a folder of static files that any web server can serve.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use clap::Args;
 use env86::console::flag_when_interrupted;
 use env86::image::Image;
 
 use super::size::parse_size;
-use super::{CliError, Outcome, page};
+use super::{CliError, Outcome, offline, page, single};
 
 /// zstd's level for a state that is packed once and fetched often.
 const LEVEL: i32 = 12;
+/// The same for the image's files, which are smaller.
+const FILE_LEVEL: i32 = 19;
+/// What is behind the name of a file that is packed. The plain one is beside it, for v86 and env86 itself.
+const PACKED_END: &str = ".zst";
+/// The key of `image.json` that tells the page of them.
+const PACKED_KEY: &str = "packed_files";
 /// What a user is told who stops it.
 const INTERRUPTED: &str = "Interrupted; nothing was made";
 /// The first word of a Zstandard frame.
@@ -26,7 +34,7 @@ pub struct Prepare {
     /// The image
     image: String,
 
-    /// The folder to make
+    /// The folder to make, or the file
     dir: PathBuf,
 
     /// Replace the folder if it is there, and was made by this
@@ -36,6 +44,14 @@ pub struct Prepare {
     /// Leave out index.html, for a page of your own
     #[arg(long)]
     no_index: bool,
+
+    /// The page keeps its files in the visitor's browser, and works there without a network afterwards
+    #[arg(long, conflicts_with = "no_index")]
+    offline: bool,
+
+    /// Make one HTML file instead, which a browser opens from a disk
+    #[arg(long, conflicts_with_all = ["no_index", "offline"])]
+    single_file: bool,
 
     /// The size of the pieces of a saved state
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "10M")]
@@ -50,10 +66,14 @@ impl Prepare {
             return Err(format!("`{}` is there already; --force replaces it", self.dir.display()).into());
         }
         let is_empty = || fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.next().is_none());
-        if self.dir.exists() && !page::is_prepared(&self.dir) && !is_empty() {
+        let is_ours = || match self.single_file {
+            true => single::is_ours(&self.dir),
+            false => page::is_prepared(&self.dir) || is_empty(),
+        };
+        if self.dir.exists() && !is_ours() {
+            let (path, what) = (self.dir.display(), if self.single_file { "file" } else { "folder" });
             return Err(format!(
-                "`{}` was not made by `env86 prepare`, and is not replaced; give another folder",
-                self.dir.display()
+                "`{path}` was not made by `env86 prepare`, and is not replaced; give another {what}"
             )
             .into());
         }
@@ -71,17 +91,27 @@ impl Prepare {
         let folder = made.path().join("page");
         fs::create_dir(&folder)?;
         for (name, path) in page::files()? {
-            if !(self.no_index && name == page::INDEX) {
+            if !(self.no_index && name == page::INDEX || !self.offline && name == offline::SCRIPT) {
                 page::copy(&path, &folder.join(name))?;
             }
         }
         self.image(&image, &folder.join(page::IMAGE), &interrupt)?;
+        if self.offline {
+            offline::write(&folder)?;
+        }
+        let (result, what) = if self.single_file {
+            let file = made.path().join("page.html");
+            single::write(&folder, &file)?;
+            (file, "ready to be opened in a browser")
+        } else {
+            (folder, "ready for a web server")
+        };
         if self.dir.exists() {
             fs::rename(&self.dir, made.path().join("old"))
                 .map_err(|e| page::told("replace", &self.dir, &e))?;
         }
-        fs::rename(&folder, &self.dir).map_err(|error| page::told("make", &self.dir, &error))?;
-        eprintln!("{}: ready for a web server", self.dir.display());
+        fs::rename(&result, &self.dir).map_err(|error| page::told("make", &self.dir, &error))?;
+        eprintln!("{}: {what}", self.dir.display());
         Ok(Outcome::SUCCESS)
     }
 
@@ -89,14 +119,21 @@ impl Prepare {
     fn image(&self, image: &Image, to: &Path, interrupt: &AtomicBool) -> Result<(), CliError> {
         let blobs = image.dir().join("fs");
         fs::create_dir_all(to.join("fs"))?;
-        for entry in fs::read_dir(&blobs).map_err(|error| page::told("read", &blobs, &error))? {
-            if interrupt.load(Ordering::Relaxed) {
-                return Err(INTERRUPTED.into());
-            }
-            let entry = entry?;
-            page::copy(&entry.path(), &to.join("fs").join(entry.file_name()))?;
-        }
-        page::copy(&image.index_path(), &to.join("fs.json"))?;
+        let entries = fs::read_dir(&blobs).map_err(|error| page::told("read", &blobs, &error))?;
+        let names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        let is_beside = |name: &OsStr| {
+            name.to_str()
+                .and_then(|name| name.strip_suffix(PACKED_END))
+                .is_some_and(|name| blobs.join(name).exists())
+        };
+        // Those of an image that has been prepared before are made anew.
+        let mut files: Vec<_> = names
+            .iter()
+            .filter(|name| !is_beside(name))
+            .map(|name| (blobs.join(name), to.join("fs").join(name)))
+            .collect();
+        files.push((image.index_path(), to.join("fs.json")));
+        copy_and_pack(&files, interrupt)?;
         let mut config = image.config.clone();
         config.initial_state_parts = None;
         if let Some(paths) = image.state_files()? {
@@ -105,12 +142,58 @@ impl Prepare {
             config.initial_state_parts = Some(parts.finish()?);
         }
         config.initial_state = None;
+        config.other.insert(PACKED_KEY.into(), true.into());
+        config.other.remove(offline::KEY);
+        if self.offline {
+            config.other.insert(offline::KEY.into(), true.into());
+        }
         for path in page::named(image)? {
             page::copy(&image.dir().join(&path), &to.join(&path))?;
         }
         fs::write(to.join("image.json"), page::config_text(&config)?)?;
         Ok(())
     }
+}
+
+/// Copies files, each with a packed one beside it; on all processors, because packing well takes long.
+fn copy_and_pack(files: &[(PathBuf, PathBuf)], interrupt: &AtomicBool) -> Result<(), CliError> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(), String> {
+        while let Some((from, to)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if interrupt.load(Ordering::Relaxed) {
+                return Err(INTERRUPTED.into());
+            }
+            let copied = page::copy(from, to).and_then(|()| {
+                let mut name = to.clone().into_os_string();
+                name.push(PACKED_END);
+                let packed = BufWriter::new(File::create(&name)?);
+                pack_file(File::open(to)?, packed).map_err(|error| page::told("pack", from, &error))
+            });
+            copied.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let ended = workers.into_iter().map(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        // All are waited for, whatever the first says.
+        let results: Vec<_> = ended.collect();
+        results.into_iter().collect::<Result<(), String>>()
+    })?;
+    Ok(())
+}
+
+/// Packs one file.
+fn pack_file(mut from: File, to: impl Write) -> io::Result<()> {
+    let size = from.metadata()?.len();
+    let mut encoder = zstd::stream::write::Encoder::new(to, FILE_LEVEL)?;
+    encoder.set_pledged_src_size(Some(size))?;
+    io::copy(&mut from, &mut encoder)?;
+    encoder.finish()?.flush()
 }
 
 /// Packs a state that lies in these files, or keeps it as it is packed.

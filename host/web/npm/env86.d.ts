@@ -38,7 +38,8 @@ export interface V86Options {
   virtio_blk?: Image;
   /** A saved state, plain or packed by Zstandard; `parts` are URLs of its pieces. */
   initial_state?: Image | { parts: string[] } | ((load: (url: string) => Promise<Uint8Array>) => Promise<ArrayBuffer>);
-  filesystem?: { basefs?: string | { url: string }; baseurl?: string };
+  /** `packed`: beside each file there is one that is packed by Zstandard, NAME.zst, as `env86 prepare` makes them. */
+  filesystem?: { basefs?: string | { url: string }; baseurl?: string; packed?: boolean };
   screen_container?: HTMLElement | null;
   screen?: { container?: HTMLElement; scaling?: "smooth" | "pixelated" };
   serial_container?: HTMLTextAreaElement;
@@ -46,6 +47,11 @@ export interface V86Options {
   serial_console?: { type: "textarea" | "xtermjs" | "none"; container?: HTMLElement; xterm_lib?: Function };
   virtio_console?: boolean | object;
   virtio_balloon?: boolean;
+  /** Where the network cable leads: a relay at ws: or wss:, one Ethernet frame a message; or "inbrowser". */
+  network_relay_url?: string;
+  net_device?: { type?: "ne2k" | "virtio" | "none"; relay_url?: string };
+  /** Nothing is heard of the machine. */
+  disable_speaker?: boolean;
   disable_keyboard?: boolean;
   disable_mouse?: boolean;
   /** The machine runs in the page's own thread. Node has it so always. */
@@ -77,6 +83,17 @@ export interface Events {
   "serial1-output-bytes": Uint8Array;
   "virtio-console0-output-bytes": Uint8Array;
   "vmware-absolute-mouse": boolean;
+  /** The network card has sent a frame. */
+  "net0-send": Uint8Array;
+  /** Bytes that it has sent and received, told together for a tenth of a second. */
+  "eth-transmit-end": [byte_count: number];
+  "eth-receive-end": [byte_count: number];
+  /** The relay has been reached, or lost. */
+  "network-change": boolean;
+  /** The machine begins to play, or has ended. */
+  sound: boolean;
+  /** What it plays: 48,000 frames a second, left and right in turns. */
+  "sound-output": Int16Array;
   /** The guest has reset the machine. */
   reset: undefined;
 }
@@ -108,6 +125,14 @@ export class V86 {
   keyboard_set_enabled(enabled: boolean): void;
   mouse_set_enabled(enabled: boolean): void;
   lock_mouse(): void;
+  /** From 0 to 1. */
+  sound_set_volume(volume: number): void;
+  /** What pages made for v86 use of its bus. */
+  readonly bus: {
+    register(event: string, listener: (data: any) => void, self?: unknown): void;
+    unregister(event: string, listener: (data: any) => void): void;
+    send(event: string, data: any): void;
+  };
   power_button(): void;
   screen_set_scale(x: number, y: number): void;
   screen_go_fullscreen(): Promise<void> | undefined;

@@ -1,10 +1,13 @@
 // A PC for pages and for Node: the class V86, with the options, methods and events of the package v86, and
 // boot(), which starts an image of env86. What is the same, what is better and what is not there: docs/WEB.md.
-import { load, sizeOf } from "./files.mjs";
-import { Far, Near } from "./link.mjs";
+import { load, sizeOf, whatIsBrought } from "./files.mjs";
+import { Far } from "./link.mjs";
+import { Near } from "./near.mjs";
 import { Screen } from "./screen.mjs";
 import { Keyboard, Mouse } from "./input.mjs";
 import { SerialText, SerialTerminal } from "./serial.mjs";
+import { Sound } from "./sound.mjs";
+import { loadPacked, unpacker } from "./unpack.mjs";
 
 const isNode = typeof process !== "undefined" && !!process.versions?.node;
 const hasPage = typeof document !== "undefined";
@@ -14,11 +17,12 @@ const FILES = ["bios", "vga_bios", "bzimage", "initrd", "hda", "hdb", "hdc", "hd
 /** Options that go to the machine as they are. */
 const SETTINGS = [
   "cmdline", "memory_size", "vga_memory_size", "acpi", "virtio_balloon", "bzimage_initrd_from_filesystem", "boot_order",
+  "net_device",
 ];
+/** Events that the machine tells only to who listens, because there are many. */
+const WATCHED = ["net0-send", "sound-output"];
 /** Options of v86 that ask for something that is not there. */
-const MISSING = [
-  "network_relay_url", "net_device", "modem", "cpuid_level", "bootmenu", "uart2", "uart3", "parallel1",
-];
+const MISSING = ["modem", "cpuid_level", "bootmenu", "uart2", "uart3", "parallel1"];
 
 /** A file is not there. */
 export class FileNotFoundError extends Error {
@@ -55,7 +59,8 @@ function compiled(path) {
   const own = path && !/(^|\/)v86[^/]*\.wasm(\?|$)/.test(path);
   const url = own ? absolute(path) : new URL("./env86.wasm", import.meta.url).href;
   if (!modules.has(url)) {
-    const module = load(url).then((bytes) => WebAssembly.compile(bytes));
+    // Beside the package's own there is a packed one, which is a quarter of the bytes.
+    const module = loadPacked(url, hasPage && !own).then((bytes) => WebAssembly.compile(bytes));
     module.catch(() => modules.delete(url));
     modules.set(url, module);
   }
@@ -74,6 +79,14 @@ export class V86 {
   #keyboard;
   #mouse;
   #serial;
+  #sound;
+
+  /** What v86's pages use of its bus: `register`, `unregister` and `send`. */
+  bus = {
+    register: (event, listener, self) => this.#register(event, listener, self),
+    unregister: (event, listener) => this.remove_listener(event, listener),
+    send: (event, data) => this.#send(event, data),
+  };
 
   constructor(options = {}) {
     this.#link = hasPage && typeof Worker === "function" && !options.same_thread
@@ -99,6 +112,7 @@ export class V86 {
     if (container && !options.disable_mouse) {
       this.#mouse = new Mouse(this.#screen.canvas, (method, ...args) => this.#tell(method, ...args));
     }
+    if (hasPage && !options.disable_speaker && typeof AudioWorkletNode === "function") this.#sound = new Sound(this.#link);
     const { serial_container_xtermjs: xterm, serial_container: area, serial_console: console_ } = options;
     const element = xterm ?? (console_?.type === "xtermjs" ? console_.container : undefined);
     if (element) this.set_serial_container_xtermjs(element, console_?.xterm_lib);
@@ -113,12 +127,12 @@ export class V86 {
     if (options.virtio_console) config.virtio_console = true;
     let filesystem;
     if (options.filesystem) {
-      const { handle9p, proxy_url, basefs, baseurl } = options.filesystem;
+      const { handle9p, proxy_url, basefs, baseurl, packed } = options.filesystem;
       if (handle9p || proxy_url) {
         throw new Error("filesystem.handle9p and filesystem.proxy_url are not there yet; give basefs and baseurl");
       }
       if (basefs) {
-        filesystem = { basefs: absolute(basefs.url ?? basefs), baseurl: baseurl ? slashed(absolute(baseurl)) : "" };
+        filesystem = { basefs: absolute(basefs.url ?? basefs), baseurl: baseurl ? slashed(absolute(baseurl)) : "", packed };
       }
     }
     let state = options.initial_state;
@@ -126,8 +140,15 @@ export class V86 {
     if (state) state = state.parts ? { ...state, parts: state.parts.map(absolute) } : portable(state);
     const kernel = images.bzimage || options.bzimage_initrd_from_filesystem;
     const rom = !!images.bios && !kernel && !!(images.hda ?? images.cdrom ?? images.fda ?? !filesystem);
-    await this.#link.call("init", await compiled(options.wasm_path));
-    await this.#link.call("load", { config, images, filesystem, rom, state });
+    // Whatever is packed needs the one, and the machine the other.
+    const small = options.filesystem?.packed || hasPage ? await unpacker() : undefined;
+    await this.#link.call("init", await compiled(options.wasm_path), small, whatIsBrought());
+    let network = options.network_relay_url ?? options.net_device?.relay_url;
+    if (network && !/^(wss?:|inbrowser(:|$))/.test(network)) {
+      console.warn(`env86: a network by "${network}" is not there; network_relay_url takes ws:, wss: and "inbrowser"`);
+      network = undefined;
+    }
+    await this.#link.call("load", { config, images, filesystem, rom, state, network });
     if (this.#destroyed) return;
     this.#emit("emulator-ready");
     this.#emit("emulator-loaded");
@@ -140,10 +161,39 @@ export class V86 {
   add_listener(event, listener) {
     if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
     this.#listeners.get(event).add(listener);
+    if (WATCHED.includes(event)) this.#tell("watch", event, true);
   }
 
   remove_listener(event, listener) {
-    this.#listeners.get(event)?.delete(listener);
+    const listeners = this.#listeners.get(event);
+    for (const one of listeners ?? []) if (one === listener || one.of === listener) listeners.delete(one);
+    if (WATCHED.includes(event) && listeners?.size === 0) this.#tell("watch", event, false);
+  }
+
+  #register(event, listener, self) {
+    this.add_listener(event, Object.assign((data) => listener.call(self, data), { of: listener }));
+  }
+
+  /** What the devices of v86 take from its bus. */
+  #send(event, data) {
+    const serial = /^serial([0-3])-input$/.exec(event);
+    if (serial) return this.serial_send_bytes(Number(serial[1]), [data]);
+    switch (event) {
+      case "net0-receive":
+        return this.#tell("netReceive", Uint8Array.from(data));
+      case "keyboard-code":
+        return this.#tell("sendStrokes", [[data]]);
+      case "virtio-console0-input-bytes":
+        return this.virtio_console_send(data);
+      case "mouse-delta":
+        return this.#tell("pointerBy", Math.round(data[0]), Math.round(-data[1]));
+      case "mouse-wheel":
+        return this.#tell("wheel", -data[0]);
+      case "mouse-click":
+        return data.forEach((down, button) => this.#tell("button", button, !!down));
+      default:
+        throw new Error(`bus.send: there is no "${event}" here; see docs/WEB.md`);
+    }
   }
 
   #emit(event, data) {
@@ -169,6 +219,9 @@ export class V86 {
         this.#running = false;
         this.#emit("emulator-error", new Error(data));
         return this.#emit("emulator-stopped");
+      case "sound":
+        this.#sound?.plays(data);
+        return this.#emit(event, data);
       case "vmware-absolute-mouse":
         this.#mouse?.setAbsolute(data);
         return this.#emit(event, data);
@@ -233,6 +286,7 @@ export class V86 {
     this.#mouse?.destroy();
     this.#screen?.destroy();
     this.#serial?.destroy();
+    this.#sound?.destroy();
     await this.#ready.catch(() => {});
     await this.#link.call("destroy").catch(() => {});
     this.#link.close();
@@ -348,6 +402,13 @@ export class V86 {
     }
   }
 
+  // ---- sound ----
+
+  /** How loud the machine is in the page, from 0 to 1. */
+  sound_set_volume(volume) {
+    this.#sound?.setVolume(volume);
+  }
+
   // ---- media, memory, files ----
 
   set_cdrom(image) {
@@ -422,7 +483,7 @@ export async function boot(imageURL, options = {}) {
       if (!config.initial_state && (await exists(base + name))) config.initial_state = { url: base + name };
     }
   }
-  config.filesystem ??= { baseurl: `${base}fs/`, basefs: `${base}fs.json` };
+  config.filesystem ??= { baseurl: `${base}fs/`, basefs: `${base}fs.json`, packed: !!json.packed_files };
   for (const name of [...FILES, "initial_state", "multiboot"]) {
     if (config[name]?.url?.startsWith("./")) config[name] = { ...config[name], url: base + config[name].url.slice(2) };
   }

@@ -37,8 +37,28 @@ async function readLocal(url, range) {
 const isNode = typeof process !== "undefined" && !!process.versions?.node;
 const isLocal = (url) => isNode && !/^(https?|data|blob):/.test(url);
 
+/** Files that a page has brought with it: `{base, files}`, by their names below the URL `base`. */
+let brought;
+
+/** From now on, what is below `base` is what the page has brought, and nothing else is there. */
+export function bring(base, files) {
+  brought = { base, files };
+}
+
+/** What a page has brought, for its worker. */
+export const whatIsBrought = () => brought;
+
+async function readBrought(url, range) {
+  const name = decodeURI(url.slice(brought.base.length).split(/[?#]/)[0]);
+  const file = brought.files.get(name);
+  if (!file) throw Object.assign(new Error(`${name}: the page has not brought it`), { final: true });
+  const part = range ? file.slice(range[0], range[1]) : file;
+  return new Uint8Array(await part.arrayBuffer());
+}
+
 /** Fetches once. `progress` is told (loaded, total). */
 async function fetchOnce(url, range, progress) {
+  if (brought && url.startsWith(brought.base)) return readBrought(url, range);
   if (isLocal(url)) return readLocal(url, range);
   const headers = range ? { Range: `bytes=${range[0]}-${range[1] - 1}` } : undefined;
   const response = await fetch(url, { headers });

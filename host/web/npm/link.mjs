@@ -1,24 +1,4 @@
-// The way to a Machine: in a worker, so that a busy guest never stops the page, or in this thread.
-import { Machine } from "./machine.mjs";
-
-/** A Machine in this thread: what Node has, and pages without workers. */
-export class Near {
-  constructor(onevent) {
-    this.machine = new Machine();
-    this.machine.onevent = onevent;
-  }
-
-  async call(method, ...args) {
-    return this.machine[method](...args);
-  }
-
-  /** A call whose answer nobody waits for. */
-  tell(method, ...args) {
-    this.machine[method](...args);
-  }
-
-  close() {}
-}
+// The way to a Machine in a worker, so that a busy guest never stops the page.
 
 /** A Machine in a worker. */
 export class Far {
@@ -48,7 +28,7 @@ export class Far {
     return new Promise((resolve, reject) => {
       const id = ++this.#last;
       this.#calls.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, method, args });
+      this.#worker.postMessage({ id, method, args }, args.filter((arg) => arg instanceof MessagePort));
     });
   }
 
@@ -64,7 +44,7 @@ export class Far {
 
 /** A worker's script has to come from the page's own origin; one from elsewhere is imported by one that does. */
 function sameOrigin(script) {
-  if (script.origin === location.origin) return script;
+  if (script.protocol === "blob:" || script.origin === location.origin) return script;
   const code = `import ${JSON.stringify(script.href)};`;
   return URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
 }

@@ -1,6 +1,8 @@
 // The machine beside its page: in a worker, or in the same thread. It knows neither DOM nor messages: what it
 // tells goes to `onevent(name, data)`, what it is told are its methods.
-import { Bytes, Files, load, sizeOf } from "./files.mjs";
+import { Bytes, Files, bring, load, sizeOf } from "./files.mjs";
+import { connect } from "./network.mjs";
+import { loadPacked, unpackBy } from "./unpack.mjs";
 
 /** Instructions between looks at the world, at most; a slow guest gets fewer. */
 const BUDGET = 500_000;
@@ -20,10 +22,15 @@ const COUNT_MS = 100;
 const PENDING = 1;
 const FAILED = 2;
 const NO_FILE = 3;
-const OUTPUT = { SERIAL: 0, CONSOLE: 1, STATE: 2, PANIC: 3, RESET: 4 };
+const OUTPUT = { SERIAL: 0, CONSOLE: 1, STATE: 2, PANIC: 3, RESET: 4, SOUND: 5, FRAME: 6 };
 const DRIVES = { cdrom: 0, fda: 1, fdb: 2 };
 /** Of images of this size and more, given as files, a saved state has only what was written. */
 const LAZY_FROM = 256 << 20;
+
+/** Frames that wait for the network card; of more, the oldest are lost. */
+const FRAMES = 1024;
+/** The machine plays no more when it has been silent for so long. */
+const SILENCE_MS = 500;
 
 const text = new TextDecoder();
 const bytesOf = (string) => new TextEncoder().encode(string);
@@ -58,6 +65,18 @@ export class Machine {
   #serial = [[], [], [], []];
   #console = [];
   #strokes = [];
+  #frames = [];
+  /** What is at the other end of the network cable. */
+  #network;
+  /** Bytes of frames that have been sent and received, and not told yet. */
+  #sent = 0;
+  #received = 0;
+  /** Events that are told only to who listens, because there are many. */
+  #watched = new Set();
+  /** Where sound goes: a port. */
+  #ear;
+  #plays = false;
+  #playedAt = 0;
   /** Who waits for files. */
   #waiting = [];
   /** Who waits for a picture. */
@@ -67,8 +86,13 @@ export class Machine {
   #media = 0;
   #countedAt = 0;
 
-  /** `wasm` is a compiled module. */
-  async init(wasm) {
+  /**
+   * `wasm` is a compiled module; `small`, where it was needed before, the one that unpacks; `brought`, what the page has
+   * brought with it.
+   */
+  async init(wasm, small, brought) {
+    if (brought) bring(brought.base, brought.files);
+    if (small) unpackBy(small);
     const host = {
       elapsed_millis: () => performance.now(),
       unix_millis: () => Date.now(),
@@ -153,7 +177,58 @@ export class Machine {
         return;
       case OUTPUT.RESET:
         return this.onevent("reset");
+      case OUTPUT.SOUND:
+        return this.#sound(new Int16Array(bytes.slice().buffer));
+      case OUTPUT.FRAME:
+        return this.#frame(bytes.slice());
     }
+  }
+
+  // ---- sound ----
+
+  /** Sends sound to a port: samples of 16 bits, left and right in turns. */
+  hear(port) {
+    this.#ear = port;
+  }
+
+  #sound(samples) {
+    this.#playedAt = performance.now();
+    if (!this.#plays) {
+      this.#plays = true;
+      this.onevent("sound", true);
+    }
+    if (this.#watched.has("sound-output")) this.onevent("sound-output", samples.slice());
+    this.#ear?.postMessage(samples, [samples.buffer]);
+  }
+
+  // ---- the network ----
+
+  /** Tells an event, or no longer. */
+  watch(event, wanted) {
+    if (wanted) this.#watched.add(event);
+    else this.#watched.delete(event);
+    if (event === "net0-send" && wanted) this.#cable();
+  }
+
+  #cable() {
+    this.#call("cable", 1);
+    this.#wake();
+  }
+
+  #frame(frame) {
+    this.#sent += frame.length;
+    if (this.#watched.has("net0-send")) this.onevent("net0-send", frame.slice());
+    this.#network?.send(frame);
+  }
+
+  /** A frame for the network card. */
+  netReceive(frame) {
+    if (!this.#exports) return;
+    if (this.#frames.length === 0) this.#cable();
+    this.#frames.push(frame);
+    if (this.#frames.length > FRAMES) this.#frames.shift();
+    this.#received += frame.length;
+    this.#wake();
   }
 
   // ---- files ----
@@ -164,9 +239,11 @@ export class Machine {
     if (image.use_parts) {
       const { url, size, fixed_chunk_size: chunk } = image;
       if (!size || !chunk) throw new Error(`${name}: use_parts needs \`size\` and \`fixed_chunk_size\``);
-      if (/\.zst$/.test(url)) throw new Error(`${name}: parts packed by Zstandard cannot be read in a page yet`);
-      const dot = url.lastIndexOf(".") > url.lastIndexOf("/") ? url.lastIndexOf(".") : url.length;
-      const part = ([from]) => load(`${url.slice(0, dot)}-${from}-${from + chunk}${url.slice(dot)}`);
+      // Packed parts are called NAME-START-END.EXT.zst.
+      const end = /\.zst$/.test(url) ? url.length - 4 : url.length;
+      const last = url.slice(0, end).lastIndexOf(".");
+      const dot = last > url.lastIndexOf("/") ? last : end;
+      const part = ([from]) => loadPacked(`${url.slice(0, dot)}-${from}-${from + chunk}${url.slice(dot)}`);
       this.#files.setParts(name, size, part, chunk);
       return true;
     }
@@ -198,7 +275,11 @@ export class Machine {
    * Loads what the machine is made of. `images` are V86's image objects by key, `config` the rest of
    * image.json, `filesystem` where the index and the contents are.
    */
-  async load({ config, images, filesystem, rom, state }) {
+  async load({ config, images, filesystem, rom, state, network }) {
+    if (network) {
+      this.#call("cable", 1);
+      this.#network = connect(network, (frame) => this.netReceive(frame), (up) => this.onevent("network-change", up));
+    }
     const names = Object.keys(images);
     const lazy = [];
     const total = names.length + (state ? 1 : 0) + (filesystem && !state ? 1 : 0);
@@ -220,14 +301,16 @@ export class Machine {
       if (await this.#bring(name, images[name], progress(images[name].url ?? name))) lazy.push(name);
     });
     if (filesystem) {
-      const { baseurl, basefs } = filesystem;
-      this.#files.locate = (name) =>
-        name === "fs.json" ? basefs : name.startsWith("fs/") ? baseurl + name.slice(3) : undefined;
+      const { baseurl, basefs, packed } = filesystem;
+      this.#files.locate = (name) => {
+        const url = name === "fs.json" ? basefs : name.startsWith("fs/") ? baseurl + name.slice(3) : undefined;
+        return url && (() => loadPacked(url, packed));
+      };
       // A machine that is resumed has its index.
       if (basefs && typeof basefs !== "string") this.#files.set("fs.json", new Bytes(basefs));
       else if (!state) {
         const tell = progress(basefs);
-        loading.push(load(basefs, undefined, tell).then((bytes) => this.#files.set("fs.json", new Bytes(bytes))));
+        loading.push(loadPacked(basefs, packed, tell).then((bytes) => this.#files.set("fs.json", new Bytes(bytes))));
       }
     }
     let saved;
@@ -301,6 +384,9 @@ export class Machine {
     this.#running = false;
     this.#ended = true;
     clearTimeout(this.#timer);
+    this.#network?.close();
+    this.#network = undefined;
+    this.#ear?.close?.();
     this.#files.onarrival = () => {};
     this.#exports = undefined;
     this.#files = undefined;
@@ -310,6 +396,7 @@ export class Machine {
     this.#serial = [[], [], [], []];
     this.#console = [];
     this.#strokes = [];
+    this.#frames = [];
   }
 
   /** Something is there to be done: the machine is looked at soon. */
@@ -368,7 +455,7 @@ export class Machine {
   #sleep(millis) {
     const looks = this.#viewer ? IDLE_FRAME_MS : LONGEST_WAIT_MS;
     // What a device did not take is offered again.
-    const offers = this.#hasInput() ? FRAME_MS : LONGEST_WAIT_MS;
+    const offers = this.#hasInput() ? FRAME_MS : this.#plays ? SILENCE_MS : LONGEST_WAIT_MS;
     const wait = Math.min(millis, looks, offers);
     if (wait < 1) return this.#wake();
     this.#timer = setTimeout(() => this.#wake(), wait);
@@ -380,6 +467,13 @@ export class Machine {
     if (now || time - this.#countedAt >= COUNT_MS) {
       this.#countedAt = time;
       this.onevent("instructions", this.#exports.env86_instructions(this.#desk));
+      if (this.#sent) this.onevent("eth-transmit-end", [this.#sent]);
+      if (this.#received) this.onevent("eth-receive-end", [this.#received]);
+      this.#sent = this.#received = 0;
+    }
+    if (this.#plays && time - this.#playedAt > SILENCE_MS) {
+      this.#plays = false;
+      this.onevent("sound", false);
     }
     if (this.#viewer) this.#draw(now);
     const positions = !!this.#call("wants_positions");
@@ -420,7 +514,7 @@ export class Machine {
   // ---- input ----
 
   #hasInput() {
-    return this.#strokes.length > 0 || this.#console.length > 0 || this.#serial.some((queue) => queue.length > 0);
+    return this.#strokes.length > 0 || this.#frames.length > 0 || this.#console.length > 0 || this.#serial.some((queue) => queue.length > 0);
   }
 
   #giveInput() {
@@ -430,6 +524,11 @@ export class Machine {
       this.#put(this.#strokes[0]);
       if (!this.#call("scancodes")) break;
       this.#strokes.shift();
+    }
+    while (this.#frames.length > 0) {
+      this.#put(this.#frames[0]);
+      if (!this.#call("frame")) break;
+      this.#frames.shift();
     }
   }
 

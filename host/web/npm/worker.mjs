@@ -3,13 +3,13 @@ import { Machine } from "./machine.mjs";
 
 const machine = new Machine();
 
-machine.onevent = (event, data) => postMessage({ event, data });
-
 /** What is large is handed over, not copied. */
 const handed = (value) => {
-  const bytes = value instanceof Uint8Array ? value : value?.pixels;
-  return bytes instanceof Uint8Array ? [bytes.buffer] : [];
+  const bytes = ArrayBuffer.isView(value) ? value : value?.pixels;
+  return bytes ? [bytes.buffer] : [];
 };
+
+machine.onevent = (event, data) => postMessage({ event, data }, handed(data));
 
 onmessage = async ({ data: { id, method, args } }) => {
   try {

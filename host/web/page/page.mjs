@@ -1,5 +1,6 @@
 // The page around a machine: its image is the folder `image` beside it.
 import { boot } from "./env86.mjs";
+import { bring } from "./files.mjs";
 import { Keyboard } from "./input.mjs";
 import { FitAddon } from "./addon-fit.mjs";
 import { Terminal } from "./xterm.mjs";
@@ -9,6 +10,17 @@ const [screen, serial, notice] = ["screen", "serial", "notice"].map(element);
 const canvas = screen.querySelector("canvas");
 const parameters = new URLSearchParams(location.search);
 const image = new URL(parameters.get("image") ?? "image", document.baseURI).href;
+
+/** `prepare --single-file` puts the files into the page: each an element, in base 64. */
+const brought = document.querySelectorAll("script[data-name]");
+if (brought.length > 0) {
+  const files = new Map();
+  for (const file of brought) {
+    files.set(file.dataset.name, new Blob([Uint8Array.from(atob(file.textContent), (letter) => letter.charCodeAt(0))]));
+    file.remove();
+  }
+  bring(new URL(".", document.baseURI).href, files);
+}
 
 /** What is told stays long enough to be read; what is wrong, until something else is told. */
 const TOLD_MS = 8000;
@@ -23,6 +35,9 @@ notice.onclick = () => (notice.textContent = "");
 const failed = (error) => tell(`${error.message ?? error}`, true);
 
 // ---- states in the browser ----
+
+/** What the machine is known by in the browser's storage. Pages that are one file may lie side by side in a folder. */
+const place = brought.length > 0 ? new URL(location.pathname, location.href).href : image;
 
 /** The browser's own storage: for each image a state, and what COM1 had sent before: `{state, said}`. */
 function storage(mode, act) {
@@ -43,9 +58,10 @@ function storage(mode, act) {
 // ---- the machine ----
 
 const options = { screen_container: screen, disable_keyboard: true };
+if (parameters.has("relay")) options.network_relay_url = parameters.get("relay");
 let kept;
 if (parameters.has("kept")) {
-  kept = await storage("readonly", (store) => store.get(image)).catch(failed);
+  kept = await storage("readonly", (store) => store.get(place)).catch(failed);
   if (kept) options.initial_state = { buffer: kept.state };
   else tell("No state of this machine is kept in this browser; it starts anew.");
 }
@@ -114,6 +130,16 @@ new MutationObserver(scale).observe(canvas, { attributeFilter: ["width", "height
 
 // ---- progress and lamps ----
 
+/** A lamp that is on for a moment. */
+function flash(id) {
+  let off;
+  return () => {
+    element(id).classList.add("on");
+    clearTimeout(off);
+    off = setTimeout(() => element(id).classList.remove("on"), 150);
+  };
+}
+
 const loaded = new Map();
 vm.add_listener("download-progress", ({ file_name, loaded: bytes, total }) => {
   loaded.set(file_name, [bytes, total]);
@@ -122,12 +148,10 @@ vm.add_listener("download-progress", ({ file_name, loaded: bytes, total }) => {
   if (sum(1) > 0 && sum(0) <= sum(1)) element("bar").value = sum(0) / sum(1);
 });
 let files = 0;
-let disk;
+const disk = flash("disk");
 vm.add_listener("9p-read-end", () => {
   element("fetched").textContent = `${++files} file${files === 1 ? "" : "s"} fetched`;
-  element("disk").classList.add("on");
-  clearTimeout(disk);
-  disk = setTimeout(() => element("disk").classList.remove("on"), 150);
+  disk();
 });
 vm.add_listener("download-error", ({ file_name, request }) => tell(`${file_name}: ${request?.message ?? "it cannot be fetched"}`, true));
 vm.add_listener("emulator-error", (error) => {
@@ -135,6 +159,14 @@ vm.add_listener("emulator-error", (error) => {
   failed(error);
 });
 vm.add_listener("emulator-ended", (why) => tell(why === "power-off" || why === "halted" ? "The machine has been switched off. Restart switches it on." : `The machine has ended: ${why}`));
+
+const network = flash("net-lamp");
+vm.add_listener("eth-transmit-end", network);
+vm.add_listener("eth-receive-end", network);
+vm.add_listener("network-change", (up) => {
+  element("net-text").textContent = up ? "Network" : "No network: its relay does not answer";
+});
+element("net").hidden = !(vm.config.network_relay_url ?? vm.config.net_device?.relay_url);
 
 let count = 0;
 setInterval(() => {
@@ -212,11 +244,11 @@ on("restart", async () => {
 on("save", async () => {
   const state = await vm.save_state();
   const text = new Uint8Array(await new Blob(said).arrayBuffer());
-  await storage("readwrite", (store) => store.put({ state, said: text }, image));
+  await storage("readwrite", (store) => store.put({ state, said: text }, place));
   tell(`Saved in this browser (${(state.byteLength / 1e6).toFixed(0)} MB); Load comes back here, on later visits, too.`);
 });
 on("load", async () => {
-  const kept = await storage("readonly", (store) => store.get(image));
+  const kept = await storage("readonly", (store) => store.get(place));
   if (!kept) return tell("No state of this machine is kept in this browser: Save keeps one.");
   await vm.restore_state(kept.state);
   recall(kept.said);
@@ -255,6 +287,30 @@ on("keys", () => {
   vm.keyboard_send_scancodes([0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d]);
   back();
 });
+let loud = true;
+on("mute", () => {
+  loud = !loud;
+  vm.sound_set_volume(loud ? 1 : 0);
+  element("mute").setAttribute("aria-pressed", !loud);
+});
+const more = element("more");
+const unfold = (open) => more.setAttribute("aria-expanded", open);
+more.onclick = () => unfold(more.getAttribute("aria-expanded") !== "true");
+// A tool of the menu that has been used closes it, and so does a click elsewhere.
+addEventListener("click", ({ target }) => target !== more && unfold(false));
+element("rest").addEventListener("keydown", ({ key }) => {
+  if (key !== "Escape") return;
+  unfold(false);
+  more.focus();
+});
+/** The keyboard on the screen is fetched when it is wanted for the first time. */
+let board;
+on("board-button", async () => {
+  board ??= (await import("./board.mjs")).makeBoard(element("board"), vm, (text) => !screen.hidden || (vm.serial0_send(text), false));
+  const hidden = !element("board").hidden;
+  element("board").hidden = hidden;
+  element("board-button").setAttribute("aria-expanded", !hidden);
+});
 on("full", async () => {
   show(0);
   await vm.screen_go_fullscreen();
@@ -263,3 +319,15 @@ vm.add_listener("emulator-loaded", () => {
   for (const button of document.querySelectorAll("#tools button")) button.disabled = false;
   if (document.activeElement === document.body) show(parameters.get("view") === "serial" ? 1 : 0);
 });
+
+// ---- without a network ----
+
+/** The page's files are kept by this browser once the machine runs, so that it does not wait for those it needs. */
+function keepPage() {
+  vm.remove_listener("emulator-started", keepPage);
+  const isNew = !navigator.serviceWorker.controller;
+  navigator.serviceWorker.register("offline.js").then(() => navigator.serviceWorker.ready).then(() => {
+    if (isNew) tell("This page is kept in this browser: it works without a network, too.");
+  }).catch((error) => tell(`This page cannot be kept for use without a network: ${error.message}`, true));
+}
+if (vm.config.offline && navigator.serviceWorker) vm.add_listener("emulator-started", keepPage);

@@ -45,6 +45,10 @@ pub enum Output {
     Panic,
     /// The machine was reset; no bytes.
     Reset,
+    /// What it plays: frames of two samples of 16 bits, left and right.
+    Sound,
+    /// An Ethernet frame.
+    Frame,
 }
 
 /// Gives bytes to JavaScript.
@@ -197,6 +201,15 @@ impl Outside for ToPage {
 
     fn console(&mut self, port: u8, bytes: &[u8]) {
         take(Output::Console, port, bytes);
+    }
+
+    fn frame(&mut self, frame: &[u8]) {
+        take(Output::Frame, 0, frame);
+    }
+
+    fn sound(&mut self, _start: u64, frames: &[[i16; 2]]) {
+        let bytes: Vec<u8> = frames.as_flattened().iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        take(Output::Sound, 0, &bytes);
     }
 
     fn reset(&mut self) {

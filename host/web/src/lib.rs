@@ -151,6 +151,7 @@ pub extern "C" fn env86_configure(desk: &mut Desk) -> i32 {
     };
     let lazy = wanted["lazy"].as_array().into_iter().flatten();
     desk.wanted = Wanted {
+        cable: desk.wanted.cable,
         config,
         lazy: lazy.filter_map(Value::as_str).map(str::to_owned).collect(),
         rom: wanted["rom"] == true,
@@ -269,6 +270,23 @@ fn taken(accepted: Accepted, all: usize) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_console_size(desk: &mut Desk, columns: u16, rows: u16) {
     _ = desk.input(&Input::ConsoleSize { columns, rows });
+}
+
+/// Gives the network card the Ethernet frame in the inbox; tells whether it took it.
+#[unsafe(no_mangle)]
+pub extern "C" fn env86_frame(desk: &mut Desk) -> bool {
+    let frame = std::mem::take(&mut desk.inbox);
+    // A machine without a card takes it, too: it is lost, and not to be given again.
+    !matches!(desk.input(&Input::Frame(frame)), Accepted::Some(_))
+}
+
+/// Puts a cable into the network card of this machine and of those that come after it, or pulls it.
+#[unsafe(no_mangle)]
+pub extern "C" fn env86_cable(desk: &mut Desk, up: bool) {
+    desk.wanted.cable = up;
+    if let Some(computer) = &mut desk.computer {
+        computer.connect_network(up);
+    }
 }
 
 /// Gives the keyboard the scan codes of a stroke (set 1) in the inbox; tells whether it took them.

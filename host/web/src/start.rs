@@ -6,10 +6,12 @@ use env86_bios::BootSource;
 use env86_core::{
     Choice, Computer, ComputerError, Firmware, ImageConfig, LoadError, NamedFile, PowerOnError, Setup, choose,
 };
+use env86_devices::Entropy;
 use env86_devices::board::Connected;
 use env86_devices::floppy;
 use env86_devices::fs::{Filesystem, FsJsonError};
 use env86_devices::ide::{Form, Medium, NoPlace, Units};
+use env86_devices::ne2k;
 use env86_devices::state::{Container, ImageSource, Plan, Source, StateError, is_compressed};
 use thiserror::Error;
 
@@ -102,6 +104,8 @@ pub struct Wanted {
     pub rom: bool,
     /// Where the image is, for saved states; empty if there is none.
     pub place: String,
+    /// A cable is in the network card.
+    pub cable: bool,
 }
 
 impl Wanted {
@@ -118,6 +122,7 @@ impl Wanted {
             virtio_disk: self.disk("virtio_blk")?,
             filesystem,
             image,
+            mac: address(),
             ..setup
         };
         Ok(Computer::power_on(setup, Firmware::new(name, source))?)
@@ -149,7 +154,7 @@ impl Wanted {
         Setup {
             blobs: Box::new(Blobs),
             media: Box::new(Media),
-            connected: Connected { serial: [true; 4], ..Connected::default() },
+            connected: Connected { serial: [true; 4], network: self.cable, ..Connected::default() },
             ..setup
         }
     }
@@ -192,6 +197,13 @@ impl Wanted {
         let disk = self.disk(slot)?.map(floppy::Disk::of).transpose();
         disk.map_err(|error| StartError::Floppy(slot, error))
     }
+}
+
+/// A network card's address, as v86 gives them.
+fn address() -> [u8; 6] {
+    let [a, b, c] = ne2k::MAC_PREFIX;
+    let [d, e, f, _] = HostEntropy.next_u32().to_le_bytes();
+    [a, b, c, d, e, f]
 }
 
 /// Unpacks one Zstandard frame.

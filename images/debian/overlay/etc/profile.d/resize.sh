@@ -10,6 +10,8 @@ resize() {
     read -t 0 && return 0
     saved=$(stty -g)
     stty -icanon -echo
+    # stty may have been fetched from far away, and commands have come meanwhile.
+    read -t 0 && { stty "$saved"; return 0; }
     # Save the cursor, go to the far corner, report the position, come back.
     printf '\0337\033[999;999H\033[6n\0338'
     IFS= read -rs -t "${1:-0.3}" -d R reply

@@ -1,0 +1,25 @@
+// The way to a Machine in this thread: what Node has, and pages without workers. Its script is loaded when it is wanted,
+// because a page whose machine is in a worker has no use for it.
+
+export class Near {
+  #machine;
+
+  constructor(onevent) {
+    this.#machine = import("./machine.mjs").then(({ Machine }) => {
+      const machine = new Machine();
+      machine.onevent = onevent;
+      return machine;
+    });
+  }
+
+  async call(method, ...args) {
+    return (await this.#machine)[method](...args);
+  }
+
+  /** A call whose answer nobody waits for. */
+  tell(method, ...args) {
+    this.#machine.then((machine) => machine[method](...args));
+  }
+
+  close() {}
+}
