@@ -1,7 +1,9 @@
-//! The service inside an env86 guest: commands, files and connections for the host, over a serial line.
+//! The service inside an env86 guest: commands, files and connections for the host.
 //!
 //! ```text
-//! guest86 [LINE]     serves the host at this line, /dev/ttyS1 if none is given
+//! guest86            serves hosts at the port of the virtio console that is its own, and at /dev/ttyS1
+//! guest86 LINE       serves the host at this line
+//! guest86 --version
 //! ```
 //!
 //! An init system starts it, and starts it again if it should end. It says nothing by itself.
@@ -12,15 +14,16 @@ mod service;
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
-    let line = std::env::args_os().nth(1).unwrap_or_else(|| "/dev/ttyS1".into());
-    if line == "--version" {
+    let given = std::env::args_os().nth(1);
+    if given.as_ref().is_some_and(|word| word == "--version") {
         println!("{}", service::version());
         return ExitCode::SUCCESS;
     }
-    match service::Service::open(line.as_ref()).and_then(service::Service::run) {
+    let lines = given.map_or_else(service::lines, |line| vec![line.into()]);
+    match service::serve(lines) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("guest86: {}: {error}", line.display());
+            eprintln!("guest86: {error}");
             ExitCode::FAILURE
         }
     }
