@@ -164,7 +164,7 @@ bench: image wasm ## Whole guests, beside whatever other emulators are installed
 bench-run: demo-state peers ## A command in a machine that resumes a state, beside QEMU and v86 that do the same
 	@images/deps.sh qemu-system-i386=qemu-system-x86 qemu-img=qemu-utils
 	@benches/run/run $(ENV86) $(TARGET)/images/ready $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox \
-	    $(ENV86_PEERS) $(TARGET)/bench-run
+	    $(ENV86_PEERS)/v86 $(TARGET)/bench-run
 
 bench-disk: image std-$(MUSL) ## The disk of a guest, by IDE and by virtio, beside QEMU's
 	@images/deps.sh qemu-system-i386=qemu-system-x86
