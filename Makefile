@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: kills bench-run bench-disk zoo v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
+.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -155,6 +155,13 @@ kills: image ## Env86 killed 40 times while a guest writes to its disk: what was
 
 zoo: release ## Other people's systems, each to a usable prompt; what cannot be fetched is skipped by name
 	@images/zoo/run $(ENV86) $(TARGET)/zoo
+
+zoo-others: peers ## The same systems by the same scripts on QEMU and on v86
+	@images/deps.sh qemu-system-i386=qemu-system-x86
+	@for other in qemu v86.mjs; do \
+	    mkdir -p $(TARGET)/zoo/fetched $(TARGET)/zoo/$$other && ln -sfn ../fetched $(TARGET)/zoo/$$other/fetched && \
+	    echo "$$other:" && V86=$(TARGET)/peers/v86/node_modules/v86 images/zoo/run images/zoo/others/$$other $(TARGET)/zoo/$$other; \
+	done
 
 bench: image wasm ## Whole guests, beside whatever other emulators are installed
 	cargo build --release -p env86-benches --bin compare

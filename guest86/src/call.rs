@@ -50,6 +50,8 @@ pub const HELLO: &str = "vm.Hello";
 /// Ours. Stream: [`Exec`]; gives the process's number. Then the guest sends [`FromProcess`] values and the
 /// host [`ToProcess`] values. A process whose channel the host closes is ended.
 pub const EXEC: &str = "vm.Exec";
+/// Ours. What programs have written is written to the guest's disks and to the host.
+pub const SYNC: &str = "vm.Sync";
 /// Ours. Stream: a path; gives [`FileInfo`], then plain bytes to the end of the file, and EOF.
 pub const GET: &str = "vm.Get";
 /// Ours. Stream: [`Put`]; gives null. The host sends plain bytes and EOF, the guest one more [`Reply`] and

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use env86::image::create::{CreateError, Options, from_dir, from_tar};
+use env86::image::service::GuestService;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::Value;
 
@@ -404,6 +405,56 @@ fn a_tar_archive_makes_the_image_that_its_tree_makes() {
         assert!(matches!(from_tar(&*bytes, "it", &image, &small), Err(CreateError::TooLarge { .. })));
     }
     assert_eq!(s.left_over(), ["image"]);
+}
+
+#[test]
+fn guest86_is_put_beside_what_is_there() {
+    let s = Scratch::new();
+    let program = [&b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0"[..], &[b'.'; 80]].concat();
+    let path = s.dir.path().join("guest86");
+    fs::write(&path, &program).unwrap();
+    let guest = GuestService::new(&path).unwrap();
+    let options = Options { guest: Some(&guest), ..Options::default() };
+    for folder in ["a", "usr/sbin", "usr/bin", "z"] {
+        fs::create_dir_all(s.src(folder)).unwrap();
+    }
+    symlink("usr/sbin", s.src("sbin")).unwrap();
+    // Files before and behind it, one with two names.
+    for (file, text) in
+        [("a/f", "one"), ("usr/sbin/agetty", "two"), ("usr/sbin/init", "three"), ("z/f", "four")]
+    {
+        s.file(file, text, 0o755);
+    }
+    fs::hard_link(s.src("a/f"), s.src("usr/sbin/zz")).unwrap();
+    let check = |tree: &Tree, at: &str| {
+        assert_eq!(tree.contents(at), program);
+        assert_eq!(tree.entries[at].as_array().unwrap()[1..6], [100, 0, 0o100_755, 0, 0].map(Value::from));
+        let texts = ["/a/f", "/usr/sbin/agetty", "/usr/sbin/init", "/usr/sbin/zz", "/z/f"];
+        assert_eq!(
+            texts.map(|path| tree.contents(path)),
+            ["one", "two", "three", "one", "four"].map(Vec::from)
+        );
+        let config: Value =
+            serde_json::from_slice(&fs::read(tree.image.join("image.json")).unwrap()).unwrap();
+        assert!(config["cmdline"].as_str().unwrap().ends_with(&format!(" init={at}")), "{config}");
+        assert_eq!(config["has_guest_service"], true);
+    };
+    for at in ["/usr/sbin/guest86", "/usr/bin/guest86", "/guest86"] {
+        let archive = s.dir.path().join("by-tar");
+        from_dir(&s.src(""), &s.image(), &options).unwrap();
+        from_tar(&*tar(&s, &[]), "it", &archive, &options).unwrap();
+        let (by_tree, by_tar) = (Tree::read(&s.image()), Tree::read(&archive));
+        check(&by_tree, at);
+        check(&by_tar, at);
+        // The tree is as it was, until the place is taken.
+        assert!(!s.src(&at[1..]).exists());
+        s.file(&at[1..], "taken", 0o755);
+        fs::remove_dir_all(s.image()).unwrap();
+        fs::remove_dir_all(archive).unwrap();
+    }
+    assert!(matches!(from_dir(&s.src(""), &s.image(), &options), Err(CreateError::NoPlace)));
+    assert!(matches!(from_tar(&*tar(&s, &[]), "it", &s.image(), &options), Err(CreateError::NoPlace)));
+    assert_eq!(s.left_over(), ["guest86"]);
 }
 
 #[test]

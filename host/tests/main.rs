@@ -1,6 +1,7 @@
 //! The library and the program from outside, in one program. `cargo test -p env86 serial::` runs those of a file.
 
 mod bad_input;
+mod build;
 mod cli;
 mod create;
 mod disks;

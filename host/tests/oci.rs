@@ -17,6 +17,7 @@ use env86::image::global::{GlobalError, GlobalImages, GlobalName};
 use env86::image::kernel::{Kernel, KernelError};
 use env86::image::oci::{OciError, Origin};
 use env86::image::pull::{PullError, Puller, Reference};
+use env86::image::service::GuestService;
 use env86::image::{Image, Watch, export};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -47,10 +48,22 @@ impl Store {
 
     /// An image of layers, packed and not, with the tag `1`.
     fn image(&mut self, repository: &str, architecture: &str, layers: &[(Vec<u8>, Vec<u8>)]) -> Value {
+        let config = json!({ "Env": ["A=b"], "Cmd": ["/bin/prog"], "WorkingDir": "/a" });
+        self.image_of(repository, architecture, layers, config)
+    }
+
+    /// The same of a container with this configuration.
+    fn image_of(
+        &mut self,
+        repository: &str,
+        architecture: &str,
+        layers: &[(Vec<u8>, Vec<u8>)],
+        config: Value,
+    ) -> Value {
         let sums: Vec<_> = layers.iter().map(|(_, plain)| digest(plain)).collect();
         let config = json!({
             "architecture": architecture, "os": "linux",
-            "config": { "Env": ["A=b"], "Cmd": ["/bin/prog"], "WorkingDir": "/a" },
+            "config": config,
             "rootfs": { "type": "layers", "diff_ids": sums },
         });
         let config = self.put(repository, "", config.to_string().into_bytes());
@@ -567,6 +580,66 @@ fn a_container_image_on_disk_becomes_the_same_image() {
     assert!(!dir.path().join("wrong").exists());
 }
 
+/// What a program for i386 begins with.
+fn program() -> Vec<u8> {
+    let mut program = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
+    program.resize(100, b'.');
+    program
+}
+
+#[test]
+fn guest86_is_put_where_nothing_else_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("guest86"), program()).unwrap();
+    let guest = GuestService::new(dir.path().join("guest86")).unwrap();
+    let init = || Item::Owned(0o755, 0, "init");
+    // Paths, the container's command, and where guest86 is put if it is needed, and if it is wanted.
+    let cases = [
+        (vec![("bin/sh", init())], "/bin/sh", Some("/bin/guest86"), "/bin/guest86"),
+        (vec![("prog", init())], "/prog", Some("/guest86"), "/guest86"),
+        // A tool box has an init that no one starts.
+        (vec![("sbin/init", init())], "/bin/sh", Some("/sbin/guest86"), "/sbin/guest86"),
+        (
+            vec![("usr/sbin/x", init()), ("sbin", Item::Symlink("usr/sbin"))],
+            "/bin/sh",
+            Some("/usr/sbin/guest86"),
+            "/usr/sbin/guest86",
+        ),
+        (vec![("sbin/init", init())], "/sbin/init", None, "/sbin/guest86"),
+        (vec![("bin/guest86", init())], "/bin/sh", None, "/guest86"),
+    ];
+    let mut store = Store::default();
+    for (number, (items, command, ..)) in cases.iter().enumerate() {
+        let layer = gzip(layer(items));
+        store.image_of(&format!("box{number}"), "386", &[layer], json!({ "Cmd": [command] }));
+    }
+    let registry = Registry::new(store);
+    for (number, (items, _, needed, wanted)) in cases.iter().enumerate() {
+        let made = |guest: &GuestService, name: &str| {
+            let puller = Puller { guest: Some(guest.clone()), ..puller(&dir.path().join("root")) };
+            let reference = Reference::new(&format!("oci://{}/box{number}:1", registry.host)).unwrap();
+            let name = GlobalName::new(&format!("{name}{number}")).unwrap();
+            Image::open(puller.pull(&reference, Some(name), &Watch::default()).unwrap().path).unwrap()
+        };
+        for (image, at) in [
+            (made(&guest.clone().where_needed(), "needed"), *needed),
+            (made(&guest, "wanted"), Some(*wanted)),
+        ] {
+            let tree = tree(&image);
+            let cmdline = image.config.cmdline.clone().unwrap();
+            assert_eq!(image.config.has_guest_service, at.is_some(), "{number}");
+            match at {
+                None => assert!(!cmdline.contains("guest86"), "{number} {cmdline}"),
+                Some(at) => {
+                    assert!(cmdline.ends_with(&format!(" init={at}")), "{number} {cmdline}");
+                    assert_eq!(tree[at], (0o100_755, 0, String::from_utf8(program()).unwrap()), "{number}");
+                }
+            }
+            assert!(items.iter().all(|(path, _)| tree.contains_key(&format!("/{path}"))), "{number}");
+        }
+    }
+}
+
 #[test]
 fn the_command_gives_a_container_image_a_kernel() {
     let dir = tempfile::tempdir().unwrap();
@@ -581,7 +654,7 @@ fn the_command_gives_a_container_image_a_kernel() {
         command.env("DOCKER_CONFIG", dir.path()).output().unwrap()
     };
     let reference = format!("oci://{}/box:1", registry.host);
-    let output = run(&["pull", "--kernel", "kernel", "--initrd", "ramdisk", &reference]);
+    let output = run(&["pull", "--no-guest", "--kernel", "kernel", "--initrd", "ramdisk", &reference]);
     assert!(output.status.success(), "{output:?}");
     let name = String::from_utf8(output.stdout).unwrap();
     assert_eq!(name, format!("{}/box@1\n", registry.host.replace(':', "-")));
@@ -595,6 +668,12 @@ fn the_command_gives_a_container_image_a_kernel() {
     let output = run(&["create", "--from-oci", &reference, "--kernel", "kernel", "made"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(fs::read(dir.path().join("made/vmlinuz")).unwrap(), b"a kernel");
+    fs::write(dir.path().join("guest86"), program()).unwrap();
+    let output = run(&["create", "--from-oci", &reference, "--with-guest=guest86", "served"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(fs::read_to_string(dir.path().join("served/image.json")).unwrap().contains("init=/sbin/guest86"));
+    let output = run(&["create", "--from-oci", &reference, "--with-guest=kernel", "other"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("make guest"), "{output:?}");
     let output = run(&["create", "--from-oci", "nothing", "other"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("oci://"), "{output:?}");
     let output = run(&["pull", "--kernel", "none", &reference, "third"]);

@@ -106,7 +106,9 @@ fn a_script_drives_the_machine() {
 #[test]
 fn a_script_that_fails_says_where_and_shows_the_screen() {
     let dir = guest();
-    let output = env86(dir.path(), "key a\nwait-screen \"A\" 120s\nwait-screen \"never\" 1ms\n", &[]);
+    let script = "key a\nwait-screen \"A\" 120s\nwait-screen \"never\" 1ms\n";
+    let output = env86(dir.path(), script, &["--screenshot", "failed.png"]);
+    assert!(dir.path().join("failed.png").exists(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("Line 3 of the script failed: wait-screen \"never\" 1ms"), "{text}");

@@ -18,7 +18,7 @@ const PROMPT: &str = "~ # ";
 const SHORT: Duration = Duration::from_secs(60);
 
 /// A scratch folder of this name, which was not there.
-fn scratch(name: &str) -> Result<PathBuf> {
+pub fn scratch(name: &str) -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -28,12 +28,12 @@ fn scratch(name: &str) -> Result<PathBuf> {
 }
 
 /// A tree as containers have it: programs, and the places where a system mounts what is its own.
-fn tree(root: &Path) -> Result<()> {
+pub fn tree(root: &Path) -> Result<()> {
     for folder in ["bin", "dev", "etc", "proc", "sbin", "sys", "tmp"] {
         fs::create_dir_all(root.join(folder))?;
     }
     fs::copy(image_root()?.join("bin/busybox"), root.join("bin/busybox"))?;
-    for applet in ["sh", "cat", "echo", "grep", "id", "uname"] {
+    for applet in ["sh", "cat", "echo", "grep", "hostname", "id", "mount", "poweroff", "uname"] {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
@@ -49,7 +49,7 @@ fn blob(layout: &Path, kind: &str, bytes: &[u8]) -> Result<Value> {
 }
 
 /// Makes OCI's layout of a tree, as one layer that is root's.
-fn layout(tree: &Path, layout: &Path) -> Result<()> {
+pub fn layout(tree: &Path, layout: &Path) -> Result<()> {
     fs::create_dir_all(layout.join("blobs/sha256"))?;
     let tar = Command::new("tar").args(["-c", "--owner=0", "--group=0", "-C"]).arg(tree).arg(".").output()?;
     if !tar.status.success() {
@@ -57,7 +57,7 @@ fn layout(tree: &Path, layout: &Path) -> Result<()> {
     }
     let layer = blob(layout, "layer.v1.tar", &tar.stdout)?;
     let config = json!({
-        "architecture": "386", "os": "linux", "config": { "Cmd": ["/bin/sh"] },
+        "architecture": "386", "os": "linux", "config": { "Cmd": ["/bin/sh"], "Env": ["FROM=layout"] },
         "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
     });
     let config = blob(layout, "config.v1+json", config.to_string().as_bytes())?;
@@ -69,13 +69,14 @@ fn layout(tree: &Path, layout: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes an image of a tree, by way of a layout.
-fn made(folder: &Path) -> Result<PathBuf> {
+/// Makes an image of a tree, by way of a layout, with these flags.
+fn made(folder: &Path, flags: &[&str]) -> Result<PathBuf> {
     layout(&folder.join("tree"), &folder.join("layout"))?;
     let made = folder.join("image");
     let output = Command::new(program()?)
         .args(["create", "--from-oci"])
         .arg(folder.join("layout"))
+        .args(flags)
         .arg(&made)
         .output()?;
     match output.status.success() {
@@ -88,7 +89,7 @@ fn made(folder: &Path) -> Result<PathBuf> {
 fn a_container_boots_to_its_shell_with_another_images_kernel() -> Result<()> {
     let folder = scratch("container")?;
     tree(&folder.join("tree"))?;
-    let made = made(&folder)?;
+    let made = made(&folder, &["--no-guest"])?;
     let mut guest = Guest::boot(&made, ["--kernel".as_ref(), image()?.as_os_str()])?;
     guest.wait_for(PROMPT, BOOT_LIMIT)?;
     guest.line("echo $$ $(id -u) $(uname -m); grep ' / ' /proc/mounts")?;
@@ -107,7 +108,7 @@ fn commands_run_in_a_container_whose_init_starts_guest86() -> Result<()> {
     symlink("../bin/busybox", root.join("sbin/init"))?;
     fs::copy(image_root()?.join("usr/bin/guest86"), root.join("sbin/guest86"))?;
     fs::write(root.join("etc/inittab"), "::respawn:/sbin/guest86\n")?;
-    let made = made(&folder)?;
+    let made = made(&folder, &[])?;
     let config = made.join("image.json");
     let mut said: Value = serde_json::from_slice(&fs::read(&config)?).map_err(io::Error::from)?;
     said["has_guest_service"] = true.into();
@@ -117,5 +118,45 @@ fn commands_run_in_a_container_whose_init_starts_guest86() -> Result<()> {
     let output = run.output()?;
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), &*output.stdout), (Some(3), &b"i686\n0\n"[..]), "{told}");
+    Ok(())
+}
+
+#[test]
+fn a_container_without_an_init_has_guest86_for_one() -> Result<()> {
+    let folder = scratch("container-init")?;
+    tree(&folder.join("tree"))?;
+    fs::write(folder.join("tree/etc/hostname"), "box\n")?;
+    let made = made(&folder, &["--with-guest"])?;
+    let mut run = bound_to_us(program()?);
+    run.args(["run", "--kernel"]).arg(image()?).arg(&made).args(["sh", "-c"]);
+    run.arg("cat /proc/1/cmdline; echo; hostname; grep -c ' /dev/shm \\| /run ' /proc/mounts; exit 3");
+    let output = run.output()?;
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((output.status.code(), &lines[..]), (Some(3), &["/sbin/guest86\0", "box", "2"][..]), "{told}");
+
+    // A shell at the console, which comes again, and a switch.
+    let mut guest = Guest::boot(&made, ["--kernel".as_ref(), image()?.as_os_str()])?;
+    guest.wait_for(PROMPT, BOOT_LIMIT)?;
+    guest.line("exit")?;
+    guest.wait_for(PROMPT, SHORT)?;
+    guest.line("poweroff")?;
+    let (status, said) = guest.wait_for_end(SHORT)?;
+    assert!(status.success(), "{status} {said}");
+    Ok(())
+}
+
+#[test]
+fn a_container_runs_its_command_and_ends_with_it() -> Result<()> {
+    let folder = scratch("container-command")?;
+    tree(&folder.join("tree"))?;
+    let made = made(&folder, &["--with-guest"])?;
+    let command = r#"GUEST86_COMMAND="echo the $((40 + 2))nd""#;
+    let guest = Guest::boot(
+        &made,
+        ["--kernel".as_ref(), image()?.as_os_str(), "--append".as_ref(), command.as_ref()],
+    )?;
+    let (status, said) = guest.wait_for_end(BOOT_LIMIT)?;
+    assert!(status.success() && said.contains("the 42nd"), "{status} {said}");
     Ok(())
 }

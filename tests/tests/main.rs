@@ -3,6 +3,7 @@
 mod assembly;
 mod boot;
 mod boundaries;
+mod build;
 mod clock;
 mod containers;
 mod deterministic;

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use guest86::PORT_NAME;
 
+use crate::init::modules;
+
 /// The second serial port.
 const SERIAL: &str = "/dev/ttyS1";
 /// A virtio console on the PCI bus: its vendor and its device.
 const CONSOLE: (&str, &str) = ("0x1af4", "0x1043");
 /// The modules that it needs; a kernel may have them built in.
 const MODULES: [&str; 2] = ["virtio_pci", "virtio_console"];
+/// What these are for: the device on the PCI bus, and what is behind it.
+const DEVICES: [&str; 2] = ["pci:v00001AF4d00001043", "virtio:d00000003"];
 /// How long the kernel may take to find the port: it asks the device for each port's name.
 const FOUND: Duration = Duration::from_secs(2);
 /// Time between looks for it.
@@ -42,10 +46,13 @@ fn has_console(devices: &Path) -> bool {
 fn find_port() -> Option<PathBuf> {
     let ports = Path::new("/sys/class/virtio-ports");
     if !ports.exists() {
-        // Without the program, the system has its own way, or there is no port.
+        // It heeds what the system's settings say of modules.
         let mut modprobe = Command::new("modprobe");
         modprobe.arg("-qa").args(MODULES).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let _ = modprobe.status();
+        if !modprobe.status().is_ok_and(|status| status.success()) {
+            // Containers do not have the program.
+            modules::load(|device| DEVICES.iter().any(|known| device.starts_with(known)));
+        }
     }
     let end = Instant::now() + FOUND;
     loop {

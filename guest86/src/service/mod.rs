@@ -1,12 +1,14 @@
 //! The service: a thread for each line, which waits for the line, for its processes and for their pipes at
 //! once.
 
-mod files;
+mod dhcp;
+pub mod files;
 mod lines;
-mod process;
+pub mod link;
+pub mod process;
 mod stream;
-mod system;
-mod user;
+pub mod system;
+pub mod user;
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader};
@@ -414,6 +416,11 @@ fn answer(called: &str, argument: Value) -> Answered {
         call::RESET_NETWORK => {
             args::<[u8; 0]>(argument, 0)?;
             system::reset_network()?;
+            value(&())
+        }
+        call::SYNC => {
+            args::<[u8; 0]>(argument, 0)?;
+            rustix::fs::sync();
             value(&())
         }
         call::STAT => args(argument, 1).and_then(|(path,)| value(&files::stat(path)?)),

@@ -21,7 +21,7 @@ use super::stream::{Kind, Stream, winsize};
 use super::user::{self, User};
 
 /// Where programs are looked for if nothing else is said.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The highest number of a signal on Linux.
 const LAST_SIGNAL: i32 = 64;
 /// The kind of terminal if nothing else is said.
@@ -160,7 +160,7 @@ fn start(kind: Kind, program: &Program) -> Result<(u32, Stream), String> {
 
 /// What the process does before it becomes the program: it heeds signals as any program does, and gets a session
 /// of its own, its terminal, and its user's rights.
-fn prepare(command: &mut Command, user: Option<User>, terminal: bool) {
+pub fn prepare(command: &mut Command, user: Option<User>, terminal: bool) {
     let act = move || -> io::Result<()> {
         default_signals();
         setsid()?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use guest86::call::Hello;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{FlockOperation, MemfdFlags, flock, memfd_create};
 use rustix::io::Errno;
 use rustix::ioctl::{NoArg, ioctl, opcode};
 use rustix::mount::{MountFlags, mount as mount_at};
@@ -20,6 +20,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use super::dhcp;
 use super::files::text;
 use super::stream::{Kind, Stream};
 
@@ -27,6 +28,8 @@ use super::stream::{Kind, Stream};
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long a network card's driver may take until there is an interface.
 const INTERFACE: Duration = Duration::from_secs(5);
+/// Who has this file locked sets up the network.
+const TURN: &str = "/run/guest86.network";
 /// How a network card is known: the bus, the file in the device's folder, and how its text begins. A virtio card
 /// is on both buses, on each with a driver.
 const CARDS: [(&str, &str, &str); 2] = [("pci", "class", "0x02"), ("virtio", "device", "0x0001")];
@@ -120,7 +123,9 @@ fn find_interface(sys: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets up the network of the interfaces in `$SYS`, with whatever the system has for that.
+/// What busybox's client has the address set by. Without it there is a lease, and no address.
+const UDHCPC_SCRIPTS: [&str; 2] = ["/usr/share/udhcpc/default.script", "/etc/udhcpc/default.script"];
+/// Sets up the network of the interfaces in `$SYS`, with whatever the system has for that; without anything it is done here.
 const NETWORK: &str = "\
     fail() { echo \"$*\" >&2; exit 1; }
     ip link set lo up 2>/dev/null || ifconfig lo up 2>/dev/null
@@ -132,7 +137,7 @@ const NETWORK: &str = "\
         [ \"$name\" != lo ] && [ -e \"$path/device\" ] || continue
         none=
         ip link set \"$name\" up 2>/dev/null || ifconfig \"$name\" up 2>/dev/null
-        if command -v udhcpc >/dev/null; then
+        if [ -z \"$NO_UDHCPC\" ] && command -v udhcpc >/dev/null; then
             pkill -f \"udhcpc.* -i $name( |\\$)\" 2>/dev/null
             udhcpc -n -t 4 -T 1 -i \"$name\" -p \"/run/udhcpc.$name.pid\" || exit
         elif command -v dhclient >/dev/null; then dhclient -1 \"$name\" || exit
@@ -146,9 +151,49 @@ const NETWORK: &str = "\
 /// Sets up the network after a restore. A DHCP client that runs already is replaced: one that has just started
 /// would take the address away again.
 pub fn reset_network() -> Result<(), String> {
-    let sys = Path::new("/sys");
+    let _turn = turn();
+    set_up_network(Path::new("/sys"))
+}
+
+fn set_up_network(sys: &Path) -> Result<(), String> {
     find_interface(sys)?;
-    run_script(Command::new("/bin/sh").args(["-c", NETWORK]).env("SYS", sys))
+    let mut script = Command::new("/bin/sh");
+    script.args(["-c", NETWORK]).env("SYS", sys);
+    if !UDHCPC_SCRIPTS.iter().any(|path| Path::new(path).exists()) {
+        script.env("NO_UDHCPC", "1");
+    }
+    let asked = run_script(&mut script);
+    // A container has no program for it, or one that needs modules of the kernel which are not there.
+    match asked {
+        Err(why) if has_interface(sys) => dhcp::set_up(sys).map_err(|own| format!("{why}; {own}")),
+        asked => asked,
+    }
+}
+
+/// Sets up the network of a system that starts, if there is a card. The host may have had that done before: doing it
+/// again would take the address away for a moment.
+pub fn start_network() -> Result<(), String> {
+    let sys = Path::new("/sys");
+    let _turn = turn();
+    let is_there = fs::read_to_string("/proc/net/route").is_ok_and(|routes| has_route(&routes, sys));
+    if is_there || CARDS.iter().all(|bus| cards(sys, *bus).is_empty()) {
+        return Ok(());
+    }
+    set_up_network(sys)
+}
+
+/// Waits until no other process sets up the network; it is held as long as the file is open.
+fn turn() -> Option<File> {
+    // Where it cannot be made, there is no other, either.
+    let file = File::create(TURN).ok()?;
+    flock(&file, FlockOperation::LockExclusive).ok()?;
+    Some(file)
+}
+
+/// One of the kernel's routes is by a card.
+fn has_route(routes: &str, sys: &Path) -> bool {
+    let names = routes.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+    names.map(|name| sys.join("class/net").join(name)).any(|path| path.join("device").exists())
 }
 
 /// Runs a script; when it fails, the error is the last line that it said. What it says goes to a file, because
@@ -264,6 +309,8 @@ mod tests {
         assert!(!has_interface(&sys));
         fs::create_dir_all(sys.join("class/net/eth0/device")).unwrap();
         assert!(has_interface(&sys));
+        let routes = |name: &str| format!("Iface\tDestination\tGateway\n{name}\t00000000\t017FA8C0\n");
+        assert!(has_route(&routes("eth0"), &sys) && !has_route(&routes("lo"), &sys) && !has_route("", &sys));
         fs::remove_dir_all(&sys).unwrap();
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use env86_bios::{BoardInfo, BootError, BootSource};
 use env86_devices::board::Connected;
+use env86_devices::fs::Filesystem;
 use env86_devices::ide::DiscError;
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::{self, Plan, Run, Saved, StateError};
@@ -502,6 +503,11 @@ impl Computer {
     /// The guest's memory.
     pub fn memory(&self) -> &Memory {
         self.pc.cpu.mem()
+    }
+
+    /// The files that the guest sees over 9p, as it has them now.
+    pub fn files(&self) -> Option<&Filesystem> {
+        self.pc.board.p9.as_ref().map(|p9| &p9.server.fs)
     }
 
     /// The machine's state, to be written while the machine stands still. `used` says of each page of

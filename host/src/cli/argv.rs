@@ -12,8 +12,14 @@ use clap::Command;
 ///
 /// One-letter flags, the values of flags and everything after `--` stay as they are.
 pub fn normalise(args: impl IntoIterator<Item = OsString>, command: &Command) -> Vec<OsString> {
-    let (flags, letters) = (flags(command), letters_with_values(command));
-    let mut args = args.into_iter();
+    let mut args = args.into_iter().peekable();
+    // A letter may be another flag in another command.
+    let named = args.peek().and_then(|word| command.find_subcommand(word));
+    let commands: Vec<&Command> = match named {
+        Some(named) => vec![command, named],
+        None => std::iter::once(command).chain(command.get_subcommands()).collect(),
+    };
+    let (flags, letters) = (flags(&commands), letters_with_values(&commands));
     let mut words = Vec::new();
     // Of `run` and `exec`, the first word that is no flag is the image or machine; what follows is the guest's.
     let mut runs = false;
@@ -62,10 +68,9 @@ fn letter(word: &str) -> Option<char> {
     letters.next().filter(|_| letters.next().is_none())
 }
 
-/// The flags of one letter whose value is the next word, of all commands.
-fn letters_with_values(command: &Command) -> Vec<char> {
-    let commands = std::iter::once(command).chain(command.get_subcommands());
-    let args = commands.flat_map(Command::get_arguments);
+/// The flags of one letter whose value is the next word.
+fn letters_with_values(commands: &[&Command]) -> Vec<char> {
+    let args = commands.iter().flat_map(|command| command.get_arguments());
     let with_value = args.filter(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set());
     with_value.filter_map(clap::Arg::get_short).collect()
 }
@@ -100,11 +105,10 @@ enum Kind {
     Value,
 }
 
-/// The long flags of all commands.
-fn flags(command: &Command) -> HashMap<String, Kind> {
-    let commands = std::iter::once(command).chain(command.get_subcommands());
+/// The long flags of commands.
+fn flags(commands: &[&Command]) -> HashMap<String, Kind> {
     let mut flags = HashMap::new();
-    for arg in commands.flat_map(Command::get_arguments) {
+    for arg in commands.iter().flat_map(|command| command.get_arguments()) {
         let kind = match arg.is_require_equals_set() {
             _ if !arg.get_action().takes_values() => Kind::Switch,
             true => Kind::Optional,
@@ -156,6 +160,8 @@ mod tests {
         check("run -cold -e A=1 -i=false img ls -l -all", "run --cold -e A=1 -i=false img -- ls -l -all");
         check("run -w /tmp -memory 1G img -cold", "run -w /tmp --memory 1G img -- -cold");
         check("run img -- ls --", "run img -- ls --");
+        // A flag of `build` with a value.
+        check("run -t img sh -c ls", "run -t img -- sh -c ls");
         check("exec -tty=false -u me name ls -all", "exec --tty=false -u me name -- ls -all");
     }
 

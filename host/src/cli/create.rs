@@ -20,6 +20,7 @@ use super::kernel::find_kernel;
 use super::progress::Bar;
 #[cfg(feature = "pull")]
 use super::pull;
+use super::service::GuestFlag;
 use super::size::{parse_owner, parse_size, show_size};
 use super::{CliError, Outcome, print};
 
@@ -53,6 +54,9 @@ pub struct Create {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
 
+    #[command(flatten)]
+    guest: GuestFlag,
+
     /// Print what takes the room in the image: files, and directories with all below them, from a hundredth of it on
     #[arg(long)]
     size_report: bool,
@@ -75,7 +79,9 @@ impl Create {
         let interrupt = Arc::new(AtomicBool::new(false));
         flag_when_interrupted(&interrupt)?;
         let bar = Bar::new();
+        let guest = self.guest.wanted()?;
         let options = Options {
+            guest: guest.as_ref(),
             progress: &bar,
             interrupt: &interrupt,
             owner: self.owner,
@@ -151,6 +157,7 @@ impl Create {
         let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
         let puller = Puller {
             kernel: kernel.transpose()?,
+            guest: self.guest.for_container()?,
             owner: self.owner,
             credentials: pull::credential_files(),
             limit: self.max_size,

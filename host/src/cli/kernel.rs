@@ -51,7 +51,6 @@ fn read_kernel(path: PathBuf) -> Result<Kernel, CliError> {
 }
 
 /// The kernel in a file or an image, for an image that is made.
-#[cfg(feature = "pull")]
 pub fn find_kernel(arg: &str, initrd: Option<&Path>) -> Result<Kernel, CliError> {
     if Path::new(arg).is_file() && (initrd.is_some() || !is_archive(arg)) {
         return Ok(Kernel::from_files(Path::new(arg), initrd)?);

@@ -2,6 +2,7 @@
 
 mod argv;
 mod boot;
+mod build;
 mod command;
 mod create;
 mod images;
@@ -21,6 +22,7 @@ mod pull;
 mod remedy;
 mod run;
 mod serve;
+mod service;
 mod size;
 
 use std::env;
@@ -61,6 +63,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Boot(Box<boot::Boot>),
+    Build(build::Build),
     Create(create::Create),
     #[cfg(feature = "net")]
     Network(network::Network),
@@ -128,6 +131,7 @@ impl Cli {
         }
         match self.command {
             Some(Command::Boot(boot)) => boot.run(),
+            Some(Command::Build(build)) => build.run(),
             Some(Command::Create(create)) => create.run(),
             #[cfg(feature = "net")]
             Some(Command::Network(network)) => network.run(),

@@ -14,6 +14,7 @@ use env86::image::{Image, ImageError, Watch};
 
 use super::kernel::find_kernel;
 use super::progress::Bar;
+use super::service::{GuestFlag, where_needed};
 use super::size::{parse_size, show_size};
 use super::{CliError, Outcome, print};
 
@@ -40,6 +41,9 @@ pub struct Pull {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
 
+    #[command(flatten)]
+    guest: GuestFlag,
+
     /// Refuse an image whose archive or files have more bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16G")]
     max_size: u64,
@@ -64,6 +68,10 @@ impl Pull {
         if self.kernel.is_some() && !is_container {
             return Err("--kernel is for container images, and this one has its own".into());
         }
+        let guest = if is_container { self.guest.for_container()? } else { self.guest.wanted()? };
+        if guest.is_some() && !is_container {
+            return Err("--with-guest is for container images, and this one is made already".into());
+        }
         if self.sha256.is_some() && is_container {
             return Err(
                 "A container image says its checksums itself; name one of your own as NAME@sha256:…".into()
@@ -73,6 +81,7 @@ impl Pull {
         let puller = Puller {
             sha256: self.sha256,
             kernel: kernel.transpose()?,
+            guest,
             credentials: credential_files(),
             limit: self.max_size,
             ..Puller::new(GlobalImages::new()?)
@@ -144,8 +153,12 @@ pub fn open_or_pull(arg: &str) -> Result<Image, CliError> {
     };
     let Some(reference) = oci::Reference::new(arg) else { return Err(missing.into()) };
     eprintln!("env86: {reference} is not here yet, and is pulled ...");
-    let puller =
-        Puller { credentials: credential_files(), limit: MAX_SIZE, ..Puller::new(GlobalImages::new()?) };
+    let puller = Puller {
+        guest: where_needed(),
+        credentials: credential_files(),
+        limit: MAX_SIZE,
+        ..Puller::new(GlobalImages::new()?)
+    };
     let bar = Bar::new();
     // A signal ends the program at once, here: the machine handles them in its own way, once it is there. The next pull
     // goes on where this one was.

@@ -73,7 +73,7 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if error.is::<NoService>() {
         return Some(
-            "put the program into the image, let its init start it, and say \"has_guest_service\": true in image.json",
+            "make it anew with guest86: `env86 create --with-guest`, or `env86 pull --with-guest` of a container image; or, if its init starts guest86, say \"has_guest_service\": true in image.json",
         );
     }
     if let Some(error) = error.downcast_ref::<GuestError>() {

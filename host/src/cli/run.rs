@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use env86::guest::{Guest, GuestError};
-use env86::image::Image;
+use env86::image::{Image, container};
 use env86::machine::{Machine, MachineError};
 
 use super::command::{self, Flags};
@@ -63,15 +63,14 @@ pub struct Run {
     /// HOST/NAME:TAG, which is pulled if it is not here
     image: String,
 
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    /// The command and its arguments; without them, those that the image was built for, as a container
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
 impl Run {
     /// Runs the command to its end.
     pub fn run(self) -> Result<Outcome, CliError> {
-        let (exec, options) = self.flags.exec(&self.command)?;
         // A path, whatever it looks like, as the Go program takes it; or a global image.
         let image = match Path::new(&self.image).exists() {
             true => Image::open(&self.image)?,
@@ -80,6 +79,13 @@ impl Run {
         if !image.config.has_guest_service {
             return Err(NoService(image.path().into()).into());
         }
+        let own = container::command(&image.config);
+        let command = if self.command.is_empty() { &own } else { &self.command };
+        if command.is_empty() {
+            return Err("the image has no command of its own; write one behind it".into());
+        }
+        let (exec, options) = self.flags.exec(command)?;
+        let exec = container::configured(exec, &image.config);
         let machine = self.machine(&image, options.terminal)?;
         let guest = machine.guest_within(self.boot_timeout)?;
         if self.save {

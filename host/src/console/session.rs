@@ -23,7 +23,7 @@ use super::tty;
 #[cfg(feature = "window")]
 use super::window::{Window, WindowError};
 use crate::image::Image;
-use crate::machine::{Com, ControlError, Ending, Event, Machine, MachineError, Report, SerialPort};
+use crate::machine::{Com, ControlError, Controls, Ending, Event, Machine, MachineError, Report, SerialPort};
 use crate::os::{self, Closer, Signals, StdinThread};
 use crate::sound;
 
@@ -282,6 +282,8 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     // The machine's end also frees the threads that read and feed it, once they have passed on what it
     // has said.
     let ended = machine.stop();
+    // A script that fails is when one wants to see the screen most.
+    let pictured = options.screenshot.map(|path| keep_screen(&controls, path));
     let recorded = recorder.map_or(Ok(()), Recorder::end);
     let heard = options.sound.map_or(Ok(()), sound::Recorder::end);
     let copied: Result<(), io::Error> = threads.into_iter().try_for_each(join);
@@ -299,11 +301,13 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     heard.map_err(SessionError::Sound)?;
     let saved = saved.transpose()?;
     let report = ended?;
-    if let Some(path) = options.screenshot {
-        fs::write(&path, controls.screenshot()?)
-            .map_err(|source| SessionError::Screenshot { path, source })?;
-    }
+    pictured.transpose()?;
     Ok(Ended { cause: cause.unwrap_or(Cause::Machine(report.ending)), report, saved })
+}
+
+/// Writes the screen as PNG.
+fn keep_screen(controls: &Controls, path: PathBuf) -> Result<(), SessionError> {
+    fs::write(&path, controls.screenshot()?).map_err(|source| SessionError::Screenshot { path, source })
 }
 
 /// Waits for a thread's result.

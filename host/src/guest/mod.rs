@@ -269,6 +269,20 @@ impl Guest {
         self.call(call::RESET_NETWORK, &())
     }
 
+    /// Has the guest write what its programs have written: to its disks, and to the host.
+    pub fn sync(&self) -> Result<(), GuestError> {
+        match self.call(call::SYNC, &()) {
+            // An older service has the program for it.
+            Err(GuestError::Refused(why)) if why.contains(&call::not_found(call::SYNC)) => {
+                match self.command("sync").status()?.success() {
+                    true => Ok(()),
+                    false => Err(GuestError::Refused("`sync` has failed".into())),
+                }
+            }
+            done => done,
+        }
+    }
+
     /// A whole file's bytes.
     pub fn read(&self, path: impl AsRef<str>) -> Result<Vec<u8>, GuestError> {
         self.call::<ByteBuf>(call::READ_FILE, &[path.as_ref()]).map(ByteBuf::into_vec)

@@ -140,7 +140,7 @@ impl GlobalName {
     }
 
     /// Where the image may be, best first.
-    pub(super) fn candidates(&self, root: &Path) -> Vec<PathBuf> {
+    pub fn candidates(&self, root: &Path) -> Vec<PathBuf> {
         let folder = root.join(&self.name);
         match &self.tag {
             Some(tag) => vec![folder.join(tag)],

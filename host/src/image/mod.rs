@@ -11,7 +11,9 @@
 
 mod archive;
 mod blobs;
+pub mod build;
 pub mod check;
+pub mod container;
 pub mod create;
 pub mod global;
 pub mod kernel;
@@ -22,6 +24,7 @@ pub mod oci;
 #[cfg(feature = "pull")]
 pub mod pull;
 pub mod room;
+pub mod service;
 mod staging;
 mod tarball;
 mod transfer;

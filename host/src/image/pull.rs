@@ -21,6 +21,7 @@ use super::global::{GlobalError, GlobalImages, GlobalName, NAME_SUFFIX};
 use super::kernel::{Kernel, KernelError};
 use super::lock::{Alone, alone};
 use super::oci::{self, OciError, Pushed, Registry};
+use super::service::GuestService;
 use super::transfer::import;
 use super::watch::Watch;
 use super::web::{Web, append, is_loopback, lock, range_of, small, text};
@@ -208,6 +209,8 @@ pub struct Puller {
     pub sha256: Option<String>,
     /// The kernel that a container image gets, which has none.
     pub kernel: Option<Kernel>,
+    /// The guest86 that a container image gets.
+    pub guest: Option<GuestService>,
     /// Owner and group of every file that a container image has, instead of those of the layers.
     pub owner: Option<(u32, u32)>,
     /// Files with what is shown to registries, as container programs keep them. The first one that has something
@@ -250,6 +253,7 @@ impl Puller {
             github: GITHUB.into(),
             sha256: None,
             kernel: None,
+            guest: None,
             owner: None,
             credentials: Vec::new(),
             limit: u64::MAX,

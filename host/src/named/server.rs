@@ -14,7 +14,7 @@ use tracing::debug;
 use super::protocol::{Answer, FromExec, InPieces, Now, Piece, Pieces, Refusal, Request, Saved, Wire};
 use super::{NamedError, Place, SOCKET};
 use crate::guest::{ChildStdin, Guest, GuestError, Source};
-use crate::image::Image;
+use crate::image::{Image, container};
 use crate::machine::{Controls, Machine};
 use crate::os::{self, UnixListener, UnixStream};
 
@@ -198,6 +198,10 @@ impl Desk {
     }
 
     fn exec(&self, wire: &mut Wire, exec: Exec) -> io::Result<()> {
+        let exec = match &self.image {
+            Some(image) => container::configured(exec, &image.config),
+            None => exec,
+        };
         let started = self.guest().and_then(|guest| {
             guest.exec(exec).spawn().map_err(|error| {
                 let missing =

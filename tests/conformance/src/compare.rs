@@ -56,7 +56,7 @@ pub fn differences(
     host_memory: &Image,
 ) -> Vec<String> {
     let mut d = Vec::new();
-    if straddles(name, ours.end, host.end)
+    if straddles(name, case.regs.eip, ours, host)
         || takes_misaligned_sse(ours, host)
         || one_of_two_faults(name, case.regs.eip, ours, host)
         || may_underflow(name, &case.regs.fx)
@@ -178,14 +178,14 @@ pub fn differences(
 
 /// An access that straddles 4 GiB in a flat segment is a limit violation on some processors, while
 /// others let it wrap (Intel SDM volume 3, 5.3).
-fn straddles(name: &str, ours: End, host: End) -> bool {
-    let wraps = |end| match end {
+fn straddles(name: &str, start: u32, ours: &Outcome, host: &Outcome) -> bool {
+    let wraps = |outcome: &Outcome| match outcome.end {
         End::Vector(PAGE_FAULT, _, at) => matches!(at, 0 | 0xffff_fff0..),
-        // Misaligned at any rate; only sequences make such addresses.
-        End::Vector(ALIGNMENT_CHECK, ..) => name == "sequence",
+        // Misaligned at any rate. Only sequences, and the code that a far call or jump lands in, make such addresses.
+        End::Vector(ALIGNMENT_CHECK, ..) => name == "sequence" || outcome.regs.eip != start,
         _ => false,
     };
-    let violates = |end| matches!(end, End::Vector(12 | 13, 0, 0));
+    let violates = |outcome: &Outcome| matches!(outcome.end, End::Vector(12 | 13, 0, 0));
     wraps(ours) && violates(host) || violates(ours) && wraps(host)
 }
 

@@ -8,6 +8,7 @@
 //! Source: OCI Image Format Specification, "Image Layer Filesystem Changeset".
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
 use std::path::Path;
 
@@ -18,6 +19,7 @@ use super::store::{Copier, Hashed};
 use super::walk::MAX_DEPTH;
 use super::{CreateError, Made, Options, fill, make, new_place};
 use crate::image::ImageConfig;
+use crate::image::service::{self, GuestService};
 use crate::image::tarball::{Kind, Member, Members, TarError};
 
 /// What a directory's size is given as: what most file systems of hosts say.
@@ -50,8 +52,8 @@ const OPAQUE: &str = ".wh..wh..opq";
 const RESERVED: &str = ".wh..wh.";
 
 /// Programs that Linux starts first, and what it is told where there is none of them: containers often have none.
-const INITS: [&str; 3] = ["sbin/init", "etc/init", "bin/init"];
-const SHELL: &str = " init=/bin/sh";
+pub const INITS: [&str; 3] = ["sbin/init", "etc/init", "bin/init"];
+pub const SHELL: &str = "init=/bin/sh";
 
 /// A layer of a container image.
 pub struct Layer<R> {
@@ -75,7 +77,8 @@ pub fn from_tar(
     let made = make(image, options, ImageConfig::default(), |dir| {
         let mut reading = Reading::new(dir, options, false);
         reading.archive(Layer { from: options.watch().read(source), what: what.into(), sum: None })?;
-        reading.tree.made(&reading.copier)
+        let init = options.guest.map(|guest| reading.put(guest)).transpose()?;
+        Ok(Made { init, has_guest: init.is_some(), ..reading.tree.made(&reading.copier)? })
     });
     // Which the reader of the stream says, too, in its way.
     options.check_interrupt()?;
@@ -95,8 +98,10 @@ pub fn from_layers<R: Read>(
             reading.tree.layer += 1;
             reading.archive(layer)?;
         }
-        let append = if reading.tree.has_init() { "" } else { SHELL };
-        Ok(Made { append, ..reading.tree.made(&reading.copier)? })
+        let guest = options.guest.filter(|guest| guest.is_always() || !reading.tree.has_guest());
+        let put = guest.map(|guest| reading.put(guest)).transpose()?;
+        let init = put.or_else(|| (!reading.tree.has_init()).then_some(SHELL));
+        Ok(Made { init, has_guest: put.is_some(), ..reading.tree.made(&reading.copier)? })
     });
     options.check_interrupt()?;
     filled
@@ -115,6 +120,19 @@ impl<'a> Reading<'a> {
     fn new(dir: &'a Path, options: &'a Options<'a>, in_layers: bool) -> Self {
         let copier = Copier::new(dir, options);
         Self { tree: Tree::new(options, in_layers), copier, options, left: options.limit }
+    }
+
+    /// Puts guest86 into the first folder that there is for it. Gives what the kernel is told then.
+    fn put(&mut self, guest: &GuestService) -> Result<&'static str, CreateError> {
+        let (names, init) = self.tree.place().ok_or(CreateError::NoPlace)?;
+        let path = guest.path();
+        let number = self.tree.files.len();
+        let from = self.options.watch().read(File::open(path).map_err(CreateError::read(path))?);
+        self.tree.files.push(self.copier.copy(number, from, CreateError::read(path))?);
+        let (uid, gid) = self.options.owner.unwrap_or_default();
+        let inode = Inode { mode: service::FILE, uid, gid, mtime: 0, names: 1, what: What::File(number) };
+        self.tree.put(names, inode).map_err(|_| CreateError::NoPlace)?;
+        Ok(init)
     }
 
     fn archive<R: Read>(&mut self, Layer { from, what, sum }: Layer<R>) -> Result<(), CreateError> {
@@ -358,6 +376,36 @@ impl Tree {
         })
     }
 
+    /// The names of a path.
+    fn names(folder: &str, name: &str) -> Vec<String> {
+        folder.split('/').filter(|name| !name.is_empty()).chain([name]).map(Into::into).collect()
+    }
+
+    /// There is a guest86.
+    fn has_guest(&mut self) -> bool {
+        service::FOLDERS.iter().any(|(folder, _)| self.find(&Self::names(folder, service::NAME)).is_some())
+    }
+
+    /// Where guest86 can be, and what the kernel is told then.
+    fn place(&mut self) -> Option<(Vec<String>, &'static str)> {
+        service::FOLDERS.into_iter().find_map(|(folder, init)| {
+            let names = Self::names(folder, service::NAME);
+            let at = if folder.is_empty() { Some(ROOT) } else { self.find(&names[..names.len() - 1]) };
+            // Links are not followed: where they lead is one of these folders, too.
+            let is_folder = at.is_some_and(|at| matches!(self.inodes[at].what, What::Directory(_)));
+            let is_free = is_folder && self.find(&names).is_none();
+            is_free.then_some((names, init))
+        })
+    }
+
+    /// Puts an inode where there is nothing.
+    fn put(&mut self, mut names: Vec<String>, inode: Inode) -> Result<(), String> {
+        let name = names.pop().unwrap_or_default();
+        let dir = self.made_parent(&names)?;
+        self.inodes.push(inode);
+        self.enter(dir, name, self.inodes.len() - 1)
+    }
+
     fn add(&mut self, mut names: Vec<String>, member: Member) -> Result<(), String> {
         self.attributes_left_out += u64::from(member.has_attributes);
         let Some(name) = names.pop() else {
@@ -495,7 +543,8 @@ impl Tree {
             count,
             sockets: 0,
             attributes: self.attributes_left_out,
-            append: "",
+            init: None,
+            has_guest: false,
         })
     }
 }

@@ -3,8 +3,8 @@
 //! A name either holds a whole image or nothing.
 
 mod from_tar;
-mod index;
-mod store;
+pub(super) mod index;
+pub(super) mod store;
 mod walk;
 
 use std::fs;
@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
-#[cfg(feature = "pull")]
-pub(super) use self::from_tar::unpacked;
+pub(super) use self::from_tar::{INITS, SHELL, unpacked};
 pub use self::from_tar::{Layer, from_layers, from_tar};
 use self::index::{Entry, FORMAT_VERSION, Index};
 use self::store::Stored;
 pub use super::watch::Progress;
 
+use super::service::GuestService;
 use super::staging::{Staging, parent_of};
 use super::tarball::TarError;
 use super::watch::{NEVER, Watch};
@@ -113,17 +113,22 @@ pub enum CreateError {
         /// What it should have.
         want: String,
     },
+    /// All places where guest86 could be are taken.
+    #[error(
+        "The tree has no place for guest86: there is something of that name in `/` and in its folders of programs"
+    )]
+    NoPlace,
     /// Asked to stop.
     #[error("Interrupted; no image was made")]
     Interrupted,
 }
 
 impl CreateError {
-    fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Read { path: path.into(), source }
     }
 
-    fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Write { path: path.into(), source }
     }
 }
@@ -138,6 +143,8 @@ pub struct Options<'a> {
     pub owner: Option<(u32, u32)>,
     /// Bytes that the files of a tar archive may have.
     pub limit: u64,
+    /// What is put into the image beside what is in its source.
+    pub guest: Option<&'a GuestService>,
     /// Digits in blob names; tests shorten them to see collisions.
     #[doc(hidden)]
     pub hash_digits: usize,
@@ -145,16 +152,23 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { progress: &(), interrupt: &NEVER, owner: None, limit: u64::MAX, hash_digits: HASH_DIGITS }
+        Self {
+            progress: &(),
+            interrupt: &NEVER,
+            owner: None,
+            limit: u64::MAX,
+            guest: None,
+            hash_digits: HASH_DIGITS,
+        }
     }
 }
 
 impl<'a> Options<'a> {
-    fn watch(&self) -> Watch<'a> {
+    pub(super) fn watch(&self) -> Watch<'a> {
         Watch { progress: self.progress, interrupt: self.interrupt }
     }
 
-    fn check_interrupt(&self) -> Result<(), CreateError> {
+    pub(super) fn check_interrupt(&self) -> Result<(), CreateError> {
         if self.interrupt.load(Ordering::Relaxed) { Err(CreateError::Interrupted) } else { Ok(()) }
     }
 }
@@ -175,28 +189,36 @@ pub struct Summary {
 }
 
 /// A tree whose contents have been stored.
-struct Made {
+pub(super) struct Made {
     /// The entries of its root, without the names of their contents.
-    entries: Vec<Entry>,
+    pub entries: Vec<Entry>,
     /// Which of the contents each file has, in the order of the files.
-    visits: Vec<usize>,
-    blobs: Stored,
-    count: u64,
-    sockets: u64,
-    attributes: u64,
-    /// Added to the kernel's command line.
-    append: &'static str,
+    pub visits: Vec<usize>,
+    /// The contents.
+    pub blobs: Stored,
+    /// Entries in all.
+    pub count: u64,
+    /// Sockets that were left out.
+    pub sockets: u64,
+    /// Files whose extended attributes were left out.
+    pub attributes: u64,
+    /// Added to the kernel's command line: which program is started first, where the kernel would find none.
+    pub init: Option<&'static str>,
+    /// That is guest86.
+    pub has_guest: bool,
 }
 
 /// Makes the image directory `image` from the tree at `source`.
 pub fn from_dir(source: &Path, image: &Path, options: &Options) -> Result<Summary, CreateError> {
     check_places(source, image)?;
-    let tree = walk::walk(source, options)?;
+    let mut tree = walk::walk(source, options)?;
+    let guest = options.guest.map(|guest| tree.put(guest, options.owner).ok_or(CreateError::NoPlace));
+    let init = guest.transpose()?;
     options.progress.total(tree.bytes_to_read());
     make(image, options, ImageConfig::default(), |dir| {
         let blobs = store::store(&tree.files, dir, options)?;
         let walk::Tree { entries, visits, count, sockets, .. } = tree;
-        Ok(Made { entries, visits, blobs, count, sockets, attributes: 0, append: "" })
+        Ok(Made { entries, visits, blobs, count, sockets, attributes: 0, init, has_guest: init.is_some() })
     })
 }
 
@@ -227,18 +249,24 @@ pub(super) fn staged<T, E: From<CreateError>>(
 }
 
 /// Makes what is in an image's folder, of what `contents` puts into its folder of blobs.
-fn fill(
+pub(super) fn fill(
     folder: &Path,
     config: ImageConfig,
     contents: impl FnOnce(&Path) -> Result<Made, CreateError>,
 ) -> Result<Summary, CreateError> {
     let blob_dir = folder.join(BLOB_DIR);
     fs::create_dir(&blob_dir).map_err(CreateError::write(&blob_dir))?;
-    let Made { mut entries, visits, blobs, count, sockets, attributes, append } = contents(&blob_dir)?;
+    let Made { mut entries, visits, blobs, count, sockets, attributes, init, has_guest } =
+        contents(&blob_dir)?;
     let size = index::fill_in(&mut entries, &mut visits.iter().map(|&at| (at, &blobs.files[at])));
 
+    let cmdline = config.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
     let config = ImageConfig {
-        cmdline: Some(config.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into()) + append),
+        cmdline: Some(match init {
+            Some(init) => format!("{cmdline} {init}"),
+            None => cmdline,
+        }),
+        has_guest_service: has_guest || config.has_guest_service,
         bzimage_initrd_from_filesystem: config.bzimage.is_none() && has_kernel(&entries),
         ..config
     };

@@ -35,7 +35,8 @@ pub struct Stored {
 /// The hash of a content, in hexadecimal, and its size in bytes.
 #[derive(Clone, Debug)]
 pub struct Hashed {
-    hash: String,
+    /// The SHA-256, in hexadecimal.
+    pub hash: String,
     /// Bytes.
     pub size: u64,
 }
@@ -69,7 +70,8 @@ impl<'a> Copier<'a> {
         Self { dir, options, chunk: vec![0; CHUNK] }
     }
 
-    fn temporary(&self, number: usize) -> PathBuf {
+    /// Where a content is that has no name yet.
+    pub fn temporary(&self, number: usize) -> PathBuf {
         self.dir.join(format!("{number}.tmp"))
     }
 
@@ -132,6 +134,30 @@ impl<'a> Copier<'a> {
         let path = self.temporary(number);
         fs::remove_file(&path).map_err(CreateError::write(&path))
     }
+}
+
+/// Puts contents into the folder that are elsewhere, and never change there, under their names.
+pub fn link(
+    contents: &[Hashed],
+    place: impl Fn(&str) -> PathBuf,
+    dir: &Path,
+    options: &Options,
+) -> Result<Stored, CreateError> {
+    let mut names = Names { digits: options.hash_digits, taken: HashMap::new() };
+    let mut files = Vec::new();
+    for Hashed { hash, size } in contents {
+        options.check_interrupt()?;
+        let (name, new) = names.assign(hash);
+        if new {
+            let (from, to) = (place(hash), dir.join(&name));
+            // Another file system, or one without links, has a copy.
+            if fs::hard_link(&from, &to).is_err() {
+                fs::copy(&from, &to).map_err(CreateError::read(&from))?;
+            }
+        }
+        files.push(Blob { name, size: *size });
+    }
+    Ok(Stored { files, distinct: names.taken.len() as u64 })
 }
 
 /// Gives names to hashes: the first digits, or more of them where those are taken.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::index::{Entry, Node};
 use super::{CreateError, Options};
+use crate::image::service::{self, GuestService};
 use crate::os::{self, Attributes, Special};
 
 /// The deepest directory: far above any real one, and what the reader of fs.json goes down to.
@@ -43,6 +44,28 @@ pub fn walk(root: &Path, options: &Options) -> Result<Tree, CreateError> {
 }
 
 impl Tree {
+    /// Puts guest86 into the first folder that there is for it. Gives what the kernel is told then.
+    pub fn put(&mut self, guest: &GuestService, owner: Option<(u32, u32)>) -> Option<&'static str> {
+        let (uid, gid) = owner.unwrap_or_default();
+        let number = self.files.len();
+        for (folder, init) in service::FOLDERS {
+            let mut before = 0;
+            let Some(entries) = folder_in(&mut self.entries, folder, &mut before) else { continue };
+            let at = entries.partition_point(|entry| *entry.name < *service::NAME);
+            if entries.get(at).is_some_and(|entry| entry.name == service::NAME) {
+                continue;
+            }
+            before += entries[..at].iter().map(files_in).sum::<usize>();
+            let (name, size, node) = (service::NAME.into(), guest.size(), Node::File(String::new(), None));
+            entries.insert(at, Entry { name, size, mtime: 0, mode: service::FILE, uid, gid, node });
+            self.visits.insert(before, number);
+            self.files.push((guest.path().into(), guest.size()));
+            self.count += 1;
+            return Some(init);
+        }
+        None
+    }
+
     fn directory(&mut self, dir: &Path, depth: usize, options: &Options) -> Result<Vec<Entry>, CreateError> {
         options.check_interrupt()?;
         if depth > MAX_DEPTH {
@@ -114,5 +137,32 @@ impl Tree {
         }
         self.visits.push(number);
         number
+    }
+}
+
+/// The entries of a folder, to which no link leads, and how many files come before them in the order of the walk.
+fn folder_in<'a>(
+    entries: &'a mut Vec<Entry>,
+    folder: &str,
+    before: &mut usize,
+) -> Option<&'a mut Vec<Entry>> {
+    if folder.is_empty() {
+        return Some(entries);
+    }
+    let (name, rest) = folder.split_once('/').unwrap_or((folder, ""));
+    let at = entries.iter().position(|entry| entry.name == name)?;
+    *before += entries[..at].iter().map(files_in).sum::<usize>();
+    match &mut entries[at].node {
+        Node::Directory(entries) => folder_in(entries, rest, before),
+        _ => None,
+    }
+}
+
+/// The files that an entry is or has in it.
+fn files_in(entry: &Entry) -> usize {
+    match &entry.node {
+        Node::File(..) => 1,
+        Node::Directory(entries) => entries.iter().map(files_in).sum(),
+        _ => 0,
     }
 }

@@ -6,15 +6,17 @@ use std::io::Seek;
 use std::path::{Path, PathBuf};
 
 use super::super::check::check;
+use super::super::container::{self, starts_init};
 use super::super::create::{self, Options, Summary, from_layers, staged};
 use super::super::global::{GlobalError, GlobalName};
 use super::super::kernel::KernelError;
 use super::super::pull::{FOLDER, Puller};
+use super::super::service::GuestService;
 use super::super::watch::Watch;
 use super::super::web::lock;
 use super::super::{Image, archive};
 use super::layout::Layout;
-use super::{Container, PullError, Reference, Registry, credentials};
+use super::{Container, OciError, PullError, Reference, Registry, credentials};
 
 /// Layers by their digests, and where they are.
 pub type Files = BTreeMap<String, (PathBuf, File)>;
@@ -174,6 +176,9 @@ impl Puller {
             if self.kernel.is_some() {
                 return Err(KernelError::HasOwn.into());
             }
+            if self.guest.as_ref().is_some_and(GuestService::is_always) {
+                return Err(OciError::Whole(format!("The image sha256:{}", container.digest)).into());
+            }
             let mut left = self.limit;
             for (what, from, _) in layers {
                 archive::unpack_more(from, dir, &mut left, self.limit, &watch)
@@ -185,7 +190,12 @@ impl Puller {
         if let Some(kernel) = &self.kernel {
             kernel.put(dir, &mut config)?;
         }
+        let guest = self
+            .guest
+            .as_ref()
+            .filter(|guest| guest.is_always() || !container::own(&config).is_some_and(starts_init));
         let options = Options {
+            guest,
             interrupt: watch.interrupt,
             owner: self.owner,
             limit: self.limit,

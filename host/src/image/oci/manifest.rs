@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::ImageConfig;
 use super::super::check::hash;
+use super::super::container::KEY;
 use super::super::watch::Watch;
 use super::{OciError, PullError, at};
 
@@ -21,8 +22,6 @@ pub const MAX_LAYERS: usize = 512;
 const MAX_INDICES: usize = 4;
 /// The type of the configuration of an image that was pushed from here.
 pub const PACKED: &str = "application/vnd.env86.image.config.v1+json";
-/// What the configuration of an image that is made of a container image has of that one's.
-const KEY: &str = "container";
 
 /// What is read from where container images are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,9 @@ pub enum OciError {
         /// What is wrong.
         why: String,
     },
+    /// It is no container image, but one of this program's, as a whole.
+    #[error("{0} is a whole image, which gets no guest86; give one to what it was made from")]
+    Whole(String),
     /// It is for other processors.
     #[error("{image} is not for linux/386, but for {}; choose an image of i386, such as docker.io/i386/…", if .others.is_empty() { "nothing".into() } else { .others.join(", ") })]
     Platform {
