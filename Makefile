@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: kills bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
+.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -145,7 +145,7 @@ demo-state: image ## A copy of the demo image with a ready machine in it, for `e
 	@$(ENV86) run --save $(TARGET)/images/ready true
 	@echo 'Try: $(ENV86) run $(TARGET)/images/ready uname -a' >&2
 
-run-many: demo-state ## 2,000 commands, and 50 at once, in machines of one state: no byte lost, nothing left
+run-many: demo-state ## 2,000 commands, 50 at once, 40 killed, in machines of one state: no byte lost, nothing left
 	@tests/run/many $(ENV86) $(TARGET)/images/ready
 
 run-speed: demo-state ## How long a command takes, and how fast bytes pass
@@ -169,6 +169,11 @@ bench: image wasm ## Whole guests, beside whatever other emulators are installed
 	cargo build --release -p env86-benches --bin compare
 	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
 	@benches/whole $(TARGET)/release/compare $(ENV86) $(BENCH_GUEST)
+
+bench-run: demo-state peers ## A command in a machine that resumes a state, beside QEMU and v86 that do the same
+	@images/deps.sh qemu-system-i386=qemu-system-x86 qemu-img=qemu-utils
+	@benches/run/run $(ENV86) $(TARGET)/images/ready $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox \
+	    $(ENV86_PEERS)/v86 $(TARGET)/bench-run
 
 bench-disk: image std-$(MUSL) ## The disk of a guest, by IDE and by virtio, beside QEMU's
 	@images/deps.sh qemu-system-i386=qemu-system-x86

@@ -186,6 +186,40 @@ pub enum ToProcess {
     Resize(Size),
 }
 
+/// A map of one text and a byte string, in CBOR: what [`FromProcess`] and [`ToProcess`] are if they carry bytes.
+const MAP_OF_ONE: u8 = 0xa1;
+const TEXT: u8 = 0x60;
+const BYTES_16: u8 = 0x59;
+
+/// Appends [`FromProcess::Out`], or [`FromProcess::Err`], with these bytes to a channel's: what
+/// [`encode`](crate::value::encode) does, without a copy in between.
+pub fn encode_output(is_error: bool, bytes: &[u8], channel: &mut Vec<u8>) {
+    let name: &[u8; 3] = if is_error { b"Err" } else { b"Out" };
+    for piece in bytes.chunks(u16::MAX.into()).filter(|piece| piece.len() > u8::MAX.into()) {
+        channel.extend((8 + piece.len() as u32).to_be_bytes());
+        channel.extend([MAP_OF_ONE, TEXT | name.len() as u8]);
+        channel.extend(name);
+        channel.push(BYTES_16);
+        channel.extend((piece.len() as u16).to_be_bytes());
+        channel.extend(piece);
+    }
+    let rest = bytes.chunks(u16::MAX.into()).last().filter(|piece| piece.len() <= u8::MAX.into());
+    if let Some(rest) = rest.map(ByteBuf::from) {
+        crate::value::encode(
+            &if is_error { FromProcess::Err(rest) } else { FromProcess::Out(rest) },
+            channel,
+        );
+    }
+}
+
+/// The bytes of a [`ToProcess::In`] that is written as most of them are, without a copy; nothing for what is to be read
+/// as any value is.
+pub fn input_bytes(item: &[u8]) -> Option<&[u8]> {
+    let (head, bytes) = item.split_first_chunk::<7>()?;
+    let len = u16::from_be_bytes([head[5], head[6]]);
+    (head[..5] == [MAP_OF_ONE, TEXT | 2, b'I', b'n', BYTES_16] && bytes.len() == len.into()).then_some(bytes)
+}
+
 /// What [`GET`] tells of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -348,6 +382,32 @@ mod tests {
         }
         let exec = Exec { program: "sh".into(), terminal: Some(size), ..Exec::default() };
         assert_eq!(back(to_bytes(&exec)).read::<Exec>().unwrap().unwrap().0, exec);
+    }
+
+    #[test]
+    fn bytes_are_carried_as_any_value_is() {
+        for len in [1, 23, 24, 255, 256, 4096, 65535] {
+            let bytes: Vec<u8> = (0..len).map(|n: usize| n as u8).collect();
+            let buf = || ByteBuf::from(&bytes[..]);
+            for (is_error, value) in [(false, FromProcess::Out(buf())), (true, FromProcess::Err(buf()))] {
+                let mut channel = Vec::new();
+                encode_output(is_error, &bytes, &mut channel);
+                assert_eq!(channel, to_bytes(&value), "{len}");
+            }
+            let item = &to_bytes(&ToProcess::In(buf()))[4..];
+            assert_eq!(input_bytes(item), (len > 255).then_some(&bytes[..]), "{len}");
+            assert_eq!(input_bytes(&item[..item.len() - 1]), None);
+        }
+        // More than one value holds.
+        let (bytes, mut channel, mut values) = (vec![7; 70_000], Vec::new(), Values::default());
+        encode_output(false, &bytes, &mut channel);
+        values.feed(&channel);
+        let mut seen = Vec::new();
+        while let Some((FromProcess::Out(piece), _)) = values.read().unwrap() {
+            seen.extend(piece.into_vec());
+        }
+        assert_eq!(seen, bytes);
+        assert_eq!(input_bytes(&to_bytes(&ToProcess::Eof)[4..]), None);
     }
 
     #[test]

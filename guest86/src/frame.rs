@@ -124,13 +124,27 @@ pub fn encode_data(to: u32, mut data: &[u8], line: &mut Vec<u8>) {
     }
 }
 
+/// Where in a [`SYNC`] each byte is, counted from its end; for a byte that is not in it, its length.
+const FROM_END: [u8; 256] = {
+    let mut table = [SYNC.len() as u8; 256];
+    let mut at = 0;
+    while at < SYNC.len() {
+        table[SYNC[at] as usize] = (SYNC.len() - 1 - at) as u8;
+        at += 1;
+    }
+    table
+};
+
+/// Where the first [`SYNC`] is. No byte is in it twice: the one that stands where its last would be tells where the next
+/// one may end, so that of most bytes each sixteenth is looked at.
 fn find_sync(data: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = data[from..].iter().position(|byte| *byte == SYNC[0]) {
-        if data[from + at..].starts_with(&SYNC) {
-            return Some(from + at);
+    let mut end = SYNC.len();
+    while let Some(&byte) = data.get(end - 1) {
+        match usize::from(FROM_END[usize::from(byte)]) {
+            0 if data[..end].ends_with(&SYNC) => return Some(end - SYNC.len()),
+            0 => end += SYNC.len(),
+            step => end += step,
         }
-        from += at + 1;
     }
     None
 }
@@ -198,13 +212,8 @@ impl Decoder {
     /// Looks for the end of a [`SYNC`]: how many bytes there are up to it, or all of them.
     fn scan(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut at = 0;
-        while at < bytes.len() {
-            if self.sync == 0 {
-                match bytes[at..].iter().position(|byte| *byte == SYNC[0]) {
-                    Some(found) => at += found,
-                    None => return (bytes.len(), false),
-                }
-            }
+        // One that may have begun before these bytes.
+        while self.sync > 0 && at < bytes.len() {
             // No byte is in it twice, so that a SYNC begins anew, if at all, with the byte that does not fit.
             self.sync = match bytes[at] {
                 byte if byte == SYNC[self.sync] => self.sync + 1,
@@ -216,6 +225,14 @@ impl Decoder {
                 return (at, true);
             }
         }
+        let rest = &bytes[at..];
+        if rest.is_empty() {
+            return (bytes.len(), false);
+        }
+        if let Some(found) = find_sync(rest) {
+            return (at + found + SYNC.len(), true);
+        }
+        self.sync = (1..SYNC.len()).rev().find(|len| rest.ends_with(&SYNC[..*len])).unwrap_or(0);
         (bytes.len(), false)
     }
 

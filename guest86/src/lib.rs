@@ -1,4 +1,4 @@
-//! How a host and the service in its guest talk over a serial line.
+//! How a host and the service in its guest talk, over a port of a virtio console or a serial line.
 //!
 //! Four layers, each in a module: [frames](frame) on the line, [channels](mux) made of them, [values](value)
 //! on a channel, [calls](call) made of values. The Go env86 speaks the same ones; what it has not is marked
@@ -11,3 +11,6 @@ pub mod call;
 pub mod frame;
 pub mod mux;
 pub mod value;
+
+/// The name of the service's port of the virtio console.
+pub const PORT_NAME: &str = "org.env86.guest";

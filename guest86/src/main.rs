@@ -1,8 +1,10 @@
-//! The service inside an env86 guest: commands, files and connections for the host, over a serial line.
+//! The service inside an env86 guest: commands, files and connections for the host.
 //!
 //! ```text
-//! guest86 [LINE]     serves the host at this line, /dev/ttyS1 if none is given
+//! guest86            serves hosts at the port of the virtio console that is its own, and at /dev/ttyS1
+//! guest86 LINE       serves the host at this line
 //! guest86 init       is process 1, and starts the service; so is it whatever it is called with, if it is process 1
+//! guest86 --version
 //! ```
 //!
 //! An init system starts the service, and starts it again if it should end. It says nothing by itself. A system that
@@ -17,8 +19,9 @@ mod service;
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
-    let line = std::env::args_os().nth(1).unwrap_or_else(|| init::LINE.into());
-    if line == "--version" {
+    let given = std::env::args_os().nth(1);
+    let is = |word: &str| given.as_ref().is_some_and(|given| given == word);
+    if is("--version") {
         println!("{}", service::version());
         return ExitCode::SUCCESS;
     }
@@ -26,18 +29,19 @@ fn main() -> std::process::ExitCode {
     if std::process::id() == 1 {
         init::run();
     }
-    if line == init::DEVICES {
+    if is(init::DEVICES) {
         init::devices();
         return ExitCode::SUCCESS;
     }
-    if line == "init" {
+    if is("init") {
         eprintln!("guest86: only process 1 can be init; start the kernel with init=/sbin/guest86");
         return ExitCode::FAILURE;
     }
-    match service::Service::open(line.as_ref()).and_then(service::Service::run) {
+    let lines = given.map_or_else(service::lines, |line| vec![line.into()]);
+    match service::serve(lines) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("guest86: {}: {error}", line.display());
+            eprintln!("guest86: {error}");
             ExitCode::FAILURE
         }
     }

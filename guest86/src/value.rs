@@ -71,20 +71,25 @@ impl Values {
 
     /// The next value, with the count of bytes that it took, if all of it is there.
     pub fn read<T: DeserializeOwned>(&mut self) -> Result<Option<(T, usize)>, ValueError> {
-        let rest = &self.bytes[self.done..];
-        let Some((head, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let Some(item) = self.item()? else { return Ok(None) };
+        let (value, len) = (decode(item)?, item.len());
+        self.done += 4 + len;
+        Ok(Some((value, 4 + len)))
+    }
+
+    /// The next value as it came: for those that are not worth a copy. It stays the next one until [`Values::skip`].
+    pub fn item(&self) -> Result<Option<&[u8]>, ValueError> {
+        let Some((head, rest)) = self.bytes[self.done..].split_first_chunk::<4>() else { return Ok(None) };
         let len = u32::from_be_bytes(*head) as usize;
         if len > MAX_VALUE {
             return Err(ValueError::TooLarge(len));
         }
-        let Some(item) = rest.get(..len) else { return Ok(None) };
-        let mut left = item;
-        let value = ciborium::de::from_reader_with_recursion_limit(&mut left, MAX_DEPTH)?;
-        if !left.is_empty() {
-            return Err(ValueError::Malformed(format!("cbor: {} bytes too many", left.len())));
-        }
-        self.done += 4 + len;
-        Ok(Some((value, 4 + len)))
+        Ok(rest.get(..len))
+    }
+
+    /// Has dealt with the next value, of so many bytes.
+    pub fn skip(&mut self, len: usize) {
+        self.done = (self.done + 4 + len).min(self.bytes.len());
     }
 
     /// Bytes that have come and are not a whole value yet.
@@ -98,6 +103,16 @@ impl Values {
         *self = Self::default();
         rest
     }
+}
+
+/// Reads one item of CBOR.
+fn decode<T: DeserializeOwned>(item: &[u8]) -> Result<T, ValueError> {
+    let mut left = item;
+    let value = ciborium::de::from_reader_with_recursion_limit(&mut left, MAX_DEPTH)?;
+    if !left.is_empty() {
+        return Err(ValueError::Malformed(format!("cbor: {} bytes too many", left.len())));
+    }
+    Ok(value)
 }
 
 /// The positional arguments of a call, as the function that is called wants them.

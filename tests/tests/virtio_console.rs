@@ -26,8 +26,8 @@ fn a_terminal_at_hvc0() -> Result<()> {
     let image = Image::open(image()?).map_err(failed)?;
     let machine = Machine::builder().image(&image).virtio_console(true).start().map_err(failed)?;
     let mut com1 = machine.serial(Com::One);
-    let console = |port| machine.console(port).expect("the console has four ports");
-    let (mut hvc0, mut hvc3) = (console(0), console(3));
+    let console = |port| machine.console(port).expect("there are three consoles");
+    let (mut hvc0, mut hvc2) = (console(0), console(2));
     machine.input(Input::ConsoleSize { columns: 132, rows: 43 });
     com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
     com1.write_all(b"modprobe virtio_console && setsid sh -c 'exec sh -i < /dev/hvc0 > /dev/hvc0 2>&1' &\n")?;
@@ -56,16 +56,16 @@ fn a_terminal_at_hvc0() -> Result<()> {
     hvc0.write_all(&[4])?;
     wait(&mut hvc0, SUM_OF_3000)?;
 
-    // The last of the four ports, and Ctrl-C as a key.
-    hvc0.write_all(b"stty echo; cat /dev/hvc3 & read word < /dev/hvc3; echo $word > /dev/hvc3\n")?;
+    // The last of the consoles, and Ctrl-C as a key.
+    hvc0.write_all(b"stty echo; cat /dev/hvc2 & read word < /dev/hvc2; echo $word > /dev/hvc2\n")?;
     hvc0.write_all(b"kill %1; sleep 1000\n")?;
     hvc0.write_all(&[3])?;
-    hvc0.write_all(b"echo al''ive > /dev/hvc3\n")?;
-    wait(&mut hvc3, "alive\r\n")?;
+    hvc0.write_all(b"echo al''ive > /dev/hvc2\n")?;
+    wait(&mut hvc2, "alive\r\n")?;
 
     hvc0.write_all(b"poweroff\n")?;
     // No one reads any more, and the guest must not wait for that.
-    drop((com1, hvc0, hvc3));
+    drop((com1, hvc0, hvc2));
     assert_eq!(machine.wait().map_err(failed)?.ending, Ending::Halted);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::StateError;
 use super::chip::{Chip, Moment, State, Writer, same};
+use super::ours::take_bool;
 use super::record::{Entry, Layout};
 use super::virtio::{TRANSPORT, read_transport, write_transport};
 use crate::board::BoardConfig;
@@ -11,6 +12,8 @@ use crate::virtio::console::VirtioConsole;
 const CONSOLE: Layout = Layout { name: NAME, fields: &["virtio", "rows", "cols", "ports"] };
 
 const NAME: &str = "virtio_console";
+/// Our addition: which ports programs of the guest have open.
+const OPEN: &str = "console_open";
 
 /// The console, if it is fitted.
 pub(super) type Saved = Option<VirtioConsole>;
@@ -20,7 +23,11 @@ impl Chip for Saved {
         let Some(r) = state.optional(&CONSOLE, NAME)? else { return Ok(None) };
         let own = VirtioConsole::default();
         let transport = read_transport(&r.record(&TRANSPORT, "virtio")?, &own.transport)?;
-        Ok(Some(VirtioConsole { transport, rows: r.u16("rows")?, cols: r.u16("cols")?, ..own }))
+        let mut console = VirtioConsole { transport, rows: r.u16("rows")?, cols: r.u16("cols")?, ..own };
+        for (i, port) in console.ports.iter_mut().enumerate() {
+            take_bool(&state.ours(OPEN)[i], &mut port.open);
+        }
+        Ok(Some(console))
     }
 
     fn configure(&self, config: BoardConfig) -> BoardConfig {
@@ -47,6 +54,7 @@ impl Chip for Saved {
             .set("ports", console.ports.len() as u32)
             .value();
         writer.set(NAME, value);
+        writer.add(OPEN, console.ports.iter().map(|port| port.open).collect());
         Ok(())
     }
 }
@@ -62,7 +70,7 @@ mod suite {
 
     impl Suite for Saved {
         const NOT_IN_STATE: &'static [&'static str] =
-            &["size_supported", "notify_offset", "ports", "control"];
+            &["size_supported", "notify_offset", "input", "output", "control"];
 
         fn fields() -> Vec<Field> {
             fields!(m:
@@ -86,6 +94,8 @@ mod suite {
                 m.board.console.as_mut().unwrap().transport.device_feature => own_features,
                 m.board.console.as_mut().unwrap().rows => any,
                 m.board.console.as_mut().unwrap().cols => any,
+                m.board.console.as_mut().unwrap().ports[0].open => any,
+                m.board.console.as_mut().unwrap().ports[3].open => any,
             )
         }
 

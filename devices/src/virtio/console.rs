@@ -1,5 +1,6 @@
 //! virtio-console (virtio 1.1, 5.3): four ports, each a byte stream in both directions, and a pair
-//! of queues to control them.
+//! of queues to control them. The last port is that of the service in the guest ([`SERVICE_PORT`]), the
+//! others are consoles.
 
 use super::{Action, BAR_DEVICE, F_VERSION_1, Transport};
 use crate::pci::{ConfigSpace, Function, devfn};
@@ -11,8 +12,19 @@ use tracing::{debug, trace};
 pub const DEVFN: u8 = devfn(12, 0);
 /// The ports that a guest sees.
 pub const PORTS: usize = 4;
+/// The port of the service in the guest: no console, but bytes that pass unchanged and in large pieces.
+/// Guests find it by its name.
+pub const SERVICE_PORT: usize = PORTS - 1;
+/// What [`SERVICE_PORT`] is called, in Linux `/sys/class/virtio-ports/*/name`.
+pub const SERVICE_NAME: &str = "org.env86.guest";
 /// Bytes that wait in a port for the guest, and for the host, before the other side has to wait.
 pub const CAPACITY: usize = 64 << 10;
+
+/// While so many bytes wait for the guest, a buffer of the driver's is not filled as soon as there is one, but with
+/// [`AT_ONCE`] others or at the next [`VirtioConsole::poll`]: each filling is an interrupt.
+const MANY: usize = 32 << 10;
+/// Half of the buffers of a port.
+const AT_ONCE: u16 = 8;
 
 /// Feature bit 0: the configuration has the size of the screen.
 const F_SIZE: u32 = 1 << 0;
@@ -52,6 +64,8 @@ pub struct Port {
     pub input: VecDeque<u8>,
     /// For the host.
     pub output: VecDeque<u8>,
+    /// A program of the guest's has the port open.
+    pub open: bool,
 }
 
 /// The device.
@@ -101,7 +115,10 @@ impl VirtioConsole {
     pub fn reset(&mut self) {
         self.transport.reset();
         self.control.clear();
-        self.ports.iter_mut().for_each(|port| port.input.clear());
+        for port in &mut self.ports {
+            port.input.clear();
+            port.open = false;
+        }
     }
 
     /// Reads a port of a base address.
@@ -124,7 +141,10 @@ impl VirtioConsole {
             Action::Notify(CONTROL_OUT) => self.receive_control(mem),
             Action::Notify(queue) => match port_of_output(queue) {
                 Some(port) => self.take_output(mem, port),
-                None => self.send_input(mem),
+                None => match (0..PORTS).find(|port| input_queue(*port) == queue) {
+                    Some(port) if self.waits_for_more(mem, port) => {}
+                    _ => self.send_input(mem),
+                },
             },
         }
     }
@@ -143,6 +163,11 @@ impl VirtioConsole {
         let n = bytes.len().min(CAPACITY.saturating_sub(port.input.len()));
         port.input.extend(&bytes[..n]);
         n
+    }
+
+    /// Bytes that wait for the guest.
+    pub fn input_waiting(&self) -> usize {
+        self.ports.iter().map(|port| port.input.len()).sum()
     }
 
     /// Takes all that the guest has written to a port.
@@ -199,26 +224,39 @@ impl VirtioConsole {
             let Some(chain) = self.transport.pop(mem, CONTROL_OUT) else { break };
             chain.read(mem, &mut message, CONTROL_SIZE);
             self.transport.complete(mem, CONTROL_OUT, chain.head, 0);
-            if let &[a, b, c, d, e, f, ..] = message.as_slice() {
-                self.control_event(u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, f]));
+            if let &[a, b, c, d, e, f, g, h] = message.as_slice() {
+                let event = u16::from_le_bytes([e, f]);
+                self.control_event(u32::from_le_bytes([a, b, c, d]), event, u16::from_le_bytes([g, h]));
             }
         }
         self.send_control(mem);
     }
 
-    fn control_event(&mut self, port: u32, event: u16) {
-        trace!(target: "virtio.console", port, event, "control");
+    fn control_event(&mut self, port: u32, event: u16, value: u16) {
+        trace!(target: "virtio.console", port, event, value, "control");
         let port = usize::try_from(port).ok().filter(|port| *port < PORTS);
         match (event, port) {
             (event::DEVICE_READY, _) => {
                 (0..PORTS).for_each(|port| self.queue_control(port, event::DEVICE_ADD, 0, &[]));
+            }
+            (event::PORT_READY, Some(SERVICE_PORT)) => {
+                self.queue_control(SERVICE_PORT, event::PORT_NAME, 0, SERVICE_NAME.as_bytes());
+                self.queue_control(SERVICE_PORT, event::PORT_OPEN, 1, &[]);
             }
             (event::PORT_READY, Some(port)) => {
                 self.queue_control(port, event::CONSOLE_PORT, 1, &[]);
                 self.queue_control(port, event::PORT_NAME, 0, format!("virtio-{port}").as_bytes());
                 self.queue_control(port, event::PORT_OPEN, 1, &[]);
             }
-            (event::PORT_OPEN, Some(port)) => self.queue_size(port),
+            (event::PORT_OPEN, Some(port)) => {
+                self.ports[port].open = value != 0;
+                match (port, value) {
+                    // What was for a program that has gone is not the next one's.
+                    (_, 0) => self.ports[port].input.clear(),
+                    (SERVICE_PORT, _) => {}
+                    _ => self.queue_size(port),
+                }
+            }
             _ => {}
         }
     }
@@ -238,6 +276,11 @@ impl VirtioConsole {
                 }
             }
         }
+    }
+
+    /// The driver is about to offer more buffers of a port that much waits for.
+    fn waits_for_more(&self, mem: &Memory, port: usize) -> bool {
+        self.ports[port].input.len() >= MANY && self.transport.waiting(mem, input_queue(port)) < AT_ONCE
     }
 
     /// Takes what the guest has written to a port, while there is room. Of a single request that is
@@ -348,6 +391,45 @@ mod tests {
         guest.send(CONTROL_OUT, &[9, 0, 0, 0, 3, 0, 1, 0]);
         guest.send(CONTROL_OUT, &[9, 0, 0]);
         assert!(guest.console.control.is_empty());
+    }
+
+    #[test]
+    fn the_services_port_is_no_console() {
+        let mut guest = Guest::new();
+        (0..4).for_each(|i| guest.offer(CONTROL_IN, i));
+        guest.send(CONTROL_OUT, &[3, 0, 0, 0, 3, 0, 1, 0]);
+        assert_eq!(guest.received(CONTROL_IN).unwrap()[..], *b"\x03\0\0\0\x07\0\0\0org.env86.guest");
+        assert_eq!(guest.received(CONTROL_IN), Some(vec![3, 0, 0, 0, 6, 0, 1, 0]));
+        assert!(!guest.console.ports[SERVICE_PORT].open);
+        guest.send(CONTROL_OUT, &[3, 0, 0, 0, 6, 0, 1, 0]);
+        assert!(guest.console.ports[SERVICE_PORT].open);
+        assert_eq!(guest.console.push_input(SERVICE_PORT, b"for the program"), 15);
+        guest.send(CONTROL_OUT, &[3, 0, 0, 0, 6, 0, 0, 0]);
+        assert_eq!(guest.console.ports[SERVICE_PORT], Port::default());
+        guest.send(CONTROL_OUT, &[3, 0, 0, 0, 6, 0, 1, 0]);
+        guest.console.reset();
+        assert!(!guest.console.ports[SERVICE_PORT].open);
+        assert_eq!(guest.received(CONTROL_IN), None);
+    }
+
+    #[test]
+    fn much_input_fills_buffers_by_the_half_of_a_queue() {
+        let mut guest = Guest::new();
+        let queue = input_queue(SERVICE_PORT);
+        assert_eq!(guest.console.push_input(SERVICE_PORT, &[7; CAPACITY]), CAPACITY);
+        for i in 0..AT_ONCE - 1 {
+            guest.offer(queue, i);
+            assert_eq!(guest.received(queue), None);
+        }
+        guest.offer(queue, AT_ONCE - 1);
+        for _ in 0..AT_ONCE {
+            assert_eq!(guest.received(queue), Some(vec![7; 256]));
+        }
+        // The host's next look, for a driver that offers no more.
+        guest.offer(queue, AT_ONCE);
+        assert_eq!(guest.received(queue), None);
+        guest.console.poll(&mut guest.mem);
+        assert_eq!(guest.received(queue), Some(vec![7; 256]));
     }
 
     #[test]

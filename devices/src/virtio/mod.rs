@@ -350,6 +350,12 @@ impl Transport {
         self.checked(popped)?
     }
 
+    /// Requests in a queue that have not been taken.
+    pub fn waiting(&self, mem: &Memory, queue: usize) -> u16 {
+        let running = self.is_running();
+        self.queues.get(queue).filter(|q| running && q.enabled).map_or(0, |q| q.waiting(mem))
+    }
+
     /// The buffers of a request that was taken earlier.
     pub fn chain(&mut self, mem: &Memory, queue: usize, head: u16) -> Option<Chain> {
         let (running, features) = (self.is_running(), self.features());

@@ -181,6 +181,15 @@ impl Queue {
         mem.read_u16(self.avail_addr.wrapping_add(RING_IDX))
     }
 
+    /// Requests that the driver has made and that have not been taken.
+    pub fn waiting(&self, mem: &Memory) -> u16 {
+        match self.masked_idx {
+            // They cannot be counted before the next one is taken.
+            true => self.size,
+            false => self.avail_idx(mem).wrapping_sub(self.avail_last_idx),
+        }
+    }
+
     /// Takes the next request. When there is none, the driver is asked to notify of the next.
     pub fn pop(&mut self, mem: &mut Memory, features: Features) -> Result<Option<Chain>, QueueError> {
         let index = self.avail_idx(mem);

@@ -4,7 +4,7 @@
 //! that may have to wait is done by others: the service and the devices have a process each, which is this program.
 //! If process 1 ended, the kernel would stop.
 
-mod modules;
+pub mod modules;
 mod mounts;
 mod shutdown;
 
@@ -35,8 +35,6 @@ use crate::service::process::{PATH, prepare};
 use crate::service::user::{self, User};
 use crate::service::{files::text, system};
 
-/// The line that the service is at.
-pub const LINE: &str = "/dev/ttyS1";
 /// What this program is called with to look after the devices.
 pub const DEVICES: &str = "devices";
 /// The program itself, as a process sees it.
@@ -197,8 +195,8 @@ impl What {
     fn start(&self) -> io::Result<Pid> {
         let user = user::find(None).map_err(io::Error::other)?;
         let mut command = match self {
-            Self::Service => this_program(LINE),
-            Self::Devices => this_program(DEVICES),
+            Self::Service => this_program(None),
+            Self::Devices => this_program(Some(DEVICES)),
             Self::Shell(device) => shell(&user, device)?,
             Self::Command(line) => configured(line),
         };
@@ -217,11 +215,11 @@ impl What {
     }
 }
 
-fn this_program(word: &str) -> Command {
+fn this_program(word: Option<&str>) -> Command {
     // By its path, after which the process is called.
     let own = env::current_exe().ok().filter(|path| path.exists());
     let mut command = Command::new(own.as_deref().unwrap_or(Path::new(SELF)));
-    command.arg0("guest86").arg(word).stdin(Stdio::null());
+    command.arg0("guest86").args(word).stdin(Stdio::null());
     command
 }
 

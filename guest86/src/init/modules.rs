@@ -145,9 +145,14 @@ fn devices(sys: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Loads the modules of all devices that have no driver, and of those that are found by that. What cannot be loaded is
-/// left out: many devices have a module that is not for this one.
+/// Loads the modules of all devices that have no driver, and of those that are found by that.
 pub fn load_all() {
+    load(|_| true);
+}
+
+/// The same for the devices that are wanted, told by what they say that they are. What cannot be loaded is left out:
+/// many devices have a module that is not for this one.
+pub fn load(wanted: impl Fn(&str) -> bool) {
     let release = uname();
     let release = release.release().to_string_lossy();
     let folder =
@@ -156,7 +161,7 @@ pub fn load_all() {
     let mut tried = BTreeSet::new();
     for _ in 0..ROUNDS {
         let before = tried.len();
-        for device in devices(Path::new("/sys")) {
+        for device in devices(Path::new("/sys")).into_iter().filter(|device| wanted(device)) {
             for file in modules.of(&device) {
                 if tried.insert(file.to_owned()) {
                     let _ = modules.load(file);

@@ -1,7 +1,9 @@
-//! The service: one thread, which waits for the line, for its processes and for their pipes at once.
+//! The service: a thread for each line, which waits for the line, for its processes and for their pipes at
+//! once.
 
 mod dhcp;
 pub mod files;
+mod lines;
 pub mod link;
 pub mod process;
 mod stream;
@@ -11,7 +13,9 @@ pub mod user;
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ciborium::Value;
@@ -27,23 +31,49 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
+pub use lines::all as lines;
 use stream::{Answer, Answered, Stream, Wants, later};
 
-/// How this end numbers its channels, and what it holds for each.
-const CONFIG: Config =
+/// How this end numbers its channels, and what it holds for each. Behind a serial line is a kernel that loses what
+/// it has no room for.
+const SERIAL: Config =
     Config { first: 0, lowest: true, accepts: true, window: 128 << 10, on_the_way: u32::MAX };
+/// The same for a port of a virtio console, where a larger window keeps the host from waiting.
+const CONSOLE: Config = Config { window: 512 << 10, ..SERIAL };
 /// Bytes that wait for the line before no more is read from processes.
 const LINE_LIMIT: usize = 64 << 10;
 /// Bytes that are read at once.
 const CHUNK: usize = 32 << 10;
 /// The line's speed: what emulated lines make of it is their affair.
 const BAUD: u32 = 115_200;
+/// Bytes that a port of a virtio console gives at once: one of its driver's buffers.
+const PAGE: usize = 4096;
+/// Reads in one turn, so that the line does not keep the thread to itself.
+const READS: usize = 16;
 /// Time between a hang-up and the end of a process that does not heed it.
 const HANG_UP: Duration = Duration::from_secs(2);
 
 /// What [`call::VERSION`] answers.
 pub fn version() -> String {
     format!("{}{}", call::OURS, env!("CARGO_PKG_VERSION"))
+}
+
+/// Serves hosts at these lines, until one of the lines is gone. One that cannot be opened is left out as long
+/// as there is another.
+pub fn serve(lines: Vec<PathBuf>) -> io::Result<()> {
+    let (end, ends) = mpsc::channel();
+    let mut failed = Vec::new();
+    for line in lines {
+        match Service::open(&line) {
+            Ok(service) => {
+                let end = end.clone();
+                thread::Builder::new().spawn(move || _ = end.send(service.run()))?;
+            }
+            Err(error) => failed.push(format!("{}: {error}", line.display())),
+        }
+    }
+    drop(end);
+    ends.recv().unwrap_or_else(|_| Err(io::Error::other(failed.join("; "))))
 }
 
 /// A channel.
@@ -82,6 +112,7 @@ impl Service {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let line = rustix::fs::open(path, flags, Mode::empty())?;
+        let config = if isatty(&line) { SERIAL } else { CONSOLE };
         if isatty(&line) {
             let mut settings = tcgetattr(&line)?;
             settings.make_raw();
@@ -96,7 +127,7 @@ impl Service {
         signal_hook::low_level::pipe::register(signal_hook::consts::SIGCHLD, OwnedFd::from(ended))?;
         Ok(Self {
             line,
-            mux: Mux::new(CONFIG),
+            mux: Mux::new(config),
             channels: BTreeMap::new(),
             children,
             doomed: Vec::new(),
@@ -182,11 +213,18 @@ impl Service {
 
     /// Reads what the line has; says whether there still is a line.
     fn read_line(&mut self) -> io::Result<bool> {
-        match rustix::io::read(&self.line, &mut self.buffer[..]) {
-            Ok(0) | Err(Errno::IO) => return Ok(false),
-            Ok(len) => self.mux.feed(&self.buffer[..len]),
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        for _ in 0..READS {
+            match rustix::io::read(&self.line, &mut self.buffer[..]) {
+                Ok(0) | Err(Errno::IO) => return Ok(false),
+                Ok(len) => {
+                    self.mux.feed(&self.buffer[..len]);
+                    if len < PAGE {
+                        break;
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR) => break,
+                Err(error) => return Err(error.into()),
+            }
         }
         while let Some(event) = self.mux.event() {
             self.event(event);

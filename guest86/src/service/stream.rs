@@ -200,6 +200,18 @@ impl Stream {
         }
         self.values.feed(bytes);
         loop {
+            // Most of it is input, which goes on without a copy.
+            if let Ok(Some(item)) = self.values.item()
+                && let Some(bytes) = call::input_bytes(item)
+            {
+                let len = item.len();
+                if let (Some(_), Some(last)) = (&self.sink, bytes.last()) {
+                    self.pending.extend(bytes);
+                    self.last = *last;
+                }
+                self.values.skip(len);
+                continue;
+            }
             match self.values.read::<ToProcess>() {
                 Ok(None) => return,
                 Ok(Some((ToProcess::In(bytes), _))) => self.put(&bytes),
@@ -387,10 +399,11 @@ impl Stream {
 
     /// Says to the host what has been read.
     fn pass(&mut self, n: usize, bytes: &[u8]) {
+        if matches!(self.kind, Kind::Exec) {
+            return call::encode_output(n > 0, bytes, &mut self.outgoing);
+        }
         let bytes = || ByteBuf::from(bytes);
         match (&self.kind, n) {
-            (Kind::Exec, 0) => encode(&FromProcess::Out(bytes()), &mut self.outgoing),
-            (Kind::Exec, _) => encode(&FromProcess::Err(bytes()), &mut self.outgoing),
             (Kind::Run, 0) => {
                 encode(&RunOutput { stdout: Some(bytes()), ..RunOutput::default() }, &mut self.outgoing);
             }

@@ -10,6 +10,7 @@ use env86_devices::ide::DiscError;
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::{self, Plan, Run, Saved, StateError};
 use env86_devices::vga::{Screen, TextScreen};
+use env86_devices::virtio::console::VirtioConsole;
 use env86_devices::{BoardConfig, Pc, Stop};
 use env86_emu::Memory;
 use env86_emu::cpu::Stats;
@@ -235,9 +236,7 @@ impl Computer {
         }
         let budget = self.unfinished.take().unwrap_or_else(|| self.begin_run(budget));
         let stop = self.pc.run(budget);
-        if !matches!(stop, Stop::Waiting { .. }) {
-            self.carry_output(outside);
-        }
+        let moved = !matches!(stop, Stop::Waiting { .. }) && self.carry_output(outside);
         Ok(match stop {
             // No debugger is attached here, so nothing sets breakpoints.
             Stop::Budget | Stop::Output | Stop::Breakpoint { .. } | Stop::Watchpoint { .. } => Progress::More,
@@ -245,6 +244,8 @@ impl Computer {
                 self.unfinished = Some(left);
                 Progress::Sleep { until: None, slack: 0 }
             }
+            // The console has told the guest that it has room again, or more for it.
+            Stop::Idle { .. } if moved => Progress::More,
             Stop::Idle { .. } if self.is_dead() => self.end(Ending::Halted),
             Stop::Idle { until } => {
                 let slack = self.idleness.halted(&self.pc.cpu.stats(), self.pc.board.slack());
@@ -269,7 +270,7 @@ impl Computer {
             playback.play(&mut self.inlet, &mut self.pc);
         }
         self.inlet.feed(&mut self.pc);
-        match (self.inlet.waiting() > 0, &self.playback) {
+        match (self.inlet.pressing() > 0, &self.playback) {
             (true, Some(_)) => SHORT_RUN,
             (true, None) => budget.min(SHORT_RUN),
             (false, Some(_)) => REPEATABLE_RUN,
@@ -293,8 +294,8 @@ impl Computer {
         state.halted && state.eflags & EFLAGS_IF == 0
     }
 
-    /// Gives the desk what the guest has sent.
-    fn carry_output(&mut self, outside: &mut dyn Outside) {
+    /// Gives the desk what the guest has sent; says whether bytes of the console have moved, either way.
+    fn carry_output(&mut self, outside: &mut dyn Outside) -> bool {
         let Pc { board, cpu, .. } = &mut self.pc;
         let Connected { serial, console, network } = board.connected;
         for port in (0..SERIAL_PORTS).filter(|port| serial[*port]) {
@@ -306,14 +307,18 @@ impl Computer {
                 outside.serial(port as u8, &bytes);
             }
         }
+        let waiting = board.console.as_ref().map_or(0, VirtioConsole::input_waiting);
+        let mut moved = false;
         if board.console.is_some() {
             for port in (0..console.len()).filter(|port| console[*port]) {
                 let bytes = board.console_output(cpu.mem_mut(), port);
                 if !bytes.is_empty() {
+                    moved = true;
                     outside.console(port as u8, &bytes);
                 }
             }
         }
+        moved |= board.console.as_ref().map_or(0, VirtioConsole::input_waiting) < waiting;
         // Without a cable it is lost, and the card goes on.
         for frame in board.network_output(cpu.mem_mut()) {
             if network {
@@ -329,6 +334,7 @@ impl Computer {
         if let Some(lpt) = board.lpt.as_mut().filter(|lpt| lpt.waiting() > 0) {
             outside.printer(&lpt.take_output());
         }
+        moved
     }
 
     /// Gives the machine something from outside. What has not been taken is to be given again: a machine that
@@ -464,6 +470,12 @@ impl Computer {
     /// A virtio console is on the board.
     pub fn has_console(&self) -> bool {
         self.pc.board.console.is_some()
+    }
+
+    /// A program of the guest's has the port of the virtio console open.
+    pub fn console_listens(&self, port: u8) -> bool {
+        let console = self.pc.board.console.as_ref();
+        console.and_then(|console| console.ports.get(usize::from(port))).is_some_and(|port| port.open)
     }
 
     /// The network card that is on the board.

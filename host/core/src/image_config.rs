@@ -110,7 +110,8 @@ pub struct ImageConfig {
     /// A resumed guest keeps the network card address it was saved with.
     #[serde(default, skip_serializing_if = "is_false")]
     pub preserve_mac_from_state_image: bool,
-    /// The guest runs guest86 on COM2.
+    /// The guest runs guest86, at a port of the virtio console, which the board then has unless `virtio_console`
+    /// says no, or on COM2.
     #[serde(default, skip_serializing_if = "is_false")]
     pub has_guest_service: bool,
     /// Keys that env86 does not know, kept as they are.

@@ -19,8 +19,10 @@ use crate::media::{Drive, MediaStore, MediumError};
 
 /// Serial ports of a board.
 pub(crate) const SERIAL_PORTS: usize = 4;
-/// Bytes that wait for each serial line or console port, beyond those in the device.
+/// Bytes that wait for each serial line, beyond those in the device.
 const TYPE_AHEAD: usize = 4096;
+/// The same for each port of the virtio console, which passes much more in a run.
+const CONSOLE_AHEAD: usize = console::CAPACITY;
 /// Key strokes that wait for the keyboard controller.
 const KEY_QUEUE: usize = 256;
 
@@ -188,12 +190,12 @@ impl Inlet {
             Input::Serial { port, bytes } => {
                 let fitted = board.uarts.get(usize::from(*port)).is_some_and(Option::is_some);
                 match self.serial.get_mut(usize::from(*port)) {
-                    Some(queue) if fitted => return enqueue(queue, bytes),
+                    Some(queue) if fitted => return enqueue(queue, bytes, TYPE_AHEAD),
                     _ => return Accepted::NoDevice,
                 }
             }
             Input::Console { port, bytes } => match self.console.get_mut(usize::from(*port)) {
-                Some(queue) if board.console.is_some() => return enqueue(queue, bytes),
+                Some(queue) if board.console.is_some() => return enqueue(queue, bytes, CONSOLE_AHEAD),
                 _ => return Accepted::NoDevice,
             },
             Input::ConsoleSize { columns, rows } => {
@@ -305,13 +307,18 @@ impl Inlet {
 
     /// Bytes and key strokes that wait for the guest.
     pub fn waiting(&self) -> usize {
-        self.serial.iter().chain(&self.console).map(VecDeque::len).sum::<usize>() + self.keys.len()
+        self.pressing() + self.console.iter().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// Those that wait for devices with little room, which the guest empties long before the end of a run.
+    pub fn pressing(&self) -> usize {
+        self.serial.iter().map(VecDeque::len).sum::<usize>() + self.keys.len()
     }
 }
 
 /// Puts bytes at the end of a queue, as many as it has room for.
-fn enqueue(queue: &mut VecDeque<u8>, bytes: &[u8]) -> Accepted {
-    let room = TYPE_AHEAD.saturating_sub(queue.len()).min(bytes.len());
+fn enqueue(queue: &mut VecDeque<u8>, bytes: &[u8], most: usize) -> Accepted {
+    let room = most.saturating_sub(queue.len()).min(bytes.len());
     queue.extend(&bytes[..room]);
     Accepted::part(room, bytes.len())
 }

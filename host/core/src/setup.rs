@@ -152,7 +152,8 @@ impl Setup {
             virtio_console: image
                 .virtio_console
                 .as_ref()
-                .map_or(self.virtio_console, |value| *value != false),
+                // It has the port that the service answers at fastest.
+                .map_or(self.virtio_console || image.has_guest_service, |value| *value != false),
             virtio_balloon: image.virtio_balloon.unwrap_or(self.virtio_balloon),
             boot_order: image.boot_order.or(self.boot_order),
             ..self

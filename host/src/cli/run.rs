@@ -89,6 +89,7 @@ impl Run {
         let machine = self.machine(&image, options.terminal)?;
         let guest = machine.guest_within(self.boot_timeout)?;
         if self.save {
+            warm_up(&guest);
             wait_for_rest(&machine)?;
             let size = machine.save_to(&image)?;
             eprintln!("env86: the machine is saved in {} ({size} bytes)", image.path().display());
@@ -139,6 +140,12 @@ impl Run {
         }
         Ok(builder.start()?)
     }
+}
+
+/// Has the guest run a program once: what every program needs of its files (the shell, the dynamic linker, the C
+/// library) is in its memory then, and no machine that resumes the state has to read it. An image may have no shell.
+fn warm_up(guest: &Guest) {
+    let _ = guest.command("sh").args(["-c", "exec true"]).status();
 }
 
 /// Waits until the guest rests: what it still starts behind its service is else done again by each machine that

@@ -15,7 +15,7 @@ use super::{ExitStatus, Guest, GuestError, Source};
 /// The character that a terminal takes for the end of its input.
 const END_OF_TRANSMISSION: u8 = 4;
 /// Bytes of standard input in one message.
-const PIECE: usize = 16 << 10;
+const PIECE: usize = 32 << 10;
 
 /// A program to be started in the guest. Its three standard streams are pipes to here, or a terminal is.
 ///

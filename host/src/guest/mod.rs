@@ -1,7 +1,7 @@
 //! The service in a guest: programs, files, and whatever else a host wants of it.
 //!
-//! [`Machine::guest`] finds the service `guest86` at the machine's second serial port, in whatever state the
-//! machine was saved. [`Guest::command`] starts a program as [`std::process::Command`] does:
+//! [`Machine::guest`] finds the service `guest86` at its port of the virtio console, or at the second serial port, in
+//! whatever state the machine was saved. [`Guest::command`] starts a program as [`std::process::Command`] does:
 //!
 //! ```no_run
 //! use env86::{Image, Machine};
@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use env86_devices::virtio::console::SERVICE_PORT;
 use guest86::call::{self, Hello, Put};
 use guest86::value::ValueError;
 use serde::Serialize;
@@ -44,14 +45,14 @@ pub use guest86::call::{Entry, Exec, FileInfo, Size};
 pub use command::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Remote};
 pub use process::{ExitStatus, Source};
 
-use crate::machine::{Com, Controls, Machine, MachineError};
-use session::{Channel, Session};
+use crate::machine::{Com, Computer, Controls, Machine, MachineError};
+use session::{Channel, Line, Session};
 
 /// How long [`Machine::guest`] waits for the service: a boot may be before it.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Time between looks whether the guest listens.
 const LOOK: Duration = Duration::from_millis(5);
-/// A program that has just opened a port has not set it up yet.
+/// A program that has just opened a serial port has not set it up yet.
 const SET_UP: Duration = Duration::from_millis(100);
 /// How long an answer may take before the service is taken to be in the middle of something that will not
 /// go on.
@@ -68,9 +69,11 @@ const ENTROPY: usize = 32;
 #[derive(Debug, Error)]
 pub enum GuestError {
     /// The service does not answer.
-    #[error("The guest's service guest86 does not answer at the second serial port")]
+    #[error(
+        "The guest's service guest86 answers neither at the virtio console nor at the second serial port"
+    )]
     Silent,
-    /// The machine has ended, or has no second serial port.
+    /// The machine has ended, or has no port for the service.
     #[error("The machine has ended")]
     Gone,
     /// The service does not go on with it: another host has taken its place, or it has started anew.
@@ -137,8 +140,9 @@ pub struct Guest {
 }
 
 impl Machine {
-    /// The service in the guest, at the second serial port, which is its own from then on. Waits until it
-    /// answers: a machine that has just been switched on has to boot first.
+    /// The service in the guest, at its port of the virtio console if a program has that open, else at the second
+    /// serial port, which is its own from then on. Waits until it answers: a machine that has just been switched
+    /// on has to boot first.
     pub fn guest(&self) -> Result<Guest, GuestError> {
         self.guest_within(PATIENCE)
     }
@@ -162,20 +166,30 @@ impl Controls {
             return Ok(guest.clone());
         }
         let deadline = Instant::now() + limit;
-        let port = self.serial(Com::Two);
-        let listens = || self.with(|computer| computer.serial_listens(Com::Two as u8));
         let mut restored = true;
-        while !listens()? {
+        let line = loop {
+            // The service opens the serial port last.
+            let listens = |computer: &mut Computer| match computer.console_listens(SERVICE_PORT as u8) {
+                true => Some(Line::Console),
+                false => computer.serial_listens(Com::Two as u8).then_some(Line::Serial),
+            };
+            if let Some(line) = self.with(listens)? {
+                break line;
+            }
             restored = false;
             if Instant::now() >= deadline {
                 return Err(GuestError::Silent);
             }
             thread::sleep(LOOK);
-        }
-        if !restored {
+        };
+        let port = match line {
+            Line::Serial => self.serial(Com::Two),
+            Line::Console => self.service_port(),
+        };
+        if line == Line::Serial && !restored {
             thread::sleep(SET_UP);
         }
-        let session = Session::start(port.clone(), port)?;
+        let session = Session::start(line, port.clone(), port)?;
         let guest = Guest::connect(session, deadline)?;
         *kept = Some(guest.clone());
         Ok(guest)
@@ -394,5 +408,13 @@ fn serve(mut share: share::Share, mut channel: Channel) {
             }
         }
         asked.drain(..done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_sides_call_the_port_by_the_same_name() {
+        assert_eq!(guest86::PORT_NAME, env86_devices::virtio::console::SERVICE_NAME);
     }
 }

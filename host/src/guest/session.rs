@@ -19,10 +19,27 @@ use super::process::Process;
 
 /// Bytes that wait here for each channel before the guest has to wait.
 const WINDOW: u32 = 1 << 20;
-/// Bytes on their way to a channel of the guest: its kernel has room for ten times as many, and loses more.
-const ON_THE_WAY: u32 = 64 << 10;
 /// Bytes that are read from the line at once.
 const CHUNK: usize = 64 << 10;
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// A serial port, behind which the guest's kernel loses what it has no room for.
+    Serial,
+    /// A port of the virtio console, where each side waits for the other.
+    Console,
+}
+
+impl Line {
+    /// Bytes on their way to a channel of the guest. Behind a serial port there is room for ten times as many.
+    fn on_the_way(self) -> u32 {
+        match self {
+            Self::Serial => 64 << 10,
+            Self::Console => u32::MAX,
+        }
+    }
+}
 
 /// What comes from the guest on a channel.
 #[derive(Debug, Default)]
@@ -46,6 +63,7 @@ pub(super) struct State {
 
 /// A line, and what happens there.
 pub(super) struct Session {
+    line: Line,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -65,24 +83,25 @@ fn first_number() -> u32 {
     u32::from_le_bytes(bytes)
 }
 
-fn mux() -> Mux {
+fn mux(line: Line) -> Mux {
     Mux::new(Config {
         first: first_number(),
         lowest: false,
         accepts: false,
         window: WINDOW,
-        on_the_way: ON_THE_WAY,
+        on_the_way: line.on_the_way(),
     })
 }
 
 impl Session {
     /// Takes a line. Its threads end when there is nothing more to read.
     pub fn start(
+        line: Line,
         mut from: impl Read + Send + 'static,
         mut to: impl Write + Send + 'static,
     ) -> io::Result<Arc<Self>> {
-        let state = State { mux: mux(), channels: BTreeMap::new(), gone: false };
-        let session = Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() });
+        let state = State { mux: mux(line), channels: BTreeMap::new(), gone: false };
+        let session = Arc::new(Self { line, state: Mutex::new(state), changed: Condvar::new() });
         let reader = session.clone();
         thread::Builder::new().name("guest input".into()).spawn(move || {
             let mut piece = vec![0; CHUNK];
@@ -184,7 +203,7 @@ impl Session {
     /// Begins anew, with a guest that may be in the middle of anything.
     pub fn begin_anew(&self) {
         let mut state = self.lock();
-        state.mux = mux();
+        state.mux = mux(self.line);
         state.mux.output().extend(SYNC);
         for channel in state.channels.values_mut() {
             channel.ended = true;

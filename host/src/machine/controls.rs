@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use env86_core::keys::{self, UnknownKey, Untypable};
 use env86_core::{Accepted, Button, Computer, Drive, Frame, Input, MediumError, Screen, TextScreen};
+use env86_devices::virtio::console::SERVICE_PORT;
 use thiserror::Error;
 
 use super::ports::{Com, Desk, Line, SerialPort};
@@ -104,6 +105,11 @@ impl Controls {
     pub fn serial(&self, com: Com) -> SerialPort {
         self.with_soon(move |computer| computer.connect_serial(com as u8));
         SerialPort::new(&self.desk, Line::Serial(com as u8))
+    }
+
+    /// The port of the virtio console that is the service's in the guest.
+    pub(crate) fn service_port(&self) -> SerialPort {
+        SerialPort::new(&self.desk, Line::Console(SERVICE_PORT as u8))
     }
 
     /// A machine that has ended takes no commands, which is no error.

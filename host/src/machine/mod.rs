@@ -218,10 +218,10 @@ impl Machine {
         self.controls.serial(com)
     }
 
-    /// A port of the virtio console, 0 to 3: Linux's `hvc0` to `hvc3`. `None` for other numbers. On a
-    /// machine without the console it gives no bytes and takes none.
+    /// A port of the virtio console, 0 to 2: Linux's `hvc0` to `hvc2`. `None` for other numbers; the fourth port
+    /// is that of [`Machine::guest`]. On a machine without the console it gives no bytes and takes none.
     pub fn console(&self, port: u8) -> Option<SerialPort> {
-        (port < 4).then(|| SerialPort::new(&self.desk, Line::Console(port)))
+        (port < 3).then(|| SerialPort::new(&self.desk, Line::Console(port)))
     }
 
     /// What the guest writes to the debug ports, if [`MachineBuilder::debug_console`] was asked for. It

@@ -16,8 +16,10 @@ use crate::image::BlobFileError;
 const OUTPUT_LIMIT: usize = 64 << 10;
 /// Bytes for the guest that wait on a line before a writer has to wait.
 const INPUT_LIMIT: usize = 64 << 10;
-/// Bytes that a machine is offered at once.
-const PIECE: usize = 4096;
+/// Bytes that a machine is offered at once for a serial port.
+const SERIAL_PIECE: usize = 4096;
+/// The same for a port of the virtio console.
+const CONSOLE_PIECE: usize = 64 << 10;
 /// Events that wait; the oldest are lost.
 const EVENT_LIMIT: usize = 1024;
 /// Of what came instead of an expected text, an error shows so many bytes.
@@ -64,6 +66,11 @@ pub(super) const LINES: [Line; 10] = [
 ];
 
 impl Line {
+    /// Bytes that a machine is offered for it at once.
+    fn piece(self) -> usize {
+        if matches!(self, Self::Console(_)) { CONSOLE_PIECE } else { SERIAL_PIECE }
+    }
+
     /// Its place in [`LINES`].
     fn index(self) -> usize {
         match self {
@@ -184,7 +191,7 @@ impl Desk {
             let input = &mut state.lines[line.index()].input;
             if !input.is_empty() {
                 let waiting = input.make_contiguous();
-                let taken = give(line, &waiting[..waiting.len().min(PIECE)]);
+                let taken = give(line, &waiting[..waiting.len().min(line.piece())]);
                 input.drain(..taken);
                 any |= taken > 0;
             }

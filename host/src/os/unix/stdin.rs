@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::stdio;
 
 /// Bytes read at a time.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 64 << 10;
 
 /// A thread that reads standard input. Dropping this ends it.
 pub struct StdinThread {
@@ -38,7 +38,7 @@ impl Drop for StdinThread {
 }
 
 fn read_loop(stopped: &PipeReader, mut take: impl FnMut(&[u8]) -> bool) {
-    let mut chunk = [0; CHUNK];
+    let mut chunk = vec![0; CHUNK];
     loop {
         let stdin = stdio::stdin();
         let mut ready =
