@@ -152,7 +152,7 @@ function png({ image_data: { data, width: stride }, buffer_x, buffer_y, buffer_w
     chunk("IEND", Buffer.alloc(0))]);
 }
 
-function keep_screen(path) {
+async function keep_screen(path) {
   if (!graphics) {
     writeFileSync(`${path}.txt`, `${screen()}\n`);
     return;
@@ -162,7 +162,11 @@ function keep_screen(path) {
       writeFileSync(path, png(layers[0]));
     }
   };
-  machine.v86.cpu.devices.vga.screen_fill_buffer();
+  // As a browser would: what has changed since the last time is drawn.
+  for (let time = 0; time < 10; time++) {
+    machine.v86.cpu.devices.vga.screen_fill_buffer();
+    await sleep(LOOK);
+  }
 }
 
 let status = 0;
@@ -181,6 +185,6 @@ try {
   status = 1;
 }
 if (values.screenshot) {
-  keep_screen(values.screenshot);
+  await keep_screen(values.screenshot);
 }
 process.exit(status);
