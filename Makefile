@@ -159,7 +159,7 @@ zoo: release ## Other people's systems, each to a usable prompt; what cannot be 
 	@images/zoo/run $(ENV86) $(TARGET)/zoo
 
 zoo-others: peers ## The same systems by the same scripts on QEMU and on v86
-	@images/deps.sh qemu-system-i386=qemu-system-x86
+	@images/deps.sh qemu-system-i386=qemu-system-x86 python3=python3 node=nodejs
 	@for other in qemu v86.mjs; do \
 	    mkdir -p $(TARGET)/zoo/fetched $(TARGET)/zoo/$$other && ln -sfn ../fetched $(TARGET)/zoo/$$other/fetched && \
 	    echo "$$other:" && V86=$(TARGET)/peers/v86/node_modules/v86 images/zoo/run images/zoo/others/$$other $(TARGET)/zoo/$$other; \

@@ -181,7 +181,7 @@ pub fn differences(
 fn straddles(name: &str, start: u32, ours: &Outcome, host: &Outcome) -> bool {
     let wraps = |outcome: &Outcome| match outcome.end {
         End::Vector(PAGE_FAULT, _, at) => matches!(at, 0 | 0xffff_fff0..),
-        // Misaligned at any rate. Only sequences, and the code that a far call or jump lands in, make such addresses.
+        // Misaligned at any rate. Only sequences, and code that a branch lands in, make such addresses.
         End::Vector(ALIGNMENT_CHECK, ..) => name == "sequence" || outcome.regs.eip != start,
         _ => false,
     };
