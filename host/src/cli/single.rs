@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
+use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderWriter;
+
 use super::{CliError, offline, page};
 
 /// The page's modules in one script.
@@ -15,8 +18,6 @@ const STYLES: [&str; 2] = ["xterm.css", "page.css"];
 /// What the scripts fetch beside the image.
 const PROGRAMS: [&str; 2] = ["env86.wasm.zst", "unpack.wasm.gz"];
 
-/// Bytes that are coded at once, a multiple of three.
-const PIECE: usize = 48 << 10;
 /// Bytes in which a file of ours is known.
 const LOOKED_AT: u64 = 256 << 10;
 
@@ -64,23 +65,10 @@ fn quoted(name: &str) -> String {
 
 /// Writes what is read in base 64 (RFC 4648).
 fn base64(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut piece = Vec::with_capacity(PIECE);
-    loop {
-        piece.clear();
-        if from.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
-            return Ok(());
-        }
-        let letters = piece.chunks(3).flat_map(|bytes| {
-            let all =
-                bytes.iter().fold(0_u32, |all, byte| all << 8 | u32::from(*byte)) << (8 * (3 - bytes.len()));
-            std::array::from_fn::<_, 4, _>(|n| match n > bytes.len() {
-                true => b'=',
-                false => LETTERS[(all >> (18 - 6 * n)) as usize & 63],
-            })
-        });
-        to.write_all(&letters.collect::<Vec<u8>>())?;
-    }
+    let mut encoder = EncoderWriter::new(to, &STANDARD);
+    io::copy(from, &mut encoder)?;
+    encoder.finish()?;
+    Ok(())
 }
 
 /// Whether a file is one that `write` has made.
@@ -114,7 +102,8 @@ mod tests {
         for (plain, coded) in pairs {
             assert_eq!(encoded(plain), coded);
         }
-        // Pieces are whole groups.
-        assert_eq!(encoded(&"abc".repeat(PIECE)), "YWJj".repeat(PIECE));
+        // More than is coded at once.
+        let count = 48 << 10;
+        assert_eq!(encoded(&"abc".repeat(count)), "YWJj".repeat(count));
     }
 }
