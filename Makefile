@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
+.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -147,6 +147,15 @@ demo-state: image ## A copy of the demo image with a ready machine in it, for `e
 
 run-many: demo-state ## 2,000 commands, 50 at once, 40 killed, in machines of one state: no byte lost, nothing left
 	@tests/run/many $(ENV86) $(TARGET)/images/ready
+
+go-guest: image ## The Go env86's service (GO_GUEST86=FILE, built from its source for linux/386) in an image, and our host
+	@test -x "$(GO_GUEST86)" || { echo 'GO_GUEST86=FILE names the program: GOARCH=386 CGO_ENABLED=0 go build ./cmd/guest86' >&2; exit 2; }
+	rm -rf $(TARGET)/go-guest && mkdir -p $(TARGET)/go-guest
+	cp -a $(ENV86_IMAGE_ROOT) $(TARGET)/go-guest/root
+	install -m 755 $(GO_GUEST86) $(TARGET)/go-guest/root/usr/bin/guest86
+	$(ENV86) create --from-dir $(TARGET)/go-guest/root $(TARGET)/go-guest/image
+	cp $(IMAGE)/image.json $(TARGET)/go-guest/image
+	ENV86_GO_IMAGE=$(TARGET)/go-guest/image cargo test -p env86-tests --test main run::the_go_service -- --ignored
 
 run-speed: demo-state ## How long a command takes, and how fast bytes pass
 	@tests/run/speed $(ENV86) $(TARGET)/images/ready

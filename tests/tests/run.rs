@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
+use env86::guest::{Guest, GuestError};
 use env86::{Image, Machine};
 use env86_tests::{Result, bound_to_us, image, program};
 
@@ -277,6 +278,57 @@ fn machines_that_stay(image: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What any service can do: ours, and that of the Go env86.
+fn files_and_connections(guest: &Guest) -> std::result::Result<(), GuestError> {
+    let data: Vec<u8> = (0..300_000u32).map(|n| (n >> 5) as u8).collect();
+    guest.upload(&mut &data[..], "/tmp/data", 0o750, Some(1_000_000_000))?;
+    let mut back = Vec::new();
+    let info = guest.download("/tmp/data", &mut back)?;
+    assert_eq!((info.mode, info.mtime, info.size, back == data), (0o750, 1_000_000_000, 300_000, true));
+    for error in [
+        guest.download("/tmp/none", &mut Vec::new()).unwrap_err(),
+        guest.download("/tmp", &mut Vec::new()).unwrap_err(),
+        guest.upload(&mut &data[..], "/tmp/none/data", 0o644, None).unwrap_err(),
+        guest.dial("127.0.0.1:1").unwrap_err(),
+    ] {
+        assert!(matches!(&error, GuestError::Refused(why) if !why.is_empty()), "{error}");
+    }
+    // A server of the guest's own that gives back what it gets, and says when it listens.
+    let server = guest.command("sh").args(["-c", "exec nc -l -p 7777 -e cat 2>&1"]).spawn()?;
+    let mut connection = loop {
+        match guest.dial("127.0.0.1:7777") {
+            Ok(connection) => break connection,
+            Err(error) if server.try_wait()?.is_some() => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let mut other = Vec::new();
+    connection.write_all(&data[..100_000])?;
+    connection.shutdown_write();
+    connection.read_to_end(&mut other)?;
+    assert!(other == data[..100_000], "{} bytes", other.len());
+    Ok(())
+}
+
+/// The Go service of an image that was made with the Go env86. ENV86_GO_IMAGE names one: `make go-guest` makes it.
+#[test]
+#[ignore = "needs an image with the service of the Go env86, which is not built here: make go-guest GO_GUEST86=FILE"]
+fn the_go_service_serves_our_host() -> Result<()> {
+    let image = PathBuf::from(std::env::var_os("ENV86_GO_IMAGE").ok_or("ENV86_GO_IMAGE names no image")?);
+    let machine = Machine::builder().image(&Image::open(&image)?).start()?;
+    let guest = machine.guest()?;
+    assert_eq!(guest.version(), "dev");
+    files_and_connections(&guest)?;
+    machine.stop();
+    let output = run(&["--save"], &image, &["sh", "-c", "cat; echo e >&2; exit 7"], b"input")?;
+    assert_eq!((text(&output.stdout), output.status.code()), ("input".into(), Some(7)));
+    let output = run(&["-t"], &image, &["sh", "-c", "tty; stty size"], b"")?;
+    assert!(text(&output.stdout).starts_with("/dev/pts/"), "{}", text(&output.stdout));
+    let data: Vec<u8> = (0..3_000_000u32).map(|n| (n >> 3) as u8).collect();
+    assert!(run(&[], &image, &["cat"], &data)?.stdout == data);
+    folders_of_the_host(&image)
+}
+
 /// What programs have of it.
 fn through_the_library(image: &Path) -> Result<()> {
     let failed = |error: &dyn std::error::Error| std::io::Error::other(error.to_string());
@@ -303,11 +355,7 @@ fn through_the_library(image: &Path) -> Result<()> {
         assert_eq!(guest.read_dir("/tmp/a/b")?[0].name, "file");
         guest.rename("/tmp/a/b/file", "/tmp/a/other")?;
         assert_eq!(guest.metadata("/tmp/a/other")?.size, 7);
-        let data: Vec<u8> = (0..300_000u32).map(|n| (n >> 5) as u8).collect();
-        guest.upload(&mut &data[..], "/tmp/a/data", 0o750, Some(1_000_000_000))?;
-        let mut back = Vec::new();
-        let info = guest.download("/tmp/a/data", &mut back)?;
-        assert_eq!((info.mode, info.mtime, info.size, back == data), (0o750, 1_000_000_000, 300_000, true));
+        files_and_connections(&guest)?;
         // Several at once, each with its own streams.
         let mut children: Vec<_> = (0..8)
             .map(|n| guest.command("sh").arg("-c").arg(format!("read x; echo $x {n}; exit {n}")).spawn())

@@ -3,11 +3,15 @@
 //! It sends a program's status, and closes the channel, as soon as the program has ended, while it still reads
 //! what the program wrote, and of pipes may lose it. So a shell runs the program, writes a marker behind all
 //! that came out of it, and stays for a moment. What that service has not (a directory, variables, a
-//! terminal's size) the shell does, too.
+//! terminal's size) the shell does, too. Files are copied by programs, because its calls carry whole files, and no
+//! permissions.
 
-use guest86::call::{Exec, Run};
+use std::io::{self, Read, Write};
+
+use guest86::call::{Exec, FileInfo, Put, Run};
 
 use super::process::Source;
+use super::{Child, Guest, GuestError, Output};
 
 /// How long the shell stays, in seconds: until the service has read what was written.
 const STAYS: u32 = 5;
@@ -44,6 +48,70 @@ pub(super) fn wrapped(exec: &Exec, marker: &str) -> Option<Run> {
     let mut args = vec!["-c".to_owned(), script, "sh".to_owned(), exec.program.clone()];
     args.extend(exec.args.iter().cloned());
     Some(Run { name: "sh".into(), args: Some(args), pty: exec.terminal.is_some(), ..Run::default() })
+}
+
+/// A script with arguments, for a copy of a file.
+fn script(guest: &Guest, script: &str, args: &[&str]) -> Result<Child, GuestError> {
+    guest.command("sh").args(["-c", script, "sh"]).args(args.iter().copied()).spawn()
+}
+
+/// Copies a file from the guest.
+pub(super) fn download(guest: &Guest, path: &str, to: &mut impl Write) -> Result<FileInfo, GuestError> {
+    let text = r#"stat -Lc "%a %Y %s" -- "$1" || exit
+[ ! -d "$1" ] || { echo "read $1: is a directory" >&2; exit 1; }
+exec cat -- "$1""#;
+    let mut child = script(guest, text, &[path])?;
+    child.stdin = None;
+    let mut info = Vec::new();
+    if let Some(stdout) = &mut child.stdout {
+        // One line, and then the file's bytes.
+        let mut byte = [0];
+        while stdout.read(&mut byte)? == 1 && byte != *b"\n" {
+            info.extend(byte);
+        }
+        io::copy(stdout, to)?;
+    }
+    let ended = child.wait_with_output()?;
+    match parse_info(&String::from_utf8_lossy(&info)) {
+        Some(info) if ended.status.success() => Ok(info),
+        _ => Err(refused(&ended)),
+    }
+}
+
+/// What `stat` has said: permissions, time, size.
+fn parse_info(line: &str) -> Option<FileInfo> {
+    let mut words = line.split_ascii_whitespace();
+    let mode = u32::from_str_radix(words.next()?, 8).ok()?;
+    Some(FileInfo { mode, mtime: words.next()?.parse().ok()?, size: words.next()?.parse().ok()? })
+}
+
+fn refused(ended: &Output) -> GuestError {
+    GuestError::Refused(String::from_utf8_lossy(&ended.stderr).trim_end().into())
+}
+
+/// Copies a file to the guest: under another name, until it is whole.
+pub(super) fn upload(guest: &Guest, from: &mut impl Read, put: &Put) -> Result<(), GuestError> {
+    let text = r#"[ ! -d "$1" ] || { echo "$1 is a directory" >&2; exit 1; }
+part=$1.part-$$
+trap 'rm -f "$part"' EXIT
+cat > "$part" && chmod "$2" "$part" && { [ -z "$3" ] || touch -d "@$3" "$part"; } && mv "$part" "$1""#;
+    let (mode, time) = (format!("{:o}", put.mode & 0o7777), put.mtime.map(|time| time.to_string()));
+    let mut child = script(guest, text, &[&put.path, &mode, &time.unwrap_or_default()])?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let mut piece = vec![0; super::PIECE];
+        loop {
+            match from.read(&mut piece) {
+                Ok(0) => break,
+                // What failed at the guest's end it says itself.
+                Ok(read) if stdin.write_all(&piece[..read]).is_err() => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let ended = child.wait_with_output()?;
+    if ended.status.success() { Ok(()) } else { Err(refused(&ended)) }
 }
 
 /// Looks for the markers in a program's outputs.

@@ -18,6 +18,7 @@
 //! The protocol is that of the Go env86 with a few methods more ([`::guest86`]).
 
 mod command;
+mod connection;
 mod go;
 mod process;
 mod session;
@@ -43,6 +44,7 @@ use tracing::debug;
 pub use guest86::call::{Entry, Exec, FileInfo, Size};
 
 pub use command::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Remote};
+pub use connection::Connection;
 pub use process::{ExitStatus, Source};
 
 use crate::machine::{Com, Computer, Controls, Machine, MachineError};
@@ -251,11 +253,6 @@ impl Guest {
         Command::new(self, exec)
     }
 
-    /// The Go service does not know this.
-    fn needs_ours(&self) -> Result<(), GuestError> {
-        if self.is_go { Err(GuestError::Version(self.version.to_string())) } else { Ok(()) }
-    }
-
     fn call<T: DeserializeOwned>(&self, method: &str, argument: &impl Serialize) -> Result<T, GuestError> {
         let mut channel = Channel::open(&self.session);
         channel.call(method, argument, None)?;
@@ -295,7 +292,9 @@ impl Guest {
 
     /// Copies a file of any size from the guest; gives its permissions, time and size.
     pub fn download(&self, path: impl AsRef<str>, to: &mut impl Write) -> Result<FileInfo, GuestError> {
-        self.needs_ours()?;
+        if self.is_go {
+            return go::download(self, path.as_ref(), to);
+        }
         let mut channel = Channel::open(&self.session);
         channel.call(call::GET, &path.as_ref(), None)?;
         channel.reply(None)?;
@@ -318,9 +317,12 @@ impl Guest {
         mode: u32,
         mtime: Option<i64>,
     ) -> Result<(), GuestError> {
-        self.needs_ours()?;
+        let put = Put { path: path.into(), mode, mtime };
+        if self.is_go {
+            return go::upload(self, from, &put);
+        }
         let mut channel = Channel::open(&self.session);
-        channel.call(call::PUT, &Put { path: path.into(), mode, mtime }, None)?;
+        channel.call(call::PUT, &put, None)?;
         channel.reply(None)?;
         let () = channel.value(None)?;
         let mut piece = vec![0; PIECE];
@@ -362,6 +364,16 @@ impl Guest {
             thread::sleep(LOOK);
         }
         Ok(())
+    }
+
+    /// Makes a TCP connection from inside the guest, to `host:port` as the guest knows them: to a server of its own at
+    /// `127.0.0.1:80`, which needs no network.
+    pub fn dial(&self, address: impl AsRef<str>) -> Result<Connection, GuestError> {
+        let mut channel = Channel::open(&self.session);
+        channel.call(call::DIAL, &address.as_ref(), None)?;
+        channel.reply(None)?;
+        let () = channel.value(None)?;
+        Ok(Connection::new(channel))
     }
 
     /// What is known of a file.
