@@ -155,7 +155,7 @@ go-guest: image ## The Go env86's service (GO_GUEST86=FILE, built from its sourc
 	install -m 755 $(GO_GUEST86) $(TARGET)/go-guest/root/usr/bin/guest86
 	$(ENV86) create --from-dir $(TARGET)/go-guest/root $(TARGET)/go-guest/image
 	cp $(IMAGE)/image.json $(TARGET)/go-guest/image
-	ENV86_GO_IMAGE=$(TARGET)/go-guest/image cargo test -p env86-tests --test main run::the_go_service -- --ignored
+	ENV86_GO_IMAGE=$(TARGET)/go-guest/image cargo test -p env86-tests --test machine run::the_go_service -- --ignored
 
 run-speed: demo-state ## How long a command takes, and how fast bytes pass
 	@tests/run/speed $(ENV86) $(TARGET)/images/ready

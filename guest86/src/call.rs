@@ -52,6 +52,11 @@ pub const HELLO: &str = "vm.Hello";
 pub const EXEC: &str = "vm.Exec";
 /// Ours. What programs have written is written to the guest's disks and to the host.
 pub const SYNC: &str = "vm.Sync";
+/// Ours. Stream: a text `host:port`, where port 0 is any free one; gives the address at which the guest listens. Then
+/// the guest sends [`Accepted`] for each connection, until the host closes the channel.
+pub const LISTEN: &str = "vm.Listen";
+/// Ours. Stream: the number of an [`Accepted`] connection; gives null. Plain bytes both ways.
+pub const ACCEPT: &str = "vm.Accept";
 /// Ours. Stream: a path; gives [`FileInfo`], then plain bytes to the end of the file, and EOF.
 pub const GET: &str = "vm.Get";
 /// Ours. Stream: [`Put`]; gives null. The host sends plain bytes and EOF, the guest one more [`Reply`] and
@@ -121,6 +126,15 @@ pub struct RunOutput {
     pub stderr: Option<ByteBuf>,
     /// Its status; -1 if a signal ended it. The Go service sends output after that, too.
     pub status: Option<i32>,
+}
+
+/// A connection that has come to a [`LISTEN`], and waits for [`ACCEPT`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// What it is called until then.
+    pub number: u32,
+    /// Its other end, `host:port`.
+    pub peer: String,
 }
 
 /// The argument of [`HELLO`].

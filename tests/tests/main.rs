@@ -17,6 +17,7 @@ mod relay;
 mod run;
 mod sound;
 mod system_guests;
+mod tasks;
 mod v86;
 mod virtio_console;
 mod web;

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
+use super::tasks;
 use env86::guest::{Guest, GuestError};
 use env86::{Image, Machine};
 use env86_tests::{Result, bound_to_us, image, program};
@@ -314,12 +315,16 @@ fn files_and_connections(guest: &Guest) -> std::result::Result<(), GuestError> {
 #[test]
 #[ignore = "needs an image with the service of the Go env86, which is not built here: make go-guest GO_GUEST86=FILE"]
 fn the_go_service_serves_our_host() -> Result<()> {
-    let image = PathBuf::from(std::env::var_os("ENV86_GO_IMAGE").ok_or("ENV86_GO_IMAGE names no image")?);
-    let machine = Machine::builder().image(&Image::open(&image)?).start()?;
-    let guest = machine.guest()?;
-    assert_eq!(guest.version(), "dev");
-    files_and_connections(&guest)?;
-    machine.stop();
+    let image = PathBuf::from(std::env::var_os("ENV86_GO_IMAGE").expect("ENV86_GO_IMAGE names no image"));
+    let by_library = || -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let machine = Machine::builder().image(&Image::open(&image)?).start()?;
+        let guest = machine.guest()?;
+        assert_eq!(guest.version(), "dev");
+        files_and_connections(&guest)?;
+        machine.stop()?;
+        Ok(())
+    };
+    by_library().map_err(|error| std::io::Error::other(error.to_string()))?;
     let output = run(&["--save"], &image, &["sh", "-c", "cat; echo e >&2; exit 7"], b"input")?;
     assert_eq!((text(&output.stdout), output.status.code()), ("input".into(), Some(7)));
     let output = run(&["-t"], &image, &["sh", "-c", "tty; stty size"], b"")?;
@@ -370,6 +375,25 @@ fn through_the_library(image: &Path) -> Result<()> {
                 (Some(n as i32), format!("line {n}\n").into_bytes())
             );
         }
+        // Programs of the guest call the host.
+        let mut listener = guest.listen("127.0.0.1:0")?;
+        let port = listener.local_address().rsplit(':').next().expect("it has a port").to_owned();
+        let script = format!("for n in 1 2 3; do echo call $n | nc 127.0.0.1 {port}; done");
+        let caller = guest.command("sh").args(["-c", &script]).spawn()?;
+        for n in 1..=3 {
+            let (mut connection, peer) = listener.accept()?;
+            let mut asked = vec![0; 7];
+            connection.read_exact(&mut asked)?;
+            assert!(
+                text(&asked) == format!("call {n}\n") && peer.starts_with("127.0.0.1:"),
+                "{peer}: {asked:?}"
+            );
+            connection.write_all(b"answer\n")?;
+        }
+        assert_eq!(text(&caller.wait_with_output()?.stdout), "answer\n".repeat(3));
+        assert!(guest.listen(format!("127.0.0.1:{port}")).is_err());
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        runtime.block_on(tasks::programs(&guest))?;
         let mut child = guest.command("sleep").arg("1000").spawn()?;
         child.kill()?;
         assert_eq!(child.wait()?.signal(), Some(9));

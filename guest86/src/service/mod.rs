@@ -316,11 +316,23 @@ impl Service {
         match method_name(called).as_str() {
             call::VERSION => Stream::answer(args::<[u8; 0]>(argument, 0).and_then(|_| value(&version()))),
             call::HELLO => Stream::answer(self.hello(id, argument)),
+            call::ACCEPT => Stream::answer(self.accept(argument)),
             _ => {
                 let called = called.to_owned();
                 later(move || answer(&called, argument))
             }
         }
+    }
+
+    /// A connection that has come to one of the ports at which the guest listens.
+    fn accept(&mut self, argument: Value) -> Answered {
+        let number = bare(argument)?;
+        let socket = self.channels.values_mut().find_map(|channel| match channel {
+            Channel::Stream(stream) => stream.take_accepted(number),
+            Channel::Called(..) | Channel::Done => None,
+        });
+        let socket = socket.ok_or_else(|| format!("there is no connection {number}"))?;
+        system::connection(socket).map(|stream| goes_on(&(), stream))
     }
 
     /// A new host: what belongs to those before it ends.
@@ -448,6 +460,7 @@ fn answer(called: &str, argument: Value) -> Answered {
         call::EXEC => process::exec(&bare(argument)?).map(|(pid, stream)| goes_on(&pid, stream)),
         call::TERMINAL => process::terminal().map(|stream| goes_on(&(), stream)),
         call::DIAL => system::dial(&bare::<String>(argument)?).map(|stream| goes_on(&(), stream)),
+        call::LISTEN => system::listen(&bare::<String>(argument)?).map(|(at, stream)| goes_on(&at, stream)),
         call::MOUNT_9P => system::mount_9p(bare(argument)?).map(|stream| goes_on(&(), stream)),
         call::GET => files::get(bare(argument)?).map(|(info, stream)| goes_on(&info, stream)),
         call::PUT => files::put(bare(argument)?).map(|stream| goes_on(&(), stream)),

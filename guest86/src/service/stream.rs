@@ -4,16 +4,17 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, SendError};
 use std::thread;
 
-use guest86::call::{self, FromProcess, Reply, RunOutput, ToProcess};
+use guest86::call::{self, Accepted, FromProcess, Reply, RunOutput, ToProcess};
 use guest86::mux::Mux;
 use guest86::value::{Values, encode, to_bytes};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, SocketFlags, acceptfrom_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, waitpid};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_bytes::ByteBuf;
@@ -22,6 +23,8 @@ use super::{files, process};
 
 /// The character that a terminal takes for the end of its input.
 const END_OF_TRANSMISSION: u8 = 4;
+/// Connections that wait for the host before no more are accepted.
+const MAX_WAITING: usize = 64;
 /// Pieces that are read in one turn, so that others get theirs.
 const TURNS: usize = 4;
 
@@ -37,6 +40,8 @@ pub enum Kind {
     Terminal,
     /// A connection.
     Socket,
+    /// A port at which programs of the guest call the host; the first source. Connections wait here to be taken.
+    Listener(Vec<OwnedFd>),
     /// What a thread makes; the first source tells that it has done it.
     Pending(Receiver<Answered>),
     /// A file that is read.
@@ -268,7 +273,8 @@ impl Stream {
 
     /// What it waits for, if the line has room.
     pub fn wants(&self, can_send: bool) -> Wants {
-        let reads = can_send && self.outgoing.is_empty();
+        let full = matches!(&self.kind, Kind::Listener(waiting) if waiting.len() >= MAX_WAITING);
+        let reads = can_send && self.outgoing.is_empty() && !full;
         Wants {
             sink: self.sink.is_some() && !self.pending.is_empty(),
             source: [0, 1].map(|n| reads && self.sources[n].is_some()),
@@ -373,6 +379,14 @@ impl Stream {
     /// Reads a piece; says whether there was one.
     fn read_source(&mut self, n: usize, buffer: &mut [u8]) -> bool {
         let Some(source) = &self.sources[n] else { return false };
+        if let Kind::Listener(waiting) = &mut self.kind {
+            // What has gone before it was accepted is nobody's.
+            let Ok((socket, peer)) = accept(source) else { return false };
+            let number = socket.as_raw_fd().unsigned_abs();
+            encode(&Accepted { number, peer }, &mut self.outgoing);
+            waiting.push(socket);
+            return waiting.len() < MAX_WAITING;
+        }
         let most = self.left[n].unwrap_or(buffer.len()).min(buffer.len());
         let len = match most {
             0 => Ok(0),
@@ -395,6 +409,13 @@ impl Stream {
                 false
             }
         }
+    }
+
+    /// A connection that waits for the host.
+    pub fn take_accepted(&mut self, number: u32) -> Option<OwnedFd> {
+        let Kind::Listener(waiting) = &mut self.kind else { return None };
+        let at = waiting.iter().position(|socket| socket.as_raw_fd().unsigned_abs() == number)?;
+        Some(waiting.swap_remove(at))
     }
 
     /// Says to the host what has been read.
@@ -485,10 +506,17 @@ impl Stream {
             Kind::Run | Kind::Exec | Kind::Put(_) => self.finished,
             Kind::Terminal => self.status.is_some() && self.sources_ended(),
             Kind::Socket => self.sources_ended() && self.sink.is_none(),
-            Kind::Pending(_) => false,
+            Kind::Pending(_) | Kind::Listener(_) => false,
             Kind::Get => self.sources_ended(),
         }
     }
+}
+
+/// Takes a connection from a socket that listens, with the address of its other end.
+fn accept(listener: &OwnedFd) -> rustix::io::Result<(OwnedFd, String)> {
+    let (socket, peer) = acceptfrom_with(listener, SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((socket, peer.map(|peer| peer.to_string()).unwrap_or_default()))
 }
 
 /// A terminal's size as the kernel wants it.

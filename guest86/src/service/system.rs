@@ -213,7 +213,7 @@ fn run_script(command: &mut Command) -> Result<(), String> {
 }
 
 /// A stream that is a connection.
-fn connection(socket: impl Into<OwnedFd>) -> Result<Stream, String> {
+pub fn connection(socket: impl Into<OwnedFd>) -> Result<Stream, String> {
     let socket = socket.into();
     rustix::io::ioctl_fionbio(&socket, true).map_err(text)?;
     let mut stream = Stream::new(Kind::Socket);
@@ -237,6 +237,17 @@ pub fn dial(address: &str) -> Result<Stream, String> {
         }
     }
     Err(failed(last))
+}
+
+/// Listens at `host:port`; gives the address that came of it.
+pub fn listen(address: &str) -> Result<(String, Stream), String> {
+    let failed = |error: io::Error| format!("listen tcp {address}: {}", text(error));
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let at = listener.local_addr().map_err(failed)?.to_string();
+    let mut stream = Stream::new(Kind::Listener(Vec::new()));
+    stream.sources[0] = Some(listener.into());
+    Ok((at, stream))
 }
 
 /// Mounts a file system that the host serves on the channel: the kernel connects to this process for it.

@@ -1,4 +1,4 @@
-//! Programs in the guest, in the manner of [`std::process`].
+//! Programs in the guest, in the manner of [`std::process`] and, for tasks, of tokio's.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use super::go::{self, Markers};
 use super::process::Process;
 use super::session::{Channel, State};
 use super::{ExitStatus, Guest, GuestError, Source};
+
+#[cfg(feature = "net")]
+mod tasks;
 
 /// The character that a terminal takes for the end of its input.
 const END_OF_TRANSMISSION: u8 = 4;
@@ -105,7 +108,7 @@ impl Command {
         let terminal = self.exec.terminal.is_some();
         let program = Arc::new(Program { channel, guest: self.guest.clone(), pid, terminal });
         Ok(Child {
-            stdin: Some(ChildStdin { program: program.clone() }),
+            stdin: Some(ChildStdin { program: program.clone(), unsent: Vec::new(), ended: false }),
             stdout: Some(ChildStdout(Reader::new(&program, Source::Stdout))),
             stderr: Some(ChildStderr(Reader::new(&program, Source::Stderr))),
             program,
@@ -315,10 +318,21 @@ impl Remote {
 #[derive(Debug)]
 pub struct ChildStdin {
     program: Arc<Program>,
+    /// What a task has written and there was no room for yet.
+    unsent: Vec<u8>,
+    /// The program has been told that no more comes.
+    ended: bool,
+}
+
+impl ChildStdin {
+    fn send_unsent(&mut self) -> Result<(), GuestError> {
+        self.program.channel.send(&std::mem::take(&mut self.unsent), None)
+    }
 }
 
 impl Write for ChildStdin {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send_unsent()?;
         let piece = &bytes[..bytes.len().min(PIECE)];
         if !piece.is_empty() {
             self.program.tell(&ToProcess::In(ByteBuf::from(piece)))?;
@@ -334,7 +348,10 @@ impl Write for ChildStdin {
 impl Drop for ChildStdin {
     fn drop(&mut self) {
         // A program that has ended does not miss it.
-        let _ = self.program.tell(&ToProcess::Eof);
+        let sent = self.send_unsent();
+        if !self.ended && sent.is_ok() {
+            let _ = self.program.tell(&ToProcess::Eof);
+        }
     }
 }
 
@@ -351,29 +368,35 @@ impl Reader {
     }
 
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let (session, id) = (self.program.channel.session.clone(), self.program.channel.id);
+        let session = self.program.channel.session.clone();
         let mut state = session.lock();
         loop {
-            let State { mux, channels, .. } = &mut *state;
-            let process = channels.get_mut(&id).and_then(|channel| channel.process.as_mut());
-            let Some(process) = process else { return Ok(0) };
-            if let Some(at) = process.pieces.iter().position(|piece| piece.source == self.source) {
-                let piece = &mut process.pieces[at];
-                let read = (&piece.bytes[piece.read..]).read(buf)?;
-                piece.read += read;
-                if piece.read == piece.bytes.len()
-                    && let Some(piece) = process.pieces.remove(at)
-                {
-                    mux.consumed(id, piece.cost);
-                    session.notify();
-                }
+            if let Some(read) = self.read_now(&mut state, buf)? {
                 return Ok(read);
-            }
-            if end(&state, id)?.is_some() {
-                return Ok(0);
             }
             state = session.wait(state, None)?;
         }
+    }
+
+    /// What there is, 0 at the end; `None` if there is nothing yet.
+    fn read_now(&mut self, state: &mut State, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        let id = self.program.channel.id;
+        let State { mux, channels, .. } = state;
+        let process = channels.get_mut(&id).and_then(|channel| channel.process.as_mut());
+        let Some(process) = process else { return Ok(Some(0)) };
+        if let Some(at) = process.pieces.iter().position(|piece| piece.source == self.source) {
+            let piece = &mut process.pieces[at];
+            let read = (&piece.bytes[piece.read..]).read(buf)?;
+            piece.read += read;
+            if piece.read == piece.bytes.len()
+                && let Some(piece) = process.pieces.remove(at)
+            {
+                mux.consumed(id, piece.cost);
+                self.program.channel.session.notify();
+            }
+            return Ok(Some(read));
+        }
+        Ok(end(state, id)?.map(|_| 0))
     }
 }
 

@@ -44,7 +44,7 @@ use tracing::debug;
 pub use guest86::call::{Entry, Exec, FileInfo, Size};
 
 pub use command::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Remote};
-pub use connection::Connection;
+pub use connection::{Connection, Listener};
 pub use process::{ExitStatus, Source};
 
 use crate::machine::{Com, Computer, Controls, Machine, MachineError};
@@ -369,11 +369,28 @@ impl Guest {
     /// Makes a TCP connection from inside the guest, to `host:port` as the guest knows them: to a server of its own at
     /// `127.0.0.1:80`, which needs no network.
     pub fn dial(&self, address: impl AsRef<str>) -> Result<Connection, GuestError> {
+        self.stream(call::DIAL, &address.as_ref()).map(Connection::new)
+    }
+
+    /// Listens at `host:port` in the guest, for its programs to call the host; port 0 is any free one. The Go service cannot.
+    pub fn listen(&self, address: impl AsRef<str>) -> Result<Listener, GuestError> {
+        if self.is_go {
+            return Err(GuestError::Version(self.version.to_string()));
+        }
         let mut channel = Channel::open(&self.session);
-        channel.call(call::DIAL, &address.as_ref(), None)?;
+        channel.call(call::LISTEN, &address.as_ref(), None)?;
+        channel.reply(None)?;
+        let at = channel.value(None)?;
+        Ok(Listener::new(self, channel, at))
+    }
+
+    /// A channel that carries plain bytes once its method has answered.
+    fn stream(&self, method: &str, argument: &impl Serialize) -> Result<Channel, GuestError> {
+        let mut channel = Channel::open(&self.session);
+        channel.call(method, argument, None)?;
         channel.reply(None)?;
         let () = channel.value(None)?;
-        Ok(Connection::new(channel))
+        Ok(channel)
     }
 
     /// What is known of a file.

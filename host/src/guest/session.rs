@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ pub(super) struct Session {
     line: Line,
     state: Mutex<State>,
     changed: Condvar,
+    /// Tasks that wait for a change, each once.
+    tasks: Mutex<Vec<Waker>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -101,7 +104,12 @@ impl Session {
         mut to: impl Write + Send + 'static,
     ) -> io::Result<Arc<Self>> {
         let state = State { mux: mux(line), channels: BTreeMap::new(), gone: false };
-        let session = Arc::new(Self { line, state: Mutex::new(state), changed: Condvar::new() });
+        let session = Arc::new(Self {
+            line,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            tasks: Mutex::default(),
+        });
         let reader = session.clone();
         thread::Builder::new().name("guest input".into()).spawn(move || {
             let mut piece = vec![0; CHUNK];
@@ -109,7 +117,7 @@ impl Session {
                 reader.take(&piece[..len]);
             }
             reader.lock().gone = true;
-            reader.changed.notify_all();
+            reader.notify();
         })?;
         let writer = session.clone();
         thread::Builder::new().name("guest output".into()).spawn(move || {
@@ -129,6 +137,15 @@ impl Session {
     /// Tells the others that something has changed.
     pub fn notify(&self) {
         self.changed.notify_all();
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.into_iter().for_each(Waker::wake);
+    }
+
+    /// Has a task polled again after the next change. The caller has the state locked and has found nothing in it, so that
+    /// no change is missed.
+    #[cfg(feature = "net")]
+    pub fn wake_later(&self, _: &State, task: &Waker) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task.clone());
     }
 
     /// Waits for a change.
@@ -197,7 +214,7 @@ impl Session {
             }
         }
         drop(state);
-        self.changed.notify_all();
+        self.notify();
     }
 
     /// Begins anew, with a guest that may be in the middle of anything.
@@ -208,7 +225,8 @@ impl Session {
         for channel in state.channels.values_mut() {
             channel.ended = true;
         }
-        self.changed.notify_all();
+        drop(state);
+        self.notify();
     }
 }
 
@@ -255,22 +273,25 @@ impl Channel {
     pub fn send(&self, mut bytes: &[u8], deadline: Option<Instant>) -> Result<(), GuestError> {
         let mut state = self.session.lock();
         while !bytes.is_empty() {
-            let sent = state.mux.send(self.id, bytes);
-            if sent > 0 {
-                bytes = &bytes[sent..];
-                self.session.notify();
-                continue;
+            match self.send_now(&mut state, bytes)? {
+                0 => state = self.session.wait(state, deadline)?,
+                sent => bytes = &bytes[sent..],
             }
-            let channel = state.channels.get(&self.id);
-            if state.gone {
-                return Err(GuestError::Gone);
-            }
-            if channel.is_none_or(|channel| channel.ended) {
-                return Err(GuestError::Closed);
-            }
-            state = self.session.wait(state, deadline)?;
         }
         Ok(())
+    }
+
+    /// Sends as many of these bytes as there is room for, and gives how many that is.
+    pub fn send_now(&self, state: &mut State, bytes: &[u8]) -> Result<usize, GuestError> {
+        let sent = state.mux.send(self.id, bytes);
+        if sent > 0 {
+            self.session.notify();
+        } else if state.gone {
+            return Err(GuestError::Gone);
+        } else if state.channels.get(&self.id).is_none_or(|channel| channel.ended) {
+            return Err(GuestError::Closed);
+        }
+        Ok(sent)
     }
 
     /// Says that no more will be sent.
