@@ -42,11 +42,12 @@ const RINGS: u32 = 0x1_0000;
 /// Queues of the device that has most of them.
 const QUEUES: u32 = 12;
 /// The virtio functions, and where their base addresses are moved to.
-const VIRTIO: [(u8, u16); 4] = [
+const VIRTIO: [(u8, u16); 5] = [
     (virtio::p9::DEVFN, 0xc000),
     (virtio::console::DEVFN, 0xd000),
     (virtio::net::DEVFN, 0xe400),
     (virtio::block::DEVFN, 0xe800),
+    (virtio::shares::DEVFN, 0xf800),
 ];
 /// Where the request for a virtio disk is, and its types.
 const BLOCK_REQUEST: u32 = 0x3_0000;
@@ -119,6 +120,7 @@ impl Guest {
             uarts: [true; 4],
             virtio_console: true,
             virtio_balloon: true,
+            virtio_shares: true,
             virtio_net: Some(env86_devices::ne2k::MAC),
             virtio_block: Some(Medium::new(
                 Late(vec![4; SECTORS * 512], AtomicU64::new(seed)),

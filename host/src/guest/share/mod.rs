@@ -4,7 +4,9 @@
 //! belong to the caller, whatever the guest says of their owner; what belongs to the caller is shown as root's.
 //! Nothing is kept of a file's content or attributes, so that both sides see what the other does.
 
+mod device;
 mod fids;
+mod folders;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,7 +20,9 @@ use env86_devices::virtio::p9::wire::{
 };
 use tracing::trace;
 
+pub(super) use device::Device;
 use fids::{Fid, Fids, Way};
+use folders::Folders;
 
 use crate::os::{self, Change, Found, Node, Time, Tree};
 
