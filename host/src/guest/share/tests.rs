@@ -251,7 +251,8 @@ impl Client {
         assert_eq!((secret.mode() & 0o7777, secret.nlink()), (0o600, 1));
         assert_ne!(secret.mtime(), 1_000_000_000);
         assert_eq!(fs::read(place.join("secret")).unwrap(), b"secret");
-        assert_eq!(fs::read_dir(place).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(place).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(place.join("another")).unwrap().count(), 0);
     }
 
     fn inside(&self, name: &str) -> std::path::PathBuf {
