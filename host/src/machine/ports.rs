@@ -106,7 +106,7 @@ pub enum Event {
 pub(crate) struct Desk {
     state: Mutex<State>,
     /// What the guest asks of folders of the host.
-    pub(super) shares: Shares,
+    pub(crate) shares: Shares,
     changed: Condvar,
     /// The machine's thread, to be woken by whoever has put something here.
     machine: OnceLock<Thread>,

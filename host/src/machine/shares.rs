@@ -1,14 +1,16 @@
-//! Between the machine's device for folders of the host and the thread that serves them. The machine asks and goes
-//! on; what is answered wakes it.
+//! Between the machine's device for folders of the host and who serves them. What a file system of this host has at
+//! once is answered in the machine's thread: to wake another one takes longer. For the rest there is a thread; the machine
+//! asks it and goes on, and is woken by the answer.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 
 use env86_devices::fs::Errno;
-use env86_devices::virtio::p9::wire;
+use env86_devices::virtio::p9::wire::{self, request};
 
 use super::ports::Desk;
 
@@ -24,11 +26,15 @@ pub(crate) struct Shares {
     state: Mutex<State>,
     /// There is something to be answered, or nothing ever more.
     asked: Condvar,
+    /// Whoever answers has it.
+    server: Mutex<Option<Server>>,
+    /// Most of it is answered at once.
+    at_once: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// There is a thread.
+    /// There is a server, and a thread.
     served: bool,
     over: bool,
     /// As many as the device has room for, at most.
@@ -50,20 +56,45 @@ impl Shares {
     }
 
     /// The machine asks.
-    pub fn ask(&self, number: u32, message: Vec<u8>) {
+    pub fn ask(&self, number: u32, mut message: Vec<u8>) {
         let mut state = self.lock();
         state.open += 1;
-        if state.served {
-            state.asked.push_back((number, message));
-            drop(state);
-            self.asked.notify_one();
-        } else {
+        if !state.served {
             // No folder has been mounted in this machine: it is a guest that looks what there is.
             let tag = message.get(5..7).map_or(u16::MAX, |tag| u16::from_le_bytes([tag[0], tag[1]]));
             let mut reply = Vec::new();
             wire::fail(&mut reply, tag, Errno::ENOENT);
-            state.answers.push_back((number, reply));
+            return state.answers.push_back((number, reply));
         }
+        let at_once = self.at_once.load(Ordering::Relaxed) && message.get(4) != Some(&request::FSYNC);
+        // What was asked before is answered before.
+        if at_once && state.asked.is_empty() {
+            drop(state);
+            if let Some(reply) = self.try_answer(&mut message) {
+                return self.lock().answers.push_back((number, reply));
+            }
+            state = self.lock();
+        }
+        state.asked.push_back((number, message));
+        drop(state);
+        self.asked.notify_one();
+    }
+
+    /// The answer to a message, unless the thread answers another one just now.
+    fn try_answer(&self, message: &mut [u8]) -> Option<Vec<u8>> {
+        let mut server = match self.server.try_lock() {
+            Ok(server) => server,
+            Err(TryLockError::Poisoned(server)) => server.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let mut reply = Vec::new();
+        server.as_mut()?(message, &mut reply);
+        Some(reply)
+    }
+
+    /// Whether what is asked may be answered in the machine's thread: no folder is on a file system that may let wait.
+    pub fn answer_at_once(&self, at_once: bool) {
+        self.at_once.store(at_once, Ordering::Relaxed);
     }
 
     /// Gives the machine the answers that have come. What it does not take now is given again. Says whether it
@@ -95,8 +126,8 @@ impl Shares {
     }
 }
 
-/// Serves what the machine asks, in a thread that ends with the machine. The first server is the only one.
-pub(crate) fn serve(desk: &Arc<Desk>, mut server: Server) -> io::Result<()> {
+/// Serves what the machine asks, with a thread that ends with the machine. The first server is the only one.
+pub(crate) fn serve(desk: &Arc<Desk>, server: Server) -> io::Result<()> {
     let mut state = desk.shares.lock();
     if state.served {
         return Ok(());
@@ -110,16 +141,18 @@ pub(crate) fn serve(desk: &Arc<Desk>, mut server: Server) -> io::Result<()> {
                 state = shares.asked.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
+            // It is the thread's before anything later can be answered by the machine's.
+            let mut server = shares.server.lock().unwrap_or_else(PoisonError::into_inner);
             drop(state);
             let mut reply = Vec::new();
-            server(&mut message, &mut reply);
-            state = shares.lock();
-            state.answers.push_back((number, reply));
-            drop(state);
+            server.iter_mut().for_each(|server| server(&mut message, &mut reply));
+            drop(server);
+            shares.lock().answers.push_back((number, reply));
             own.wake();
             state = shares.lock();
         }
     })?;
+    *desk.shares.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
     state.served = true;
     Ok(())
 }
@@ -147,10 +180,33 @@ mod tests {
         let server = |message: &mut [u8], reply: &mut Vec<u8>| reply.extend(message.iter().rev());
         serve(&desk, Box::new(server)).unwrap();
         serve(&desk, Box::new(|_, _| panic!("there is one already"))).unwrap();
-        (0..10).for_each(|number| desk.shares.ask(number, vec![number as u8, 100]));
-        let all = answers(&desk, 10);
-        assert_eq!(all, (0..10).map(|number| (number, vec![100, number as u8])).collect::<Vec<_>>());
+        for at_once in [false, true, false] {
+            desk.shares.answer_at_once(at_once);
+            (0..10).for_each(|number| desk.shares.ask(number, vec![number as u8, 100]));
+            let all = answers(&desk, 10);
+            assert_eq!(all, (0..10).map(|number| (number, vec![100, number as u8])).collect::<Vec<_>>());
+        }
         assert!(!desk.shares.is_asked());
+        desk.end();
+    }
+
+    #[test]
+    fn what_takes_long_is_the_threads_affair() {
+        let desk = Arc::new(Desk::new(|_| true));
+        let asker = thread::current().id();
+        let server = move |message: &mut [u8], reply: &mut Vec<u8>| {
+            reply.push(message[0]);
+            reply.push((thread::current().id() == asker).into());
+        };
+        serve(&desk, Box::new(server)).unwrap();
+        let ask = |number: u8, kind| {
+            desk.shares.ask(number.into(), vec![number, 0, 0, 0, kind, 0, 0]);
+            answers(&desk, 1)
+        };
+        assert_eq!(ask(1, request::WALK), [(1, vec![1, 0])]);
+        desk.shares.answer_at_once(true);
+        assert_eq!(ask(2, request::FSYNC), [(2, vec![2, 0])]);
+        assert_eq!(ask(3, request::WALK), [(3, vec![3, 1])]);
         desk.end();
     }
 

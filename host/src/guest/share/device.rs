@@ -35,12 +35,14 @@ impl Device {
             own.folders().handle(message, reply);
         };
         shares::serve(&self.desk, Box::new(server))?;
+        self.desk.shares.answer_at_once(self.folders().are_local());
         Ok(number)
     }
 
     /// Serves it no more, because the guest has not mounted it.
     pub fn withdraw(&self, number: usize) {
         self.folders().withdraw(number);
+        self.desk.shares.answer_at_once(self.folders().are_local());
     }
 }
 

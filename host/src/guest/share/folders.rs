@@ -49,6 +49,11 @@ impl Folders {
         self.shares.len() - 1
     }
 
+    /// All folders are where nothing waits long ([`crate::os::is_local`]).
+    pub fn are_local(&self) -> bool {
+        self.shares.iter().all(|share| share.local)
+    }
+
     /// Takes the folder back that was added last, if this is its number.
     pub fn withdraw(&mut self, number: usize) {
         if number + 1 == self.shares.len() {

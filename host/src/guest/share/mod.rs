@@ -45,6 +45,8 @@ const UNLOCK: u8 = 2;
 pub(super) struct Share {
     tree: Tree,
     read_only: bool,
+    /// Nothing in it waits for a network or for a program.
+    local: bool,
     msize: u32,
     fids: Fids,
     /// What is in the directories that are being read, as it was when their reading began, by their handles; the
@@ -58,6 +60,7 @@ impl Share {
         Ok(Self {
             tree: Tree::open(path)?,
             read_only,
+            local: os::is_local(path),
             msize: DEFAULT_MSIZE,
             fids: Fids::default(),
             lists: VecDeque::new(),
