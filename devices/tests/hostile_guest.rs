@@ -136,7 +136,9 @@ impl Guest {
             ..BoardConfig::default()
         };
         let memory = Memory::new(RAM).unwrap();
-        let machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed))).unwrap();
+        let mut machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed))).unwrap();
+        // Where no host answers for folders, the device does.
+        machine.board.connected.shares = !seed.is_multiple_of(4);
         let mut guest = Self { machine, clock, random: Seeded(seed) };
         guest.place_virtio();
         guest
@@ -396,6 +398,15 @@ impl Guest {
         pc.with_ps2(|ps2, now| ps2.mouse_move(value as i32, value as i32, 1, now));
         pc.files_arrived(mem);
         pc.media_arrived(mem);
+        for asked in pc.shares_asked() {
+            // Some are answered at once, others later, twice or never.
+            if value.is_multiple_of(2) {
+                pc.shares_answer(mem, asked.number, &asked.message);
+            }
+            pc.shares_answer(mem, asked.number.wrapping_sub(value % 8), &[7; 300]);
+        }
+        let open = pc.shares.as_ref().map_or(0, |shares| shares.open.len());
+        assert!(open <= 32, "{open} requests at once");
         if value.is_multiple_of(3) {
             pc.serial_output(port);
             pc.console_output(mem, port);

@@ -688,6 +688,7 @@ mod tests {
             Input::ConsoleSize { columns: 80, rows: 25 },
             Input::Frame(vec![0xff; 60]),
             Input::Link { up: true },
+            Input::Share { number: 0, reply: vec![7; 7] },
             Input::PowerButton,
         ];
         for input in absent {
