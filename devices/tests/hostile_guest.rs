@@ -42,11 +42,12 @@ const RINGS: u32 = 0x1_0000;
 /// Queues of the device that has most of them.
 const QUEUES: u32 = 12;
 /// The virtio functions, and where their base addresses are moved to.
-const VIRTIO: [(u8, u16); 4] = [
+const VIRTIO: [(u8, u16); 5] = [
     (virtio::p9::DEVFN, 0xc000),
     (virtio::console::DEVFN, 0xd000),
     (virtio::net::DEVFN, 0xe400),
     (virtio::block::DEVFN, 0xe800),
+    (virtio::shares::DEVFN, 0xf800),
 ];
 /// Where the request for a virtio disk is, and its types.
 const BLOCK_REQUEST: u32 = 0x3_0000;
@@ -119,6 +120,7 @@ impl Guest {
             uarts: [true; 4],
             virtio_console: true,
             virtio_balloon: true,
+            virtio_shares: true,
             virtio_net: Some(env86_devices::ne2k::MAC),
             virtio_block: Some(Medium::new(
                 Late(vec![4; SECTORS * 512], AtomicU64::new(seed)),
@@ -134,7 +136,9 @@ impl Guest {
             ..BoardConfig::default()
         };
         let memory = Memory::new(RAM).unwrap();
-        let machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed))).unwrap();
+        let mut machine = Pc::new(memory, config, Box::new(clock.clone()), Box::new(Seeded(seed))).unwrap();
+        // Where no host answers for folders, the device does.
+        machine.board.connected.shares = !seed.is_multiple_of(4);
         let mut guest = Self { machine, clock, random: Seeded(seed) };
         guest.place_virtio();
         guest
@@ -394,6 +398,15 @@ impl Guest {
         pc.with_ps2(|ps2, now| ps2.mouse_move(value as i32, value as i32, 1, now));
         pc.files_arrived(mem);
         pc.media_arrived(mem);
+        for asked in pc.shares_asked() {
+            // Some are answered at once, others later, twice or never.
+            if value.is_multiple_of(2) {
+                pc.shares_answer(mem, asked.number, &asked.message);
+            }
+            pc.shares_answer(mem, asked.number.wrapping_sub(value % 8), &[7; 300]);
+        }
+        let open = pc.shares.as_ref().map_or(0, |shares| shares.open.len());
+        assert!(open <= 32, "{open} requests at once");
         if value.is_multiple_of(3) {
             pc.serial_output(port);
             pc.console_output(mem, port);

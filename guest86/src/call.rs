@@ -62,6 +62,11 @@ pub const GET: &str = "vm.Get";
 /// Ours. Stream: [`Put`]; gives null. The host sends plain bytes and EOF, the guest one more [`Reply`] and
 /// null when the file is there.
 pub const PUT: &str = "vm.Put";
+/// Ours. Function `[number, path]`: the folder of this number, which the host serves at the device of this mount tag
+/// ([`SHARES_TAG`]), is mounted at a directory.
+pub const MOUNT_SHARE: &str = "vm.MountShare";
+/// The mount tag of the device for folders of the host.
+pub const SHARES_TAG: &str = "org.env86.shares";
 
 /// Which method is called: the names above, with `.` or `/` between their parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -169,7 +169,7 @@ fn folders_of_the_host(image: &Path) -> Result<()> {
     let mounted = |end: &str| format!("{}:/mnt/with a blank{end}", folder.display());
     let script = "cat from-host; echo guest > from-guest; mkdir d; cp /bin/true d/; chown 1000 d/true; d/true && \
         ln -s /etc/hostname d/link && cat d/link; mv d e; cat ../../etc/hostname";
-    let flags = ["-m", &mounted(""), "-w", "/mnt/with a blank"];
+    let flags = ["-m", &mounted(""), "-m", "/:/mnt/other:ro", "-w", "/mnt/with a blank"];
     let output = run(&flags, image, &["sh", "-c", script], b"")?;
     assert_eq!(text(&output.stdout), "host\nenv86\nenv86\n", "{}", text(&output.stderr));
     assert_eq!(fs::read_to_string(folder.join("from-guest"))?, "guest\n");
@@ -182,6 +182,51 @@ fn folders_of_the_host(image: &Path) -> Result<()> {
     assert!(!output.status.success() && said.matches("Read-only file system").count() == 4, "{said}");
     assert_eq!(text(&output.stdout), "guest\n");
     assert_eq!(fs::read_dir(&folder)?.count(), 3);
+    // Errors of the library are of many kinds.
+    Ok(folders_of_a_library(image, &folder).map_err(|error| std::io::Error::other(error.to_string()))?)
+}
+
+/// Folders in a machine that is saved while they are mounted, by either way, and what becomes of them.
+#[cfg(unix)]
+fn folders_of_a_library(image: &Path, folder: &Path) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    const DEVICE: &str = "org.env86.shares ";
+    let state = folder.with_extension("state");
+    let image = Image::open(image)?;
+    let mut sources = Vec::new();
+    {
+        let machine = Machine::builder().image(&image).start()?;
+        let guest = machine.guest()?;
+        guest.mount(folder, "/mnt/a", false)?;
+        // Where the device cannot be mounted, the folder comes by the line.
+        for script in
+            ["umount -l /mnt/a", "umount -l /run/env86/shares", "rm -r /run/env86", "touch /run/env86"]
+        {
+            assert!(guest.command("sh").args(["-c", script]).status()?.success(), "{script}");
+        }
+        guest.mount(folder, "/mnt/b", false)?;
+        sources.push(String::from_utf8(guest.read("/proc/mounts")?)?);
+        assert!(guest.command("rm").arg("/run/env86").status()?.success());
+        guest.mount(folder, "/mnt/a", false)?;
+        sources.push(String::from_utf8(guest.read("/proc/mounts")?)?);
+        guest.write("/mnt/a/saved", b"before")?;
+        assert_eq!(guest.read("/mnt/b/saved")?, b"before");
+        fs::write(folder.join("saved"), "and the host, too")?;
+        assert_eq!(guest.read("/mnt/a/saved")?, b"and the host, too");
+        machine.save(&state)?;
+        machine.stop()?;
+    }
+    assert!(!sources[0].contains(DEVICE) && sources[0].contains("127.0.0.1 /mnt/b 9p "), "{}", sources[0]);
+    assert!(sources[1].contains(&format!("{DEVICE}/mnt/a 9p ")), "{}", sources[1]);
+    let machine = Machine::builder().image(&image).state(&state).start()?;
+    let guest = machine.guest()?;
+    let mounts = String::from_utf8(guest.read("/proc/mounts")?)?;
+    assert!(!mounts.contains(DEVICE), "{mounts}");
+    guest.mount(folder, "/mnt/a", false)?;
+    assert_eq!(guest.read("/mnt/a/saved")?, b"and the host, too");
+    let mounts = String::from_utf8(guest.read("/proc/mounts")?)?;
+    assert!(mounts.contains(&format!("{DEVICE}/mnt/a 9p ")), "{mounts}");
+    machine.stop()?;
+    fs::remove_file(state)?;
     Ok(())
 }
 

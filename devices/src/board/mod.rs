@@ -423,9 +423,10 @@ impl Board {
     }
 
     /// Bytes that wait to be taken by the host, on the connected port that has most of them. A frame
-    /// counts as much: someone may be waiting to answer it.
+    /// counts as much, and so does what is asked of a folder: someone may be waiting to answer it.
     pub(crate) fn output_waiting(&self) -> usize {
-        if self.connected.network && self.has_sent_frames() {
+        let asked = self.shares.as_ref().is_some_and(|shares| !shares.asked.is_empty());
+        if asked || self.connected.network && self.has_sent_frames() {
             return usize::MAX;
         }
         let serial = self.uarts.iter().zip(self.connected.serial).filter(|(_, connected)| *connected);

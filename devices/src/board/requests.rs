@@ -26,12 +26,19 @@ pub struct Connected {
     pub console: [bool; console::PORTS],
     /// The network card: a cable is in it. Of a card without one, what the guest sends is lost.
     pub network: bool,
+    /// The folders of the host: what is asked of them is answered. Else the guest gets errors.
+    pub shares: bool,
 }
 
 impl Default for Connected {
-    /// COM1 and the virtio console, and no network.
+    /// COM1 and the virtio console, no network, and no folders.
     fn default() -> Self {
-        Self { serial: [true, false, false, false], console: [true; console::PORTS], network: false }
+        Self {
+            serial: [true, false, false, false],
+            console: [true; console::PORTS],
+            network: false,
+            shares: false,
+        }
     }
 }
 

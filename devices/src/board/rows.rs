@@ -36,6 +36,7 @@ use crate::virtio::block::VirtioBlock;
 use crate::virtio::console::{self, VirtioConsole};
 use crate::virtio::net::VirtioNet;
 use crate::virtio::p9::{self, Virtio9p};
+use crate::virtio::shares::VirtioShares;
 use crate::vmware::Backdoor;
 use crate::{apic, ioapic, pic, virtio};
 use env86_emu::Memory;
@@ -76,6 +77,8 @@ pub struct BoardConfig {
     pub virtio_console: bool,
     /// A virtio balloon is fitted.
     pub virtio_balloon: bool,
+    /// The device for folders of the host is fitted.
+    pub virtio_shares: bool,
     /// What is in a virtio disk, if one is fitted.
     pub virtio_block: Option<ide::Medium>,
     /// A parallel port with a printer is fitted.
@@ -103,6 +106,7 @@ impl Default for BoardConfig {
             virtio_net: None,
             virtio_console: false,
             virtio_balloon: false,
+            virtio_shares: false,
             virtio_block: None,
             lpt: false,
             ide: ide::Units::default(),
@@ -270,6 +274,8 @@ rows! { |board, config, mem|
     console: Option<VirtioConsole> => config.virtio_console.then(VirtioConsole::default);
     /// Virtio balloon, if fitted.
     balloon: Option<VirtioBalloon> => config.virtio_balloon.then(VirtioBalloon::default);
+    /// Folders of the host over virtio, if fitted.
+    shares: Option<VirtioShares> => config.virtio_shares.then(VirtioShares::default);
     /// Virtio disk, if fitted.
     block: Option<VirtioBlock> => config.virtio_block.take().map(VirtioBlock::new);
     /// Calls to the hypervisor.

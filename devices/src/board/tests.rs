@@ -385,13 +385,19 @@ fn any_port_and_address_is_harmless() {
         uarts: [true; 4],
         virtio_console: true,
         virtio_balloon: true,
+        virtio_shares: true,
         virtio_net: Some(ne2k::MAC),
         virtio_block: Some(ide::Medium::new(vec![0; 1 << 20], ide::Form::Written)),
         filesystem: Some((Filesystem::default(), Box::new(crate::fs::NoBlobs))),
         ..BoardConfig::default()
     });
     for value in [0, 0x5555_5555, u32::MAX] {
-        for port in (0..0x1100).chain(0xa5f0..0xb940).chain(0xe600..0xe940).chain([0xfffe, 0xffff]) {
+        for port in (0..0x1100)
+            .chain(0xa5f0..0xb940)
+            .chain(0xe600..0xe940)
+            .chain(0xf600..0xf940)
+            .chain([0xfffe, 0xffff])
+        {
             for width in [Width::Byte, Width::Word, Width::Dword] {
                 board.port_write(&mut mem, port, width, value & width.mask());
                 board.port_read(&mut mem, port, width);

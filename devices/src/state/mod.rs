@@ -51,6 +51,7 @@ mod virtio_balloon;
 mod virtio_block;
 mod virtio_console;
 mod virtio_net;
+mod virtio_shares;
 mod vmware;
 
 use thiserror::Error;
@@ -98,6 +99,7 @@ macro_rules! for_each_chip {
             speaker,
             lpt,
             virtio_block,
+            virtio_shares,
             image
         );
     };

@@ -129,6 +129,8 @@ impl Plan {
         // What drives and readers of files were waiting for at the save may be there.
         board.media_arrived(machine.cpu.mem_mut());
         board.files_arrived(machine.cpu.mem_mut());
+        // Whoever was asked for files of the host was asked by another machine.
+        board.shares_lost(machine.cpu.mem_mut());
         Ok(())
     }
 }

@@ -127,6 +127,7 @@ fn machine() -> Pc {
         uarts: [true; 4],
         virtio_console: true,
         virtio_balloon: true,
+        virtio_shares: true,
         virtio_block: Some(super::virtio_block::suite::medium(100)),
         lpt: true,
         virtio_net: Some(crate::ne2k::MAC),

@@ -41,6 +41,7 @@ fn machine(acpi: bool) -> Pc {
         acpi,
         uarts: [true, true, false, true],
         virtio_console: acpi,
+        virtio_shares: acpi,
         ide: units(acpi),
         filesystem: Some((Filesystem::default(), Box::new(NoBlobs))),
         ..BoardConfig::default()
@@ -313,6 +314,43 @@ fn a_request_for_a_file_that_waits_for_its_content_is_answered() {
     second.cpu.mem().read(REPLY, &mut reply);
     assert_eq!(reply, [11, 0, 0, 0, 7, 5, 0], "an RLERROR");
     assert_eq!(second.cpu.mem().read_u32(0x3000) >> 16, 1, "the used ring has it");
+}
+
+#[test]
+fn a_request_for_a_folder_of_the_host_that_has_no_answer_fails() {
+    use crate::virtio::shares::Open;
+    const REPLY: u32 = 0x5000;
+    let mut first = machine(true);
+    let shares = first.board.shares.as_mut().unwrap();
+    shares.transport.device_status = crate::virtio::STATUS_DRIVER_OK;
+    let queue = &mut shares.transport.queues[0];
+    (queue.size, queue.enabled, queue.avail_last_idx) = (4, true, 1);
+    (queue.desc_addr, queue.avail_addr, queue.used_addr) = (0x1000, 0x2000, 0x3000);
+    (shares.open, shares.next) = (vec![Open { head: 0, tag: 5, number: 77 }], 78);
+    let mem = first.cpu.mem_mut();
+    for (at, value) in [(0, 0x4000), (8, 7), (12, 1 << 16 | 1), (16, REPLY), (24, 64), (28, 2)] {
+        mem.write_u32(0x1000 + at, value);
+    }
+    let file = save(&mut first, &|_| true).unwrap().to_vec();
+    assert_eq!(first.board.shares.as_ref().unwrap().open.len(), 1, "the machine that was saved has it still");
+    let mut second = restored(&file);
+    assert!(second.board.shares.as_ref().unwrap().open.is_empty());
+    let mut reply = [0; 11];
+    second.cpu.mem().read(REPLY, &mut reply);
+    assert_eq!(reply, [11, 0, 0, 0, 7, 5, 0, 5, 0, 0, 0], "EIO");
+    assert_eq!(second.cpu.mem().read_u32(0x3000) >> 16, 1, "the used ring has it");
+    assert!(second.board.shares.as_ref().unwrap().irq());
+    let Pc { board, cpu, .. } = &mut second;
+    assert!(board.shares_answer(cpu.mem_mut(), 77, b"late"));
+    assert_eq!(second.cpu.mem().read_u32(0x3000) >> 16, 1);
+}
+
+#[test]
+fn a_state_of_a_machine_without_folders_makes_one_without() {
+    let file = save(&mut machine(false), &|_| true).unwrap().to_vec();
+    assert!(restored(&file).board.shares.is_none());
+    let file = without_ours(&save(&mut machine(true), &|_| true).unwrap().to_vec());
+    assert!(restored(&file).board.shares.is_none());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::record::{Entry, Layout, Record};
 use super::value::Value;
 use crate::virtio::Transport;
 use crate::virtio::queue::Queue;
+use serde_json::Value as Json;
 
 /// The registers; the queues follow from [`FIRST_QUEUE`] on.
 pub(super) const TRANSPORT: Layout = Layout {
@@ -100,6 +101,13 @@ fn read_queue(r: &Record, own: &Queue) -> Result<Queue, StateError> {
         num_staged_replies: r.u16("num_staged_replies")?,
         masked_idx: r.u32_or("free_running", 0)? != 1,
     })
+}
+
+/// A value as a part of our additions.
+pub(super) fn json_of(value: &Value) -> Json {
+    let mut text = String::new();
+    value.write(&mut text);
+    serde_json::from_str(&text).unwrap_or_default()
 }
 
 pub(super) fn write_transport(t: &Transport, buffers: &mut Buffers) -> Value {

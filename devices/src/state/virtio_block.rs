@@ -4,7 +4,7 @@ use super::StateError;
 use super::chip::{Chip, Moment, State, Writer, same};
 use super::record::Record;
 use super::value::{Kind, Value};
-use super::virtio::{TRANSPORT, read_transport, write_transport};
+use super::virtio::{TRANSPORT, json_of, read_transport, write_transport};
 use crate::board::BoardConfig;
 use crate::ide::{BLOCK, Form, Medium};
 use crate::pc::Pc;
@@ -49,13 +49,6 @@ fn read(state: &State) -> Option<Disk> {
     let written = written.map(|(number, at)| (number, at..at + BLOCK));
     let written = written.filter(|(number, range)| *number < behind && range.end <= blocks.end).collect();
     Some(Disk { transport, sectors, written })
-}
-
-/// A value as a part of our additions.
-fn json_of(value: &Value) -> Json {
-    let mut text = String::new();
-    value.write(&mut text);
-    serde_json::from_str(&text).unwrap_or_default()
 }
 
 impl Chip for Saved {

@@ -10,6 +10,7 @@ pub mod console;
 pub mod net;
 pub mod p9;
 pub mod queue;
+pub mod shares;
 #[cfg(test)]
 mod testing;
 

@@ -6,6 +6,7 @@ pub mod files;
 mod lines;
 pub mod link;
 pub mod process;
+mod shares;
 mod stream;
 pub mod system;
 pub mod user;
@@ -346,6 +347,7 @@ impl Service {
             }
         }
         system::hello(&hello)?;
+        shares::forget();
         value(&())
     }
 
@@ -462,6 +464,10 @@ fn answer(called: &str, argument: Value) -> Answered {
         call::DIAL => system::dial(&bare::<String>(argument)?).map(|stream| goes_on(&(), stream)),
         call::LISTEN => system::listen(&bare::<String>(argument)?).map(|(at, stream)| goes_on(&at, stream)),
         call::MOUNT_9P => system::mount_9p(bare(argument)?).map(|stream| goes_on(&(), stream)),
+        call::MOUNT_SHARE => {
+            let (number, path) = args(argument, 2)?;
+            value(&shares::mount(number, path)?)
+        }
         call::GET => files::get(bare(argument)?).map(|(info, stream)| goes_on(&info, stream)),
         call::PUT => files::put(bare(argument)?).map(|stream| goes_on(&(), stream)),
         _ => Err(call::not_found(called)),

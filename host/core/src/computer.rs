@@ -140,6 +140,7 @@ impl Computer {
             virtio_net: (setup.net_device == NetDevice::Virtio).then_some(setup.mac),
             virtio_console: setup.virtio_console,
             virtio_balloon: setup.virtio_balloon,
+            virtio_shares: setup.virtio_shares,
             lpt: setup.printer,
             cmos,
             ide: setup.drives,
@@ -297,7 +298,7 @@ impl Computer {
     /// Gives the desk what the guest has sent; says whether bytes of the console have moved, either way.
     fn carry_output(&mut self, outside: &mut dyn Outside) -> bool {
         let Pc { board, cpu, .. } = &mut self.pc;
-        let Connected { serial, console, network } = board.connected;
+        let Connected { serial, console, network, shares: _ } = board.connected;
         for port in (0..SERIAL_PORTS).filter(|port| serial[*port]) {
             let bytes = board.serial_output(port);
             if !bytes.is_empty() {
@@ -324,6 +325,9 @@ impl Computer {
             if network {
                 outside.frame(&frame);
             }
+        }
+        for asked in board.shares_asked() {
+            outside.share_asked(asked.number, asked.message);
         }
         if let Some(sound) = board.sound_output(cpu.mem_mut()) {
             outside.sound(sound.start, &sound.frames);
@@ -470,6 +474,11 @@ impl Computer {
     /// A virtio console is on the board.
     pub fn has_console(&self) -> bool {
         self.pc.board.console.is_some()
+    }
+
+    /// The device for folders of the host is on the board.
+    pub fn has_shares(&self) -> bool {
+        self.pc.board.shares.is_some()
     }
 
     /// A program of the guest's has the port of the virtio console open.
@@ -679,6 +688,7 @@ mod tests {
             Input::ConsoleSize { columns: 80, rows: 25 },
             Input::Frame(vec![0xff; 60]),
             Input::Link { up: true },
+            Input::Share { number: 0, reply: vec![7; 7] },
             Input::PowerButton,
         ];
         for input in absent {

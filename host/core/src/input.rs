@@ -95,6 +95,14 @@ pub enum Input {
         /// The medium's name: the desk opens it ([`MediaStore`]).
         name: Option<String>,
     },
+    /// The answer to what the guest has asked of the folders of the host
+    /// ([`Outside::share_asked`](crate::Outside::share_asked)). One that is not waited for any more is ignored.
+    Share {
+        /// The number of what was asked.
+        number: u32,
+        /// A message of 9P2000.L.
+        reply: Vec<u8>,
+    },
     /// The power button is pressed, which asks a guest with ACPI to shut down.
     PowerButton,
 }
@@ -235,6 +243,10 @@ impl Inlet {
                 Some(true) => {}
                 Some(false) => return Accepted::Some(0),
                 None => return Accepted::NoDevice,
+            },
+            Input::Share { number, reply } => match board.shares_answer(pc.cpu.mem_mut(), *number, reply) {
+                true => {}
+                false => return Accepted::NoDevice,
             },
             Input::Link { .. } if !board.has_network_card() => return Accepted::NoDevice,
             Input::Link { up } => board.connect_network(*up),

@@ -20,6 +20,11 @@ pub trait Outside {
     /// [`Connected::network`](env86_devices::board::Connected::network) says that there is a cable.
     fn frame(&mut self, _frame: &[u8]) {}
 
+    /// The guest has asked something of the folders of the host: a message of 9P2000.L, to be answered by an
+    /// [`Input::Share`](crate::Input::Share) with this number, whenever that can be. Called only if
+    /// [`Connected::shares`](env86_devices::board::Connected::shares) says that it is answered.
+    fn share_asked(&mut self, _number: u32, _message: Vec<u8>) {}
+
     /// The guest wrote these bytes to a debug port (E9h, 402h).
     fn debug(&mut self, _bytes: &[u8]) {}
 

@@ -52,6 +52,8 @@ pub struct Setup {
     pub virtio_console: bool,
     /// A virtio balloon is on the board.
     pub virtio_balloon: bool,
+    /// The device for folders of the desk's host is on the board.
+    pub virtio_shares: bool,
     /// A guest's write to this port ends the machine with the value written.
     pub debug_exit: Option<u16>,
     /// Hard disks and CD-ROM drives.
@@ -102,6 +104,7 @@ impl Setup {
             mac: ne2k::MAC,
             virtio_console: false,
             virtio_balloon: false,
+            virtio_shares: false,
             debug_exit: None,
             drives: Units::default(),
             floppies: [None, None],
@@ -144,16 +147,19 @@ impl Setup {
     /// What an image says about its machine, where it says something.
     #[must_use]
     pub fn with_image(self, image: &ImageConfig) -> Self {
+        // It has the port that the service answers at fastest.
+        let virtio_console = image
+            .virtio_console
+            .as_ref()
+            .map_or(self.virtio_console || image.has_guest_service, |value| *value != false);
         Self {
             memory: image.memory_size.unwrap_or(self.memory),
             video_memory: image.vga_memory_size.unwrap_or(self.video_memory),
             acpi: image.acpi.unwrap_or(self.acpi),
             net_device: image.net_device().unwrap_or(self.net_device),
-            virtio_console: image
-                .virtio_console
-                .as_ref()
-                // It has the port that the service answers at fastest.
-                .map_or(self.virtio_console || image.has_guest_service, |value| *value != false),
+            virtio_console,
+            // The service mounts them.
+            virtio_shares: self.virtio_shares || image.has_guest_service && virtio_console,
             virtio_balloon: image.virtio_balloon.unwrap_or(self.virtio_balloon),
             boot_order: image.boot_order.or(self.boot_order),
             ..self

@@ -139,6 +139,9 @@ pub struct Guest {
     version: Arc<str>,
     /// The service is the Go one.
     is_go: bool,
+    /// Where folders are mounted, if the machine has the device for it.
+    #[cfg(unix)]
+    shares: Option<share::Device>,
 }
 
 impl Machine {
@@ -192,7 +195,14 @@ impl Controls {
             thread::sleep(SET_UP);
         }
         let session = Session::start(line, port.clone(), port)?;
+        #[cfg(not(unix))]
         let guest = Guest::connect(session, deadline)?;
+        #[cfg(unix)]
+        let guest = {
+            let fitted = self.with(|computer| computer.has_shares())?;
+            let shares = fitted.then(|| share::Device::new(self.desk()));
+            Guest { shares, ..Guest::connect(session, deadline)? }
+        };
         *kept = Some(guest.clone());
         Ok(guest)
     }
@@ -212,7 +222,13 @@ impl Guest {
                 Ok(version) => {
                     debug!(target: "guest", version, "The guest's service");
                     let is_go = !version.starts_with(call::OURS);
-                    return Ok(Self { session, version: version.into(), is_go });
+                    return Ok(Self {
+                        session,
+                        version: version.into(),
+                        is_go,
+                        #[cfg(unix)]
+                        shares: None,
+                    });
                 }
             }
         }
@@ -347,7 +363,19 @@ impl Guest {
     pub fn mount(&self, folder: &Path, at: impl Into<String>, read_only: bool) -> Result<(), GuestError> {
         let at = at.into();
         let failed = |why: String| GuestError::Mount { at: at.clone(), why };
-        let share = share::Share::open(folder, read_only).map_err(|error| failed(error.to_string()))?;
+        let open = || share::Share::open(folder, read_only).map_err(|error| failed(error.to_string()));
+        if let Some(device) = &self.shares {
+            let number = device.add(open()?)?;
+            match self.call(call::MOUNT_SHARE, &(number, &at)) {
+                Err(GuestError::Refused(why)) => {
+                    // An older service, or a kernel that has no driver for the device.
+                    debug!(target: "guest", why, "Mounting by the service's line");
+                    device.withdraw(number);
+                }
+                done => return done,
+            }
+        }
+        let share = open()?;
         let mut channel = Channel::open(&self.session);
         channel.call(call::MOUNT_9P, &at, None)?;
         // The kernel has connected; now it asks.
@@ -443,7 +471,8 @@ fn serve(mut share: share::Share, mut channel: Channel) {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn both_sides_call_the_port_by_the_same_name() {
+    fn both_sides_call_devices_by_the_same_names() {
         assert_eq!(guest86::PORT_NAME, env86_devices::virtio::console::SERVICE_NAME);
+        assert_eq!(guest86::call::SHARES_TAG, env86_devices::virtio::shares::MOUNT_TAG);
     }
 }

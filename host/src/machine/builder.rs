@@ -10,6 +10,7 @@ use env86_bios::BootSource;
 use env86_core::{
     Choice, Computer, Firmware, ImageConfig, LoadError, NamedFile, NetDevice, Recording, Setup, choose,
 };
+use env86_devices::board::Connected;
 use env86_devices::fs::Filesystem;
 use env86_devices::state::ImageSource;
 use env86_devices::{Entropy, ne2k};
@@ -437,6 +438,8 @@ impl MachineBuilder {
             memory,
             acpi: self.acpi.unwrap_or(setup.acpi),
             virtio_console: self.virtio_console.unwrap_or(setup.virtio_console),
+            // Both are the guest's service's.
+            virtio_shares: setup.virtio_shares && self.virtio_console != Some(false),
             net_device: self.net_device.unwrap_or(setup.net_device),
             mac: if self.recording.is_some() { ne2k::MAC } else { address() },
             drives: disk::units(self)?,
@@ -466,6 +469,7 @@ impl MachineBuilder {
             printer: self.printer,
             media: Box::new(disk::Files),
             restart: self.restart,
+            connected: Connected { shares: cfg!(unix), ..world.connected },
             ..world
         }
     }

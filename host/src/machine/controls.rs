@@ -112,6 +112,12 @@ impl Controls {
         SerialPort::new(&self.desk, Line::Console(SERVICE_PORT as u8))
     }
 
+    /// The desk, for who serves folders there.
+    #[cfg(unix)]
+    pub(crate) fn desk(&self) -> &Arc<Desk> {
+        &self.desk
+    }
+
     /// A machine that has ended takes no commands, which is no error.
     pub(super) fn command(&self, command: Command) {
         let _ = self.commands.send(command);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use env86_core::{Frame, Pattern};
 use thiserror::Error;
 
+use super::shares::Shares;
 use crate::image::BlobFileError;
 
 /// Bytes from the guest that wait on a line. With a reader the guest waits then; without one the oldest
@@ -40,7 +41,7 @@ pub enum Com {
 
 /// A stream of bytes between the guest and the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// A serial port; 0 is COM1.
     Serial(u8),
     /// A port of the virtio console; 0 is `hvc0`.
@@ -102,8 +103,10 @@ pub enum Event {
 
 /// What the machine's thread and its handles share.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(crate) struct Desk {
     state: Mutex<State>,
+    /// What the guest asks of folders of the host.
+    pub(crate) shares: Shares,
     changed: Condvar,
     /// The machine's thread, to be woken by whoever has put something here.
     machine: OnceLock<Thread>,
@@ -218,6 +221,7 @@ impl Desk {
     pub fn end(&self) {
         self.lock().ended = true;
         self.changed.notify_all();
+        self.shares.end();
     }
 
     /// Waits for a change, not beyond the deadline; says whether there was time left.

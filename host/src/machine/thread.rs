@@ -24,6 +24,9 @@ use crate::sound::{Frame, Listener, Sound};
 const BUDGET: u64 = 200_000;
 /// The same for a guest whose instructions take long.
 const LEAST_BUDGET: u64 = 1_000;
+/// How long a guest that has asked something of a folder of the host stands still for the answer: it comes sooner, most
+/// of the time, and a guest that runs meanwhile only goes to sleep and is woken. A slow file system stops nothing.
+const ANSWER: Duration = Duration::from_micros(200);
 /// A run that takes longer is made shorter the next time, so that a command never waits for long.
 const LONG_RUN: Duration = Duration::from_millis(4);
 
@@ -144,6 +147,10 @@ impl Outside for ToDesk<'_> {
         self.listeners.retain(|listener| listener.send(Sound { start, frames: frames.to_vec() }).is_ok());
     }
 
+    fn share_asked(&mut self, number: u32, message: Vec<u8>) {
+        self.desk.shares.ask(number, message);
+    }
+
     fn debug(&mut self, bytes: &[u8]) {
         self.desk.put_output(Line::Debug, bytes);
     }
@@ -193,6 +200,9 @@ impl Shell<'_> {
                 was_over = true;
                 self.computer.pause();
                 self.desk.tell(Event::Over);
+            }
+            if self.desk.shares.is_asked() {
+                thread::park_timeout(ANSWER);
             }
             match progress {
                 Progress::More => {}
@@ -257,7 +267,15 @@ impl Shell<'_> {
     fn give_input(&mut self) -> bool {
         let computer = &mut self.computer;
         let frames = self.cable.as_mut().is_some_and(|cable| cable.give(computer));
+        let answers = self.desk.shares.give(|number, reply| {
+            let input = Input::Share { number, reply };
+            match (computer.input(&input), input) {
+                (Accepted::Some(_), Input::Share { reply, .. }) => Err(reply),
+                _ => Ok(()),
+            }
+        });
         frames
+            | answers
             | self.desk.give_input(|line, bytes| {
                 let input = match line {
                     Line::Serial(port) => Input::Serial { port, bytes: bytes.to_vec() },

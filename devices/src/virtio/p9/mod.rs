@@ -158,7 +158,7 @@ impl Function for Virtio9p {
 }
 
 /// The tag of a message.
-fn tag_of(message: &[u8]) -> u16 {
+pub(super) fn tag_of(message: &[u8]) -> u16 {
     message.get(5..7).map_or(u16::MAX, |tag| u16::from_le_bytes([tag[0], tag[1]]))
 }
 

@@ -4,7 +4,9 @@
 //! belong to the caller, whatever the guest says of their owner; what belongs to the caller is shown as root's.
 //! Nothing is kept of a file's content or attributes, so that both sides see what the other does.
 
+mod device;
 mod fids;
+mod folders;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,7 +20,9 @@ use env86_devices::virtio::p9::wire::{
 };
 use tracing::trace;
 
+pub(super) use device::Device;
 use fids::{Fid, Fids, Way};
+use folders::Folders;
 
 use crate::os::{self, Change, Found, Node, Time, Tree};
 
@@ -41,6 +45,8 @@ const UNLOCK: u8 = 2;
 pub(super) struct Share {
     tree: Tree,
     read_only: bool,
+    /// Nothing in it waits for a network or for a program.
+    local: bool,
     msize: u32,
     fids: Fids,
     /// What is in the directories that are being read, as it was when their reading began, by their handles; the
@@ -54,6 +60,7 @@ impl Share {
         Ok(Self {
             tree: Tree::open(path)?,
             read_only,
+            local: os::is_local(path),
             msize: DEFAULT_MSIZE,
             fids: Fids::default(),
             lists: VecDeque::new(),

@@ -19,44 +19,98 @@ const EACCES: u32 = 13;
 const EBUSY: u32 = 16;
 const ENAMETOOLONG: u32 = 36;
 
-/// A client of a folder `inside`, beside which there is a file `secret`.
+/// How messages come to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By the service's line: each folder is a file system.
+    Line,
+    /// By the machine's device: each is a directory of one.
+    Device,
+}
+
+/// Who answers.
+enum Server {
+    Line(Share),
+    Device(Folders),
+}
+
+impl Server {
+    fn handle(&mut self, message: &[u8], reply: &mut Vec<u8>) {
+        match self {
+            Self::Line(share) => share.handle(message, reply),
+            Self::Device(folders) => folders.handle(message, reply),
+        }
+    }
+}
+
+/// A client of a folder `inside`, beside which there is a file `secret`. By the device, there is another folder, too.
 struct Client {
-    share: Share,
+    server: Server,
     place: Arc<tempfile::TempDir>,
 }
 
 type Fields<'a> = &'a dyn Fn(&mut Vec<u8>);
 
 impl Client {
-    fn new(read_only: bool) -> Self {
+    fn new(way: Way, read_only: bool) -> Self {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("inside")).unwrap();
+        fs::create_dir(place.path().join("another")).unwrap();
         fs::write(place.path().join("secret"), "secret").unwrap();
         let secret = fs::Permissions::from_mode(0o600);
         fs::set_permissions(place.path().join("secret"), secret).unwrap();
         fs::write(place.path().join("inside/file"), "content").unwrap();
-        Self::of(place.into(), read_only)
+        Self::of(way, place.into(), read_only)
     }
 
-    fn of(place: Arc<tempfile::TempDir>, read_only: bool) -> Self {
-        let share = Share::open(&place.path().join("inside"), read_only).unwrap();
-        let mut client = Self { share, place };
+    fn of(way: Way, place: Arc<tempfile::TempDir>, read_only: bool) -> Self {
+        let share = |name, read_only| Share::open(&place.path().join(name), read_only).unwrap();
+        let server = match way {
+            Way::Line => Server::Line(share("inside", read_only)),
+            Way::Device => {
+                let mut folders = Folders::default();
+                // Whether something may be changed is each folder's own affair.
+                assert_eq!(folders.add(share("another", !read_only)), 0);
+                assert_eq!(folders.add(share("inside", read_only)), 1);
+                Server::Device(folders)
+            }
+        };
+        let mut client = Self { server, place };
         client
             .ask(request::VERSION, &|m| {
                 m.put_u32(65_536);
                 m.put_string(VERSION);
             })
             .unwrap();
+        client.attach(0, b"");
         client
-            .ask(request::ATTACH, &|m| {
-                m.put_u32(0);
-                m.put_u32(u32::MAX);
-                m.put_string(b"root");
-                m.put_string(b"");
-                m.put_u32(0);
-            })
-            .unwrap();
-        client
+    }
+
+    fn attach(&mut self, fid: u32, tree: &[u8]) {
+        self.ask(request::ATTACH, &|m| {
+            m.put_u32(fid);
+            m.put_u32(u32::MAX);
+            m.put_string(b"root");
+            m.put_string(tree);
+            m.put_u32(0);
+        })
+        .unwrap();
+        if let Server::Device(_) = self.server {
+            let walked = self.ask(request::WALK, &|m| {
+                m.put_u32(fid);
+                m.put_u32(fid);
+                m.put_u16(1);
+                m.put_string(b"1");
+            });
+            assert_eq!(walked.unwrap()[..2], [1, 0]);
+        }
+    }
+
+    fn share(&mut self) -> &mut Share {
+        match &mut self.server {
+            Server::Line(share) => share,
+            Server::Device(folders) => folders.share(1),
+        }
     }
 
     /// The fields of the answer, or the error's number.
@@ -65,8 +119,8 @@ impl Client {
         start(&mut message);
         fields(&mut message);
         finish(&mut message, kind, 5);
-        assert_eq!(self.share.length(&message), Some(message.len()));
-        self.share.handle(&message, &mut reply);
+        assert_eq!(self.share().length(&message), Some(message.len()));
+        self.server.handle(&message, &mut reply);
         assert_eq!(reply[..4], (reply.len() as u32).to_le_bytes());
         match reply[4] == kind + 1 {
             true => Ok(reply.split_off(HEADER)),
@@ -77,7 +131,7 @@ impl Client {
     /// The answer to what need not be a message at all: an error's number, or `None`.
     fn refusal(&mut self, message: &[u8]) -> Option<u32> {
         let mut reply = Vec::new();
-        self.share.handle(message, &mut reply);
+        self.server.handle(message, &mut reply);
         (reply[4] == RLERROR).then(|| u32::from_le_bytes(*reply[HEADER..].first_chunk().unwrap()))
     }
 
@@ -197,7 +251,8 @@ impl Client {
         assert_eq!((secret.mode() & 0o7777, secret.nlink()), (0o600, 1));
         assert_ne!(secret.mtime(), 1_000_000_000);
         assert_eq!(fs::read(place.join("secret")).unwrap(), b"secret");
-        assert_eq!(fs::read_dir(place).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(place).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(place.join("another")).unwrap().count(), 0);
     }
 
     fn inside(&self, name: &str) -> std::path::PathBuf {
@@ -205,9 +260,8 @@ impl Client {
     }
 }
 
-#[test]
-fn files_are_read_and_written_and_belong_to_the_caller() {
-    let mut client = Client::new(false);
+fn files_are_read_and_written_and_belong_to_the_caller(way: Way) {
+    let mut client = Client::new(way, false);
     client.walk(1, &[b"file"]).unwrap();
     client.open(1, READ).unwrap();
     assert_eq!(client.read(1).unwrap(), b"content");
@@ -246,9 +300,8 @@ fn files_are_read_and_written_and_belong_to_the_caller() {
     assert_eq!(client.walk(5, &[b"other"]), Err(Errno::ENOENT.0));
 }
 
-#[test]
-fn nothing_outside_is_reached() {
-    let mut client = Client::new(false);
+fn nothing_outside_is_reached(way: Way) {
+    let mut client = Client::new(way, false);
     symlink("../secret", client.inside("link")).unwrap();
     symlink("..", client.inside("up")).unwrap();
     symlink("/", client.inside("root")).unwrap();
@@ -286,9 +339,8 @@ fn nothing_outside_is_reached() {
     assert!(!client.place.path().join("new").exists());
 }
 
-#[test]
-fn devices_are_neither_made_nor_opened() {
-    let mut client = Client::new(false);
+fn devices_are_neither_made_nor_opened(way: Way) {
+    let mut client = Client::new(way, false);
     let fifo = client.inside("fifo");
     assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
     client.walk(1, &[b"fifo"]).unwrap();
@@ -299,9 +351,8 @@ fn devices_are_neither_made_nor_opened() {
     client.name(request::MKNOD, 0, b"node", S_IFREG | 0o600).unwrap();
 }
 
-#[test]
-fn what_is_read_only_is_not_changed() {
-    let mut client = Client::new(true);
+fn what_is_read_only_is_not_changed(way: Way) {
+    let mut client = Client::new(way, true);
     client.walk(1, &[b"file"]).unwrap();
     assert_eq!(client.open(1, WRITE), Err(EROFS.0));
     assert_eq!(client.open(1, open::TRUNCATE), Err(EROFS.0));
@@ -341,7 +392,7 @@ fn what_is_read_only_is_not_changed() {
             m.put_string(VERSION);
         })
         .unwrap();
-    client.share.set(0, Fid::default()).unwrap();
+    client.share().set(0, Fid::default()).unwrap();
     client.walk(1, &[b"file"]).unwrap();
     for flags in [READ_WRITE, open::ACCESS, WRITE | CREATE, open::TRUNCATE | open::DIRECTORY] {
         assert_eq!(client.open(1, flags), Err(EROFS.0), "{flags}");
@@ -362,9 +413,8 @@ fn what_is_read_only_is_not_changed() {
     assert_eq!(fs::read_dir(client.place.path().join("inside")).unwrap().count(), 1);
 }
 
-#[test]
-fn noise_is_answered_with_errors() {
-    let mut client = Client::new(false);
+fn noise_is_answered_with_errors(way: Way) {
+    let mut client = Client::new(way, false);
     let mut seed = 1u32;
     let mut next = || {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -378,15 +428,14 @@ fn noise_is_answered_with_errors() {
         let kind = next() / 2;
         finish(&mut message, kind, 1);
         let mut reply = Vec::new();
-        client.share.handle(&message, &mut reply);
+        client.server.handle(&message, &mut reply);
         assert!(reply.len() >= HEADER && reply.len() <= MAX_MSIZE as usize);
     }
     assert_eq!(fs::read(client.place.path().join("secret")).unwrap(), b"secret");
 }
 
-#[test]
-fn a_link_out_is_only_a_link() {
-    let mut client = Client::new(false);
+fn a_link_out_is_only_a_link(way: Way) {
+    let mut client = Client::new(way, false);
     // As the guest makes it, and whatever it does with it then.
     for (name, target) in [(&b"a"[..], &b"../secret"[..]), (b"b", b"/etc/passwd"), (b"c", b"..")] {
         client
@@ -420,9 +469,8 @@ fn a_link_out_is_only_a_link() {
     client.assert_nothing_outside();
 }
 
-#[test]
-fn no_name_leads_out() {
-    let mut client = Client::new(false);
+fn no_name_leads_out(way: Way) {
+    let mut client = Client::new(way, false);
     client.walk(1, &[b"file"]).unwrap();
     for name in [&b"../new"[..], b"..", b".", b"", b"/new", b"a/../../new", b"new\0"] {
         let refused = Err(Errno::EINVAL.0);
@@ -446,25 +494,16 @@ fn no_name_leads_out() {
     assert_eq!(client.ask(request::REMOVE, &|m| m.put_u32(2)), Err(EBUSY));
     // Nor is there another tree to attach to.
     for tree in [&b".."[..], b"/etc", b"../secret"] {
-        client
-            .ask(request::ATTACH, &|m| {
-                m.put_u32(3);
-                m.put_u32(u32::MAX);
-                m.put_string(b"root");
-                m.put_string(tree);
-                m.put_u32(0);
-            })
-            .unwrap();
+        client.attach(3, tree);
         assert_eq!(client.two(request::RENAME, 1, 3, b"file"), Ok(()));
     }
     assert_eq!(fs::read(client.inside("file")).unwrap(), b"content");
     client.assert_nothing_outside();
 }
 
-#[test]
-fn a_race_of_renames_does_not_lead_out() {
-    let mut client = Client::new(false);
-    let mut other = Client::of(client.place.clone(), false);
+fn a_race_of_renames_does_not_lead_out(way: Way) {
+    let mut client = Client::new(way, false);
+    let mut other = Client::of(way, client.place.clone(), false);
     fs::create_dir(client.inside("dir")).unwrap();
     symlink("..", client.inside("link")).unwrap();
     let done = AtomicBool::new(false);
@@ -505,9 +544,8 @@ fn a_race_of_renames_does_not_lead_out() {
     client.assert_nothing_outside();
 }
 
-#[test]
-fn files_of_the_host_that_are_no_files_are_left_alone() {
-    let mut client = Client::new(false);
+fn files_of_the_host_that_are_no_files_are_left_alone(way: Way) {
+    let mut client = Client::new(way, false);
     let fifo = client.inside("fifo");
     assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap().success());
     let _socket = UnixListener::bind(client.inside("socket")).unwrap();
@@ -524,9 +562,8 @@ fn files_of_the_host_that_are_no_files_are_left_alone() {
     assert_eq!(fs::metadata(&fifo).unwrap().mode() & 0o7777, 0o600);
 }
 
-#[test]
-fn no_file_gets_its_owners_rights_from_a_guest() {
-    let mut client = Client::new(false);
+fn no_file_gets_its_owners_rights_from_a_guest(way: Way) {
+    let mut client = Client::new(way, false);
     let mode = |client: &Client, name| fs::metadata(client.inside(name)).unwrap().mode() & 0o7777;
     client.walk(1, &[]).unwrap();
     client.create(1, b"made", READ_WRITE | CREATE, 0o6755).unwrap();
@@ -563,9 +600,8 @@ fn no_file_gets_its_owners_rights_from_a_guest() {
     }
 }
 
-#[test]
-fn an_open_file_is_not_what_has_its_name_by_now() {
-    let mut client = Client::new(false);
+fn an_open_file_is_not_what_has_its_name_by_now(way: Way) {
+    let mut client = Client::new(way, false);
     client.walk(1, &[b"file"]).unwrap();
     client.open(1, READ_WRITE).unwrap();
     client.renameat(b"file", b"moved").unwrap();
@@ -583,9 +619,8 @@ fn an_open_file_is_not_what_has_its_name_by_now() {
     client.assert_nothing_outside();
 }
 
-#[test]
-fn handles_are_what_they_were_made_for() {
-    let mut client = Client::new(false);
+fn handles_are_what_they_were_made_for(way: Way) {
+    let mut client = Client::new(way, false);
     fs::create_dir(client.inside("dir")).unwrap();
     let bad = Err(Errno::EBADF.0);
     // None of this number, and one that was given up.
@@ -644,9 +679,8 @@ fn handles_are_what_they_were_made_for() {
     assert_eq!(fs::read(client.inside("file")).unwrap(), b"content");
 }
 
-#[test]
-fn attributes_of_the_host_are_out_of_reach() {
-    let mut client = Client::new(false);
+fn attributes_of_the_host_are_out_of_reach(way: Way) {
+    let mut client = Client::new(way, false);
     client.walk(1, &[b"file"]).unwrap();
     for name in
         [&b"security.capability"[..], b"system.posix_acl_access", b"user.x", b"trusted.x", &[b'a'; 60_000]]
@@ -662,9 +696,8 @@ fn attributes_of_the_host_are_out_of_reach() {
     }
 }
 
-#[test]
-fn counts_and_sizes_are_not_believed() {
-    let mut client = Client::new(false);
+fn counts_and_sizes_are_not_believed(way: Way) {
+    let mut client = Client::new(way, false);
     client.walk(1, &[b"file"]).unwrap();
     client.open(1, READ_WRITE).unwrap();
     let read = |offset, count| {
@@ -709,7 +742,7 @@ fn counts_and_sizes_are_not_believed() {
         let mut message = vec![0; HEADER];
         finish(&mut message, request::CLUNK, 1);
         message[..4].copy_from_slice(&size.to_le_bytes());
-        let length = client.share.length(&message).unwrap();
+        let length = client.share().length(&message).unwrap();
         assert!((HEADER..=65_536).contains(&length));
         message.resize(length, 0);
         if size as usize != length {
@@ -737,7 +770,7 @@ fn counts_and_sizes_are_not_believed() {
             m.put_string(VERSION);
         })
         .unwrap();
-    client.share.set(1, Fid { way: vec![b"long".to_vec()], ..Fid::default() }).unwrap();
+    client.share().set(1, Fid { way: vec![b"long".to_vec()], ..Fid::default() }).unwrap();
     assert_eq!(client.ask(request::READLINK, &|m| m.put_u32(1)), Err(Errno::EMSGSIZE.0));
     for size in [0, 10, 4095] {
         let refused = client.ask(request::VERSION, &|m| {
@@ -748,9 +781,8 @@ fn counts_and_sizes_are_not_believed() {
     }
 }
 
-#[test]
-fn names_and_ways_have_their_limits() {
-    let mut client = Client::new(false);
+fn names_and_ways_have_their_limits(way: Way) {
+    let mut client = Client::new(way, false);
     let long = [b'n'; 255];
     for len in [256, 4096, 60_000] {
         let name = vec![b'n'; len];
@@ -788,20 +820,19 @@ fn names_and_ways_have_their_limits() {
             m.put_string(VERSION);
         })
         .unwrap();
-    client.share.set(0, Fid::default()).unwrap();
+    client.share().set(0, Fid::default()).unwrap();
     client.name(request::MKDIR, 0, b"dir", 0o755).unwrap();
     let refused = (1..).map(|new| client.walk(new, &[b"dir"])).position(|walked| walked.is_err());
     assert_eq!(refused, Some(65_535));
     client.ask(request::CLUNK, &|m| m.put_u32(9)).unwrap();
     let deep = Fid { way: vec![long.to_vec(); 100], ..Fid::default() };
-    client.share.set(9, deep).unwrap();
+    client.share().set(9, deep).unwrap();
     assert_eq!(client.two(request::RENAME, 1, 9, b"dir"), Err(Errno::EMFILE.0));
     assert!(client.inside("dir").exists());
 }
 
-#[test]
-fn many_directories_are_read_at_once() {
-    let mut client = Client::new(false);
+fn many_directories_are_read_at_once(way: Way) {
+    let mut client = Client::new(way, false);
     for dir in 1..=20 {
         let name = format!("dir{dir}");
         fs::create_dir(client.inside(&name)).unwrap();
@@ -814,5 +845,43 @@ fn many_directories_are_read_at_once() {
             assert_eq!(&list[24..], name);
         }
     }
-    assert_eq!(client.share.lists.len(), MAX_LISTS);
+    assert_eq!(client.share().lists.len(), MAX_LISTS);
 }
+
+/// Each of these by both ways.
+macro_rules! both_ways {
+    ($($test:ident),* $(,)?) => {
+        mod by_the_line {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Way::Line);
+            })*
+        }
+
+        mod by_the_device {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Way::Device);
+            })*
+        }
+    };
+}
+
+both_ways!(
+    files_are_read_and_written_and_belong_to_the_caller,
+    nothing_outside_is_reached,
+    devices_are_neither_made_nor_opened,
+    what_is_read_only_is_not_changed,
+    noise_is_answered_with_errors,
+    a_link_out_is_only_a_link,
+    no_name_leads_out,
+    a_race_of_renames_does_not_lead_out,
+    files_of_the_host_that_are_no_files_are_left_alone,
+    no_file_gets_its_owners_rights_from_a_guest,
+    an_open_file_is_not_what_has_its_name_by_now,
+    handles_are_what_they_were_made_for,
+    attributes_of_the_host_are_out_of_reach,
+    counts_and_sizes_are_not_believed,
+    names_and_ways_have_their_limits,
+    many_directories_are_read_at_once,
+);

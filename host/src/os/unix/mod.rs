@@ -4,6 +4,7 @@ mod cut_off;
 #[cfg(feature = "net")]
 mod local;
 mod mapped;
+mod mounts;
 mod named;
 mod stdin;
 mod tree;
@@ -11,6 +12,7 @@ mod tree;
 #[cfg(feature = "net")]
 pub use local::{LocalListener, LocalStream};
 pub use mapped::{MappedFile, MappedRam, touched};
+pub use mounts::is_local;
 pub use named::{
     UnixListener, UnixStream, end_this_process, is_at, leave_terminal, listen, redirect_output,
     runtime_folder, set_mode,
