@@ -2,12 +2,12 @@
 //!
 //! Guests make their addresses themselves of the prefix (SLAAC); what else they need to know comes with it.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use smoltcp::wire::{EthernetAddress, Icmpv6Message};
+use smoltcp::wire::{EthernetAddress, Icmpv6Message, IpProtocol};
 
-use super::packet::MTU;
-use super::{GATEWAY_MAC, GATEWAY_V6, NETWORK_V6};
+use super::packet::{MTU, Packet};
+use super::{GATEWAY_MAC, GATEWAY_V6, HOST_V6, LINK_GATEWAY_V6, NETWORK_V6};
 
 /// All that are on the link, as addresses of both kinds.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -80,6 +80,22 @@ pub fn router(search: &[String]) -> Vec<u8> {
     message
 }
 
+/// Whether a frame says that who sends it is the router, or has one of the gateway's addresses.
+pub fn poses_as_router(frame: &[u8]) -> bool {
+    let Some(packet) = Packet::of(frame) else { return false };
+    let ours = |address: IpAddr| [GATEWAY_V6, HOST_V6, LINK_GATEWAY_V6].iter().any(|own| address == *own);
+    let kind = packet.payload.first().copied().map(Icmpv6Message::from);
+    ours(packet.from)
+        || packet.protocol == IpProtocol::Icmpv6
+            && match kind {
+                Some(Icmpv6Message::RouterAdvert | Icmpv6Message::Redirect) => true,
+                Some(Icmpv6Message::NeighborAdvert) => {
+                    solicited(packet.payload).is_some_and(|address| ours(address.into()))
+                }
+                _ => false,
+            }
+}
+
 /// The address that a neighbour asks for.
 pub fn solicited(message: &[u8]) -> Option<Ipv6Addr> {
     let target: [u8; 16] = message.get(TARGET)?.try_into().ok()?;
@@ -99,7 +115,7 @@ pub fn neighbour(address: Ipv6Addr, asked: bool) -> Vec<u8> {
 mod tests {
     use smoltcp::wire::{Icmpv6Packet, Icmpv6Repr, NdiscRepr};
 
-    use super::super::{LINK_GATEWAY_V6, packet};
+    use super::super::packet;
     use super::*;
 
     #[test]

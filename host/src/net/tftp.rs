@@ -226,7 +226,7 @@ async fn send(line: &mut Line, mut file: File, size: u64, request: &Request) -> 
             }
         }
     }
-    let (mut got, mut attempts) = (0, ATTEMPTS);
+    let (mut got, mut attempts, mut sent_again) = (0, ATTEMPTS, false);
     while got < blocks {
         let last = blocks.min(got + request.window);
         for number in got + 1..=last {
@@ -240,18 +240,19 @@ async fn send(line: &mut Line, mut file: File, size: u64, request: &Request) -> 
                 return Ok(false);
             }
         }
-        // What is acknowledged twice is no reason to send it twice, but where a block of several was lost.
+        // What is acknowledged again is a reason to send what follows again only where a block of several was lost,
+        // and once: every block that comes twice is acknowledged, too.
         loop {
             match timeout(request.patience, line.acknowledged()).await {
                 Ok(None) => return Ok(false),
                 Ok(Some(number)) => {
                     let more = u64::from(number.wrapping_sub(got as u16));
                     if more > 0 && got + more <= last {
-                        (got, attempts) = (got + more, ATTEMPTS);
+                        (got, attempts, sent_again) = (got + more, ATTEMPTS, false);
                         break;
                     }
-                    if more == 0 && request.window > 1 && attempts > 0 {
-                        attempts -= 1;
+                    if more == 0 && request.window > 1 && !sent_again {
+                        sent_again = true;
                         break;
                     }
                 }
