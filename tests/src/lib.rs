@@ -8,7 +8,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -167,7 +167,12 @@ impl V86 {
 /// Answers each HTTP request at a free port of the loopback with these bytes, until the process ends; gives the
 /// port.
 pub fn serve_http(body: Vec<u8>) -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    serve_http_at(Ipv4Addr::LOCALHOST.into(), body)
+}
+
+/// As [`serve_http`], at another address.
+pub fn serve_http_at(address: IpAddr, body: Vec<u8>) -> Result<u16> {
+    let listener = TcpListener::bind((address, 0))?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {

@@ -2,13 +2,13 @@
 //! directions, and all of it again after a restore. Every server is on the host's loopback.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use env86::net::{Config, Door, HOST, Join, Limits, Listen, NameSettings, NameSource, Relay, Rules};
+use env86::net::{Config, Door, HOST, HOST_V6, Join, Limits, Listen, NameSettings, NameSource, Relay, Rules};
 use env86::{Com, Image, Machine, MachineBuilder, NetDevice, SerialPort};
-use env86_tests::{BOOT_LIMIT, Failure, PROMPT, Result, image, serve_http};
+use env86_tests::{BOOT_LIMIT, Failure, PROMPT, Result, image, serve_http, serve_http_at};
 
 /// Nothing here takes so long, on any machine.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -61,11 +61,19 @@ fn name_server() -> Result<SocketAddr> {
     Ok(address)
 }
 
-fn config(http: u16, names: SocketAddr) -> Result<Config> {
+/// Servers of the host's, by their ports: one on the loopback of IPv4, one on that of IPv6.
+#[derive(Clone, Copy)]
+struct Servers {
+    http: u16,
+    http_v6: u16,
+}
+
+fn config(servers: Servers, names: SocketAddr) -> Result<Config> {
     let forwards: env86::net::Forwards = format!("0:{GUEST_PORT}").parse().map_err(failed)?;
     Ok(Config {
-        rules: Rules { host_ports: vec![http], ..Rules::default() },
+        rules: Rules { host_ports: vec![servers.http, servers.http_v6], ..Rules::default() },
         forwards: forwards.0,
+        ipv6: true,
         names: NameSource::Fixed(NameSettings { servers: vec![names], ..NameSettings::default() }),
         ..Config::default()
     })
@@ -115,6 +123,25 @@ impl Guest {
         Ok(())
     }
 
+    /// The guest has made itself an address of IPv6 and reaches the host by it, and not what is closed.
+    fn speaks_ipv6(&mut self, servers: Servers) -> Result<()> {
+        self.until("ip -6 address show dev eth0 scope global", "inet6 fd5a:94ef:e40c:")?;
+        self.until("ip -6 route", "default via fe80::1")?;
+        self.until("busybox ping -6 -c 1 -W 5 fd5a:94ef:e40c::1", "ttl=")?;
+        // What is on the other loopback only is found there.
+        for port in [servers.http_v6, servers.http] {
+            let said = self.run(&format!("wget -q -O - 'http://[{HOST_V6}]:{port}/' | wc -c"))?;
+            assert!(said.contains(&BODY.to_string()), "{port}: {said}");
+        }
+        for closed in ["::1", "fe80::1", "fd5a:94ef:e40c::fe"] {
+            let said = self.run(&format!("wget -T 20 -O /dev/null 'http://[{closed}]:1/' 2>&1"))?;
+            assert!(!said.contains("saved"), "{closed}: {said}");
+        }
+        let said = self.run("busybox nslookup -type=AAAA host.env86.internal 192.168.127.1")?;
+        assert!(said.contains(&HOST_V6.to_string()), "{said}");
+        Ok(())
+    }
+
     /// A client of the host's talks to a server of the guest's, which answers with what it gets.
     fn is_reached(&mut self) -> Result<()> {
         let Some(Listen::Tcp(address)) =
@@ -151,15 +178,18 @@ impl Guest {
 }
 
 fn works(device: NetDevice) -> Result<()> {
-    let (http, names) = (serve_http(body())?, name_server()?);
+    let servers =
+        Servers { http: serve_http(body())?, http_v6: serve_http_at(Ipv6Addr::LOCALHOST.into(), body())? };
+    let (http, names) = (servers.http, name_server()?);
     let image = Image::open(image()?).map_err(failed)?;
     let folder = tempdir()?;
     let state = folder.join("state");
-    let builder = Machine::builder().image(&image).network(config(http, names)?);
+    let builder = Machine::builder().image(&image).network(config(servers, names)?);
     let mut guest = Guest::start(&builder.clone().cold().net_device(device))?;
     guest.com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
     guest.has_address()?;
     guest.fetches(http)?;
+    guest.speaks_ipv6(servers)?;
     guest.run(&format!("(nc -ll -p {GUEST_PORT} -e cat > /dev/null 2>&1 &)"))?;
     guest.until("cat /proc/net/tcp /proc/net/tcp6", &format!(":{GUEST_PORT:04X} "))?;
     guest.is_reached()?;
@@ -172,6 +202,7 @@ fn works(device: NetDevice) -> Result<()> {
     // The forward works before the guest has sent anything.
     guest.is_reached()?;
     guest.fetches(http)?;
+    guest.speaks_ipv6(servers)?;
     // The lease is renewed by a gateway that has never given it.
     guest.run("> /etc/resolv.conf; network")?;
     guest.until("cat /etc/resolv.conf", "192.168.127.1")?;
@@ -184,7 +215,7 @@ fn works(device: NetDevice) -> Result<()> {
         origins: Vec::new(),
         limits: Limits::default(),
     };
-    let relay = Relay::start(config(http, names)?, door).map_err(failed)?;
+    let relay = Relay::start(config(servers, names)?, door).map_err(failed)?;
     let join: Join = format!("ws://{}/?token=secret", relay.address()).parse().map_err(failed)?;
     let mut guest = Guest::start(&Machine::builder().image(&image).state(&state).network(join))?;
     guest.run("> /etc/resolv.conf; network")?;

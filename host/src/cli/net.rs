@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use env86::machine::{Machine, MachineBuilder, NetDevice};
-use env86::net::{Config, Forwards, Join, Listen, Rule, Rules};
+use env86::net::{Config, Forwards, Join, Listen, Netboot, Rule, Rules};
 
 /// The guest's network.
 #[derive(Args, Debug)]
@@ -60,6 +60,19 @@ pub struct Policy {
     #[arg(long)]
     net_log: bool,
 
+    /// IPv6, too: the guest makes its addresses of fd5a:94ef:e40c::/64, and reaches what this host reaches
+    #[arg(long)]
+    ipv6: bool,
+
+    /// Let guests start from this directory over the network (DHCP and TFTP): iPXE its boot.ipxe, others pxelinux.0
+    /// or undionly.kpxe
+    #[arg(long, value_name = "DIR")]
+    netboot: Option<PathBuf>,
+
+    /// What they start instead, a file in that directory
+    #[arg(long, value_name = "FILE", requires = "netboot")]
+    netboot_file: Option<String>,
+
     /// Record all frames of the gateway in this file, for tcpdump or Wireshark
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
@@ -74,7 +87,9 @@ impl Policy {
             deny: self.net_deny.clone(),
             host_ports: self.allow_host.clone(),
         };
-        let mut config = Config { rules, pcap: self.pcap.clone(), ..Config::default() };
+        let mut config = Config { rules, pcap: self.pcap.clone(), ipv6: self.ipv6, ..Config::default() };
+        let file = self.netboot_file.clone();
+        config.netboot = self.netboot.clone().map(|directory| Netboot { directory, file });
         config.forwards.extend(self.forwards.iter().flat_map(|forwards| forwards.0.clone()));
         if self.net_log {
             config.log = Some(Arc::new(move |text| eprint!("env86: {text}{line_end}")));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
 
+use super::netboot::Netboot;
 use super::{FIRST_GUEST, GATEWAY, LAST_GUEST, NETMASK};
 
 /// The server's port.
@@ -21,9 +22,18 @@ const SHORTEST: usize = 300;
 mod option {
     pub const DNS_SERVERS: u8 = 6;
     pub const MTU: u8 = 26;
+    pub const BOOT_SERVER: u8 = 66;
+    pub const BOOT_FILE: u8 = 67;
+    pub const USER_CLASS: u8 = 77;
     pub const NTP_SERVERS: u8 = 42;
     pub const SEARCH_LIST: u8 = 119;
 }
+
+/// Where a message has the name of the file to start, and how long it can be.
+const FILE_AT: usize = 108;
+const FILE_LENGTH: usize = 128;
+/// The user class of iPXE.
+const IPXE: &[u8] = b"iPXE";
 
 /// The addresses that guests have.
 #[derive(Debug, Default)]
@@ -44,12 +54,13 @@ impl Leases {
         self.newest
     }
 
-    /// Answers a client's message. `search` is the list of domains that names are looked up in, and
-    /// `taken` says whether an address is in use by another than a guest with a lease.
+    /// Answers a client's message. `search` is the list of domains that names are looked up in, `netboot` what the
+    /// client can start from, and `taken` says whether an address is in use by another than a guest with a lease.
     pub fn answer(
         &mut self,
         message: &[u8],
         search: &[String],
+        netboot: Option<&Netboot>,
         now: Instant,
         taken: impl Fn(Ipv4Addr, EthernetAddress) -> bool,
     ) -> Option<Answer> {
@@ -84,7 +95,9 @@ impl Leases {
             _ if request.client_ip.is_unspecified() => Ipv4Addr::BROADCAST,
             _ => request.client_ip,
         };
-        Some(Answer { message: reply(&request, kind, address, inform, search), to })
+        let ipxe = packet.options().any(|option| option.kind == option::USER_CLASS && is_ipxe(option.data));
+        let file = netboot.and_then(|netboot| netboot.file(ipxe));
+        Some(Answer { message: reply(&request, kind, address, inform, search, file), to })
     }
 
     /// The address for a guest: the one it has, the one it wants, the lowest that is free, or the one that was
@@ -131,22 +144,27 @@ fn reply(
     your_ip: Ipv4Addr,
     inform: bool,
     search: &[String],
+    file: Option<&str>,
 ) -> Vec<u8> {
-    let search = search_list(search);
+    let search = super::dns::encode_names(search);
     let mtu = (super::packet::MTU as u16).to_be_bytes();
     let server = GATEWAY.octets();
+    let boot_server = GATEWAY.to_string();
+    let file = file.map(str::as_bytes).unwrap_or_default();
     let options = [
         DhcpOption { kind: option::DNS_SERVERS, data: &server },
         DhcpOption { kind: option::MTU, data: &mtu },
         DhcpOption { kind: option::NTP_SERVERS, data: &server },
         DhcpOption { kind: option::SEARCH_LIST, data: &search },
+        DhcpOption {
+            kind: option::BOOT_SERVER,
+            data: if file.is_empty() { &[] } else { boot_server.as_bytes() },
+        },
+        DhcpOption { kind: option::BOOT_FILE, data: file },
     ];
     let granted = message_type != DhcpMessageType::Nak;
-    let options = match (granted, search.is_empty()) {
-        (false, _) => &[],
-        (true, true) => &options[..3],
-        (true, false) => &options[..],
-    };
+    let said = options.into_iter().filter(|option| granted && (1..=255).contains(&option.data.len()));
+    let options: Vec<_> = said.collect();
     let lease = |part: fn(u32) -> u32| Some(part(LEASE)).filter(|_| granted && !inform);
     let repr = DhcpRepr {
         message_type,
@@ -155,7 +173,7 @@ fn reply(
         client_hardware_address: request.client_hardware_address,
         client_ip: if granted { request.client_ip } else { Ipv4Addr::UNSPECIFIED },
         your_ip,
-        server_ip: Ipv4Addr::UNSPECIFIED,
+        server_ip: if granted && !file.is_empty() { GATEWAY } else { Ipv4Addr::UNSPECIFIED },
         router: Some(GATEWAY).filter(|_| granted),
         subnet_mask: Some(NETMASK).filter(|_| granted),
         relay_agent_ip: Ipv4Addr::UNSPECIFIED,
@@ -169,25 +187,22 @@ fn reply(
         lease_duration: lease(|lease| lease),
         renew_duration: lease(|lease| lease / 2),
         rebind_duration: lease(|lease| lease / 8 * 7),
-        additional_options: options,
+        additional_options: &options,
     };
     let mut message = vec![0; repr.buffer_len().max(SHORTEST)];
     // The buffer is as long as the message asks for.
     let _ = repr.emit(&mut DhcpPacket::new_unchecked(&mut message));
+    // With the zero at its end; a longer name is in the option only.
+    if granted && file.len() < FILE_LENGTH {
+        message[FILE_AT..FILE_AT + file.len()].copy_from_slice(file);
+    }
     message
 }
 
-/// Domains as the option for them holds them: DNS names, as many as one option takes.
-fn search_list(domains: &[String]) -> Vec<u8> {
-    let mut list = Vec::new();
-    for domain in domains {
-        let Some(name) = super::dns::encode_name(domain) else { continue };
-        if list.len() + name.len() > usize::from(u8::MAX) {
-            break;
-        }
-        list.extend(name);
-    }
-    list
+/// Whether a client's user class is iPXE's, which it says as it is and others as a list (RFC 3004).
+fn is_ipxe(class: &[u8]) -> bool {
+    class == IPXE
+        || class.split_first().is_some_and(|(length, class)| usize::from(*length) == 4 && class == IPXE)
 }
 
 #[cfg(test)]
@@ -227,7 +242,7 @@ mod tests {
 
     fn ask(leases: &mut Leases, message: &[u8]) -> (DhcpMessageType, [u8; 4]) {
         let now = Instant::now();
-        let answer = leases.answer(message, &["example.org".into()], now, |_, _| false).unwrap();
+        let answer = leases.answer(message, &["example.org".into()], None, now, |_, _| false).unwrap();
         assert!(answer.message.len() >= SHORTEST);
         let list = b"\x77\x0d\x07example\x03org\x00";
         let listed = answer.message.windows(list.len()).any(|part| part == list);
@@ -257,11 +272,14 @@ mod tests {
         );
         assert_eq!(ask(&mut leases, &message(Request, [2; 6], Some([192, 168, 127, 2]))), (Nak, [0; 4]));
         assert_eq!(ask(&mut leases, &message(Request, [2; 6], Some([10, 0, 2, 15]))), (Nak, [0; 4]));
-        assert_eq!(leases.answer(&message(Decline, MAC, None), &[], Instant::now(), |_, _| false), None);
+        assert_eq!(
+            leases.answer(&message(Decline, MAC, None), &[], None, Instant::now(), |_, _| false),
+            None
+        );
         let taken = |address: Ipv4Addr, _| address == FIRST_GUEST;
-        let answer = leases.answer(&message(Discover, MAC, None), &[], Instant::now(), taken).unwrap();
+        let answer = leases.answer(&message(Discover, MAC, None), &[], None, Instant::now(), taken).unwrap();
         assert_eq!(answer.message[16..20], [192, 168, 127, 3]);
-        assert_eq!(leases.answer(&[0; 10], &[], Instant::now(), |_, _| false), None);
+        assert_eq!(leases.answer(&[0; 10], &[], None, Instant::now(), |_, _| false), None);
     }
 
     #[test]
@@ -271,7 +289,7 @@ mod tests {
         let mut ask = |n: u8, taken: &dyn Fn(Ipv4Addr) -> bool| {
             let now = start + Duration::from_secs(n.into());
             let answer =
-                leases.answer(&message(Request, [2, 0, 0, 0, 0, n], None), &[], now, |a, _| taken(a));
+                leases.answer(&message(Request, [2, 0, 0, 0, 0, n], None), &[], None, now, |a, _| taken(a));
             answer.map(|answer| answer.message[19])
         };
         for n in 2..=249 {
@@ -279,5 +297,30 @@ mod tests {
         }
         assert_eq!(ask(250, &|address| address == FIRST_GUEST), Some(3));
         assert_eq!(ask(251, &|_| true), Some(0), "none, and so a refusal");
+    }
+
+    #[test]
+    fn a_guest_is_told_what_to_start() {
+        use DhcpMessageType::Discover;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("boot.ipxe"), "").unwrap();
+        let netboot = Netboot { directory: dir.path().into(), file: None };
+        let mut leases = Leases::default();
+        let mut ask = |message: &[u8]| {
+            let answer =
+                leases.answer(message, &[], Some(&netboot), Instant::now(), |_, _| false).unwrap().message;
+            let packet = DhcpPacket::new_checked(&answer).unwrap();
+            let file: Vec<_> =
+                packet.options().filter(|o| o.kind == option::BOOT_FILE).map(|o| o.data.to_vec()).collect();
+            (packet.server_ip(), packet.get_boot_file().unwrap_or_default().to_owned(), file.concat())
+        };
+        let plain = message(Discover, MAC, None);
+        assert_eq!(ask(&plain), (Ipv4Addr::UNSPECIFIED, String::new(), Vec::new()), "no loader");
+        for class in [&b"\x04iPXE"[..], b"\x05\x04iPXE"] {
+            let mut ipxe = plain.clone();
+            let end = ipxe.iter().rposition(|byte| *byte == 0xff).unwrap();
+            ipxe.splice(end..end, [&[option::USER_CLASS], class].concat());
+            assert_eq!(ask(&ipxe), (GATEWAY, "boot.ipxe".into(), b"boot.ipxe".to_vec()));
+        }
     }
 }

@@ -134,6 +134,19 @@ pub fn encode_name(name: &str) -> Option<Vec<u8>> {
     (bytes.len() <= 255).then_some(bytes)
 }
 
+/// Domains, one after the other, as many as one option of DHCP or of a router takes.
+pub fn encode_names(domains: &[String]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for domain in domains {
+        let Some(name) = encode_name(domain) else { continue };
+        if list.len() + name.len() > usize::from(u8::MAX) {
+            break;
+        }
+        list.extend(name);
+    }
+    list
+}
+
 /// The question of a message, or the outcome that says what is wrong with it. None for what is no
 /// query at all.
 pub fn question(message: &[u8]) -> Option<Result<Question, u8>> {
@@ -170,11 +183,14 @@ fn records(message: &[u8], mut at: usize) -> impl Iterator<Item = Record<'_>> {
     std::iter::from_fn(next).take(count)
 }
 
-/// The IPv4 addresses that an answer gives, and the shortest time that it lives.
-pub fn addresses(answer: &[u8]) -> (Vec<Ipv4Addr>, Duration) {
+/// The addresses that an answer gives, and the shortest time that it lives.
+pub fn addresses(answer: &[u8]) -> (Vec<IpAddr>, Duration) {
     let Some((_, at)) = name(answer, HEADER) else { return (Vec::new(), Duration::ZERO) };
-    let addresses = records(answer, at + 4).filter(|record| record.kind == kind::A);
-    let addresses = addresses.filter_map(|record| <[u8; 4]>::try_from(record.data).ok()).map(Ipv4Addr::from);
+    let addresses = records(answer, at + 4).filter_map(|record| match record.kind {
+        kind::A => <[u8; 4]>::try_from(record.data).ok().map(IpAddr::from),
+        kind::AAAA => <[u8; 16]>::try_from(record.data).ok().map(IpAddr::from),
+        _ => None,
+    });
     (addresses.collect(), lifetime(answer, at + 4).unwrap_or_default())
 }
 
@@ -481,7 +497,7 @@ mod tests {
         );
         assert_eq!(
             addresses(&answer),
-            (vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()], Duration::from_secs(30))
+            (vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])], Duration::from_secs(30))
         );
         let now = Instant::now();
         resolver.remember(&asked, &answer, now);
@@ -523,9 +539,6 @@ mod tests {
         let mut resolver = Resolver::new(Source::Fixed(settings));
         let asked = query("printer", kind::A);
         let known = question(&asked).unwrap().unwrap();
-        assert_eq!(
-            addresses(&resolver.known_from_file(&asked, &known).unwrap()).0,
-            [Ipv4Addr::from([10, 9, 8, 7])]
-        );
+        assert_eq!(addresses(&resolver.known_from_file(&asked, &known).unwrap()).0, [printer]);
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! The guest is at 192.168.127.2 and upwards, by DHCP. The gateway at 192.168.127.1 answers ARP,
 //! DHCP, DNS, NTP and pings itself; for each TCP connection and UDP flow of the guest's it opens a
-//! socket of the host's. A connection is answered only when the host's has been made, so that the
+//! socket of the host's. With IPv6 it says what the network's prefix is, and guests make their addresses of it;
+//! the rest is as with IPv4. A connection is answered only when the host's has been made, so that the
 //! guest sees a refusal as a refusal. 192.168.127.254, `host.env86.internal`, leads to those ports of
 //! the host's loopback that were opened.
 //!
@@ -16,16 +17,21 @@
 
 mod cable;
 mod dhcp;
+mod dhcp6;
 mod dns;
 mod forward;
 mod fragments;
 mod gateway;
 mod join;
+mod ndp;
+mod netboot;
+mod ntp;
 mod packet;
 mod policy;
 mod relay;
 mod switch;
 mod tcp;
+mod tftp;
 mod udp;
 mod worker;
 
@@ -35,12 +41,12 @@ mod tests;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use env86_devices::Entropy;
-use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv6Cidr};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
@@ -54,6 +60,7 @@ pub use cable::{Faults, Frame, Pcap, Port, cable, disturb, record};
 pub use dns::{Settings as NameSettings, Source as NameSource};
 pub use forward::{Forward, ForwardError, Forwards, Listen, ListenError};
 pub use join::{Join, JoinError, UrlError};
+pub use netboot::Netboot;
 pub use policy::{Rule, RuleError, Rules};
 pub use relay::{Door, DoorError, Limits, Relay};
 pub use switch::Switch;
@@ -70,6 +77,19 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 254);
 /// The addresses that guests get.
 pub const FIRST_GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
 const LAST_GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 249);
+/// The guests' network of IPv6, of which they make their addresses themselves.
+pub const NETWORK_V6: Ipv6Cidr = Ipv6Cidr::new(Ipv6Addr::new(0xfd5a, 0x94ef, 0xe40c, 0, 0, 0, 0, 0), 64);
+/// The gateway there.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd5a, 0x94ef, 0xe40c, 0, 0, 0, 0, 1);
+/// What leads to the host there.
+pub const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfd5a, 0x94ef, 0xe40c, 0, 0, 0, 0, 0xfe);
+/// The gateway on the link.
+const LINK_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The gateway, as one with this address knows it.
+fn gateway(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { GATEWAY.into() } else { GATEWAY_V6.into() }
+}
 
 /// Who hears of connections.
 pub type Log = Arc<dyn Fn(fmt::Arguments<'_>) + Send + Sync>;
@@ -87,6 +107,10 @@ pub struct Config {
     pub log: Option<Log>,
     /// Where names are looked up.
     pub names: NameSource,
+    /// What guests start from that ask the network.
+    pub netboot: Option<Netboot>,
+    /// There is IPv6, too.
+    pub ipv6: bool,
     /// The guest's card takes TCP segments of up to 64 KiB. A machine knows that of its card.
     pub large_frames: bool,
     /// A fault in the cable, for tests.
@@ -95,13 +119,15 @@ pub struct Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rules, forwards, pcap, log, names, large_frames, faults } = self;
+        let Self { rules, forwards, pcap, log, names, netboot, ipv6, large_frames, faults } = self;
         f.debug_struct("Config")
             .field("rules", rules)
             .field("forwards", forwards)
             .field("pcap", pcap)
             .field("log", &log.is_some())
             .field("names", names)
+            .field("netboot", netboot)
+            .field("ipv6", ipv6)
             .field("large_frames", large_frames)
             .field("faults", faults)
             .finish()
@@ -116,6 +142,8 @@ impl Default for Config {
             pcap: None,
             log: None,
             names: NameSource::Host,
+            netboot: None,
+            ipv6: false,
             large_frames: false,
             faults: None,
         }
@@ -163,6 +191,14 @@ pub enum NetError {
         /// Why not.
         source: io::Error,
     },
+    /// There is nothing that guests could start from.
+    #[error("Cannot read the directory `{}` that guests are to start from", path.display())]
+    Netboot {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// No thread for the network.
     #[error("Cannot start the network's thread")]
     Thread(#[source] io::Error),
@@ -194,6 +230,10 @@ impl Parts {
             let (socket, bound) = forward.listen()?;
             sockets.push((socket, bound.guest));
             forwards.push(bound);
+        }
+        if let Some(Netboot { directory, .. }) = &config.netboot {
+            let readable = std::fs::read_dir(directory).map(drop);
+            readable.map_err(|source| NetError::Netboot { path: directory.clone(), source })?;
         }
         let pcap = config.pcap.clone().map(|path| {
             let pcap = File::create(&path).and_then(Pcap::new);

@@ -30,6 +30,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::cable::{Frame, Port, cable};
 use super::gateway::accepted;
+use super::ndp;
 use super::packet::{ETHERNET, MTU};
 use super::worker::Worker;
 use super::{Config, Forward, GATEWAY, GATEWAY_MAC, HOST, Log, NetError, Parts, Switch};
@@ -262,6 +263,7 @@ fn may_pass(frame: &[u8]) -> bool {
         && source.is_unicast()
         && source != GATEWAY_MAC
         && !(header.ethertype() == EthernetProtocol::Arp && poses())
+        && !(header.ethertype() == EthernetProtocol::Ipv6 && ndp::poses_as_router(frame))
 }
 
 /// What a client may still send: some at once, and its limits in the long run.
@@ -338,7 +340,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::{self, http};
 
     use super::super::tests::{Guest, hash_server, open};
-    use super::super::{Join, Network, packet};
+    use super::super::{GATEWAY_V6, Join, Network, packet};
     use super::*;
 
     fn door(token: Option<&str>) -> Door {
@@ -411,6 +413,20 @@ mod tests {
         assert!(may_pass(&frame));
         frame[6] = 3;
         assert!(!may_pass(&frame));
+        // The router of IPv6, and a neighbour with its address.
+        for (from, message, passes) in [
+            ("fe80::1", ndp::router(&[]), false),
+            ("fe80::2", ndp::router(&[]), false),
+            ("fe80::2", ndp::neighbour(GATEWAY_V6, true), false),
+            ("fe80::2", ndp::neighbour("fe80::2".parse().unwrap(), true), true),
+            ("fd5a:94ef:e40c::1", vec![128, 0, 0, 0, 0, 0, 0, 0], false),
+        ] {
+            let to = ndp::ALL_NODES;
+            let mut frame =
+                packet::neighbour_v6(EthernetAddress([2; 6]), from.parse().unwrap(), to, &message);
+            frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+            assert_eq!(may_pass(&frame), passes, "{from} {message:?}");
+        }
         assert!(!may_pass(&frame[..10]) && !may_pass(&[2; LONGEST_FRAME + 1]));
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,16 +17,14 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant as StackInstant;
-use smoltcp::wire::{
-    EthernetAddress, EthernetProtocol, HardwareAddress, IpAddress, IpCidr, Ipv4Packet, TcpPacket,
-};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, TcpPacket};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, error::SendError};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::cable::Frame;
-use super::packet::{self, ETHERNET, IPV4, MTU};
+use super::packet::{self, ETHERNET, IPV4, IPV6, MTU, Packet};
 
 /// The longest IP packet that is given to a card that cuts it itself.
 const LARGE_PACKET: usize = 65_535 - ETHERNET;
@@ -62,9 +60,9 @@ pub struct GuestSide {
     /// The guest's Ethernet address.
     pub mac: EthernetAddress,
     /// The guest's end.
-    pub guest: SocketAddrV4,
+    pub guest: SocketAddr,
     /// The end that the gateway stands in for.
-    pub remote: SocketAddrV4,
+    pub remote: SocketAddr,
     /// The guest's frames of this connection.
     pub received: Receiver<Frame>,
     /// To the guest.
@@ -80,8 +78,7 @@ impl GuestSide {
     pub fn latest_syn(&mut self, syn: Frame) -> Option<Frame> {
         let mut latest = syn;
         while let Ok(frame) = self.received.try_recv() {
-            let packet = Ipv4Packet::new_checked(&frame[ETHERNET..]).ok();
-            let segment = packet.and_then(|packet| TcpPacket::new_checked(packet.payload()).ok());
+            let segment = Packet::of(&frame).and_then(|packet| packet.tcp());
             if segment.as_ref().is_some_and(|segment| segment.rst()) {
                 return None;
             }
@@ -129,8 +126,8 @@ impl<S: HostSide> Connection<S> {
         let started = Instant::now();
         let mut device = Device {
             mac: guest.mac,
-            remote: *guest.remote.ip(),
-            guest: *guest.guest.ip(),
+            remote: guest.remote.ip(),
+            guest: guest.guest.ip(),
             large_frames: guest.large_frames,
             received: VecDeque::new(),
             sender: guest.sender,
@@ -142,7 +139,8 @@ impl<S: HostSide> Connection<S> {
         let mut interface = Interface::new(config, &mut device, StackInstant::ZERO);
         interface.update_ip_addrs(|addresses| {
             // The list is empty and has room for one.
-            let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(*guest.remote.ip()), 32));
+            let bits = if guest.remote.is_ipv4() { 32 } else { 128 };
+            let _ = addresses.push(IpCidr::new(guest.remote.ip().into(), bits));
         });
         let buffer = || SocketBuffer::new(vec![0; guest.buffer]);
         let mut socket = Socket::new(buffer(), buffer());
@@ -303,8 +301,8 @@ type Waiting = Pin<Box<dyn Future<Output = Result<OwnedPermit<Frame>, SendError<
 /// The endpoint's network device: the frames of one connection.
 struct Device {
     mac: EthernetAddress,
-    remote: Ipv4Addr,
-    guest: Ipv4Addr,
+    remote: IpAddr,
+    guest: IpAddr,
     large_frames: bool,
     received: VecDeque<Frame>,
     sender: Sender<Frame>,
@@ -378,10 +376,11 @@ struct Transmit<'a>(&'a mut Device);
 impl phy::TxToken for Transmit<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut frame = vec![0; ETHERNET + len];
-        packet::address(&mut frame, self.0.mac, EthernetProtocol::Ipv4);
+        packet::address(&mut frame, self.0.mac, packet::ethertype(self.0.guest));
         let result = f(&mut frame[ETHERNET..]);
-        if let Some(segment) = frame.get_mut(ETHERNET + IPV4..) {
-            let (from, to) = (self.0.remote.into(), self.0.guest.into());
+        let header = if self.0.guest.is_ipv4() { IPV4 } else { IPV6 };
+        if let Some(segment) = frame.get_mut(ETHERNET + header..) {
+            let (from, to): (IpAddress, IpAddress) = (self.0.remote.into(), self.0.guest.into());
             TcpPacket::new_unchecked(segment).fill_checksum(&from, &to);
         }
         self.0.send(frame);

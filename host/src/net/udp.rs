@@ -2,22 +2,19 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use smoltcp::wire::{
-    EthernetAddress, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, Icmpv4Repr, Ipv4Packet, UdpPacket,
-};
+use smoltcp::wire::{EthernetAddress, Icmpv4Message, Icmpv6Message, Ipv4Packet};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::GATEWAY;
 use super::cable::Frame;
-use super::packet::{self, ETHERNET};
+use super::packet::{self, Packet, Unreachable};
 
 /// The longest datagram.
 const LARGEST: usize = 65_535;
@@ -32,9 +29,9 @@ pub struct GuestSide {
     /// The guest's Ethernet address.
     pub mac: EthernetAddress,
     /// The guest's end.
-    pub guest: SocketAddrV4,
+    pub guest: SocketAddr,
     /// The end that the guest sends to.
-    pub remote: SocketAddrV4,
+    pub remote: SocketAddr,
     /// The guest's frames of this flow.
     pub received: Receiver<Frame>,
     /// To the guest.
@@ -42,9 +39,9 @@ pub struct GuestSide {
 }
 
 /// Carries a flow to an address of the host's until it has been idle for long.
-pub async fn run(mut side: GuestSide, to: SocketAddrV4) {
+pub async fn run(mut side: GuestSide, to: SocketAddr) {
     let opened = async {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+        let socket = UdpSocket::bind((any(to), 0)).await?;
         socket.connect(to).await.map(|()| socket)
     };
     let socket = match opened.await {
@@ -124,37 +121,38 @@ enum Event {
     Host(io::Result<usize>),
 }
 
+/// Where a socket that sends to this address is bound.
+fn any(to: SocketAddr) -> IpAddr {
+    match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// The data of the datagram in a frame.
 pub fn payload(frame: &[u8]) -> Option<&[u8]> {
-    let packet = Ipv4Packet::new_checked(frame.get(ETHERNET..)?).ok()?;
-    Some(UdpPacket::new_checked(packet.payload()).ok()?.payload())
+    Some(Packet::of(frame)?.udp()?.payload())
 }
 
 /// How the host's error is told to the guest.
-pub fn reason(error: &io::Error) -> Icmpv4DstUnreachable {
+fn reason(error: &io::Error) -> Unreachable {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Icmpv4DstUnreachable::PortUnreachable,
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
-            Icmpv4DstUnreachable::NetUnreachable
-        }
-        io::ErrorKind::PermissionDenied => Icmpv4DstUnreachable::CommProhibited,
-        _ => Icmpv4DstUnreachable::HostUnreachable,
+        io::ErrorKind::ConnectionRefused => Unreachable::Port,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => Unreachable::Network,
+        io::ErrorKind::PermissionDenied => Unreachable::Prohibited,
+        _ => Unreachable::Host,
     }
 }
 
 /// Tells the guest that a packet of its did not arrive. A full cable loses this, too.
 pub fn refuse(sender: &Sender<Frame>, mac: EthernetAddress, frame: &[u8], error: &io::Error) {
-    if let Some(Ok(packet)) = frame.get(ETHERNET..).map(Ipv4Packet::new_checked) {
-        // Of a port it is the host that says so, of the rest it is the gateway.
-        let reason = reason(error);
-        let port = reason == Icmpv4DstUnreachable::PortUnreachable;
-        let from = if port { packet.dst_addr() } else { GATEWAY };
-        let _ = sender.try_send(packet::unreachable(mac, from, reason, &packet));
+    if let Some(packet) = Packet::of(frame) {
+        let _ = sender.try_send(packet::unreachable(mac, reason(error), &packet));
     }
 }
 
 /// Asks the host to ping, as it lets programs without privileges do, and passes the answer on.
-pub async fn ping(mac: EthernetAddress, frame: Frame, to: Ipv4Addr, sender: Sender<Frame>) {
+pub async fn ping(mac: EthernetAddress, frame: Frame, to: IpAddr, sender: Sender<Frame>) {
     let answered = timeout(PING_PATIENCE, echo(mac, &frame, to)).await;
     match answered {
         Ok(Ok(Some(answer))) => drop(sender.send(answer).await),
@@ -164,32 +162,48 @@ pub async fn ping(mac: EthernetAddress, frame: Frame, to: Ipv4Addr, sender: Send
     }
 }
 
-async fn echo(mac: EthernetAddress, frame: &[u8], to: Ipv4Addr) -> io::Result<Option<Frame>> {
+/// Where an ICMP message of either version has the identifier and the number of a ping, and its data.
+const ECHO_IDENT: usize = 4;
+const ECHO_NUMBER: usize = 6;
+const ECHO_DATA: usize = 8;
+
+/// The identifier, the number and the data of a ping or its answer.
+pub fn echo_parts(message: &[u8]) -> Option<(u16, u16, &[u8])> {
+    let word = |at: usize| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
+    Some((word(ECHO_IDENT)?, word(ECHO_NUMBER)?, message.get(ECHO_DATA..)?))
+}
+
+async fn echo(mac: EthernetAddress, frame: &[u8], to: IpAddr) -> io::Result<Option<Frame>> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let Ok(packet) = Ipv4Packet::new_checked(&frame[ETHERNET..]) else { return Ok(None) };
-    let Ok(request) = Icmpv4Packet::new_checked(packet.payload()) else { return Ok(None) };
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4))?;
+    let Some(packet) = Packet::of(frame) else { return Ok(None) };
+    let Some((ident, number, _)) = echo_parts(packet.payload) else { return Ok(None) };
+    let (domain, protocol, reply) = match to {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, u8::from(Icmpv4Message::EchoReply)),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, u8::from(Icmpv6Message::EchoReply)),
+    };
+    let socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;
     socket.set_nonblocking(true)?;
     let socket = UdpSocket::from_std(socket.into())?;
     socket.connect((to, 0)).await?;
     // The kernel puts its own identifier and checksum in.
-    socket.send(packet.payload()).await?;
+    socket.send(packet.payload).await?;
     let mut buffer = vec![0; LARGEST];
     loop {
         let length = match receive(&socket, &mut buffer).await {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             result => result?,
         };
-        // Some systems give the IP header, too.
+        // Some systems give the header of IPv4, too; a message that begins like one would be of a type that
+        // there is not.
         let message = match Ipv4Packet::new_checked(&buffer[..length]) {
-            Ok(packet) if packet.version() == 4 => packet.payload(),
+            Ok(packet) if to.is_ipv4() && packet.version() == 4 => packet.payload(),
             _ => &buffer[..length],
         };
-        let Ok(answer) = Icmpv4Packet::new_checked(message) else { continue };
-        if answer.msg_type() == Icmpv4Message::EchoReply && answer.echo_seq_no() == request.echo_seq_no() {
-            let (ident, seq_no, data) = (request.echo_ident(), request.echo_seq_no(), answer.data());
-            let reply = Icmpv4Repr::EchoReply { ident, seq_no, data };
-            return Ok(Some(packet::icmp(mac, packet.dst_addr(), packet.src_addr(), &reply)));
+        match echo_parts(message) {
+            Some((_, answered, data)) if message[0] == reply && answered == number => {
+                return Ok(Some(packet::echo_reply(mac, &packet, ident, number, data)));
+            }
+            _ => {}
         }
     }
 }
