@@ -16,6 +16,7 @@ pub mod font;
 pub mod linux;
 pub mod mptable;
 pub mod multiboot;
+pub mod option_rom;
 pub mod rom;
 pub mod step;
 pub mod unpack;
@@ -26,6 +27,7 @@ use thiserror::Error;
 
 pub use board::{BoardInfo, IoBar, PciFunction};
 pub use multiboot::Module;
+pub use option_rom::FirmwareConfig;
 pub use step::{Step, apply};
 
 /// What the machine starts.
@@ -57,7 +59,20 @@ pub enum BootSource {
         bios: Vec<u8>,
         /// The video BIOS, copied to C0000h.
         vga_bios: Option<Vec<u8>>,
+        /// The kernel that it is to start before anything else.
+        kernel: Option<Linux>,
     },
+}
+
+/// A Linux kernel that a BIOS starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linux {
+    /// The whole bzImage file.
+    pub kernel: Vec<u8>,
+    /// The initial RAM disk.
+    pub initrd: Option<Vec<u8>>,
+    /// The kernel's command line.
+    pub cmdline: String,
 }
 
 /// How to start a loaded machine.
@@ -67,6 +82,8 @@ pub struct Boot {
     pub state: ArchState,
     /// What firmware would have programmed into the board, in order; see [`apply`].
     pub steps: Vec<Step>,
+    /// What a BIOS is to find in the board's firmware configuration.
+    pub config: FirmwareConfig,
 }
 
 /// Why a machine can't start. The caller knows the file and names it in front of the message.
@@ -150,16 +167,20 @@ pub fn load(source: &BootSource, board: &BoardInfo, mem: &mut Memory) -> Result<
         BootSource::Linux { kernel, initrd, cmdline, unpack } => {
             let steps = firmware::install(board, mem)?;
             let state = linux::load(kernel, initrd.as_deref(), cmdline, *unpack, board, mem)?;
-            Ok(Boot { state, steps })
+            Ok(Boot { state, steps, config: FirmwareConfig::default() })
         }
         BootSource::Multiboot { kernel, modules, cmdline } => {
             let steps = firmware::install(board, mem)?;
             let state = multiboot::load(kernel, modules, cmdline, board, mem)?;
-            Ok(Boot { state, steps })
+            Ok(Boot { state, steps, config: FirmwareConfig::default() })
         }
-        BootSource::Rom { bios, vga_bios } => {
+        BootSource::Rom { bios, vga_bios, kernel } => {
             rom::load(bios, vga_bios.as_deref(), mem)?;
-            Ok(Boot { state: ArchState::default(), steps: Vec::new() })
+            let config = kernel.as_ref().map(|Linux { kernel, initrd, cmdline }| {
+                option_rom::linux(kernel, initrd.as_deref(), cmdline, mem.size())
+            });
+            let config = config.transpose()?.unwrap_or_default();
+            Ok(Boot { state: ArchState::default(), steps: Vec::new(), config })
         }
     }
 }

@@ -36,6 +36,7 @@ mod hdr {
     pub const CODE32_START: usize = 0x214;
     pub const RAMDISK_IMAGE: usize = 0x218;
     pub const RAMDISK_SIZE: usize = 0x21c;
+    pub const HEAP_END_PTR: usize = 0x224;
     pub const CMD_LINE_PTR: usize = 0x228;
     pub const INITRD_ADDR_MAX: usize = 0x22c;
     pub const KERNEL_ALIGNMENT: usize = 0x230;
@@ -65,6 +66,7 @@ const HEADER_MAGIC: [u8; 4] = *b"HdrS";
 /// Boot loader without an assigned number.
 const LOADER_UNDEFINED: u8 = 0xff;
 const LOADED_HIGH: u8 = 1;
+const CAN_USE_HEAP: u8 = 1 << 7;
 const XLF_KERNEL_64: u16 = 1;
 
 /// Protocol versions and what came with them.
@@ -281,16 +283,100 @@ fn place_initrd(
     board: &BoardInfo,
     mem: &mut Memory,
 ) -> Result<Range<u32>, BootError> {
-    let len = initrd.len() as u64;
-    let top = u64::from(firmware::usable_top(board, mem.size())).min(kernel.initrd_limit());
+    let range =
+        initrd_range(kernel, initrd.len() as u64, kernel_end, firmware::usable_top(board, mem.size()))
+            .map_err(|need| BootError::Memory {
+                what: "kernel with its initrd",
+                need: need + u64::from(firmware::ACPI_AREA),
+                have: mem.size().into(),
+            })?;
+    mem.write(range.start, initrd);
+    Ok(range)
+}
+
+/// Where an initial RAM disk goes, between the end of the kernel and that of memory; if there is no room, how much
+/// memory the two need.
+fn initrd_range(kernel: &Kernel, len: u64, kernel_end: u64, top: u32) -> Result<Range<u32>, u64> {
     let lowest = kernel_end.next_multiple_of(PAGE.into());
-    let start = top.saturating_sub(len) & !u64::from(PAGE - 1);
+    let start = u64::from(top).min(kernel.initrd_limit()).saturating_sub(len) & !u64::from(PAGE - 1);
     if start < lowest {
-        let need = lowest + len.next_multiple_of(PAGE.into()) + u64::from(firmware::ACPI_AREA);
-        return Err(BootError::Memory { what: "kernel with its initrd", need, have: mem.size().into() });
+        return Err(lowest + len.next_multiple_of(PAGE.into()));
     }
-    mem.write(start as u32, initrd);
     Ok(start as u32..(start + len) as u32)
+}
+
+/// Bytes for an address in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The address.
+    pub address: u32,
+    /// The bytes.
+    pub data: Vec<u8>,
+}
+
+/// What a boot loader that runs under a BIOS puts into memory before it enters a kernel's real-mode code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// The real-mode code with the boot sector, filled in.
+    pub setup: Part,
+    /// The protected-mode code.
+    pub kernel: Part,
+    /// The initial RAM disk; no bytes if there is none.
+    pub initrd: Part,
+    /// The command line with its terminating NUL.
+    pub cmdline: Part,
+}
+
+impl Parts {
+    /// Where the real-mode code goes.
+    pub const SETUP: u32 = 0x1_0000;
+    /// The stack pointer in its segment at its entry.
+    pub const STACK: u16 = 0xfff0;
+    /// The most that the real-mode code may have.
+    const SETUP_ROOM: usize = 0x8000;
+    /// The end of the heap that follows it, less 200h as the protocol wants it.
+    const HEAP_END: u16 = 0xee00;
+    const COMMAND_LINE: u32 = 0x2_0000;
+    /// What a BIOS has at the end of memory: its tables, and what it allocates for good.
+    const FIRMWARE_AREA: u32 = 512 << 10;
+
+    /// Chooses addresses for a machine with so much memory.
+    pub fn new(kernel: &[u8], initrd: &[u8], cmdline: &str, memory_size: u32) -> Result<Self, BootError> {
+        let kernel = Kernel::parse(kernel)?;
+        let limit = kernel.command_line_limit();
+        if cmdline.len() > limit {
+            return Err(BootError::CommandLine { have: cmdline.len(), limit });
+        }
+        let setup = kernel.file.len() - kernel.protected.len();
+        if setup > Self::SETUP_ROOM {
+            return Err(BootError::NotLinux("its real-mode code is larger than 32 KiB"));
+        }
+        let load = kernel.u32(hdr::CODE32_START);
+        let end = (u64::from(load) + kernel.protected.len() as u64).max(kernel.init_range(load).end);
+        let top = memory_size.saturating_sub(Self::FIRMWARE_AREA);
+        let ramdisk = initrd_range(&kernel, initrd.len() as u64, end, top);
+        let ramdisk = ramdisk.ok().filter(|range| load >= 1 << 20 && end <= range.start.into());
+        let Some(ramdisk) = ramdisk else {
+            let need = end.max(1 << 20) + initrd.len() as u64 + u64::from(PAGE + Self::FIRMWARE_AREA);
+            return Err(BootError::Memory { what: "kernel with its initrd", need, have: memory_size.into() });
+        };
+        let ramdisk = if initrd.is_empty() { 0..0 } else { ramdisk };
+        let mut setup = kernel.file[..setup].to_vec();
+        let mut put =
+            |offset: usize, bytes: &[u8]| setup[offset..offset + bytes.len()].copy_from_slice(bytes);
+        put(hdr::TYPE_OF_LOADER, &[LOADER_UNDEFINED]);
+        put(hdr::LOADFLAGS, &[kernel.file[hdr::LOADFLAGS] | CAN_USE_HEAP]);
+        put(hdr::HEAP_END_PTR, &Self::HEAP_END.to_le_bytes());
+        put(hdr::RAMDISK_IMAGE, &ramdisk.start.to_le_bytes());
+        put(hdr::RAMDISK_SIZE, &(ramdisk.end - ramdisk.start).to_le_bytes());
+        put(hdr::CMD_LINE_PTR, &Self::COMMAND_LINE.to_le_bytes());
+        Ok(Self {
+            setup: Part { address: Self::SETUP, data: setup },
+            kernel: Part { address: load, data: kernel.protected.to_vec() },
+            initrd: Part { address: ramdisk.start, data: initrd.to_vec() },
+            cmdline: Part { address: Self::COMMAND_LINE, data: [cmdline.as_bytes(), b"\0"].concat() },
+        })
+    }
 }
 
 /// The zero page: the setup header as the file has it, filled in, and what the real-mode code would
@@ -322,7 +408,7 @@ fn boot_params(kernel: &Kernel, ramdisk: &Range<u32>, board: &BoardInfo, memory_
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{BootSource, board::tests::sample};
 
@@ -330,7 +416,7 @@ mod tests {
     const PREFERRED: u32 = 0x40_0000;
 
     /// A bzImage of protocol 2.15 around a payload.
-    fn bzimage(payload: &[u8]) -> Vec<u8> {
+    pub fn bzimage(payload: &[u8]) -> Vec<u8> {
         let mut file = vec![0; 2 * SECTOR];
         let stub = b"decompressor";
         let mut protected = stub.to_vec();

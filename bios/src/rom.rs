@@ -47,7 +47,7 @@ mod tests {
             bios[size - 16] = 0xea;
             bios[0] = 0x55;
             let mut mem = Memory::new(1 << 20).unwrap();
-            let source = BootSource::Rom { bios, vga_bios: Some(vec![0xaa; 512]) };
+            let source = BootSource::Rom { bios, vga_bios: Some(vec![0xaa; 512]), kernel: None };
             let boot = crate::load(&source, &BoardInfo::default(), &mut mem).unwrap();
             let reset = boot.state.seg[1].base + boot.state.eip;
             assert_eq!(reset, 0xffff_fff0);

@@ -20,10 +20,19 @@ const ID: u16 = 0x01;
 const RAM_SIZE: u16 = 0x03;
 const CPU_COUNT: u16 = 0x05;
 const NUMA: u16 = 0x0d;
+const BOOT_MENU: u16 = 0x0e;
 const MAX_CPUS: u16 = 0x0f;
 const FILE_DIRECTORY: u16 = 0x19;
 /// Files are numbered from here, as v86 does.
 const FIRST_FILE: u16 = 0xc000;
+/// The file with the map of RAM: ranges by 64-bit address and length and a 32-bit type, as E820h has them.
+const MEMORY_MAP: &str = "etc/e820";
+/// The type of RAM in it.
+const MAP_RAM: u32 = 1;
+/// The file with the time in milliseconds for which SeaBIOS offers its boot menu: less than its own, because every
+/// machine waits for it, and most have no one to press the key.
+const MENU_WAIT: &str = "etc/boot-menu-wait";
+const MENU_WAIT_MS: u64 = 1500;
 /// [`ID`]: there are the ports for single bytes, and DMA.
 const FEATURES: u32 = 1 << 0 | 1 << 1;
 /// What the DMA ports read.
@@ -74,6 +83,15 @@ pub struct File {
     pub data: Vec<u8>,
 }
 
+/// What a machine has for its firmware beside what every machine has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Items that have numbers, such as the parts of a kernel.
+    pub items: Vec<(u16, Vec<u8>)>,
+    /// Files.
+    pub files: Vec<File>,
+}
+
 /// The device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FwCfg {
@@ -84,13 +102,24 @@ pub struct FwCfg {
     /// The upper half of the next transfer's address.
     pub dma_high: u32,
     memory_size: u32,
-    files: Vec<File>,
+    contents: Contents,
 }
 
 impl FwCfg {
-    /// A device that tells of `memory_size` bytes of RAM and has some files.
-    pub fn new(memory_size: u32, files: Vec<File>) -> Self {
-        Self { memory_size, files, ..Self::default() }
+    /// A device that tells of `memory_size` bytes of RAM.
+    pub fn new(memory_size: u32) -> Self {
+        let mut fw_cfg = Self { memory_size, ..Self::default() };
+        fw_cfg.provide(Contents::default());
+        fw_cfg
+    }
+
+    /// What there is for the firmware from now on, beside what every machine has.
+    pub fn provide(&mut self, mut contents: Contents) {
+        let ram = [0, u64::from(self.memory_size)].map(u64::to_le_bytes).concat();
+        let map = [&ram[..], &MAP_RAM.to_le_bytes()].concat();
+        contents.files.push(File { name: MEMORY_MAP.into(), data: map });
+        contents.files.push(File { name: MENU_WAIT.into(), data: MENU_WAIT_MS.to_le_bytes().to_vec() });
+        self.contents = contents;
     }
 
     /// What a reset does.
@@ -109,12 +138,18 @@ impl FwCfg {
             RAM_SIZE => u64::from(self.memory_size).to_le_bytes().to_vec(),
             CPU_COUNT | MAX_CPUS => 1u32.to_le_bytes().to_vec(),
             NUMA => vec![0; 16],
+            BOOT_MENU => 1u16.to_le_bytes().to_vec(),
             FILE_DIRECTORY => self.directory(),
-            _ => {
-                let file = item.checked_sub(FIRST_FILE).and_then(|i| self.files.get(usize::from(i)));
-                file.map_or_else(|| vec![0; 4], |file| file.data.clone())
-            }
+            _ => self.provided(item).map_or_else(|| vec![0; 4], <[u8]>::to_vec),
         };
+    }
+
+    fn provided(&self, item: u16) -> Option<&[u8]> {
+        let Contents { items, files } = &self.contents;
+        match item.checked_sub(FIRST_FILE) {
+            Some(file) => files.get(usize::from(file)).map(|file| &*file.data),
+            None => items.iter().find(|(number, _)| *number == item).map(|(_, data)| &**data),
+        }
     }
 
     /// Reads the data port: the next byte, zero beyond the item's end.
@@ -184,8 +219,9 @@ impl FwCfg {
 
     /// The directory; its numbers are big-endian.
     fn directory(&self) -> Vec<u8> {
-        let mut bytes = (self.files.len() as u32).to_be_bytes().to_vec();
-        for (item, file) in (FIRST_FILE..).zip(&self.files) {
+        let files = &self.contents.files;
+        let mut bytes = (files.len() as u32).to_be_bytes().to_vec();
+        for (item, file) in (FIRST_FILE..).zip(files) {
             bytes.extend((file.data.len() as u32).to_be_bytes());
             bytes.extend(item.to_be_bytes());
             bytes.extend([0; 2]);
@@ -209,7 +245,7 @@ mod tests {
 
     #[test]
     fn items() {
-        let mut fw_cfg = FwCfg::new(0x1000_0000, Vec::new());
+        let mut fw_cfg = FwCfg::new(0x1000_0000);
         assert_eq!(read(&mut fw_cfg, SIGNATURE), *b"QEMU");
         assert_eq!(u64::from_le_bytes(read(&mut fw_cfg, RAM_SIZE)), 0x1000_0000);
         assert_eq!(read(&mut fw_cfg, CPU_COUNT), [1, 0]);
@@ -220,11 +256,21 @@ mod tests {
     #[test]
     fn files_are_listed_and_read() {
         let file = File { name: "genroms/kernel.bin".to_owned(), data: vec![0x55, 0xaa, 1] };
-        let mut fw_cfg = FwCfg::new(0, vec![file]);
-        let directory: [u8; 68] = read(&mut fw_cfg, FILE_DIRECTORY);
-        assert_eq!(directory[..12], [0, 0, 0, 1, 0, 0, 0, 3, 0xc0, 0, 0, 0]);
+        let mut fw_cfg = FwCfg::new(0x1000_0000);
+        fw_cfg.provide(Contents { items: vec![(0x08, vec![7, 8])], files: vec![file] });
+        let directory: [u8; 196] = read(&mut fw_cfg, FILE_DIRECTORY);
+        assert_eq!(directory[..12], [0, 0, 0, 3, 0, 0, 0, 3, 0xc0, 0, 0, 0]);
         assert_eq!(&directory[12..31], b"genroms/kernel.bin\0");
+        assert_eq!(directory[68..76], [0, 0, 0, 20, 0xc0, 1, 0, 0]);
+        assert_eq!(&directory[76..85], b"etc/e820\0");
+        assert_eq!(&directory[140..159], b"etc/boot-menu-wait\0");
         assert_eq!(read(&mut fw_cfg, 0xc000), [0x55, 0xaa, 1, 0]);
+        let map: [u8; 20] = read(&mut fw_cfg, 0xc001);
+        assert_eq!(
+            (&map[..8], &map[8..16], &map[16..]),
+            (&[0; 8][..], &0x1000_0000u64.to_le_bytes()[..], &[1, 0, 0, 0][..])
+        );
+        assert_eq!(read(&mut fw_cfg, 0x08), [7, 8, 0]);
     }
 
     /// Asks for a transfer that lies at this address; gives what its control field says afterwards.
@@ -241,12 +287,13 @@ mod tests {
     #[test]
     fn a_transfer_moves_an_item_to_memory() {
         let data: Vec<u8> = (0..10_000u32).map(|i| (i * 7) as u8).collect();
-        let mut fw_cfg = FwCfg::new(0, vec![File { name: "file".into(), data: data.clone() }]);
+        let mut fw_cfg = FwCfg::new(0);
+        fw_cfg.provide(Contents { items: vec![(0x11, data.clone())], files: Vec::new() });
         let mut mem = Memory::new(1 << 20).unwrap();
         let size = mem.size();
         assert_eq!([0, 4].map(|at| fw_cfg.read_dma(at, Width::Dword)), [0x554d_4551, 0x4746_4320]);
         assert_eq!(read(&mut fw_cfg, ID), FEATURES.to_le_bytes());
-        let select = control::SELECT | 0xc000 << 16;
+        let select = control::SELECT | 0x11 << 16;
         mem.load(0x2_0000, &[0xff; 10_002]);
         assert_eq!(transfer(&mut fw_cfg, &mut mem, select | control::READ, 10_001, 0x2_0000), 0);
         assert_eq!(mem.slice(0x2_0000, 10_000).unwrap(), data);

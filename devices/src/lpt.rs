@@ -16,7 +16,8 @@ const DATA: u16 = 0;
 const STATUS: u16 = 1;
 const CONTROL: u16 = 2;
 
-/// Bits of the status register, as the guest reads them.
+/// Bits of the status register, as the guest reads them. Those that have no line are 0: SeaBIOS gives them to DOS as
+/// they are, where the lowest means that the printer has not answered in time.
 mod status {
     /// The line nFault is high: nothing is wrong.
     pub const NO_FAULT: u8 = 1 << 3;
@@ -26,8 +27,6 @@ mod status {
     pub const NO_ACK: u8 = 1 << 6;
     /// The line Busy, inverted: the printer takes a byte.
     pub const NOT_BUSY: u8 = 1 << 7;
-    /// Bits without a line.
-    pub const REST: u8 = 0b111;
 }
 
 /// Bits of the control register.
@@ -66,8 +65,9 @@ impl Lpt {
         match offset {
             DATA => self.data,
             STATUS => {
-                self.acknowledged = false;
-                status::NO_FAULT | status::SELECT | status::NO_ACK | status::NOT_BUSY | status::REST
+                // A BIOS waits until it has seen the pulse, which lasts until someone looks.
+                let no_ack = if std::mem::take(&mut self.acknowledged) { 0 } else { status::NO_ACK };
+                status::NO_FAULT | status::SELECT | no_ack | status::NOT_BUSY
             }
             _ => self.control | !CONTROL_BITS,
         }
@@ -141,8 +141,8 @@ mod tests {
     /// Prints as a driver does.
     fn print(lpt: &mut Lpt, text: &[u8], control: u8) {
         for byte in text {
-            assert_eq!(lpt.read(STATUS), 0xdf);
             lpt.write(DATA, *byte);
+            assert_eq!(lpt.read(STATUS), 0xd8);
             lpt.write(CONTROL, control | control::STROBE);
             lpt.write(CONTROL, control);
         }
@@ -183,7 +183,7 @@ mod tests {
         assert!(!lpt.irq());
         print(&mut lpt, b"x", 0x1c);
         assert!(lpt.irq());
-        assert_eq!(lpt.read(STATUS), 0xdf);
+        assert_eq!([0; 2].map(|_| lpt.read(STATUS)), [0x98, 0xd8]);
         assert!(!lpt.irq());
         print(&mut lpt, b"x", 0x1c);
         lpt.write(DATA, 0);

@@ -84,6 +84,14 @@ fn disk_images_that_cannot_be() {
     write(&dir, "disk", "");
     let disk = dir.path().join("disk");
     check(&[path, "--hda", text(&disk)], &["disk` is empty", "truncate"]);
+    for (begin, kind) in [("KDMV", "VMDK"), ("conectix", "VHD"), ("vhdxfile", "VHDX"), ("<<< Oracle", "VDI")]
+    {
+        write(&dir, "foreign", begin);
+        check(
+            &[path, "--hda", text(&dir.path().join("foreign"))],
+            &["foreign` is a", kind, "qemu-img convert"],
+        );
+    }
     write(&dir, "disk", "some");
     check(&[path, "--hdb", text(&disk)], &["hdb", "needs a first one (hda)"]);
     let disk_path = text(&disk);

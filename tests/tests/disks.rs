@@ -1,11 +1,9 @@
-//! Disks and discs as a guest's drivers see them: Linux' ata_piix with the bus master and without, and a
-//! BIOS.
+//! Disks and discs as a guest's drivers see them: Linux' ata_piix with the bus master and without.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Mutex;
 use std::task::{Poll, Waker};
 use std::thread;
@@ -15,8 +13,7 @@ use env86::machine::{DiskImage, DiskImageError, Drive, Form, Medium, Slot};
 use env86::{Com, Image, Machine, SerialPort};
 use env86_tests::media::{disc, hard_disk, noise};
 use env86_tests::{
-    BOOT_LIMIT, Failure, Guest, PROMPT, QUIET, QUIET_SHELL, Result, binutil, bound_to_us, built, image,
-    md5_of, peers, program, skipped,
+    BOOT_LIMIT, Failure, Guest, PROMPT, QUIET, QUIET_SHELL, Result, bound_to_us, image, md5_of, skipped,
 };
 
 /// Generous: CI machines are small and shared.
@@ -219,78 +216,6 @@ fn by_the_bus_master_from_late_media() -> Result<()> {
 #[test]
 fn through_the_data_port_from_late_media() -> Result<()> {
     late_media_do_as_well("disks-late-pio", false, "libata.dma=0")
-}
-
-/// One of the files of Debian's package seabios: where `make peers` has put it, or installed.
-fn seabios(name: &str) -> Option<PathBuf> {
-    let folders = [peers().join("v86/seabios"), PathBuf::from("/usr/share/seabios")];
-    folders.into_iter().map(|folder| folder.join(name)).find(|path| path.exists())
-}
-
-#[test]
-fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
-    let [object, disk] = ["bootsector.o", "bootsector.img"].map(built);
-    binutil("as", &["--32", "-o", &object, "bootsector.s"]);
-    binutil("objcopy", &["-O", "binary", "-j", ".text", &object, &disk]);
-    let mut content = fs::read(&disk)?;
-    for text in ["by block\n\0", "by sector\n\0"] {
-        content.extend(text.as_bytes());
-        content.resize(content.len().next_multiple_of(512), 0);
-    }
-    content.resize(4 << 20, 0);
-    fs::write(&disk, content)?;
-    // The second is QEMU's default. With ACPI it looks for system management mode, which is not here.
-    for rom in ["bios.bin", "bios-256k.bin"] {
-        let Some(bios) = seabios(rom) else {
-            skipped("a_bios_starts_what_is_on_the_first_disk", "there is no SeaBIOS (`make peers`)");
-            return Ok(());
-        };
-        for flags in [&[][..], &["--acpi"]] {
-            // A BIOS that does not start waits for ever.
-            let mut command = bound_to_us("timeout");
-            command.arg(LIMIT.as_secs().to_string()).arg(program()?);
-            command.args(["boot", "--hda", &disk, "--ttyS0", "--no-console", "--debug-exit", "0xf4"]);
-            command.arg("--no-reboot").args(flags).arg("--bios").arg(&bios).stdin(Stdio::null());
-            let log = built("bios.log");
-            let output = command.args(["--debug-console", &log]).output()?;
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert_eq!((output.status.code(), &*said), (Some(7), "by block\nby sector\n"), "{rom} {flags:?}");
-            let log = fs::read_to_string(log)?;
-            assert!(log.contains("QEMU fw_cfg DMA interface supported"), "{log}");
-        }
-    }
-    Ok(())
-}
-
-/// By the BIOS that is found where it is installed, with the flags that a user types.
-#[test]
-fn a_bios_starts_what_is_on_a_floppy_disk() -> Result<()> {
-    let [object, disk] = ["bootfloppy.o", "bootfloppy.img"].map(built);
-    binutil("as", &["--32", "-o", &object, "bootfloppy.s"]);
-    binutil("objcopy", &["-O", "binary", "-j", ".text", &object, &disk]);
-    let Some(bios) = seabios("bios-256k.bin") else {
-        skipped("a_bios_starts_what_is_on_a_floppy_disk", "there is no SeaBIOS (`make peers`)");
-        return Ok(());
-    };
-    let mut content = fs::read(&disk)?;
-    content.resize(18 * 512, 0);
-    content.extend(b"by head\n\0");
-    content.resize(1440 << 10, 0);
-    fs::write(&disk, &content)?;
-    let hard_disk = built("nothing.img");
-    fs::write(&hard_disk, vec![0; 1 << 20])?;
-    for (flags, kept) in [(&["--boot", "ca"][..], false), (&["--persist"], true)] {
-        let mut command = bound_to_us("timeout");
-        command.arg(LIMIT.as_secs().to_string()).arg(program()?);
-        command.args(["boot", "--fda", &disk, "--hda", &hard_disk, "--ttyS0", "--no-console"]);
-        command.args(["--debug-exit", "0xf4", "--no-reboot"]).args(flags).arg("--bios").arg(&bios);
-        let output = command.stdin(Stdio::null()).output()?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!((output.status.code(), &*said), (Some(7), "by head\n"), "{flags:?}");
-        let last = (1440 << 10) - 512;
-        assert_eq!(fs::read(&disk)?[last..last + 8] == *b"by head\n", kept, "{flags:?}");
-    }
-    Ok(())
 }
 
 /// Runs qemu-img, which is a part of Debian's package qemu-utils; `None` where it is not there.

@@ -1,6 +1,7 @@
 //! Whole-machine tests, in one program. `cargo test -p env86-tests disks::` runs those of a file.
 
 mod assembly;
+mod bios;
 mod boot;
 mod boundaries;
 mod build;

@@ -61,8 +61,6 @@ pub struct BoardConfig {
     pub uarts: [bool; 4],
     /// The contents of the setup memory beside the RAM size.
     pub cmos: CmosConfig,
-    /// Files for the firmware.
-    pub fw_cfg_files: Vec<fw_cfg::File>,
     /// A video BIOS, visible at [`crate::vga::ROM`].
     pub vga_rom: Vec<u8>,
     /// A guest's write to this port ends the program.
@@ -98,7 +96,6 @@ impl Default for BoardConfig {
             acpi: false,
             uarts: [true, true, false, false],
             cmos: CmosConfig::default(),
-            fw_cfg_files: Vec::new(),
             vga_rom: Vec::new(),
             debug_exit: None,
             filesystem: None,
@@ -281,7 +278,7 @@ rows! { |board, config, mem|
     /// Calls to the hypervisor.
     backdoor: Backdoor => Backdoor::default();
     /// Firmware configuration.
-    fw_cfg: FwCfg => FwCfg::new(config.memory_size, std::mem::take(&mut config.fw_cfg_files));
+    fw_cfg: FwCfg => FwCfg::new(config.memory_size);
     /// Debug console.
     debug: DebugConsole => DebugConsole::default();
     /// The video BIOS, if there is one.

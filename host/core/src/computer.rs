@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::ops::Range;
 
-use env86_bios::{BoardInfo, BootError, BootSource};
+use env86_bios::{BoardInfo, BootError, BootSource, FirmwareConfig};
 use env86_devices::board::Connected;
 use env86_devices::fs::Filesystem;
+use env86_devices::fw_cfg::{Contents, File};
 use env86_devices::ide::DiscError;
 use env86_devices::rtc::CmosConfig;
 use env86_devices::state::{self, Plan, Run, Saved, StateError};
@@ -220,6 +221,9 @@ impl Computer {
             .map_err(|source| ComputerError::Boot { name: name.clone(), source })?;
         env86_bios::apply(&boot.steps, &mut self.pc.board, mem);
         self.pc.cpu.set_state(&boot.state);
+        let FirmwareConfig { items, files } = boot.config;
+        let files = files.into_iter().map(|(name, data)| File { name, data }).collect();
+        self.pc.board.fw_cfg.provide(Contents { items, files });
         Ok(())
     }
 
@@ -570,7 +574,7 @@ mod tests {
     }
 
     fn bios(bios: Vec<u8>) -> Firmware {
-        Firmware::new("rom", BootSource::Rom { bios, vga_bios: None })
+        Firmware::new("rom", BootSource::Rom { bios, vga_bios: None, kernel: None })
     }
 
     #[derive(Default)]

@@ -26,7 +26,7 @@
 //! bios[..code.len()].copy_from_slice(&code);
 //! bios[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
 //!
-//! let firmware = Firmware::new("echo", BootSource::Rom { bios, vga_bios: None });
+//! let firmware = Firmware::new("echo", BootSource::Rom { bios, vga_bios: None, kernel: None });
 //! let setup = Setup { memory: 1 << 20, ..Setup::deterministic(Recording::default()) };
 //! let mut computer = Computer::power_on(setup, firmware)?;
 //! computer.input(&Input::Serial { port: 0, bytes: b"!".to_vec() });

@@ -144,7 +144,7 @@ mod tests {
         let mut bios = vec![0; 64 << 10];
         bios[..code.len()].copy_from_slice(code);
         bios[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
-        Firmware::new("rom", BootSource::Rom { bios, vga_bios: None })
+        Firmware::new("rom", BootSource::Rom { bios, vga_bios: None, kernel: None })
     }
 
     /// A machine with a disk each of whose sectors is full of its number.

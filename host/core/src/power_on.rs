@@ -4,7 +4,7 @@ use std::error::Error;
 
 use env86_bios::multiboot::is_multiboot;
 use env86_bios::unpack::unpack;
-use env86_bios::{BootSource, Module};
+use env86_bios::{BootSource, Linux, Module};
 use env86_devices::fs::{BlobStore, Content, Errno, Filesystem, FsError, Ino};
 use thiserror::Error;
 
@@ -21,6 +21,9 @@ const MAX_LINKS: usize = 8;
 pub type LoadError = Box<dyn Error + Send + Sync>;
 /// Reads what the machine starts, and tells its name.
 type Read = Box<dyn FnMut() -> Result<(BootSource, String), LoadError> + Send>;
+
+/// Brings a file that the image's configuration may name under a key.
+type Named<'a> = dyn FnMut(&'static str, &Option<FileRef>) -> Result<Option<NamedFile>, PowerOnError> + 'a;
 
 /// What a machine starts, at power-on and again at every reset.
 pub struct Firmware {
@@ -76,6 +79,12 @@ pub enum PowerOnError {
     /// A file that the image's configuration names.
     #[error(transparent)]
     File(LoadError),
+    /// A Multiboot kernel, and a BIOS.
+    #[error("`{name}` is a Multiboot kernel, which is started without a BIOS")]
+    MultibootByBios {
+        /// The kernel.
+        name: String,
+    },
     /// The image has no kernel and names none.
     #[error("The image has no kernel in / or /boot, and its configuration names none")]
     NoKernel,
@@ -93,7 +102,7 @@ pub struct NamedFile {
 /// What a user has in place of the image's files, or beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// A BIOS ROM, instead of a kernel.
+    /// A BIOS ROM, which starts the kernel, if there is one, before anything else.
     pub bios: Option<NamedFile>,
     /// A video BIOS ROM, beside a BIOS.
     pub vga_bios: Option<NamedFile>,
@@ -116,27 +125,51 @@ pub fn choose(
     file: &mut dyn FnMut(&'static str, &FileRef) -> Result<NamedFile, LoadError>,
     memory: u64,
 ) -> Result<(BootSource, String), PowerOnError> {
+    let Choice { bios, vga_bios, .. } = choice.clone();
     let mut named = |key, reference: &Option<FileRef>| {
         reference.as_ref().map(|reference| file(key, reference)).transpose().map_err(PowerOnError::File)
     };
-    // A ROM, with the user's video BIOS or the image's.
-    let rom = |bios: NamedFile, vga: Option<NamedFile>, named: &mut dyn FnMut(_, &_) -> _| {
-        let vga: Option<NamedFile> = match vga {
-            Some(given) => Some(given),
-            None => named("vga_bios", &image.vga_bios)?,
-        };
-        Ok((BootSource::Rom { bios: bios.data, vga_bios: vga.map(|file| file.data) }, bios.name))
+    // With a BIOS only a kernel that was asked for: the BIOS may be there for a disk.
+    let asked = choice.kernel.is_some() || image.bzimage.is_some() || image.bzimage_initrd_from_filesystem;
+    let kernel = match bios.is_none() || asked {
+        true => kernel(choice, image, (filesystem, blobs), &mut named, memory)?,
+        false => None,
     };
+    let (bios, kernel) = match (bios, kernel) {
+        (Some(bios), kernel) => (bios, kernel),
+        (None, Some(kernel)) => return Ok(kernel),
+        (None, None) => (named("bios", &image.bios)?.ok_or(PowerOnError::NoKernel)?, None),
+    };
+    let kernel = match kernel {
+        Some((BootSource::Linux { kernel, initrd, cmdline, .. }, _)) => {
+            Some(Linux { kernel, initrd, cmdline })
+        }
+        Some((_, name)) => return Err(PowerOnError::MultibootByBios { name }),
+        None => None,
+    };
+    let vga_bios = match vga_bios {
+        Some(given) => Some(given),
+        None => named("vga_bios", &image.vga_bios)?,
+    };
+    let vga_bios = vga_bios.map(|file| file.data);
+    Ok((BootSource::Rom { bios: bios.data, vga_bios, kernel }, bios.name))
+}
+
+/// The user's kernel or the image's, as it is started without a BIOS, and its name.
+fn kernel(
+    choice: Choice,
+    image: &ImageConfig,
+    (filesystem, blobs): (&Filesystem, &mut dyn BlobStore),
+    named: &mut Named,
+    memory: u64,
+) -> Result<Option<(BootSource, String)>, PowerOnError> {
     let cmdline = [image.cmdline.as_deref().unwrap_or_default(), &choice.append];
     let cmdline: Vec<_> = cmdline.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
     let cmdline = cmdline.join(" ");
-    if let Some(bios) = choice.bios {
-        return rom(bios, choice.vga_bios, &mut named);
-    }
     let module = |file: NamedFile| Module { data: file.data, cmdline: file.name };
     let initrd = choice.initrd.map(module);
     if let Some(NamedFile { name, data }) = choice.kernel {
-        return Ok((kernel_source(data, initrd, cmdline), name));
+        return Ok(Some((kernel_source(data, initrd, cmdline), name)));
     }
     if !image.bzimage_initrd_from_filesystem
         && let Some(kernel) = named("bzimage", &image.bzimage)?
@@ -148,25 +181,20 @@ pub fn choose(
                 cmdline: image.initrd.as_ref().and_then(|file| file.url.clone()).unwrap_or_default(),
             }),
         };
-        return Ok((kernel_source(kernel.data, initrd, cmdline), kernel.name));
+        return Ok(Some((kernel_source(kernel.data, initrd, cmdline), kernel.name)));
     }
     let names = |path: &str| loadable(filesystem, path);
     let (root, boot) = (names("/"), names("/boot"));
     let found = find_kernel(root.iter().map(String::as_str), boot.iter().map(String::as_str));
-    if let Some(path) = found.kernel {
-        let kernel = read_guest(filesystem, blobs, &path, memory)?;
-        let initrd = match (initrd, found.initrd) {
-            (None, Some(path)) => {
-                Some(Module { data: read_guest(filesystem, blobs, &path, memory)?, cmdline: path })
-            }
-            (given, _) => given,
-        };
-        return Ok((kernel_source(kernel, initrd, cmdline), path));
-    }
-    if let Some(bios) = named("bios", &image.bios)? {
-        return rom(bios, choice.vga_bios, &mut named);
-    }
-    Err(PowerOnError::NoKernel)
+    let Some(path) = found.kernel else { return Ok(None) };
+    let kernel = read_guest(filesystem, blobs, &path, memory)?;
+    let initrd = match (initrd, found.initrd) {
+        (None, Some(path)) => {
+            Some(Module { data: read_guest(filesystem, blobs, &path, memory)?, cmdline: path })
+        }
+        (given, _) => given,
+    };
+    Ok(Some((kernel_source(kernel, initrd, cmdline), path)))
 }
 
 /// A Linux kernel, or a Multiboot one if it looks like that, perhaps packed by gzip as other boot
@@ -290,10 +318,19 @@ mod tests {
         let choice = Choice { initrd: Some(own.clone()), ..Choice::default() };
         assert_eq!(choose_from("", json, &[], choice).unwrap().0, linux("bzimage", Some("disk"), ""));
         let choice = Choice { bios: Some(own), ..Choice::default() };
-        let rom = BootSource::Rom { bios: b"disk".to_vec(), vga_bios: None };
-        assert_eq!(choose_from("", json, &[], choice).unwrap(), (rom, "mine".into()));
+        let kernel =
+            Linux { kernel: b"bzimage".to_vec(), initrd: Some(b"initrd".to_vec()), cmdline: String::new() };
+        let rom = BootSource::Rom { bios: b"disk".to_vec(), vga_bios: None, kernel: Some(kernel) };
+        assert_eq!(choose_from("", json, &[], choice.clone()).unwrap(), (rom, "mine".into()));
+        let rom = BootSource::Rom { bios: b"disk".to_vec(), vga_bios: None, kernel: None };
+        assert_eq!(choose_from(KERNEL_IN_BOOT, "{}", &[], choice.clone()).unwrap(), (rom, "mine".into()));
+        let multiboot = NamedFile { name: "k".into(), data: multiboot() };
+        let choice = Choice { kernel: Some(multiboot), ..choice };
+        let refused = choose_from("", "{}", &[], choice);
+        assert!(matches!(refused, Err(PowerOnError::MultibootByBios { name }) if name == "k"));
         let json = r#"{"bios":{"url":"./rom"},"vga_bios":{"url":"./vga"}}"#;
-        let rom = BootSource::Rom { bios: b"bios".to_vec(), vga_bios: Some(b"vga_bios".to_vec()) };
+        let rom =
+            BootSource::Rom { bios: b"bios".to_vec(), vga_bios: Some(b"vga_bios".to_vec()), kernel: None };
         assert_eq!(choose_from("", json, &[], Choice::default()).unwrap(), (rom, "./rom".into()));
     }
 
@@ -318,7 +355,11 @@ mod tests {
             |kernel: Vec<u8>| matches!(kernel_source(kernel, None, String::new()), BootSource::Linux { .. });
         assert!(kind(linux));
         assert!(kind(b"text".to_vec()));
+        assert!(!kind(multiboot()));
+    }
+
+    fn multiboot() -> Vec<u8> {
         let header = [0x1bad_b002_u32, 0, 0xe452_4ffe].map(u32::to_le_bytes).concat();
-        assert!(!kind([&[0; 64], &header[..]].concat()));
+        [&[0; 64], &header[..]].concat()
     }
 }

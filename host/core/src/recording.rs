@@ -189,7 +189,7 @@ mod tests {
         let mut bios = vec![0; 64 << 10];
         bios[..CODE.len()].copy_from_slice(&CODE);
         bios[0xfff0..0xfff5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]); // jmp F000:0000
-        let firmware = Firmware::new("echo", BootSource::Rom { bios, vga_bios: None });
+        let firmware = Firmware::new("echo", BootSource::Rom { bios, vga_bios: None, kernel: None });
         let setup = Setup { memory: 2 << 20, ..Setup::deterministic(recording) };
         Computer::power_on(setup, firmware).unwrap()
     }

@@ -100,8 +100,8 @@ pub struct Boot {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     append: Option<String>,
 
-    /// A BIOS ROM of 64 to 256 KiB, instead of a kernel
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
+    /// A BIOS ROM of 64 to 256 KiB. It starts the Linux kernel that is given, or the image's, before anything else
+    #[arg(long, value_name = "FILE")]
     bios: Option<PathBuf>,
 
     /// A video BIOS ROM, instead of the image's

@@ -100,6 +100,7 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
             PowerOnError::NoKernel => {
                 Some("give --kernel FILE, or --kernel IMAGE for the kernel of another image")
             }
+            PowerOnError::MultibootByBios { .. } => Some("leave --bios out"),
             PowerOnError::ReadInside { .. } => Some("make the image again with `env86 create`"),
             PowerOnError::Pending | PowerOnError::File(_) => None,
         };

@@ -165,7 +165,7 @@ impl MachineBuilder {
         Self { append: text.into(), ..self }
     }
 
-    /// A BIOS ROM on the host, instead of a kernel.
+    /// A BIOS ROM on the host. It starts the kernel, if one is named, before anything else.
     #[must_use]
     pub fn bios(self, path: impl Into<PathBuf>) -> Self {
         Self { bios: Some(path.into()), ..self }
@@ -583,7 +583,7 @@ impl MachineBuilder {
             let mut none = |_: &'static str, _: &FileRef| Err("there is no image".into());
             let files = (filesystem, blobs as &mut _);
             return choose(choice, &config, files, &mut none, memory)
-                .map_err(|source| MachineError::PowerOn { path: PathBuf::new(), source });
+                .map_err(|source| MachineError::PowerOn { path: bios.clone().unwrap_or_default(), source });
         };
         let path = image.path();
         let mut read = |key, file: &FileRef| {

@@ -36,6 +36,15 @@ const READ_ONLY: &str = "read_only";
 /// The name ending of images that v86 unpacks.
 const COMPRESSED: &str = ".zst";
 
+/// How images begin that the crate imago does not bring, or only with other files that they name; what they are.
+const FOREIGN: [(&[u8], &str); 5] = [
+    (b"KDMV", "a VMDK image"),
+    (b"# Disk DescriptorFile", "a VMDK image"),
+    (b"conectix", "a VHD image"),
+    (b"vhdxfile", "a VHDX image"),
+    (b"<<< ", "a VDI image"),
+];
+
 /// Why a disk image cannot be used.
 #[derive(Debug, Error)]
 pub enum DiskError {
@@ -159,6 +168,17 @@ pub enum DiskError {
         /// The other file, as the image names it.
         other: String,
     },
+    /// It is an image of another program, in a form that is not known here.
+    #[error(
+        "The disk image `{}` is {kind}, which cannot be read here; `qemu-img convert -O qcow2` makes one of it that can",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
     /// A slave without a master.
     #[error("A second hard disk (hdb) needs a first one (hda)")]
     Slave,
@@ -246,9 +266,14 @@ pub(super) fn open(path: &Path, options: &OpenOptions, write: bool) -> Result<Fi
     }
 }
 
+fn begins(file: &File, magic: &[u8]) -> bool {
+    let mut bytes = vec![0; magic.len()];
+    read_exact_at(file, &mut bytes, 0).is_ok() && bytes == magic
+}
+
 impl FileImage {
-    /// Opens a file, to be written to or only read. How it begins tells a qcow2 image from the plain bytes of a
-    /// disk.
+    /// Opens a file, to be written to or only read. How it begins tells a qcow2 image, and those that are not known
+    /// here, from the plain bytes of a disk.
     pub fn open(path: &Path, write: bool) -> Result<Self, DiskError> {
         let failed = |source| DiskError::Open { path: path.into(), source };
         let mut file = open(path, File::options().read(true).write(write), write)?;
@@ -256,6 +281,8 @@ impl FileImage {
             let image = Qcow2::open(file, path, write)?;
             let size = image.size();
             (Content::Qcow2(image.into()), size)
+        } else if let Some((_, kind)) = FOREIGN.iter().find(|(magic, _)| begins(&file, magic)) {
+            return Err(DiskError::Foreign { path: path.into(), kind });
         } else {
             // A device has no length, but an end.
             let size = file.seek(SeekFrom::End(0)).map_err(failed)?;

@@ -369,7 +369,8 @@ mod tests {
         let back = -(code.len() as i16 + 3);
         code.push(0xe9); // jmp 00h
         code.extend(back.to_le_bytes());
-        let firmware = Firmware::new("rom", BootSource::Rom { bios: roms::rom(&code), vga_bios: None });
+        let firmware =
+            Firmware::new("rom", BootSource::Rom { bios: roms::rom(&code), vga_bios: None, kernel: None });
         let drives = Units::new(Some(Medium::new(disk, Form::Whole)), None, None);
         let clock = Box::new(HostClock::start_at(0));
         let setup = Setup { memory: 2 << 20, drives, ..Setup::new(clock, entropy) };

@@ -16,7 +16,9 @@ const BETWEEN_KEYS = 100;
 const UNITS = { ms: 1, s: 1000, m: 60_000 };
 const FIRMWARE = "/usr/share/seabios";
 // Scan codes of set 1.
-const KEYS = { enter: [0x1c], space: [0x39], right: [0xe0, 0x4d], ctrl: [0x1d], b: [0x30] };
+const KEYS = {
+  enter: [0x1c], space: [0x39], right: [0xe0, 0x4d], ctrl: [0x1d], alt: [0x38], delete: [0xe0, 0x53], b: [0x30],
+};
 const BREAK = 0x80;
 
 class Failed extends Error {}
@@ -26,7 +28,7 @@ const { values } = parseArgs({
   options: Object.fromEntries(
     ["fda", "fdb", "hda", "hdb", "cdrom", "kernel", "initrd", "append", "memory", "screenshot", "script"]
       .map(name => [name, { type: "string" }])
-      .concat(["no-console", "acpi"].map(name => [name, { type: "boolean" }])),
+      .concat(["no-console", "acpi", "persist"].map(name => [name, { type: "boolean" }])),
   ),
 });
 
@@ -48,6 +50,12 @@ if (!build) {
 }
 const { V86 } = await import(pathToFileURL(`${build}/libv86.mjs`));
 const drives = ["fda", "fdb", "hda", "hdb", "cdrom"].filter(name => values[name]);
+// What the guest writes goes into these.
+const disks = Object.fromEntries(drives.map(name => [name, file(values[name])]));
+// A Multiboot kernel has this in its first 8 KiB.
+const MULTIBOOT = Buffer.from([0x02, 0xb0, 0xad, 0x1b]);
+const kernel = values.kernel && file(values.kernel);
+const isMultiboot = kernel && Buffer.from(kernel.buffer).subarray(0, 8192).includes(MULTIBOOT);
 const machine = new V86({
   wasm_path: `${build}/v86.wasm`,
   bios: file(`${FIRMWARE}/bios.bin`),
@@ -57,8 +65,9 @@ const machine = new V86({
   acpi: values.acpi ?? false,
   autostart: true,
   disable_speaker: true,
-  ...(values.kernel && { bzimage: file(values.kernel), initrd: file(values.initrd), cmdline: values.append }),
-  ...Object.fromEntries(drives.map(name => [name, file(values[name])])),
+  ...(kernel && { [isMultiboot ? "multiboot" : "bzimage"]: kernel, cmdline: values.append }),
+  ...(values.initrd && { initrd: file(values.initrd) }),
+  ...disks,
 });
 
 await new Promise(resolve => machine.add_listener("emulator-ready", resolve));
@@ -186,5 +195,8 @@ try {
 }
 if (values.screenshot) {
   await keep_screen(values.screenshot);
+}
+if (values.persist) {
+  drives.forEach(name => writeFileSync(values[name], Buffer.from(disks[name].buffer)));
 }
 process.exit(status);
