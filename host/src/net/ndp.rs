@@ -140,6 +140,6 @@ mod tests {
             [&[option::DNS_SERVERS, 3, 0, 0][..], &LIFETIME.to_be_bytes(), &GATEWAY_V6.octets()].concat();
         assert!(message.windows(dns.len()).any(|part| part == dns));
         assert!(message.ends_with(b"\x07example\x03org\0\0\0\0"), "{message:?}");
-        assert!(message.len() % UNIT == 0);
+        assert!(message.len().is_multiple_of(UNIT));
     }
 }
