@@ -580,6 +580,50 @@ fn a_container_image_on_disk_becomes_the_same_image() {
     assert!(!dir.path().join("wrong").exists());
 }
 
+#[test]
+fn a_container_image_on_disk_is_unpacked_for_the_first_build_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = dir.path().join("layout/blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let put = |content: &str| {
+        let mut store = Store::default();
+        let layer = plain(layer(&[("bin/sh", Item::File(content))]));
+        let own = store.image("x", "386", std::slice::from_ref(&layer));
+        for (name, bytes) in &store.things {
+            if let Some((_, digest)) = name.split_once("sha256:") {
+                fs::write(blobs.join(digest), bytes).unwrap();
+            }
+        }
+        let index = json!({ "schemaVersion": 2, "manifests": [own] }).to_string();
+        fs::write(dir.path().join("layout/index.json"), index).unwrap();
+        blobs.join(&digest(&layer.0)["sha256:".len()..])
+    };
+    let build = |image: &str, flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        command.args(["build", "--no-guest", "-f", "Dockerfile", "-t", image]).args(flags).arg("context");
+        command.env("XDG_CACHE_HOME", dir.path().join("cache")).current_dir(dir.path());
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    fs::create_dir(dir.path().join("context")).unwrap();
+    fs::write(dir.path().join("Dockerfile"), "FROM ./layout\nWORKDIR /x\n").unwrap();
+    let first = put("one");
+    let (good, text) = build("./a", &[]);
+    assert!(good, "{text}");
+    // Nothing of it is read again.
+    fs::remove_file(&first).unwrap();
+    let (good, text) = build("./b", &[]);
+    assert!(good && text.contains("CACHED"), "{text}");
+    let (good, text) = build("./c", &["--no-cache"]);
+    assert!(!good && text.contains(first.file_name().unwrap().to_str().unwrap()), "{text}");
+    let _second = put("two");
+    let (good, text) = build("./d", &[]);
+    assert!(good && !text.contains("CACHED"), "{text}");
+    let at = |image: &str| tree(&Image::open(dir.path().join(image)).unwrap())["/bin/sh"].2.clone();
+    assert_eq!((at("a"), at("b"), at("d")), ("one".into(), "one".into(), "two".into()));
+    assert_eq!(fs::read_dir(dir.path().join("cache/env86/build/bases")).unwrap().count(), 2);
+}
+
 /// What a program for i386 begins with.
 fn program() -> Vec<u8> {
     let mut program = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();

@@ -65,6 +65,9 @@ pub struct Build {
     context: PathBuf,
 }
 
+/// What the folder of kept results is called.
+pub const RESULTS: &str = "build";
+
 /// Where an image comes to.
 enum Place {
     Directory(PathBuf),
@@ -88,11 +91,11 @@ impl Build {
             target: self.target,
             arguments: arguments(&self.arguments)?,
             kernel: kernel.transpose()?,
-            cache: cache_folder().ok_or("There is no home directory; set XDG_CACHE_HOME to a folder")?,
+            cache: cache_folder(RESULTS)?,
             anew: self.no_cache,
             guest: self.guest.for_container()?,
             service: service::own(),
-            open: &|name, place| open_base(name, place, &options),
+            open: &|name, bases| open_base(name, bases, &options),
             tell: &tell,
             options: Options { interrupt: &interrupt, limit: self.max_size, ..Options::default() },
         };
@@ -146,8 +149,8 @@ fn arguments(given: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     Ok(values)
 }
 
-/// Where builds keep their results.
-fn cache_folder() -> Option<PathBuf> {
+/// Where this program keeps what it can do again, by what that is.
+pub fn cache_folder(what: &str) -> Result<PathBuf, CliError> {
     let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = |below: &str| env::home_dir().map(|home| home.join(below));
     let own = match env::consts::OS {
@@ -155,17 +158,18 @@ fn cache_folder() -> Option<PathBuf> {
         "macos" => home("Library/Caches"),
         _ => home(".cache"),
     };
-    Some(var("XDG_CACHE_HOME").or(own)?.join("env86/build"))
+    let folder = var("XDG_CACHE_HOME").or(own).map(|folder| folder.join("env86").join(what));
+    Ok(folder.ok_or("There is no home directory; set XDG_CACHE_HOME to a folder")?)
 }
 
-/// Opens an image that is built upon: one that is here, or else one that is made of a container image, at `place` or, if it
-/// is pulled, among the global ones.
+/// Opens an image that is built upon: one that is here, or else one that is made of a container image, in the folder `bases`
+/// or, if it is pulled, among the global ones.
 #[cfg_attr(not(feature = "pull"), allow(unused_variables))]
-fn open_base(name: &str, place: &Path, options: &Options) -> Result<Image, CliError> {
+fn open_base(name: &str, bases: &Path, options: &Options) -> Result<Image, CliError> {
     if is_path(name) {
         #[cfg(feature = "pull")]
         if is_container(Path::new(name)) {
-            return make_base(Path::new(name), place, options);
+            return make_base(Path::new(name), bases, options);
         }
         return Ok(Image::open(name)?);
     }
@@ -189,13 +193,21 @@ fn is_container(path: &Path) -> bool {
     }
 }
 
-/// Makes an image of a container image that is here. What runs its commands is lent to it.
+/// Makes an image of a container image that is here, if no earlier build has. What runs its commands is lent to it.
 #[cfg(feature = "pull")]
-fn make_base(from: &Path, place: &Path, options: &Options) -> Result<Image, CliError> {
+fn make_base(from: &Path, bases: &Path, options: &Options) -> Result<Image, CliError> {
     use env86::image::{Watch, oci::Origin, pull::Puller};
     let puller = Puller { limit: options.limit, ..Puller::new(GlobalImages::new()?) };
     let watch = Watch { interrupt: options.interrupt, ..Watch::default() };
-    puller.create(&Origin::Path(from.into()), place, &watch)?;
+    let origin = Origin::Path(from.into());
+    let place = bases.join(origin.identity(&watch)?.unwrap_or_default());
+    if !place.exists()
+        && let Err(error) = puller.create(&origin, &place, &watch)
+        // Another build has made it meanwhile.
+        && !place.exists()
+    {
+        return Err(error.into());
+    }
     Ok(Image::open(place)?)
 }
 

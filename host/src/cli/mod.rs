@@ -173,6 +173,11 @@ fn print(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Writes JSON for programs to standard output.
+fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    Ok(print(format!("{}\n", serde_json::to_string_pretty(value)?).as_bytes())?)
+}
+
 /// Help, or a complaint about the arguments: both go to stderr, and only help is a success.
 fn usage(error: &clap::Error, failure: ExitCode) -> ExitCode {
     let text = error.render().to_string();

@@ -24,6 +24,7 @@ pub mod oci;
 #[cfg(feature = "pull")]
 pub mod pull;
 pub mod room;
+mod scratch;
 pub mod service;
 mod staging;
 mod tarball;
@@ -35,6 +36,7 @@ mod web;
 pub use blobs::{BlobDir, BlobFileError};
 pub use env86_core::{DEFAULT_CMDLINE, FileRef, ImageConfig};
 pub use locate::{find, global_root};
+pub use scratch::sweep_temporary;
 pub use transfer::{export, export_to, import};
 pub use watch::{Progress, Watch};
 

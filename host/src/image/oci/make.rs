@@ -15,7 +15,7 @@ use super::super::service::GuestService;
 use super::super::watch::Watch;
 use super::super::web::lock;
 use super::super::{Image, archive};
-use super::layout::Layout;
+use super::layout::{Layout, identity};
 use super::{Container, OciError, PullError, Reference, Registry, credentials};
 
 /// Layers by their digests, and where they are.
@@ -36,6 +36,14 @@ impl Origin {
         match Path::new(text).exists() {
             true => Some(Self::Path(text.into())),
             false => Reference::new(text).map(Self::Registry),
+        }
+    }
+
+    /// What tells an image on disk from all others; `None` for one in a registry.
+    pub fn identity(&self, watch: &Watch) -> Result<Option<String>, PullError> {
+        match self {
+            Self::Registry(_) => Ok(None),
+            Self::Path(path) => identity(path, watch).map(Some),
         }
     }
 }
