@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
+.PHONY: kills bench-run bench-create bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -179,6 +179,10 @@ bench-disk: image std-$(MUSL) ## The disk of a guest, by IDE and by virtio, besi
 	@images/deps.sh qemu-system-i386=qemu-system-x86
 	cargo build --release -p env86-benches --bin compare
 	@benches/disk/run $(TARGET)/release/compare $(ENV86) $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(TARGET)/bench-disk
+
+bench-create: release ## Images from directories, beside tar and zstd
+	@images/deps.sh zstd=zstd
+	@benches/create/run $(ENV86) $(TARGET)/bench-create
 
 bench-count: deps ## Host instructions for each of the guest's, by Valgrind: repeatable to 0.1 %
 	cargo build --release -p env86-benches --bin count

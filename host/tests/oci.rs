@@ -470,6 +470,82 @@ fn a_registry_that_lies_is_an_error_and_leaves_no_image() {
 }
 
 #[test]
+fn what_is_shown_to_a_registry_is_in_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::default();
+    store.image("private", "386", &[gzip(layer(&[("a", Item::File("a"))]))]);
+    let registry = Registry::new(store);
+    // The user's name and password are `u:pw`.
+    let kept = json!({ "auths": { registry.host.as_str(): { "auth": "dTpw" } } });
+    fs::write(dir.path().join("config.json"), kept.to_string()).unwrap();
+    let run = |from: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        command.args(["pull", "--no-guest", &format!("oci://{}/{from}", registry.host)]);
+        command.env("ENV86_PATH", dir.path().join("root")).env("DOCKER_CONFIG", dir.path());
+        command.env("ENV86_LOG", "trace").env_remove("REGISTRY_AUTH_FILE").env_remove("XDG_RUNTIME_DIR");
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (good, said) = run("private:1");
+    assert!(good, "{said}");
+    let (good, wrong) = run("private:none");
+    assert!(!good && wrong.contains("404"), "{wrong}");
+    for secret in ["dTpw", "u:pw", "Bearer secret", "Authorization", "authorization"] {
+        assert!(!said.contains(secret) && !wrong.contains(secret), "{secret}: {said}{wrong}");
+    }
+}
+
+#[test]
+fn devices_of_a_layer_are_entries_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut builder = Builder::new(Vec::new());
+    // A disk, memory, a FIFO that no one writes to, and one more name for the disk.
+    let add = |builder: &mut Builder<Vec<u8>>, name: &str, kind: tar::EntryType, (major, minor)| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o666);
+        header.set_size(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_device_major(major).unwrap();
+        header.set_device_minor(minor).unwrap();
+        if kind == tar::EntryType::Link {
+            header.set_link_name("dev/sda").unwrap();
+        }
+        builder.append_data(&mut header, name, std::io::empty()).unwrap();
+    };
+    add(&mut builder, "dev/sda", tar::EntryType::Block, (8, 0));
+    add(&mut builder, "dev/mem", tar::EntryType::Char, (1, 1));
+    add(&mut builder, "dev/pipe", tar::EntryType::Fifo, (0, 0));
+    add(&mut builder, "dev/again", tar::EntryType::Link, (0, 0));
+    for number in 0..2000 {
+        add(&mut builder, &format!("dev/loop{number}"), tar::EntryType::Block, (7, number));
+    }
+    let mut store = Store::default();
+    store.image("devices", "386", &[gzip(builder.into_inner().unwrap())]);
+    let registry = Registry::new(store);
+    let pulled =
+        puller(&dir.path().join("root")).pull(&registry.reference("devices:1"), None, &Watch::default());
+    let image = Image::open(pulled.unwrap().path).unwrap();
+    let index: Value = serde_json::from_slice(&image.read_index().unwrap()).unwrap();
+    let entries = index["fsroot"][0][6].as_array().unwrap();
+    assert_eq!(entries.len(), 2004);
+    let of = |name: &str| entries.iter().find(|entry| entry[0] == name).unwrap();
+    assert_eq!((of("sda")[3].as_u64(), &of("sda")[6]), (Some(0o060_666), &json!([8, 0])));
+    assert_eq!((of("mem")[3].as_u64(), &of("again")[6]), (Some(0o020_666), &json!([8, 0])));
+    // Nothing of it is a device here: the image has plain files and folders.
+    fn plain(folder: &Path) -> bool {
+        fs::read_dir(folder).unwrap().flatten().all(|entry| {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() { plain(&entry.path()) } else { kind.is_file() }
+        })
+    }
+    assert!(plain(image.dir()));
+}
+
+#[test]
 fn an_image_that_was_pushed_comes_back_and_only_changes_are_sent() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, path, watch) = (dir.path().join("tree"), dir.path().join("image"), Watch::default());

@@ -12,11 +12,15 @@ use env86::image::Image;
 use env86::image::build::{self, Event};
 use env86::image::create::{Options, Summary};
 use env86::image::global::{GlobalImages, GlobalName};
+use env86::image::kernel::Kernel;
+#[cfg(feature = "pull")]
+use env86::image::oci::Reference;
+use serde_json::json;
 
 use super::kernel::find_kernel;
 use super::service::{self, GuestFlag};
 use super::size::parse_size;
-use super::{CliError, Outcome};
+use super::{CliError, Outcome, print_json};
 
 /// Build an image from a Dockerfile.
 ///
@@ -61,6 +65,10 @@ pub struct Build {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16G")]
     max_size: u64,
 
+    /// Print an object with the keys image, entries, bytes and contents
+    #[arg(long)]
+    json: bool,
+
     /// The folder that files are copied from
     context: PathBuf,
 }
@@ -75,36 +83,69 @@ enum Place {
 }
 
 impl Build {
+    /// A Dockerfile in its folder becomes an image directory.
+    #[cfg(feature = "pull")]
+    pub fn of(dockerfile: &Path, image: &Path, guest: GuestFlag, max_size: u64) -> Self {
+        let context = match dockerfile.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.into(),
+            _ => PathBuf::from("."),
+        };
+        let place = if image.is_absolute() { image.into() } else { Path::new(".").join(image) };
+        Self {
+            file: Some(dockerfile.into()),
+            tag: place.display().to_string(),
+            target: None,
+            arguments: Vec::new(),
+            kernel: None,
+            initrd: None,
+            guest,
+            no_cache: false,
+            max_size,
+            json: false,
+            context,
+        }
+    }
+
     /// Builds it.
     pub fn run(self) -> Result<Outcome, CliError> {
+        let interrupt = Arc::new(AtomicBool::new(false));
+        flag_when_interrupted(&interrupt)?;
+        let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
+        let (tag, json) = (self.tag.clone(), self.json);
+        let made = self.build(kernel.transpose()?, &interrupt)?;
+        say(&tag, &made);
+        if json {
+            let Summary { entries, bytes, blobs, .. } = made;
+            print_json(&json!({ "image": tag, "entries": entries, "bytes": bytes, "contents": blobs }))?;
+        }
+        Ok(Outcome::SUCCESS)
+    }
+
+    /// Builds it with this kernel.
+    pub fn build(self, kernel: Option<Kernel>, interrupt: &AtomicBool) -> Result<Summary, CliError> {
         let place = match is_path(&self.tag) {
             true => Place::Directory(PathBuf::from(&self.tag)),
             false => Place::Global(GlobalName::new(&self.tag.replacen(':', "@", 1))?.or_local()),
         };
-        let interrupt = Arc::new(AtomicBool::new(false));
-        flag_when_interrupted(&interrupt)?;
-        let options = Options { interrupt: &interrupt, limit: self.max_size, ..Options::default() };
-        let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
+        let options = Options { interrupt, limit: self.max_size, ..Options::default() };
         let build = build::Build {
             dockerfile: self.file.unwrap_or_else(|| self.context.join("Dockerfile")),
             context: self.context,
             target: self.target,
             arguments: arguments(&self.arguments)?,
-            kernel: kernel.transpose()?,
+            kernel,
             cache: cache_folder(RESULTS)?,
             anew: self.no_cache,
             guest: self.guest.for_container()?,
             service: service::own(),
             open: &|name, bases| open_base(name, bases, &options),
             tell: &tell,
-            options: Options { interrupt: &interrupt, limit: self.max_size, ..Options::default() },
+            options: options.clone(),
         };
-        let made = match &place {
+        Ok(match &place {
             Place::Directory(path) => build.directory(path),
             Place::Global(name) => build.global(&GlobalImages::new()?, name),
-        };
-        say(&self.tag, &made?);
-        Ok(Outcome::SUCCESS)
+        }?)
     }
 }
 
@@ -211,14 +252,18 @@ fn make_base(from: &Path, bases: &Path, options: &Options) -> Result<Image, CliE
     Ok(Image::open(place)?)
 }
 
+/// The container image of a name; one without a registry is Docker's.
+#[cfg(feature = "pull")]
+pub fn container_name(name: &str) -> Option<Reference> {
+    Reference::new(name).or_else(|| Reference::new(&format!("docker.io/{name}")))
+}
+
 #[cfg(feature = "pull")]
 fn pull_base(name: &str) -> Result<Image, CliError> {
-    use env86::image::oci::Reference;
-    // A name without a registry is one of Docker's.
-    let whole = if Reference::new(name).is_some() { name.to_owned() } else { format!("docker.io/{name}") };
-    if Reference::new(&whole).is_none() {
+    if container_name(name).is_none() {
         return Err("there is no such image here; write NAME[@TAG], ./DIRECTORY, or HOST/NAME:TAG".into());
     }
+    let whole = if Reference::new(name).is_some() { name.to_owned() } else { format!("docker.io/{name}") };
     super::pull::open_or_pull(&whole)
 }
 

@@ -10,6 +10,7 @@ mod kernel;
 mod log;
 #[cfg(unix)]
 mod machines;
+mod modules;
 #[cfg(feature = "net")]
 mod net;
 #[cfg(feature = "net")]

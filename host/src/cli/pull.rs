@@ -14,6 +14,7 @@ use env86::image::{Image, ImageError, Watch};
 use serde_json::json;
 
 use super::kernel::find_kernel;
+use super::modules::ModulesFlag;
 use super::progress::Bar;
 use super::service::{GuestFlag, where_needed};
 use super::size::{parse_size, show_size};
@@ -41,6 +42,9 @@ pub struct Pull {
     /// The initial RAM disk of a kernel in a file, which has to mount the root file system over 9p
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
+
+    #[command(flatten)]
+    modules: ModulesFlag,
 
     #[command(flatten)]
     guest: GuestFlag,
@@ -71,8 +75,8 @@ impl Pull {
         let interrupt = Arc::new(AtomicBool::new(false));
         flag_when_interrupted(&interrupt)?;
         let is_container = matches!(from, Reference::Container(_));
-        if self.kernel.is_some() && !is_container {
-            return Err("--kernel is for container images, and this one has its own".into());
+        if (self.kernel.is_some() || self.modules.is_given()) && !is_container {
+            return Err("--kernel and --modules are for container images, and this one has its own".into());
         }
         let guest = if is_container { self.guest.for_container()? } else { self.guest.wanted()? };
         if guest.is_some() && !is_container {
@@ -84,9 +88,11 @@ impl Pull {
             );
         }
         let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
+        let kernel = kernel.transpose()?;
         let puller = Puller {
             sha256: self.sha256,
-            kernel: kernel.transpose()?,
+            modules: self.modules.choose(self.kernel.as_deref().zip(kernel.as_ref()))?,
+            kernel,
             guest,
             credentials: credential_files(),
             limit: self.max_size,

@@ -15,10 +15,13 @@ pub mod build;
 pub mod check;
 pub mod container;
 pub mod create;
+pub mod debian;
+pub mod docker;
 pub mod global;
 pub mod kernel;
 mod locate;
 mod lock;
+pub mod modules;
 #[cfg(feature = "pull")]
 pub mod oci;
 #[cfg(feature = "pull")]

@@ -181,7 +181,7 @@ impl Puller {
             Some((format!("The layer {}", layer.digest), watch.read(from), layer.unpacked.clone()))
         });
         let Some(config) = &container.config else {
-            if self.kernel.is_some() {
+            if self.kernel.is_some() || self.modules.is_some() {
                 return Err(KernelError::HasOwn.into());
             }
             if self.guest.as_ref().is_some_and(GuestService::is_always) {
@@ -204,6 +204,7 @@ impl Puller {
             .filter(|guest| guest.is_always() || !container::own(&config).is_some_and(starts_init));
         let options = Options {
             guest,
+            modules: self.modules.as_ref(),
             interrupt: watch.interrupt,
             owner: self.owner,
             limit: self.limit,
