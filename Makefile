@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share
+.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -195,6 +195,10 @@ bench-share: release guest ## A folder of the host in a guest (untar, grep, git,
 	@rm -rf $(TARGET)/images/share/ready && cp -al $(TARGET)/images/share/image $(TARGET)/images/share/ready
 	@$(ENV86) run --save $(TARGET)/images/share/ready true
 	@benches/share/run $(ENV86) $(TARGET)/images/share/ready $(TARGET)/images/share/root $(TARGET)/bench-share
+
+bench-create: release ## Images from directories, beside tar and zstd
+	@images/deps.sh zstd=zstd
+	@benches/create/run $(ENV86) $(TARGET)/bench-create
 
 bench-count: deps ## Host instructions for each of the guest's, by Valgrind: repeatable to 0.1 %
 	cargo build --release -p env86-benches --bin count

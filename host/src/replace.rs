@@ -32,11 +32,14 @@ pub fn replace(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::R
     written
 }
 
+/// What stands before the numbers in a temporary file's name.
+const MARK: &str = ".new-";
+
 /// What temporary files for `name` begin with.
 fn prefix(name: &OsStr) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(name);
-    prefix.push(".new-");
+    prefix.push(MARK);
     prefix
 }
 
@@ -60,21 +63,41 @@ fn create_temporary(dir: &Path, name: &OsStr) -> io::Result<(PathBuf, File)> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Removes what programs that were killed have left behind: files that nobody has locked.
+/// Removes what programs that were killed have left behind.
 fn sweep(dir: &Path, name: &OsStr) {
     let prefix = prefix(name);
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries {
-        if !entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+    sweep_files(dir, |name| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()));
+}
+
+/// Removes all that programs that were killed have left behind in a folder, whatever it was to replace; gives the bytes.
+pub fn sweep_all(dir: &Path) -> u64 {
+    sweep_files(dir, |name| name.to_str().is_some_and(is_temporary))
+}
+
+/// A name is that of a temporary file.
+fn is_temporary(name: &str) -> bool {
+    let numbers = name.strip_prefix('.').and_then(|name| name.rsplit_once(MARK)).map(|(_, numbers)| numbers);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    numbers.and_then(|numbers| numbers.split_once('-')).is_some_and(|(a, b)| is_number(a) && is_number(b))
+}
+
+/// Removes files that `wanted` names and nobody has locked.
+fn sweep_files(dir: &Path, wanted: impl Fn(&OsStr) -> bool) -> u64 {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !wanted(&entry.file_name()) {
             continue;
         }
         let path = entry.path();
         let Ok(file) = File::open(&path) else { continue };
         if file.try_lock().is_ok() {
             debug!(target: "replace", path = %path.display(), "Removing an unfinished file");
-            let _ = fs::remove_file(&path);
+            let size = file.metadata().map_or(0, |meta| meta.len());
+            bytes += if fs::remove_file(&path).is_ok() { size } else { 0 };
         }
     }
+    bytes
 }
 
 #[cfg(test)]
@@ -106,5 +129,11 @@ mod tests {
         let (alive, _file) = create_temporary(dir.path(), name).unwrap();
         replace(&dir.path().join("s"), |mut file| file.write_all(b"new")).unwrap();
         assert!(!dead.exists() && alive.exists());
+        let (dead, mut file) = create_temporary(dir.path(), OsStr::new("t")).unwrap();
+        file.write_all(b"left").unwrap();
+        drop(file);
+        fs::write(dir.path().join(".my.new-file"), "a user's").unwrap();
+        assert_eq!(sweep_all(dir.path()), 4);
+        assert!(!dead.exists() && alive.exists() && dir.path().join(".my.new-file").exists());
     }
 }

@@ -4,15 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 use env86::image::Image;
-use env86::image::build::{Build, BuildError, Event};
+use env86::image::Watch;
+use env86::image::build::{Build, BuildError, Event, Keep, prune};
 use env86::image::create::{Options, Summary, from_dir};
 use env86::image::global::{GlobalImages, GlobalName};
 use env86::image::service::GuestService;
@@ -509,9 +511,58 @@ fn a_build_that_was_stopped_leaves_nothing_half_made() {
     let names = fs::read_dir(scratch.path("cache")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["blobs", "steps"]);
+    assert_eq!(names, ["bases", "blobs", "steps"]);
     let again = scratch.build("image").unwrap_err();
     assert!(chain(&again).contains("already exists"), "{}", chain(&again));
+}
+
+#[test]
+fn what_was_used_longest_ago_is_kept_no_longer() {
+    let scratch = Scratch::new("FROM scratch\nCOPY a /a\nCOPY b /b\n");
+    scratch.file("a", "first");
+    scratch.file("b", "second");
+    scratch.good("one");
+    let cache = scratch.path("cache");
+    let count = |folder: &str| fs::read_dir(cache.join(folder)).unwrap().count();
+    assert_eq!((count("steps"), count("blobs")), (2, 3));
+    let all = Keep { age: Duration::MAX, bytes: u64::MAX };
+    let pruned = |keep| prune(&cache, keep, &Watch::default()).unwrap().unwrap();
+    let kept = pruned(all);
+    assert_eq!((kept.results, kept.bytes, count("blobs")), (0, 0, 3));
+    assert!(kept.left > 11);
+    // One that is used again is younger than another one.
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    for entry in fs::read_dir(cache.join("steps")).unwrap() {
+        File::options().append(true).open(entry.unwrap().path()).unwrap().set_modified(old).unwrap();
+    }
+    scratch.file("b", "other");
+    scratch.good("two");
+    assert_eq!((scratch.steps(), count("blobs")), ((1, 1), 4));
+    let one_gone = pruned(Keep { bytes: pruned(all).left - 1, ..all });
+    assert_eq!((one_gone.results, count("steps"), count("blobs")), (1, 2, 3));
+    let old_gone = pruned(Keep { age: Duration::from_secs(1800), ..all });
+    assert_eq!((old_gone.results, count("steps")), (0, 2));
+    scratch.good("three");
+    assert_eq!(scratch.steps(), (2, 0));
+    // What the images have is theirs.
+    let none = pruned(Keep { bytes: 0, ..all });
+    assert_eq!((none.results, none.left, count("steps"), count("blobs")), (2, 0, 0, 1));
+    assert_eq!(Built::read(&scratch.path("three")).at("/b").3, "other");
+    scratch.good("four");
+    assert_eq!(scratch.steps(), (0, 2));
+    // A build that is at work needs all of it.
+    scratch.file("Dockerfile", "FROM three\n");
+    let tried = scratch.with("cache", |build| {
+        let seen = Mutex::new(None);
+        let open = |name: &str, place: &Path| {
+            *seen.lock().unwrap() = Some(prune(&cache, Keep { bytes: 0, ..all }, &Watch::default()).unwrap());
+            (build.open)(name, place)
+        };
+        Build { open: &open, ..copy_of(build) }.directory(&scratch.path("five")).unwrap();
+        seen.into_inner().unwrap()
+    });
+    assert_eq!(tried, Some(None));
+    assert_eq!(prune(&scratch.path("none"), all, &Watch::default()).unwrap(), Some(Default::default()));
 }
 
 #[test]

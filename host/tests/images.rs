@@ -14,7 +14,8 @@ impl Program<'_> {
     fn run(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
         command.args(words).current_dir(self.0).env("ENV86_PATH", self.0.join("root"));
-        command.env("XDG_RUNTIME_DIR", self.0).output().unwrap()
+        command.env("XDG_RUNTIME_DIR", self.0).env("XDG_CACHE_HOME", self.0.join("cache"));
+        command.env("TMPDIR", self.0).output().unwrap()
     }
 
     fn good(&self, words: &[&str]) -> String {
@@ -72,8 +73,20 @@ fn an_image_is_made_named_listed_exported_imported_and_removed() {
     assert!(env86.good(&["verify", "c", "image.tgz", "./image"]).contains("c: 1 contents"));
     fs::write(dir.path().join("root/c/local/fs/2cf24dba.bin"), "jello").unwrap();
     env86.bad(&["verify", "a/b@1", "c"], "2cf24dba.bin");
+    let output = env86.run(&["verify", "--json", "image.tgz", "c"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!((&found[0]["compared"], &found[0]["problems"]), (&1.into(), &Value::Array(Vec::new())));
+    assert!(found[1]["problems"][0].as_str().unwrap().contains("2cf24dba.bin"), "{found}");
     assert_eq!(env86.good(&["rmi", "c", "a/b"]), "c@local\na/b@1\n");
     env86.bad(&["rmi", "c"], "no image called `c`");
+    // The others, for programs.
+    assert_eq!(env86.json(&["tag", "--json", "image.tgz", "d"])["name"], "d@local");
+    assert_eq!(env86.json(&["import", "--json", "image.tgz", "e@2"])["name"], "e@2");
+    let bytes = fs::metadata(dir.path().join("image.tgz")).unwrap().len();
+    assert_eq!(env86.json(&["export", "--json", "e@2", "e.tgz"])["bytes"], bytes);
+    env86.bad(&["export", "--json", "e@2", "-"], "name a file");
+    assert_eq!(env86.json(&["rmi", "--json", "d", "e"]), serde_json::json!(["d@local", "e@2"]));
     assert_eq!(fs::read_dir(dir.path().join("root")).unwrap().count(), 0);
 }
 
@@ -96,8 +109,12 @@ fn an_image_that_a_machine_uses_is_not_removed() {
     let left = dir.path().join("root/echo/.2.env86-1-0");
     fs::create_dir(&left).unwrap();
     fs::write(left.join("part"), "12345").unwrap();
+    let unpacked = dir.path().join("env86-unpacked-x");
+    fs::create_dir(&unpacked).unwrap();
+    fs::write(unpacked.join("part"), "123").unwrap();
     let freed = env86.json(&["gc", "--json"]);
-    assert_eq!((&freed["unfinished"], &freed["contents"]), (&5.into(), &0.into()));
+    assert_eq!((&freed["unfinished"], &freed["contents"]), (&8.into(), &0.into()));
+    assert_eq!((&freed["results"], &freed["results_left"]), (&0.into(), &0.into()));
     assert!(env86.good(&["gc"]).starts_with("0B"));
     assert_eq!(env86.good(&["rmi", "echo"]), "echo@1\n");
     assert!(!dir.path().join("root/echo").exists());

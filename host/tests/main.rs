@@ -13,6 +13,8 @@ mod push;
 mod script;
 mod selftest;
 mod serial;
+mod sources;
 mod state;
+mod tls;
 mod web;
 mod window;

@@ -470,6 +470,82 @@ fn a_registry_that_lies_is_an_error_and_leaves_no_image() {
 }
 
 #[test]
+fn what_is_shown_to_a_registry_is_in_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::default();
+    store.image("private", "386", &[gzip(layer(&[("a", Item::File("a"))]))]);
+    let registry = Registry::new(store);
+    // The user's name and password are `u:pw`.
+    let kept = json!({ "auths": { registry.host.as_str(): { "auth": "dTpw" } } });
+    fs::write(dir.path().join("config.json"), kept.to_string()).unwrap();
+    let run = |from: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        command.args(["pull", "--no-guest", &format!("oci://{}/{from}", registry.host)]);
+        command.env("ENV86_PATH", dir.path().join("root")).env("DOCKER_CONFIG", dir.path());
+        command.env("ENV86_LOG", "trace").env_remove("REGISTRY_AUTH_FILE").env_remove("XDG_RUNTIME_DIR");
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (good, said) = run("private:1");
+    assert!(good, "{said}");
+    let (good, wrong) = run("private:none");
+    assert!(!good && wrong.contains("404"), "{wrong}");
+    for secret in ["dTpw", "u:pw", "Bearer secret", "Authorization", "authorization"] {
+        assert!(!said.contains(secret) && !wrong.contains(secret), "{secret}: {said}{wrong}");
+    }
+}
+
+#[test]
+fn devices_of_a_layer_are_entries_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut builder = Builder::new(Vec::new());
+    // A disk, memory, a FIFO that no one writes to, and one more name for the disk.
+    let add = |builder: &mut Builder<Vec<u8>>, name: &str, kind: tar::EntryType, (major, minor)| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o666);
+        header.set_size(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_device_major(major).unwrap();
+        header.set_device_minor(minor).unwrap();
+        if kind == tar::EntryType::Link {
+            header.set_link_name("dev/sda").unwrap();
+        }
+        builder.append_data(&mut header, name, std::io::empty()).unwrap();
+    };
+    add(&mut builder, "dev/sda", tar::EntryType::Block, (8, 0));
+    add(&mut builder, "dev/mem", tar::EntryType::Char, (1, 1));
+    add(&mut builder, "dev/pipe", tar::EntryType::Fifo, (0, 0));
+    add(&mut builder, "dev/again", tar::EntryType::Link, (0, 0));
+    for number in 0..2000 {
+        add(&mut builder, &format!("dev/loop{number}"), tar::EntryType::Block, (7, number));
+    }
+    let mut store = Store::default();
+    store.image("devices", "386", &[gzip(builder.into_inner().unwrap())]);
+    let registry = Registry::new(store);
+    let pulled =
+        puller(&dir.path().join("root")).pull(&registry.reference("devices:1"), None, &Watch::default());
+    let image = Image::open(pulled.unwrap().path).unwrap();
+    let index: Value = serde_json::from_slice(&image.read_index().unwrap()).unwrap();
+    let entries = index["fsroot"][0][6].as_array().unwrap();
+    assert_eq!(entries.len(), 2004);
+    let of = |name: &str| entries.iter().find(|entry| entry[0] == name).unwrap();
+    assert_eq!((of("sda")[3].as_u64(), &of("sda")[6]), (Some(0o060_666), &json!([8, 0])));
+    assert_eq!((of("mem")[3].as_u64(), &of("again")[6]), (Some(0o020_666), &json!([8, 0])));
+    // Nothing of it is a device here: the image has plain files and folders.
+    fn plain(folder: &Path) -> bool {
+        fs::read_dir(folder).unwrap().flatten().all(|entry| {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() { plain(&entry.path()) } else { kind.is_file() }
+        })
+    }
+    assert!(plain(image.dir()));
+}
+
+#[test]
 fn an_image_that_was_pushed_comes_back_and_only_changes_are_sent() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, path, watch) = (dir.path().join("tree"), dir.path().join("image"), Watch::default());
@@ -578,6 +654,50 @@ fn a_container_image_on_disk_becomes_the_same_image() {
     assert!(matches!(wrong(&layout), PullError::File { .. }));
     assert!(matches!(wrong(dir.path()), PullError::File { .. }));
     assert!(!dir.path().join("wrong").exists());
+}
+
+#[test]
+fn a_container_image_on_disk_is_unpacked_for_the_first_build_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = dir.path().join("layout/blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let put = |content: &str| {
+        let mut store = Store::default();
+        let layer = plain(layer(&[("bin/sh", Item::File(content))]));
+        let own = store.image("x", "386", std::slice::from_ref(&layer));
+        for (name, bytes) in &store.things {
+            if let Some((_, digest)) = name.split_once("sha256:") {
+                fs::write(blobs.join(digest), bytes).unwrap();
+            }
+        }
+        let index = json!({ "schemaVersion": 2, "manifests": [own] }).to_string();
+        fs::write(dir.path().join("layout/index.json"), index).unwrap();
+        blobs.join(&digest(&layer.0)["sha256:".len()..])
+    };
+    let build = |image: &str, flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+        command.args(["build", "--no-guest", "-f", "Dockerfile", "-t", image]).args(flags).arg("context");
+        command.env("XDG_CACHE_HOME", dir.path().join("cache")).current_dir(dir.path());
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    fs::create_dir(dir.path().join("context")).unwrap();
+    fs::write(dir.path().join("Dockerfile"), "FROM ./layout\nWORKDIR /x\n").unwrap();
+    let first = put("one");
+    let (good, text) = build("./a", &[]);
+    assert!(good, "{text}");
+    // Nothing of it is read again.
+    fs::remove_file(&first).unwrap();
+    let (good, text) = build("./b", &[]);
+    assert!(good && text.contains("CACHED"), "{text}");
+    let (good, text) = build("./c", &["--no-cache"]);
+    assert!(!good && text.contains(first.file_name().unwrap().to_str().unwrap()), "{text}");
+    let _second = put("two");
+    let (good, text) = build("./d", &[]);
+    assert!(good && !text.contains("CACHED"), "{text}");
+    let at = |image: &str| tree(&Image::open(dir.path().join(image)).unwrap())["/bin/sh"].2.clone();
+    assert_eq!((at("a"), at("b"), at("d")), ("one".into(), "one".into(), "two".into()));
+    assert_eq!(fs::read_dir(dir.path().join("cache/env86/build/bases")).unwrap().count(), 2);
 }
 
 /// What a program for i386 begins with.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -85,6 +86,13 @@ fn answer(mut stream: TcpStream, archive: &[u8], asked: &Asked) -> std::io::Resu
     let (head, body) = match path.as_str() {
         "/image.tgz" | "/summed.tgz" | "/wrong.tgz" | "/o/deb-env86/releases/download/v2/deb-v2.tgz" => {
             (head, rest)
+        }
+        // It breaks off anywhere, as the path says, each time but the last.
+        _ if path.starts_with("/cuts/") => {
+            let mut seed: u64 = path.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
+            seed = (seed * 1000 + earlier as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let cut = (seed >> 20) as usize % (rest.len() + 1);
+            (head, if earlier < 6 { &rest[..cut] } else { rest })
         }
         // It breaks off after a quarter of the bytes, each time but the fourth.
         "/breaks.tgz" => (head, if earlier < 3 { &rest[..rest.len().min(archive.len() / 4)] } else { rest }),
@@ -209,6 +217,49 @@ fn releases_and_urls_become_images_and_breaks_are_gone_on_from() {
     });
     assert_eq!(server.starts("/image.tgz").len(), 1);
     assert!(root.join("image/local/image.json").exists() && !root.join(".pull").exists());
+}
+
+#[test]
+fn a_download_that_breaks_anywhere_is_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = archive(dir.path());
+    let server = Server::new(bytes.clone());
+    let puller = puller(&dir.path().join("root"), &server);
+    for seed in 0..20 {
+        let path = format!("/cuts/{seed}.tgz");
+        let url = Reference::new(&format!("{}{path}", server.address)).unwrap();
+        let name = GlobalName::new(&format!("cut{seed}")).unwrap();
+        let pulled = puller.pull(&url, Some(name), &Watch::default()).unwrap();
+        let mut back = Vec::new();
+        export(&Image::open(&pulled.path).unwrap(), &mut back, &Watch::default()).unwrap();
+        assert!(back == bytes, "{seed}");
+        // What had come was not asked for again.
+        let starts = server.starts(&path);
+        assert!(starts.len() == 7 && starts.is_sorted(), "{starts:?}");
+    }
+}
+
+#[test]
+fn twenty_processes_want_the_same_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::new(archive(dir.path()));
+    let root = dir.path().join("root");
+    let url = format!("{}/breaks.tgz", server.address);
+    let processes: Vec<_> = (0..20)
+        .map(|_| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_env86"));
+            command.args(["pull", &url, "same"]).env("ENV86_PATH", &root);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for process in processes {
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stdout == b"same@local\n", "{output:?}");
+    }
+    // One of them, which was broken off three times.
+    assert_eq!(server.starts("/breaks.tgz").len(), 4);
+    assert_eq!(GlobalImages::within(&root).list().unwrap().len(), 1);
+    assert!(!root.join(".pull").exists());
 }
 
 #[test]

@@ -65,6 +65,8 @@ fn commands_of_a_dockerfile_run_in_a_machine() -> Result<()> {
     let content = fs::read_to_string(dir.join("one/fs").join(out[6].as_str().unwrap_or_default()))?;
     assert_eq!(content, "hello you 1\ntwo\nthree\n");
     assert!(found["/srv/app/d"][4].as_u64() != Some(0));
+    // The network's file is none of the image's.
+    assert_eq!(found["/etc/resolv.conf"], entries(&base)?["/etc/resolv.conf"]);
     // What was run once is not run again, and a command that fails leaves no image.
     let (output, text) = build("two", "USER nobody\nRUN --network=none touch d/mine && exit 3")?;
     assert!(!output.status.success() && !dir.join("two").exists(), "{text}");
@@ -122,6 +124,7 @@ fn a_container_is_built_upon_with_another_image_s_kernel() -> Result<()> {
     assert!(text.contains("nameserver "), "{text}");
     let found = entries(&folder.join("one"))?;
     assert!(found.contains_key("/sbin/guest86") && found.contains_key("/home/app/mine"));
+    assert!(!found.contains_key("/etc/resolv.conf"));
     assert_eq!((&found["/home/app/mine"][4], &found["/home/app/mine"][5]), (&7.into(), &8.into()));
     // Only what has changed is done again.
     let (output, text) = build("two", &kernel, "RUN echo more > more")?;

@@ -12,11 +12,15 @@ use env86::image::Image;
 use env86::image::build::{self, Event};
 use env86::image::create::{Options, Summary};
 use env86::image::global::{GlobalImages, GlobalName};
+use env86::image::kernel::Kernel;
+#[cfg(feature = "pull")]
+use env86::image::oci::Reference;
+use serde_json::json;
 
 use super::kernel::find_kernel;
 use super::service::{self, GuestFlag};
 use super::size::parse_size;
-use super::{CliError, Outcome};
+use super::{CliError, Outcome, print_json};
 
 /// Build an image from a Dockerfile.
 ///
@@ -61,9 +65,16 @@ pub struct Build {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16G")]
     max_size: u64,
 
+    /// Print an object with the keys image, entries, bytes and contents
+    #[arg(long)]
+    json: bool,
+
     /// The folder that files are copied from
     context: PathBuf,
 }
+
+/// What the folder of kept results is called.
+pub const RESULTS: &str = "build";
 
 /// Where an image comes to.
 enum Place {
@@ -72,36 +83,69 @@ enum Place {
 }
 
 impl Build {
+    /// A Dockerfile in its folder becomes an image directory.
+    #[cfg(feature = "pull")]
+    pub fn of(dockerfile: &Path, image: &Path, guest: GuestFlag, max_size: u64) -> Self {
+        let context = match dockerfile.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.into(),
+            _ => PathBuf::from("."),
+        };
+        let place = if image.is_absolute() { image.into() } else { Path::new(".").join(image) };
+        Self {
+            file: Some(dockerfile.into()),
+            tag: place.display().to_string(),
+            target: None,
+            arguments: Vec::new(),
+            kernel: None,
+            initrd: None,
+            guest,
+            no_cache: false,
+            max_size,
+            json: false,
+            context,
+        }
+    }
+
     /// Builds it.
     pub fn run(self) -> Result<Outcome, CliError> {
+        let interrupt = Arc::new(AtomicBool::new(false));
+        flag_when_interrupted(&interrupt)?;
+        let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
+        let (tag, json) = (self.tag.clone(), self.json);
+        let made = self.build(kernel.transpose()?, &interrupt)?;
+        say(&tag, &made);
+        if json {
+            let Summary { entries, bytes, blobs, .. } = made;
+            print_json(&json!({ "image": tag, "entries": entries, "bytes": bytes, "contents": blobs }))?;
+        }
+        Ok(Outcome::SUCCESS)
+    }
+
+    /// Builds it with this kernel.
+    pub fn build(self, kernel: Option<Kernel>, interrupt: &AtomicBool) -> Result<Summary, CliError> {
         let place = match is_path(&self.tag) {
             true => Place::Directory(PathBuf::from(&self.tag)),
             false => Place::Global(GlobalName::new(&self.tag.replacen(':', "@", 1))?.or_local()),
         };
-        let interrupt = Arc::new(AtomicBool::new(false));
-        flag_when_interrupted(&interrupt)?;
-        let options = Options { interrupt: &interrupt, limit: self.max_size, ..Options::default() };
-        let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
+        let options = Options { interrupt, limit: self.max_size, ..Options::default() };
         let build = build::Build {
             dockerfile: self.file.unwrap_or_else(|| self.context.join("Dockerfile")),
             context: self.context,
             target: self.target,
             arguments: arguments(&self.arguments)?,
-            kernel: kernel.transpose()?,
-            cache: cache_folder().ok_or("There is no home directory; set XDG_CACHE_HOME to a folder")?,
+            kernel,
+            cache: cache_folder(RESULTS)?,
             anew: self.no_cache,
             guest: self.guest.for_container()?,
             service: service::own(),
-            open: &|name, place| open_base(name, place, &options),
+            open: &|name, bases| open_base(name, bases, &options),
             tell: &tell,
-            options: Options { interrupt: &interrupt, limit: self.max_size, ..Options::default() },
+            options: options.clone(),
         };
-        let made = match &place {
+        Ok(match &place {
             Place::Directory(path) => build.directory(path),
             Place::Global(name) => build.global(&GlobalImages::new()?, name),
-        };
-        say(&self.tag, &made?);
-        Ok(Outcome::SUCCESS)
+        }?)
     }
 }
 
@@ -146,8 +190,8 @@ fn arguments(given: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     Ok(values)
 }
 
-/// Where builds keep their results.
-fn cache_folder() -> Option<PathBuf> {
+/// Where this program keeps what it can do again, by what that is.
+pub fn cache_folder(what: &str) -> Result<PathBuf, CliError> {
     let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = |below: &str| env::home_dir().map(|home| home.join(below));
     let own = match env::consts::OS {
@@ -155,17 +199,18 @@ fn cache_folder() -> Option<PathBuf> {
         "macos" => home("Library/Caches"),
         _ => home(".cache"),
     };
-    Some(var("XDG_CACHE_HOME").or(own)?.join("env86/build"))
+    let folder = var("XDG_CACHE_HOME").or(own).map(|folder| folder.join("env86").join(what));
+    Ok(folder.ok_or("There is no home directory; set XDG_CACHE_HOME to a folder")?)
 }
 
-/// Opens an image that is built upon: one that is here, or else one that is made of a container image, at `place` or, if it
-/// is pulled, among the global ones.
+/// Opens an image that is built upon: one that is here, or else one that is made of a container image, in the folder `bases`
+/// or, if it is pulled, among the global ones.
 #[cfg_attr(not(feature = "pull"), allow(unused_variables))]
-fn open_base(name: &str, place: &Path, options: &Options) -> Result<Image, CliError> {
+fn open_base(name: &str, bases: &Path, options: &Options) -> Result<Image, CliError> {
     if is_path(name) {
         #[cfg(feature = "pull")]
         if is_container(Path::new(name)) {
-            return make_base(Path::new(name), place, options);
+            return make_base(Path::new(name), bases, options);
         }
         return Ok(Image::open(name)?);
     }
@@ -189,24 +234,36 @@ fn is_container(path: &Path) -> bool {
     }
 }
 
-/// Makes an image of a container image that is here. What runs its commands is lent to it.
+/// Makes an image of a container image that is here, if no earlier build has. What runs its commands is lent to it.
 #[cfg(feature = "pull")]
-fn make_base(from: &Path, place: &Path, options: &Options) -> Result<Image, CliError> {
+fn make_base(from: &Path, bases: &Path, options: &Options) -> Result<Image, CliError> {
     use env86::image::{Watch, oci::Origin, pull::Puller};
     let puller = Puller { limit: options.limit, ..Puller::new(GlobalImages::new()?) };
     let watch = Watch { interrupt: options.interrupt, ..Watch::default() };
-    puller.create(&Origin::Path(from.into()), place, &watch)?;
+    let origin = Origin::Path(from.into());
+    let place = bases.join(origin.identity(&watch)?.unwrap_or_default());
+    if !place.exists()
+        && let Err(error) = puller.create(&origin, &place, &watch)
+        // Another build has made it meanwhile.
+        && !place.exists()
+    {
+        return Err(error.into());
+    }
     Ok(Image::open(place)?)
+}
+
+/// The container image of a name; one without a registry is Docker's.
+#[cfg(feature = "pull")]
+pub fn container_name(name: &str) -> Option<Reference> {
+    Reference::new(name).or_else(|| Reference::new(&format!("docker.io/{name}")))
 }
 
 #[cfg(feature = "pull")]
 fn pull_base(name: &str) -> Result<Image, CliError> {
-    use env86::image::oci::Reference;
-    // A name without a registry is one of Docker's.
-    let whole = if Reference::new(name).is_some() { name.to_owned() } else { format!("docker.io/{name}") };
-    if Reference::new(&whole).is_none() {
+    if container_name(name).is_none() {
         return Err("there is no such image here; write NAME[@TAG], ./DIRECTORY, or HOST/NAME:TAG".into());
     }
+    let whole = if Reference::new(name).is_some() { name.to_owned() } else { format!("docker.io/{name}") };
     super::pull::open_or_pull(&whole)
 }
 

@@ -5,18 +5,22 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use env86::console::flag_when_interrupted;
-use env86::image::check::{Contents, check};
+use env86::image::build::{Keep, Pruned, prune};
+use env86::image::check::{Checked, Contents, check};
 use env86::image::global::{Collected, GlobalImages, GlobalName};
-use env86::image::{Image, ImageConfig, Watch, export, export_to, find, global_root, import};
+use env86::image::{
+    Image, ImageConfig, Watch, export, export_to, find, global_root, import, sweep_temporary,
+};
 use serde::Serialize;
 
+use super::build::{RESULTS, cache_folder};
 use super::progress::Bar;
-use super::size::{age, parse_size, show_size};
-use super::{CliError, Outcome, print};
+use super::size::{age, parse_duration, parse_size, show_size};
+use super::{CliError, Outcome, print, print_json};
 
 /// The commands for images.
 #[derive(Subcommand, Debug)]
@@ -42,6 +46,9 @@ pub enum Images {
     /// A tag that is a link to another goes alone; with an image go the links to it. Without a tag, the image has to
     /// be the only one of its name. One that a machine uses stays.
     Rmi {
+        /// As JSON: a list of the names that were removed
+        #[arg(long)]
+        json: bool,
         /// The images, NAME[@TAG]
         #[arg(required = true)]
         name: Vec<String>,
@@ -51,6 +58,9 @@ pub enum Images {
         /// Replace the image that has the name
         #[arg(short, long)]
         force: bool,
+        /// Print an object with the keys name and path
+        #[arg(long)]
+        json: bool,
         /// The path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
         image: String,
         /// The name; without a tag it is called `local`
@@ -59,6 +69,9 @@ pub enum Images {
     },
     /// Write an image to a .tgz file, which `import`, `boot` and web servers take
     Export {
+        /// Print an object with the keys path and bytes
+        #[arg(long)]
+        json: bool,
         /// The path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
         image: String,
         /// The file, which is replaced; `-` is standard output
@@ -73,6 +86,9 @@ pub enum Images {
         /// Refuse an image whose files have more bytes
         #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16G")]
         max_size: u64,
+        /// Print an object with the keys name and path
+        #[arg(long)]
+        json: bool,
         /// The file; `-` is standard input
         #[arg(allow_hyphen_values = true)]
         file: PathBuf,
@@ -83,14 +99,26 @@ pub enum Images {
     /// Free the room of what no global image needs
     ///
     /// That is what commands that were killed have left behind, downloads that broke off and no one goes on with, and
-    /// contents that their image does not name. Images stay, and what a machine uses is left alone.
+    /// contents that their image does not name. Of what builds keep, that goes which was not used for long, and then
+    /// what was used longest ago. Images stay, and what a machine or a build uses is left alone.
     Gc {
-        /// As JSON: an object with the keys unfinished (bytes), contents and contents_bytes
+        /// Keep results of builds that were used so long ago
+        #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30d")]
+        build_age: Duration,
+        /// Keep so much of what builds have kept
+        #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "10G")]
+        build_size: u64,
+        /// As JSON: an object with the keys unfinished (bytes), contents and contents_bytes; and results,
+        /// results_bytes and results_left (bytes) of builds, which are null while one is at work
         #[arg(long)]
         json: bool,
     },
     /// Look for damage: contents that are missing, cut off or not what their names say
     Verify {
+        /// As JSON: a list of objects with the keys image, compared (contents), unnamed (those with names that say no
+        /// hash), unused, and problems (a list of what is wrong)
+        #[arg(long)]
+        json: bool,
         /// The paths of directories or .tgz files, or the names of global images, NAME[@TAG]
         #[arg(required = true)]
         image: Vec<String>,
@@ -111,26 +139,28 @@ impl Images {
         match self {
             Self::List { json } => list(json)?,
             Self::Inspect { json, image } => inspect(&Image::open_arg(&image)?, json)?,
-            Self::Rmi { name } => {
-                let images = GlobalImages::new()?;
-                for name in name {
-                    for removed in images.remove(&GlobalName::new(&name)?)? {
-                        print(format!("{removed}\n").as_bytes())?;
-                    }
-                }
-            }
-            Self::Tag { force, image, name } => {
+            Self::Rmi { json, name } => remove(&name, json)?,
+            Self::Tag { force, json, image, name } => {
                 let (image, name) = (Image::open_arg(&image)?, GlobalName::new(&name)?);
                 watched(&mut |watch| {
-                    GlobalImages::new()?.tag(&image, &name, force, watch)?;
-                    Ok(())
+                    let path = GlobalImages::new()?.tag(&image, &name, force, watch)?;
+                    if json { print_json(&Named::new(&name, &path)) } else { Ok(()) }
                 })?;
             }
-            Self::Export { image, file } => {
+            Self::Export { json, image, file } => {
+                if json && file == Path::new("-") {
+                    return Err(
+                        "The archive goes to standard output; name a file, or leave out --json".into()
+                    );
+                }
                 let image = Image::open_arg(&image)?;
                 watched(&mut |watch| write(&image, &file, watch))?;
+                if json {
+                    let bytes = file.metadata().map_or(0, |meta| meta.len());
+                    print_json(&StateFile { path: file.display().to_string(), bytes })?;
+                }
             }
-            Self::Import { force, max_size, file, name } => {
+            Self::Import { force, max_size, json, file, name } => {
                 let name = GlobalName::new(&name)?;
                 watched(&mut |watch| {
                     let what = format!("`{}`", file.display());
@@ -143,20 +173,31 @@ impl Images {
                             Box::new(file)
                         }
                     };
-                    import(&GlobalImages::new()?, &name, force, (&what, from), max_size, watch)?;
-                    Ok(())
+                    let images = GlobalImages::new()?;
+                    let path = import(&images, &name, force, (&what, from), max_size, watch)?;
+                    if json { print_json(&Named::new(&name, &path)) } else { Ok(()) }
                 })?;
             }
-            Self::Gc { json } => watched(&mut |watch| collect(json, watch))?,
-            Self::Verify { image } => {
-                let mut good = true;
+            Self::Gc { build_age: age, build_size: bytes, json } => {
+                watched(&mut |watch| collect(Keep { age, bytes }, json, watch))?;
+            }
+            Self::Verify { json, image } => {
+                let mut found = Vec::new();
                 for image in image {
                     watched(&mut |watch| {
-                        good &= verify(&image, watch)?;
+                        let path = find(&image, global_root().as_deref())?;
+                        let checked = check(&Image::open(path)?, watch)?;
+                        if !json {
+                            tell(&image, &checked)?;
+                        }
+                        found.push(Verified::new(&image, &checked));
                         Ok(())
                     })?;
                 }
-                return Ok(Outcome(if good { 0 } else { 1 }));
+                if json {
+                    print_json(&found)?;
+                }
+                return Ok(Outcome(if found.iter().all(|one| one.problems.is_empty()) { 0 } else { 1 }));
             }
         }
         Ok(Outcome::SUCCESS)
@@ -189,8 +230,7 @@ fn list(json: bool) -> Result<(), CliError> {
     });
     let rows: Vec<_> = rows.collect();
     if json {
-        print(format!("{}\n", serde_json::to_string_pretty(&rows)?).as_bytes())?;
-        return Ok(());
+        return print_json(&rows);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let tag = |row: &Row| {
@@ -259,8 +299,7 @@ fn inspect(image: &Image, json: bool) -> Result<(), CliError> {
         config: &image.config,
     };
     if json {
-        print(format!("{}\n", serde_json::to_string_pretty(&found)?).as_bytes())?;
-        return Ok(());
+        return print_json(&found);
     }
     let config = &image.config;
     let mut text = format!("path:      {}\n", found.path);
@@ -300,20 +339,76 @@ struct Freed {
     unfinished: u64,
     contents: u64,
     contents_bytes: u64,
+    results: Option<u64>,
+    results_bytes: Option<u64>,
+    results_left: Option<u64>,
 }
 
-fn collect(json: bool, watch: &Watch) -> Result<(), CliError> {
+fn collect(keep: Keep, json: bool, watch: &Watch) -> Result<(), CliError> {
     let Collected { unfinished, contents, contents_bytes } = GlobalImages::new()?.collect(watch)?;
-    let text = match json {
-        true => serde_json::to_string_pretty(&Freed { unfinished, contents, contents_bytes })?,
-        false => format!(
-            "{} of what was never finished, and {contents} contents of {} that no image needs, were removed",
-            show_size(unfinished),
-            show_size(contents_bytes)
+    let unfinished = unfinished + sweep_temporary();
+    let pruned = prune(&cache_folder(RESULTS)?, keep, watch)?;
+    if json {
+        let freed = Freed {
+            unfinished,
+            contents,
+            contents_bytes,
+            results: pruned.map(|pruned| pruned.results),
+            results_bytes: pruned.map(|pruned| pruned.bytes),
+            results_left: pruned.map(|pruned| pruned.left),
+        };
+        return print_json(&freed);
+    }
+    let mut text = format!(
+        "{} of what was never finished, and {contents} contents of {} that no image needs, were removed\n",
+        show_size(unfinished),
+        show_size(contents_bytes)
+    );
+    text += &match pruned {
+        Some(Pruned { results, bytes, left }) => format!(
+            "{results} results of builds were removed, which frees {}; {} stay\n",
+            show_size(bytes),
+            show_size(left)
         ),
+        None => "A build is at work: what builds keep stays\n".into(),
     };
-    print(format!("{text}\n").as_bytes())?;
+    print(text.as_bytes())?;
     Ok(())
+}
+
+/// A global image, for programs.
+#[derive(Serialize)]
+struct Named {
+    name: String,
+    path: String,
+}
+
+impl Named {
+    fn new(name: &GlobalName, path: &Path) -> Self {
+        Self { name: name.clone().or_local().to_string(), path: path.display().to_string() }
+    }
+}
+
+/// Removes images, and says which they were, those before an error, too.
+fn remove(names: &[String], json: bool) -> Result<(), CliError> {
+    let images = GlobalImages::new()?;
+    let mut all: Vec<String> = Vec::new();
+    let mut removed = Ok(());
+    for name in names {
+        match GlobalName::new(name).and_then(|name| images.remove(&name)) {
+            Ok(some) => all.extend(some.iter().map(ToString::to_string)),
+            Err(error) => {
+                removed = Err(error.into());
+                break;
+            }
+        }
+    }
+    if json {
+        print_json(&all)?;
+    } else {
+        print(all.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes())?;
+    }
+    removed
 }
 
 /// Writes an archive of an image, whole or not at all.
@@ -331,10 +426,26 @@ fn write(image: &Image, file: &Path, watch: &Watch) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Says what is wrong with an image; gives whether nothing is.
-fn verify(arg: &str, watch: &Watch) -> Result<bool, CliError> {
-    let path = find(arg, global_root().as_deref())?;
-    let checked = check(&Image::open(path)?, watch)?;
+/// What a check of an image has found, for programs.
+#[derive(Serialize)]
+struct Verified {
+    image: String,
+    compared: u64,
+    unnamed: u64,
+    unused: u64,
+    problems: Vec<String>,
+}
+
+impl Verified {
+    fn new(image: &str, checked: &Checked) -> Self {
+        let problems = checked.problems.iter().map(ToString::to_string).collect();
+        let Checked { compared, unnamed, unused, .. } = *checked;
+        Self { image: image.into(), compared, unnamed, unused, problems }
+    }
+}
+
+/// Says what is wrong with an image.
+fn tell(arg: &str, checked: &Checked) -> Result<(), CliError> {
     for problem in &checked.problems {
         eprintln!("env86: {arg}: {problem}");
     }
@@ -349,5 +460,5 @@ fn verify(arg: &str, watch: &Watch) -> Result<bool, CliError> {
         text = format!("{arg}: damaged in {} places; copy or make it again", checked.problems.len());
     }
     print(format!("{text}\n").as_bytes())?;
-    Ok(checked.problems.is_empty())
+    Ok(())
 }

@@ -35,7 +35,7 @@ impl KernelFlags {
 }
 
 /// The image that an argument means, rather than a kernel's file.
-fn image_of(arg: &str) -> Option<PathBuf> {
+pub fn image_of(arg: &str) -> Option<PathBuf> {
     let path = Path::new(arg);
     let is_image = path.is_dir() || is_archive(arg) || !path.exists();
     is_image.then(|| find(arg, global_root().as_deref()).ok()).flatten()

@@ -10,6 +10,7 @@ mod kernel;
 mod log;
 #[cfg(unix)]
 mod machines;
+mod modules;
 #[cfg(feature = "net")]
 mod net;
 #[cfg(feature = "net")]
@@ -171,6 +172,11 @@ fn print(bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Writes JSON for programs to standard output.
+fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    Ok(print(format!("{}\n", serde_json::to_string_pretty(value)?).as_bytes())?)
 }
 
 /// Help, or a complaint about the arguments: both go to stderr, and only help is a success.

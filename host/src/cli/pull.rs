@@ -9,14 +9,16 @@ use clap::Args;
 use env86::console::flag_when_interrupted;
 use env86::image::global::{GlobalImages, GlobalName};
 use env86::image::oci;
-use env86::image::pull::{Puller, Reference};
+use env86::image::pull::{Pulled, Puller, Reference};
 use env86::image::{Image, ImageError, Watch};
+use serde_json::json;
 
 use super::kernel::find_kernel;
+use super::modules::ModulesFlag;
 use super::progress::Bar;
 use super::service::{GuestFlag, where_needed};
 use super::size::{parse_size, show_size};
-use super::{CliError, Outcome, print};
+use super::{CliError, Outcome, print, print_json};
 
 /// What the files of an image may have, unless the user says so.
 const MAX_SIZE: u64 = 16 << 30;
@@ -42,11 +44,19 @@ pub struct Pull {
     initrd: Option<PathBuf>,
 
     #[command(flatten)]
+    modules: ModulesFlag,
+
+    #[command(flatten)]
     guest: GuestFlag,
 
     /// Refuse an image whose archive or files have more bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "16G")]
     max_size: u64,
+
+    /// Print an object with the keys name, path, and sha256: that of the archive, or of a container image's manifest, and
+    /// null if the image was here already
+    #[arg(long)]
+    json: bool,
 
     /// github.com/OWNER/REPO[@TAG], the URL of a .tgz file, or a container image
     #[arg(value_name = "REPO[@TAG]|URL|CONTAINER")]
@@ -65,8 +75,8 @@ impl Pull {
         let interrupt = Arc::new(AtomicBool::new(false));
         flag_when_interrupted(&interrupt)?;
         let is_container = matches!(from, Reference::Container(_));
-        if self.kernel.is_some() && !is_container {
-            return Err("--kernel is for container images, and this one has its own".into());
+        if (self.kernel.is_some() || self.modules.is_given()) && !is_container {
+            return Err("--kernel and --modules are for container images, and this one has its own".into());
         }
         let guest = if is_container { self.guest.for_container()? } else { self.guest.wanted()? };
         if guest.is_some() && !is_container {
@@ -78,9 +88,11 @@ impl Pull {
             );
         }
         let kernel = self.kernel.as_deref().map(|kernel| find_kernel(kernel, self.initrd.as_deref()));
+        let kernel = kernel.transpose()?;
         let puller = Puller {
             sha256: self.sha256,
-            kernel: kernel.transpose()?,
+            modules: self.modules.choose(self.kernel.as_deref().zip(kernel.as_ref()))?,
+            kernel,
             guest,
             credentials: credential_files(),
             limit: self.max_size,
@@ -95,7 +107,12 @@ impl Pull {
             Some(sum) => eprintln!("env86: the archive's SHA-256 is {sum}"),
             None => eprintln!("env86: it was here already"),
         }
-        print(format!("{}\n", pulled.name).as_bytes())?;
+        if self.json {
+            let Pulled { name, path, sha256 } = &pulled;
+            print_json(&json!({ "name": name.to_string(), "path": path, "sha256": sha256 }))?;
+        } else {
+            print(format!("{}\n", pulled.name).as_bytes())?;
+        }
         Ok(Outcome::SUCCESS)
     }
 }
@@ -110,6 +127,10 @@ pub struct Push {
     /// Put it into this folder instead, which the root of a web server at HOST is, or will be
     #[arg(long, value_name = "DIR")]
     to_dir: Option<PathBuf>,
+
+    /// Print an object with the keys digest, of the manifest, and sent and total (bytes)
+    #[arg(long)]
+    json: bool,
 
     /// The path of a directory or .tgz file, or the name of a global image, NAME[@TAG]
     image: String,
@@ -140,7 +161,12 @@ impl Push {
         let pushed = pushed?;
         let done = if self.to_dir.is_some() { "written" } else { "sent" };
         eprintln!("env86: {} {done}, {} in all", show_size(pushed.sent), show_size(pushed.total));
-        print(format!("sha256:{}\n", pushed.digest).as_bytes())?;
+        let digest = format!("sha256:{}", pushed.digest);
+        if self.json {
+            print_json(&json!({ "digest": digest, "sent": pushed.sent, "total": pushed.total }))?;
+        } else {
+            print(format!("{digest}\n").as_bytes())?;
+        }
         Ok(Outcome::SUCCESS)
     }
 }

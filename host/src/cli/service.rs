@@ -9,7 +9,7 @@ use env86::image::service::GuestService;
 use super::CliError;
 
 /// The flag for it.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct GuestFlag {
     /// Put guest86, which runs commands in the guest, into the image, and have the kernel start it first; without FILE,
     /// the one that belongs to this program. Container images get that one by themselves, unless they have their own,

@@ -20,7 +20,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     Ok(number.saturating_mul(1 << shift))
 }
 
-/// Parses a time: `30`, `30s`, `5m`, `2h`, `200ms`.
+/// Parses a time: `30`, `30s`, `5m`, `2h`, `7d`, `200ms`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write a time as 30s or 5m".to_owned();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -31,6 +31,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(wrong()),
     };
     Ok(Duration::from_millis(number.saturating_mul(milliseconds)))
@@ -109,12 +110,17 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        for (text, milliseconds) in
-            [("30", 30_000), ("30s", 30_000), ("5m", 300_000), ("2h", 7_200_000), ("7ms", 7)]
-        {
+        for (text, milliseconds) in [
+            ("30", 30_000),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+            ("7ms", 7),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for text in ["", "s", "5 m", "5d", "-1", "1.5s"] {
+        for text in ["", "s", "5 m", "5w", "-1", "1.5s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -11,8 +11,8 @@ use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};
-use tempfile::TempDir;
 
+use super::scratch::Scratch;
 use super::watch::Watch;
 use super::{CONFIG_FILE, ImageError};
 use crate::replace::replace;
@@ -27,7 +27,7 @@ const PACKED_TIME: u64 = 315_532_800;
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
-    folder: TempDir,
+    folder: Scratch,
 }
 
 impl Archive {
@@ -38,7 +38,7 @@ impl Archive {
         if !is_gzip(&path) {
             return Err(ImageError::NotAnImage(path));
         }
-        let folder = tempfile::Builder::new().prefix("env86-").tempdir().map_err(wrong)?;
+        let folder = Scratch::new().map_err(wrong)?;
         unpack(file, folder.path(), u64::MAX, &Watch::default()).map_err(wrong)?;
         Ok(Self { path, folder })
     }

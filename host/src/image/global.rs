@@ -25,6 +25,7 @@ use super::{
     BLOB_DIR, COMPRESSED_STATE_FILE, CONFIG_FILE, Image, ImageError, STATE_FILE, archive, global_root,
 };
 use crate::os;
+use crate::replace::sweep_all;
 
 /// The tag that is meant when none is given.
 const DEFAULT_TAG: &str = "latest";
@@ -401,7 +402,7 @@ impl GlobalImages {
     /// Removes what is unfinished below a folder, and folders that are empty then; gives the bytes.
     fn sweep(&self, folder: &Path, depth: usize, watch: &Watch) -> Result<u64, GlobalError> {
         watch.check().map_err(|_| GlobalError::Interrupted)?;
-        let mut bytes = sweep(folder, is_staging);
+        let mut bytes = sweep(folder, is_staging) + sweep_all(folder);
         #[cfg(feature = "pull")]
         if depth == 0 {
             bytes += super::pull::sweep(folder);
@@ -410,7 +411,10 @@ impl GlobalImages {
             let (path, name) = (entry.path(), entry.file_name());
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let hidden = name.as_encoded_bytes().starts_with(b".");
-            if is_folder && !hidden && depth < MAX_PARTS && !path.join(CONFIG_FILE).exists() {
+            if is_folder && path.join(CONFIG_FILE).exists() {
+                // What a save that was killed had written.
+                bytes += sweep_all(&path);
+            } else if is_folder && !hidden && depth < MAX_PARTS {
                 bytes += self.sweep(&path, depth + 1, watch)?;
                 let _ = fs::remove_dir(&path);
             }
@@ -570,6 +574,11 @@ impl Files {
         Ok(files)
     }
 
+    /// Bytes of those with one name.
+    pub fn own(&self) -> u64 {
+        self.bytes - self.linked.values().sum::<u64>()
+    }
+
     fn add(&mut self, path: &Path, depth: usize) -> Result<(), GlobalError> {
         let meta = fs::symlink_metadata(path).map_err(at(path))?;
         if meta.is_dir() && depth < MAX_PARTS {
@@ -724,9 +733,11 @@ mod tests {
         fs::write(path.join(BLOB_DIR).join("notes.txt"), "a user's").unwrap();
         fs::create_dir_all(dir.path().join("x/b/.1.env86-1-0/fs")).unwrap();
         fs::write(dir.path().join("x/b/.1.env86-1-0/fs/0.tmp"), "left").unwrap();
+        fs::write(path.join(".initial.state.new-1-0"), "half").unwrap();
+        fs::write(dir.path().join("x/a/.2.new-1-0"), "half").unwrap();
         let alive = Staging::new(&dir.path().join("x/c")).unwrap();
         let collected = images.collect(&Watch::default()).unwrap();
-        assert_eq!(collected, Collected { unfinished: 4, contents: 1, contents_bytes: 6 });
+        assert_eq!(collected, Collected { unfinished: 12, contents: 1, contents_bytes: 6 });
         assert!(alive.path().is_dir() && !dir.path().join("x/b").exists());
         assert!(path.join("fs/notes.txt").exists() && used.join("fs/abcdef01.bin").exists());
         assert_eq!(images.collect(&Watch::default()).unwrap(), Collected::default());

@@ -73,6 +73,16 @@ impl Kernel {
         Ok(Self { kernel: read(kernel)?, initrd: initrd.map(read).transpose()?, cmdline: None })
     }
 
+    /// A kernel with an initial RAM disk, and a command line that both are known to do with.
+    pub fn new(kernel: Vec<u8>, initrd: Vec<u8>, cmdline: &str) -> Self {
+        Self { kernel, initrd: Some(initrd), cmdline: Some(cmdline.into()) }
+    }
+
+    /// The kernel itself.
+    pub fn bytes(&self) -> &[u8] {
+        &self.kernel
+    }
+
     /// The kernel that another image is started with, with its initial RAM disk and its command line.
     pub fn of(image: &Image) -> Result<Self, KernelError> {
         let path = || image.path().to_owned();

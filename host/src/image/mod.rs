@@ -15,15 +15,19 @@ pub mod build;
 pub mod check;
 pub mod container;
 pub mod create;
+pub mod debian;
+pub mod docker;
 pub mod global;
 pub mod kernel;
 mod locate;
 mod lock;
+pub mod modules;
 #[cfg(feature = "pull")]
 pub mod oci;
 #[cfg(feature = "pull")]
 pub mod pull;
 pub mod room;
+mod scratch;
 pub mod service;
 mod staging;
 mod tarball;
@@ -35,6 +39,7 @@ mod web;
 pub use blobs::{BlobDir, BlobFileError};
 pub use env86_core::{DEFAULT_CMDLINE, FileRef, ImageConfig};
 pub use locate::{find, global_root};
+pub use scratch::sweep_temporary;
 pub use transfer::{export, export_to, import};
 pub use watch::{Progress, Watch};
 

@@ -20,6 +20,7 @@ use super::create::CreateError;
 use super::global::{GlobalError, GlobalImages, GlobalName, NAME_SUFFIX};
 use super::kernel::{Kernel, KernelError};
 use super::lock::{Alone, alone};
+use super::modules::Chosen;
 use super::oci::{self, OciError, Pushed, Registry};
 use super::service::GuestService;
 use super::transfer::import;
@@ -209,6 +210,8 @@ pub struct Puller {
     pub sha256: Option<String>,
     /// The kernel that a container image gets, which has none.
     pub kernel: Option<Kernel>,
+    /// Kernel modules that a container image gets.
+    pub modules: Option<Chosen>,
     /// The guest86 that a container image gets.
     pub guest: Option<GuestService>,
     /// Owner and group of every file that a container image has, instead of those of the layers.
@@ -253,6 +256,7 @@ impl Puller {
             github: GITHUB.into(),
             sha256: None,
             kernel: None,
+            modules: None,
             guest: None,
             owner: None,
             credentials: Vec::new(),

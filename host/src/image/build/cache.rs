@@ -3,15 +3,19 @@
 //! ```text
 //! blobs/HASH      a content
 //! steps/KEY.json  a tree, by what it was made from
+//! bases/DIGEST    an image, made of the container image on disk that has this digest
 //! ```
 //!
-//! Both are put there as wholes, and never changed, so that builds may share them and be killed at any time.
+//! All are put there as wholes, and never changed, so that builds may share them and be killed at any time. The time of a
+//! tree and of an image's configuration is that of its last use. A build shares the folder's lock; what makes the cache
+//! smaller has it alone.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use env86_devices::fs::Base;
 use rayon::prelude::*;
@@ -23,13 +27,15 @@ use crate::image::check::hash;
 use crate::image::create::index::{FORMAT_VERSION, Index, fill_in};
 use crate::image::create::store::{Blob, Copier};
 use crate::image::create::{CreateError, Options};
+use crate::image::lock::{Lock, shared};
 use crate::image::staging::Staging;
-use crate::image::{BLOB_DIR, Image};
+use crate::image::{BLOB_DIR, CONFIG_FILE, Image};
 use crate::os;
 use crate::replace::replace;
 
-const BLOBS: &str = "blobs";
-const STEPS: &str = "steps";
+pub const BLOBS: &str = "blobs";
+pub const STEPS: &str = "steps";
+pub const BASES: &str = "bases";
 /// The folder of what is being written; a killed build's is removed by the next one.
 const WORK: &str = "work";
 
@@ -40,18 +46,21 @@ pub struct Cache<'a> {
     /// Contents that were written.
     count: AtomicUsize,
     options: &'a Options<'a>,
+    /// Keeps what is here from being removed.
+    _lock: Option<Lock>,
 }
 
 impl<'a> Cache<'a> {
     /// Opens the cache in a folder, which is made.
     pub fn open(root: &Path, options: &'a Options<'a>) -> Result<Self, BuildError> {
-        for folder in [BLOBS, STEPS] {
+        for folder in [BLOBS, STEPS, BASES] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(BuildError::write(&path))?;
         }
+        let lock = shared(root).map_err(BuildError::read(root))?;
         let work =
             Staging::new(&root.join(WORK)).map_err(|(path, source)| BuildError::Write { path, source })?;
-        let cache = Self { root: root.into(), work, count: AtomicUsize::new(0), options };
+        let cache = Self { root: root.into(), work, count: AtomicUsize::new(0), options, _lock: lock };
         if !cache.blob(EMPTY).exists() {
             cache.add(io::empty(), CreateError::read(root))?;
         }
@@ -61,6 +70,22 @@ impl<'a> Cache<'a> {
     /// A new place for an image, which goes with the build.
     pub fn place(&self, name: &str) -> PathBuf {
         self.work.path().join(format!("{name}-{}", self.count.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Where images are made of container images: those of earlier builds are there, unless all is done `anew`.
+    pub fn bases(&self, anew: bool) -> Result<PathBuf, BuildError> {
+        if !anew {
+            return Ok(self.root.join(BASES));
+        }
+        let place = self.place(BASES);
+        fs::create_dir(&place).map_err(BuildError::write(&place))?;
+        Ok(place)
+    }
+
+    /// Notes that a file is used. That it cannot be noted does not matter.
+    fn used(&self, path: &Path) {
+        let noted = File::options().append(true).open(path);
+        let _ = noted.and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     /// Where a content is.
@@ -108,9 +133,14 @@ impl<'a> Cache<'a> {
         }
     }
 
-    /// A tree is kept by this key.
+    /// A tree is kept by this key. It is about to be used, even if it is never read.
     pub fn has(&self, key: &str) -> bool {
-        self.step(key).is_file()
+        let path = self.step(key);
+        let is_there = path.is_file();
+        if is_there {
+            self.used(&path);
+        }
+        is_there
     }
 
     /// The tree of a key.
@@ -135,6 +165,9 @@ impl<'a> Cache<'a> {
 
     /// The tree of an image, and its key.
     pub fn image(&self, image: &Image) -> Result<(String, Tree), BuildError> {
+        if image.dir().parent() == Some(&self.root.join(BASES)) {
+            self.used(&image.dir().join(CONFIG_FILE));
+        }
         let text = image.read_index()?;
         let key = key(["image", &String::from_utf8_lossy(&text)]);
         if self.has(&key) {

@@ -72,7 +72,8 @@ pub fn take_out(tree: &mut Tree, init: &str) -> Result<(), BuildError> {
     })
 }
 
-fn keeping_time(
+/// Changes what is in a directory, whose time stays.
+pub fn keeping_time(
     tree: &mut Tree,
     dir: Ino,
     change: impl FnOnce(&mut Tree) -> Result<(), String>,
@@ -81,6 +82,7 @@ fn keeping_time(
     let changed = change(tree).and_then(|()| tree.set_time(dir, time));
     changed.map_err(|why| BuildError::Tree { why })
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,8 @@ mod ignore;
 mod lines;
 mod parse;
 mod plan;
+mod prune;
+mod resolver;
 mod run;
 mod stages;
 mod tree;
@@ -30,6 +32,7 @@ use self::context::Context;
 use self::ignore::Ignore;
 use self::parse::Dockerfile;
 use self::plan::{Plan, unused};
+pub use self::prune::{Keep, Pruned, prune};
 use self::stages::Stages;
 use super::create::{CreateError, Options, Summary, new_place, staged};
 use super::global::{GlobalError, GlobalImages, GlobalName};
@@ -160,8 +163,8 @@ pub enum Event<'a> {
     Warning(&'a str),
 }
 
-/// Finds an image that is built upon. One that has to be made for that is made at the path, where nothing is yet, and which
-/// goes with the build.
+/// Finds an image that is built upon. One that has to be made of a container image on disk is made in the folder, by the name
+/// that it has by [`Origin::identity`](super::oci::Origin::identity), where it may be from an earlier build.
 pub type OpenBase<'a> = dyn Fn(&str, &Path) -> Result<Image, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// A build.

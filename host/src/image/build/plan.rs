@@ -35,7 +35,7 @@ const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 /// Where programs are looked for, if an image does not say.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// In all keys: another one, once instructions give something else than before.
-const VERSION: &str = "env86-build-1";
+const VERSION: &str = "env86-build-2";
 /// Variables of the environment that an image can have.
 const MAX_VARIABLES: usize = 4096;
 

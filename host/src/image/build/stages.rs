@@ -13,6 +13,7 @@ use super::copy::{Failure, Selection, Source};
 use super::first::{first, put, take_out};
 use super::parse::{Copy, Dockerfile, Instruction};
 use super::plan::{Action, Base, Plan, Planned, Scope, key};
+use super::resolver::Resolver;
 use super::run::{self, NotRun};
 use super::tree::{Listed, Tree};
 use super::{Build, BuildError, Event, ParseError};
@@ -114,8 +115,12 @@ impl<'a> Stages<'a> {
             return Ok(Outcome { files, config: Map::new(), machine: None });
         };
         let step = self.begin(shown);
-        let image = (self.build.open)(name, &self.cache.place("base")).map_err(|source| {
-            BuildError::Base { path: self.build.dockerfile.clone(), line, name: name.clone(), source }
+        let bases = self.cache.bases(self.build.anew)?;
+        let image = (self.build.open)(name, &bases).map_err(|source| BuildError::Base {
+            path: self.build.dockerfile.clone(),
+            line,
+            name: name.clone(),
+            source,
         })?;
         self.held.push(image.hold()?);
         let (key, tree) = self.cache.image(&image)?;
@@ -220,6 +225,7 @@ impl<'a> Stages<'a> {
             let (_, lent) = image.fill(build, cache, &place, Purpose::Command)?;
             let image = Image::open(&place).map_err(BuildError::from)?;
             let tell = |bytes: &[u8]| (build.tell)(Event::Output(number, bytes));
+            let resolver = Resolver::of(tree);
             let ran = run::run(&image, exec, network, cache, &build.options, &tell);
             // What cannot be removed goes with the folder that it is in.
             let _ = fs::remove_dir_all(&place);
@@ -230,6 +236,7 @@ impl<'a> Stages<'a> {
             if let Some(init) = lent {
                 take_out(tree, init)?;
             }
+            resolver.put_back(tree)?;
             Ok(())
         })
     }

@@ -75,8 +75,9 @@ pub fn from_tar(
 ) -> Result<super::Summary, CreateError> {
     new_place(image)?;
     let made = make(image, options, ImageConfig::default(), |dir| {
-        let mut reading = Reading::new(dir, options, false);
+        let mut reading = Reading::new(dir, options, Manner::Archive);
         reading.archive(Layer { from: options.watch().read(source), what: what.into(), sum: None })?;
+        reading.modules()?;
         let init = options.guest.map(|guest| reading.put(guest)).transpose()?;
         Ok(Made { init, has_guest: init.is_some(), ..reading.tree.made(&reading.copier)? })
     });
@@ -93,11 +94,12 @@ pub fn from_layers<R: Read>(
     options: &Options,
 ) -> Result<super::Summary, CreateError> {
     let filled = fill(folder, config, |dir| {
-        let mut reading = Reading::new(dir, options, true);
+        let mut reading = Reading::new(dir, options, Manner::Layers);
         for layer in layers {
             reading.tree.layer += 1;
             reading.archive(layer)?;
         }
+        reading.modules()?;
         let guest = options.guest.filter(|guest| guest.is_always() || !reading.tree.has_guest());
         let put = guest.map(|guest| reading.put(guest)).transpose()?;
         let init = put.or_else(|| (!reading.tree.has_init()).then_some(SHELL));
@@ -107,23 +109,108 @@ pub fn from_layers<R: Read>(
     filled
 }
 
+/// What archives mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// There is one, which is a tree.
+    Archive,
+    /// Each changes what the ones before it have made.
+    Layers,
+    /// Each adds to the tree. A link that leads to a directory stays where one of them has the directory.
+    Packages,
+}
+
 /// Archives that are being read into a tree.
-struct Reading<'a> {
-    tree: Tree,
-    copier: Copier<'a>,
+pub(super) struct Reading<'a> {
+    pub tree: Tree,
+    pub copier: Copier<'a>,
     options: &'a Options<'a>,
     /// Bytes that contents may still have.
     left: u64,
+    /// Paths that are left out, with all below them.
+    pub left_out: &'static [&'static str],
 }
 
 impl<'a> Reading<'a> {
-    fn new(dir: &'a Path, options: &'a Options<'a>, in_layers: bool) -> Self {
+    pub fn new(dir: &'a Path, options: &'a Options<'a>, manner: Manner) -> Self {
         let copier = Copier::new(dir, options);
-        Self { tree: Tree::new(options, in_layers), copier, options, left: options.limit }
+        Self { tree: Tree::new(options, manner), copier, options, left: options.limit, left_out: &[] }
+    }
+
+    /// A path is to be left out.
+    fn leaves_out(&self, path: &[String]) -> bool {
+        let is_below = |out: &&'static str| {
+            let out: Vec<&str> = out.split('/').collect();
+            path.get(..out.len()).is_some_and(|start| start == out)
+        };
+        self.left_out.iter().any(is_below)
+    }
+
+    /// Puts a file where there is nothing.
+    pub fn file(&mut self, path: &str, mode: u32, from: impl Read) -> Result<(), CreateError> {
+        let number = self.tree.files.len();
+        let from = self.options.watch().read(from);
+        let file = self.copier.copy(number, from, CreateError::read(Path::new(path)))?;
+        self.left = self.left.checked_sub(file.size).ok_or_else(|| {
+            let what = "What the image is made of".to_owned();
+            CreateError::TooLarge { what, limit: self.options.limit }
+        })?;
+        self.tree.files.push(file);
+        self.entry(path, S_IFREG | mode, What::File(number))
+    }
+
+    /// Puts a symbolic link where there is nothing.
+    pub fn link(&mut self, path: &str, target: &str) -> Result<(), CreateError> {
+        self.entry(path, S_IFLNK | 0o777, What::Symlink(target.into()))
+    }
+
+    /// Makes a directory, if there is nothing.
+    pub fn directory(&mut self, path: &str, mode: u32) -> Result<(), CreateError> {
+        match self.tree.is_there(path) {
+            true => Ok(()),
+            false => self.entry(path, S_IFDIR | mode, What::Directory(Names::new())),
+        }
+    }
+
+    /// Puts a file with the content of another one where there is nothing, if that one is there.
+    pub fn copy_of(&mut self, path: &str, from: &str, mode: u32) -> Result<(), CreateError> {
+        let found = self.tree.find(&Tree::names("", from)).map(|at| &self.tree.inodes[at].what);
+        match found {
+            Some(What::File(number)) => {
+                let number = *number;
+                self.entry(path, S_IFREG | mode, What::File(number))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the kernel modules where they are looked for that the image is to have.
+    pub fn modules(&mut self) -> Result<(), CreateError> {
+        let Some(modules) = self.options.modules else { return Ok(()) };
+        let lib = if self.tree.is_link(&Tree::names("", "lib")) { "usr/lib" } else { "lib" };
+        let below = format!("{lib}/modules/{}", modules.version);
+        for (path, from) in &modules.files {
+            let file = File::open(from).map_err(CreateError::read(from))?;
+            self.file(&format!("{below}/{path}"), 0o644, file)?;
+        }
+        for (name, text) in &modules.tables {
+            self.file(&format!("{below}/{name}"), 0o644, Cursor::new(text))?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &str, mode: u32, what: What) -> Result<(), CreateError> {
+        let (uid, gid) = self.options.owner.unwrap_or_default();
+        let inode = Inode { mode, uid, gid, mtime: 0, names: 1, what };
+        self.tree.put(Tree::names("", path), inode).map_err(|why| CreateError::Member {
+            what: "The tree".into(),
+            path: path.into(),
+            why,
+        })
     }
 
     /// Puts guest86 into the first folder that there is for it. Gives what the kernel is told then.
-    fn put(&mut self, guest: &GuestService) -> Result<&'static str, CreateError> {
+    pub fn put(&mut self, guest: &GuestService) -> Result<&'static str, CreateError> {
         let (names, init) = self.tree.place().ok_or(CreateError::NoPlace)?;
         let path = guest.path();
         let number = self.tree.files.len();
@@ -135,7 +222,7 @@ impl<'a> Reading<'a> {
         Ok(init)
     }
 
-    fn archive<R: Read>(&mut self, Layer { from, what, sum }: Layer<R>) -> Result<(), CreateError> {
+    pub fn archive<R: Read>(&mut self, Layer { from, what, sum }: Layer<R>) -> Result<(), CreateError> {
         let limit = self.options.limit;
         let wrong = |source: TarError| CreateError::Tar { what: what.clone(), source };
         let too_large = || CreateError::TooLarge { what: what.clone(), limit };
@@ -155,6 +242,9 @@ impl<'a> Reading<'a> {
                 why,
             };
             let path = self.tree.path(&member.path).map_err(misplaced)?;
+            if self.leaves_out(&path) {
+                continue;
+            }
             if let Kind::File(size) = member.kind {
                 self.left = self.left.checked_sub(size).ok_or_else(too_large)?;
                 let number = self.tree.files.len();
@@ -252,7 +342,7 @@ struct Name {
 }
 
 /// The tree as far as it has been read.
-struct Tree {
+pub(super) struct Tree {
     inodes: Vec<Inode>,
     /// The contents that have been stored, in the order of the stream.
     files: Vec<Hashed>,
@@ -260,8 +350,7 @@ struct Tree {
     attributes_left_out: u64,
     /// The number of the archive.
     layer: usize,
-    /// It is one of several.
-    in_layers: bool,
+    manner: Manner,
 }
 
 /// The number of the root directory.
@@ -269,14 +358,14 @@ const ROOT: usize = 0;
 const NO_DIRECTORY: &str = "what it lies in is no directory";
 
 impl Tree {
-    fn new(options: &Options, in_layers: bool) -> Self {
+    fn new(options: &Options, manner: Manner) -> Self {
         let mut tree = Self {
             inodes: Vec::new(),
             files: Vec::new(),
             owner: options.owner,
             attributes_left_out: 0,
             layer: 0,
-            in_layers,
+            manner,
         };
         tree.directory();
         tree
@@ -333,7 +422,7 @@ impl Tree {
                 }
                 Some(inode) => match &self.inodes[inode].what {
                     What::Directory(_) => dirs.push(inode),
-                    What::Symlink(target) if self.in_layers => {
+                    What::Symlink(target) if self.manner != Manner::Archive => {
                         links += 1;
                         let more = target.split('/').count();
                         if links > MAX_LINKS || names.len() + more > MAX_NAMES {
@@ -368,8 +457,13 @@ impl Tree {
         Some(self.entries(dir).ok()?.get(name)?.inode)
     }
 
+    /// There is something at a path.
+    pub fn is_there(&mut self, path: &str) -> bool {
+        self.find(&Self::names("", path)).is_some()
+    }
+
     /// There is a program that Linux starts first.
-    fn has_init(&mut self) -> bool {
+    pub fn has_init(&mut self) -> bool {
         INITS.iter().any(|path| {
             let names: Vec<String> = path.split('/').map(Into::into).collect();
             self.find(&names).is_some()
@@ -378,11 +472,12 @@ impl Tree {
 
     /// The names of a path.
     fn names(folder: &str, name: &str) -> Vec<String> {
-        folder.split('/').filter(|name| !name.is_empty()).chain([name]).map(Into::into).collect()
+        let parts = folder.split('/').chain(name.split('/'));
+        parts.filter(|name| !name.is_empty()).map(Into::into).collect()
     }
 
     /// There is a guest86.
-    fn has_guest(&mut self) -> bool {
+    pub fn has_guest(&mut self) -> bool {
         service::FOLDERS.iter().any(|(folder, _)| self.find(&Self::names(folder, service::NAME)).is_some())
     }
 
@@ -412,7 +507,7 @@ impl Tree {
             // The root itself is not in an index.
             return if member.kind == Kind::Directory { Ok(()) } else { Err("it has no name".into()) };
         };
-        if self.in_layers && name.starts_with(WHITEOUT) {
+        if self.manner == Manner::Layers && name.starts_with(WHITEOUT) {
             return self.take_away(&names, &name);
         }
         let text = |target: Vec<u8>| {
@@ -447,6 +542,13 @@ impl Tree {
         // Linux gives all permissions on symbolic links.
         let permissions = if kind == S_IFLNK { 0o777 } else { member.mode };
         let inode = Inode { mode: kind | permissions, uid, gid, mtime: member.mtime, names: 1, what };
+        if self.manner == Manner::Packages && matches!(inode.what, What::Directory(_)) {
+            let whole: Vec<String> = names.iter().chain([&name]).cloned().collect();
+            // The link's owner has said what the directory is like.
+            if self.is_link(&whole) && self.parent(&whole, false).is_ok_and(|dir| dir.is_some()) {
+                return Ok(());
+            }
+        }
         let (dir, layer) = (self.made_parent(&names)?, self.layer);
         // A directory that is there keeps its entries.
         if let (What::Directory(_), Some(known)) = (&inode.what, self.entries(dir)?.get_mut(&name)) {
@@ -465,6 +567,10 @@ impl Tree {
         self.enter(dir, name, self.inodes.len() - 1)
     }
 
+    fn is_link(&mut self, names: &[String]) -> bool {
+        self.find(names).is_some_and(|at| matches!(self.inodes[at].what, What::Symlink(_)))
+    }
+
     fn made_parent(&mut self, names: &[String]) -> Result<usize, String> {
         self.parent(names, true)?.ok_or_else(|| NO_DIRECTORY.into())
     }
@@ -474,7 +580,7 @@ impl Tree {
         let layer = self.layer;
         let old = self.entries(dir)?.get(&name).map(|name| name.inode);
         if let Some(old) = old {
-            if self.in_layers {
+            if self.manner == Manner::Layers {
                 self.hide_lower(old);
             }
             if let What::Directory(entries) = &self.inodes[old].what
@@ -527,7 +633,7 @@ impl Tree {
     }
 
     /// The entries in their order, and the contents in the order in which they are met.
-    fn made(self, copier: &Copier) -> Result<Made, CreateError> {
+    pub fn made(self, copier: &Copier) -> Result<Made, CreateError> {
         let mut listing =
             Listing { tree: &self, order: HashMap::new(), met: Vec::new(), visits: Vec::new(), count: 0 };
         let entries = listing.entries(ROOT);

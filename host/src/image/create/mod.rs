@@ -2,6 +2,7 @@
 //!
 //! A name either holds a whole image or nothing.
 
+mod from_packages;
 mod from_tar;
 pub(super) mod index;
 pub(super) mod store;
@@ -14,12 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
+pub(super) use self::from_packages::{fill_with_packages, unpack as unpack_package};
 pub(super) use self::from_tar::{INITS, SHELL, unpacked};
 pub use self::from_tar::{Layer, from_layers, from_tar};
 use self::index::{Entry, FORMAT_VERSION, Index};
 use self::store::Stored;
 pub use super::watch::Progress;
 
+use super::modules::Chosen;
 use super::service::GuestService;
 use super::staging::{Staging, parent_of};
 use super::tarball::TarError;
@@ -134,6 +137,7 @@ impl CreateError {
 }
 
 /// How an image is made.
+#[derive(Clone)]
 pub struct Options<'a> {
     /// Told how far the work is.
     pub progress: &'a dyn Progress,
@@ -145,6 +149,8 @@ pub struct Options<'a> {
     pub limit: u64,
     /// What is put into the image beside what is in its source.
     pub guest: Option<&'a GuestService>,
+    /// Kernel modules that are put into the image, unless it is made from a directory, which can have them itself.
+    pub modules: Option<&'a Chosen>,
     /// Digits in blob names; tests shorten them to see collisions.
     #[doc(hidden)]
     pub hash_digits: usize,
@@ -158,6 +164,7 @@ impl Default for Options<'_> {
             owner: None,
             limit: u64::MAX,
             guest: None,
+            modules: None,
             hash_digits: HASH_DIGITS,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -43,19 +44,101 @@ pub struct Hashed {
 
 /// Copies every file into the folder and names it by its hash. Files that are equal share a blob.
 pub fn store(files: &[(PathBuf, u64)], dir: &Path, options: &Options) -> Result<Stored, CreateError> {
-    let copied: Vec<_> = files
+    let claims = Claims { digits: options.hash_digits, taken: Mutex::default() };
+    let copied: Vec<Copied> = files
         .par_iter()
         .enumerate()
         .map_init(
             || Copier::new(dir, options),
-            |copier, (number, (path, _))| {
+            |copier, (number, (path, size))| {
                 let file = File::open(path).map_err(CreateError::read(path))?;
-                copier.copy(number, options.watch().read(file), CreateError::read(path))
+                let from = options.watch().read(file);
+                match *size < CHUNK as u64 {
+                    true => copier.copy_small(&claims, number, path, from),
+                    false => copier.copy_large(&claims, number, path, from),
+                }
             },
         )
         .collect::<Result<_, _>>()?;
-    // Naming goes in the order of the tree, so that the same tree always gives the same image.
-    Copier::new(dir, options).name(copied.iter().enumerate())
+    claims.settle(&copied, &Copier::new(dir, options))
+}
+
+/// A content that has been copied.
+struct Copied {
+    content: Hashed,
+    /// Another one has its short name, and it is where those are that have no name.
+    waits: bool,
+}
+
+/// Short names that contents take while they are copied: most names are one content's only. It is put there once, and
+/// needs no other name later.
+struct Claims {
+    digits: usize,
+    /// The whole hash behind each name.
+    taken: Mutex<HashMap<String, String>>,
+}
+
+/// What a content finds under its short name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// Nothing: it comes there.
+    New,
+    /// Itself.
+    Same,
+    /// Another one.
+    Other,
+}
+
+impl Claims {
+    fn name(&self, hash: &str) -> String {
+        name_of(hash, self.digits)
+    }
+
+    fn claim(&self, name: &str, hash: &str) -> Claim {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.get(name) {
+            Some(owner) if owner == hash => Claim::Same,
+            Some(_) => Claim::Other,
+            None => {
+                taken.insert(name.into(), hash.into());
+                Claim::New
+            }
+        }
+    }
+
+    /// Gives contents their names in the order of the tree, so that the same tree always gives the same image, whoever was
+    /// first.
+    fn settle(self, copied: &[Copied], copier: &Copier) -> Result<Stored, CreateError> {
+        let taken = self.taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(CreateError::write(to));
+        // Where contents are for whose names there are several.
+        let mut places: HashMap<&str, PathBuf> = HashMap::new();
+        for (number, Copied { content, .. }) in copied.iter().enumerate().filter(|(_, copied)| copied.waits) {
+            let name = name_of(&content.hash, self.digits);
+            if let Some(owner) = taken.get(&name)
+                && !places.contains_key(owner.as_str())
+            {
+                let aside = copier.dir.join(format!("{owner}.tmp"));
+                rename(&copier.dir.join(&name), &aside)?;
+                places.insert(owner, aside);
+            }
+            if places.contains_key(content.hash.as_str()) {
+                copier.forget(number)?;
+            } else {
+                places.insert(&content.hash, copier.temporary(number));
+            }
+        }
+        let mut names = Names { digits: self.digits, taken: HashMap::new() };
+        let mut files = Vec::with_capacity(copied.len());
+        for Copied { content: Hashed { hash, size }, .. } in copied {
+            let (name, new) = names.assign(hash);
+            if new && let Some(place) = places.get(hash.as_str()) {
+                rename(place, &copier.dir.join(&name))?;
+            }
+            files.push(Blob { name, size: *size });
+        }
+        Ok(Stored { files, distinct: names.taken.len() as u64 })
+    }
 }
 
 /// Copies contents into the folder of blobs.
@@ -111,7 +194,70 @@ impl<'a> Copier<'a> {
         if hole > 0 {
             target.set_len(size).map_err(CreateError::write(&to))?;
         }
-        Ok(Hashed { hash: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size })
+        Ok(Hashed { hash: hexadecimal(&hash.finalize()), size })
+    }
+
+    /// Copies a content that was smaller than a chunk in the tree, so that its name is known before it is written.
+    fn copy_small(
+        &mut self,
+        claims: &Claims,
+        number: usize,
+        path: &Path,
+        mut from: impl Read,
+    ) -> Result<Copied, CreateError> {
+        let mut size = 0;
+        while size < self.chunk.len() {
+            match from.read(&mut self.chunk[size..]) {
+                Ok(0) => break,
+                Ok(len) => size += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.options.check_interrupt()?;
+                    return Err(CreateError::read(path)(error));
+                }
+            }
+        }
+        let bytes = &self.chunk[..size];
+        if size == self.chunk.len() || size >= HOLE && bytes.iter().all(|byte| *byte == 0) {
+            // It has grown since, or is a hole.
+            let whole = io::Cursor::new(bytes.to_vec()).chain(from);
+            return self.copy_large(claims, number, path, whole);
+        }
+        let hash = hexadecimal(&Sha256::digest(bytes));
+        let name = claims.name(&hash);
+        let claim = claims.claim(&name, &hash);
+        let to = match claim {
+            Claim::New => Some(self.dir.join(name)),
+            Claim::Same => None,
+            Claim::Other => Some(self.temporary(number)),
+        };
+        if let Some(to) = to {
+            let written = File::create_new(&to).and_then(|mut file| file.write_all(bytes));
+            written.map_err(CreateError::write(&to))?;
+        }
+        Ok(Copied { content: Hashed { hash, size: size as u64 }, waits: claim == Claim::Other })
+    }
+
+    /// Copies a content whose name is known when it has been written.
+    fn copy_large(
+        &mut self,
+        claims: &Claims,
+        number: usize,
+        path: &Path,
+        from: impl Read,
+    ) -> Result<Copied, CreateError> {
+        let content = self.copy(number, from, CreateError::read(path))?;
+        let name = claims.name(&content.hash);
+        let claim = claims.claim(&name, &content.hash);
+        match claim {
+            Claim::New => {
+                let to = self.dir.join(name);
+                fs::rename(self.temporary(number), &to).map_err(CreateError::write(&to))?;
+            }
+            Claim::Same => self.forget(number)?,
+            Claim::Other => {}
+        }
+        Ok(Copied { content, waits: claim == Claim::Other })
     }
 
     /// Gives contents their names, in this order.
@@ -160,6 +306,17 @@ pub fn link(
     Ok(Stored { files, distinct: names.taken.len() as u64 })
 }
 
+fn hexadecimal(hash: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// The name of a content with so many digits of its hash.
+fn name_of(hash: &str, digits: usize) -> String {
+    format!("{}.bin", &hash[..digits.min(hash.len())])
+}
+
 /// Gives names to hashes: the first digits, or more of them where those are taken.
 struct Names {
     digits: usize,
@@ -172,7 +329,7 @@ impl Names {
     fn assign(&mut self, hash: &str) -> (String, bool) {
         let mut digits = self.digits.min(hash.len());
         loop {
-            let name = format!("{}.bin", &hash[..digits]);
+            let name = name_of(hash, digits);
             match self.taken.get(&name) {
                 Some(owner) if owner == hash => return (name, false),
                 // Two equal hashes never come here, so there is always a digit more.

@@ -9,11 +9,11 @@ use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tempfile::TempDir;
 
 use super::super::archive::inside;
 use super::super::check::hash;
 use super::super::create::unpacked;
+use super::super::scratch::Scratch;
 use super::super::tarball::{self, Members};
 use super::super::watch::Watch;
 use super::make::Files;
@@ -32,7 +32,7 @@ pub struct Layout {
     path: PathBuf,
     dir: PathBuf,
     /// Where the archive was unpacked.
-    _unpacked: Option<TempDir>,
+    _unpacked: Option<Scratch>,
 }
 
 /// An image of the older form.
@@ -51,7 +51,7 @@ impl Layout {
         }
         let file = File::open(path).map_err(at(path))?;
         watch.progress.total(file.metadata().map_err(at(path))?.len());
-        let folder = tempfile::Builder::new().prefix("env86-").tempdir().map_err(at(path))?;
+        let folder = Scratch::new().map_err(at(path))?;
         unpack(watch.read(file), path, folder.path(), limit)?;
         Ok(Self { path: path.into(), dir: folder.path().into(), _unpacked: Some(folder) })
     }
@@ -59,10 +59,7 @@ impl Layout {
     /// What the image consists of, and its layers.
     pub fn container(mut self, watch: &Watch) -> Result<(Container, Files), PullError> {
         let watch = Watch { progress: &(), ..*watch };
-        let container = match self.dir.join(INDEX).exists() {
-            true => manifest::container(&mut self, String::new(), None)?,
-            false => self.saved()?,
-        };
+        let container = self.parts()?;
         let mut files = Files::new();
         for layer in &container.layers {
             // Of the older form no digests are known but those of what is in the layers.
@@ -84,6 +81,14 @@ impl Layout {
         Ok((container, files))
     }
 
+    /// What the image consists of.
+    fn parts(&mut self) -> Result<Container, PullError> {
+        match self.dir.join(INDEX).exists() {
+            true => manifest::container(self, String::new(), None),
+            false => self.saved(),
+        }
+    }
+
     /// The image of the older form.
     fn saved(&self) -> Result<Container, PullError> {
         let shown = self.path.join(LIST).display().to_string();
@@ -102,7 +107,9 @@ impl Layout {
             Ok((layer, fs::symlink_metadata(&path).map_err(at(&path))?.len()))
         });
         let layers = layers.collect::<Result<_, PullError>>()?;
-        configured(&shown, &self.path.display().to_string(), String::new(), &bytes, layers)
+        // There is no manifest with a digest; the configuration says what is in the layers.
+        let digest = hash(&*bytes, &Watch::default()).map_err(at(&self.path))?;
+        configured(&shown, &self.path.display().to_string(), digest, &bytes, layers)
     }
 
     /// The path of a file that the image names.
@@ -123,6 +130,15 @@ impl Layout {
             false => Ok(bytes),
         }
     }
+}
+
+/// What tells a container image on disk from all others: its manifest's digest, or the SHA-256 of the archive that it is in.
+pub fn identity(path: &Path, watch: &Watch) -> Result<String, PullError> {
+    if path.is_dir() {
+        return Ok(Layout { path: path.into(), dir: path.into(), _unpacked: None }.parts()?.digest);
+    }
+    let file = File::open(path).map_err(at(path))?;
+    hash(file, watch).map_err(at(path))
 }
 
 /// Where a thing is that has this digest. The index has none.

@@ -15,7 +15,7 @@ use super::super::service::GuestService;
 use super::super::watch::Watch;
 use super::super::web::lock;
 use super::super::{Image, archive};
-use super::layout::Layout;
+use super::layout::{Layout, identity};
 use super::{Container, OciError, PullError, Reference, Registry, credentials};
 
 /// Layers by their digests, and where they are.
@@ -36,6 +36,14 @@ impl Origin {
         match Path::new(text).exists() {
             true => Some(Self::Path(text.into())),
             false => Reference::new(text).map(Self::Registry),
+        }
+    }
+
+    /// What tells an image on disk from all others; `None` for one in a registry.
+    pub fn identity(&self, watch: &Watch) -> Result<Option<String>, PullError> {
+        match self {
+            Self::Registry(_) => Ok(None),
+            Self::Path(path) => identity(path, watch).map(Some),
         }
     }
 }
@@ -173,7 +181,7 @@ impl Puller {
             Some((format!("The layer {}", layer.digest), watch.read(from), layer.unpacked.clone()))
         });
         let Some(config) = &container.config else {
-            if self.kernel.is_some() {
+            if self.kernel.is_some() || self.modules.is_some() {
                 return Err(KernelError::HasOwn.into());
             }
             if self.guest.as_ref().is_some_and(GuestService::is_always) {
@@ -196,6 +204,7 @@ impl Puller {
             .filter(|guest| guest.is_always() || !container::own(&config).is_some_and(starts_init));
         let options = Options {
             guest,
+            modules: self.modules.as_ref(),
             interrupt: watch.interrupt,
             owner: self.owner,
             limit: self.limit,
