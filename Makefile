@@ -25,7 +25,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create
+.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -232,6 +232,9 @@ conformance: deps ## The instruction set against this host's processor, for hour
 fuzz: deps ## Random code with and without kept blocks, random bytes against another decoder, an hour each
 	cargo run --release -p env86-conformance -- --fuzz blocks --minutes 60
 	cargo run --release -p env86-conformance -- --fuzz decoder --minutes 60
+
+fuzz-net: deps ## Random and changed frames into the network's gateway, for MINUTES (60): no panic, memory under a limit
+	ENV86_FUZZ_MINUTES=$(or $(MINUTES),60) cargo test --profile fast -p env86 --lib -- --ignored --exact net::tests::hostile::hostile_frames_for_long
 
 # What they are and how they are to be configured: tests/judges/run. They are not built here.
 judges: image ## Others' tests of emulators, built before in the directory JUDGES

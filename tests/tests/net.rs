@@ -214,6 +214,7 @@ fn works(device: NetDevice) -> Result<()> {
         token: Some("secret".into()),
         origins: Vec::new(),
         limits: Limits::default(),
+        wisp: false,
     };
     let relay = Relay::start(config(servers, names)?, door).map_err(failed)?;
     let join: Join = format!("ws://{}/?token=secret", relay.address()).parse().map_err(failed)?;

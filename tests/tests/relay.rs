@@ -1,5 +1,5 @@
-//! The npm package v86 on a network of ours, which it joins by its option `network_relay_url`: its guest gets an
-//! address and reaches a server on the host's loopback.
+//! The npm package v86 on a network of ours, which it joins by its option `network_relay_url`, by Ethernet frames or by
+//! the wisp protocol: its guest gets an address and reaches a server on the host's loopback.
 //!
 //! Needs Node with the package and SeaBIOS, which `make peers` puts below the target folder. v86's boot takes
 //! a minute or two, so this runs by `make v86-network` and not with the other tests.
@@ -30,13 +30,25 @@ fn failed(error: impl std::error::Error) -> Failure {
 #[test]
 #[ignore = "v86 takes a minute or two to boot; make v86-network"]
 fn v86_joins() -> Result<()> {
-    let Some(v86) = V86::for_test("v86_joins") else { return Ok(()) };
+    joins("v86_joins", "ws", "net", "192.168.127", "host.env86.internal")
+}
+
+/// The page has a network of its own then, without our names.
+#[test]
+#[ignore = "v86 takes a minute or two to boot; make v86-network"]
+fn v86_joins_by_wisp() -> Result<()> {
+    joins("v86_joins_by_wisp", "wisp", "wisp/", "192.168.86", "192.168.127.254")
+}
+
+fn joins(test: &str, scheme: &str, path: &str, network: &str, host: &str) -> Result<()> {
+    let Some(v86) = V86::for_test(test) else { return Ok(()) };
     let http = serve_http(BODY.into())?;
     let door = Door {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         token: Some("secret".into()),
         origins: Vec::new(),
         limits: Limits::default(),
+        wisp: true,
     };
     let rules = Rules { host_ports: vec![http], ..Rules::default() };
     let relay = Relay::start(Config { rules, ..Config::default() }, door).map_err(failed)?;
@@ -45,8 +57,8 @@ fn v86_joins() -> Result<()> {
     let config: Value = serde_json::from_slice(&fs::read(image.join("image.json"))?).map_err(failed)?;
     // The quotes keep the echo of the line from being the end.
     let command = format!(
-        "until ip -4 address | grep 192.168.127; do sleep 1; done; \
-         wget -q -O - http://host.env86.internal:{http}/; echo en''d-of-it\n"
+        "until ip -4 address | grep {network}; do sleep 1; done; \
+         wget -q -O - http://{host}:{http}/; echo en''d-of-it\n"
     );
     let plan = v86.plan(json!({
         "kernel": only_file(&boot, "vmlinuz")?,
@@ -58,12 +70,12 @@ fn v86_joins() -> Result<()> {
                 "basefs": image.join("fs.json"),
                 "baseurl": format!("{}/", image.join("fs").display()),
             },
-            "network_relay_url": format!("ws://{}/net?token=secret", relay.address()),
+            "network_relay_url": format!("{scheme}://{}/{path}?token=secret", relay.address()),
         },
         "steps": [[null, PROMPT], [command, "end-of-it"]],
         "timeout_s": LIMIT_S,
     }));
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("v86_joins");
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     fs::create_dir_all(&dir)?;
     fs::write(dir.join("plan.json"), plan.to_string())?;
     let script = workspace().join("tests/peers/v86/machine.mjs");

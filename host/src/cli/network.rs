@@ -44,6 +44,10 @@ pub struct Network {
     #[arg(long, value_name = "N", default_value_t = Limits::default().bytes)]
     client_bytes: u32,
 
+    /// Serve pages, too, that speak the wisp protocol, as v86's with a relay at wisp://ADDRESS:PORT/wisp/
+    #[arg(long)]
+    wisp: bool,
+
     #[command(flatten)]
     policy: Policy,
 }
@@ -71,11 +75,15 @@ impl Network {
             token: self.token,
             origins: self.allow_origin,
             limits: Limits { clients: self.clients, frames: self.client_frames, bytes: self.client_bytes },
+            wisp: self.wisp,
         };
         let interrupted = Arc::new(AtomicBool::new(false));
         flag_when_interrupted(&interrupted)?;
         let relay = Relay::start(config, door)?;
         println!("Network URL: ws://{}{query}", relay.address());
+        if self.wisp {
+            println!("Wisp URL: wisp://{}/wisp/{}", relay.address(), query.trim_start_matches('/'));
+        }
         for forward in relay.forwards() {
             eprintln!("env86: {} leads to the newest machine's port {}", forward.listen, forward.guest);
         }

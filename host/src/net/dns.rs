@@ -147,6 +147,17 @@ pub fn encode_names(domains: &[String]) -> Vec<u8> {
     list
 }
 
+/// A query for records of a name; none for a name that cannot be.
+pub fn query(name: &str, kind: u16) -> Option<Vec<u8>> {
+    let mut message = vec![0; HEADER];
+    message[2..4].copy_from_slice(&RECURSION_DESIRED.to_be_bytes());
+    message[5] = 1;
+    message.extend(encode_name(name)?);
+    message.extend(kind.to_be_bytes());
+    message.extend(CLASS_IN.to_be_bytes());
+    Some(message)
+}
+
 /// The question of a message, or the outcome that says what is wrong with it. None for what is no
 /// query at all.
 pub fn question(message: &[u8]) -> Option<Result<Question, u8>> {

@@ -33,6 +33,7 @@ mod switch;
 mod tcp;
 mod tftp;
 mod udp;
+mod wisp;
 mod worker;
 
 #[cfg(test)]

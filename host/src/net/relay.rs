@@ -20,7 +20,7 @@ use smoltcp::wire::{ArpPacket, EthernetFrame, EthernetProtocol};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{interval, sleep, timeout};
 use tokio_tungstenite::accept_hdr_async_with_config;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -32,6 +32,7 @@ use super::cable::{Frame, Port, cable};
 use super::gateway::accepted;
 use super::ndp;
 use super::packet::{ETHERNET, MTU};
+use super::wisp::{self, Reach};
 use super::worker::Worker;
 use super::{Config, Forward, GATEWAY, GATEWAY_MAC, HOST, Log, NetError, Parts, Switch};
 
@@ -45,6 +46,8 @@ const MOST_WRITTEN: usize = WRITE_BUFFER + LONGEST_MESSAGE;
 /// How long a client may take to say what it wants, and how many may do so at once.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 32;
+/// The first part of the path of clients that speak wisp.
+const WISP_PATH: &str = "wisp";
 /// How often a client is asked whether it is there.
 pub(super) const PING: Duration = Duration::from_secs(30);
 /// How long either end of a WebSocket may hear nothing of the other.
@@ -81,6 +84,8 @@ pub struct Door {
     pub origins: Vec<String>,
     /// What clients may take.
     pub limits: Limits,
+    /// Clients whose URL has the path `/wisp/` speak the wisp protocol: streams instead of frames.
+    pub wisp: bool,
 }
 
 /// Nobody can join.
@@ -109,6 +114,7 @@ impl Relay {
         let handle = runtime.handle().clone();
         let _entered = handle.enter();
         let log = config.log.clone();
+        let reach = door.wisp.then(|| Arc::new(Reach::new(&config)));
         // A browser's machine takes no frame that is longer than the medium's.
         let mut parts = Parts::open(Config { large_frames: false, ..config })?;
         let forwards = std::mem::take(&mut parts.forwards);
@@ -117,7 +123,7 @@ impl Relay {
             let switch = Switch::new();
             switch.connect(port);
             tokio::spawn(gateway.run());
-            welcome(listener, Arc::new(door), switch, log).await;
+            welcome(listener, Arc::new(door), switch, reach, log).await;
         };
         let worker = Worker::start("relay", runtime, work).map_err(NetError::Thread)?;
         Ok(Self { address, forwards, _worker: worker })
@@ -136,13 +142,20 @@ impl Relay {
 
 /// Lets clients in. Of those that have not said yet what they want there are only so many, and the others
 /// wait.
-async fn welcome(listener: TcpListener, door: Arc<Door>, switch: Switch, log: Option<Log>) {
+async fn welcome(
+    listener: TcpListener,
+    door: Arc<Door>,
+    switch: Switch,
+    reach: Option<Arc<Reach>>,
+    log: Option<Log>,
+) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let places = Arc::new(Semaphore::new(door.limits.clients));
     loop {
         let Ok(handshake) = handshakes.clone().acquire_owned().await else { return };
         let Ok((stream, from)) = accepted(listener.accept().await).await else { continue };
         let (door, switch, log, places) = (door.clone(), switch.clone(), log.clone(), places.clone());
+        let reach = reach.clone();
         tokio::spawn(async move {
             let say = |text: &str| {
                 if let Some(log) = &log {
@@ -151,12 +164,18 @@ async fn welcome(listener: TcpListener, door: Arc<Door>, switch: Switch, log: Op
             };
             let entered = timeout(HANDSHAKE, enter(stream, &door, &places)).await;
             drop(handshake);
-            let Ok(Some((socket, place))) = entered else { return say("was not let in") };
+            let Ok(Some((socket, place, wants_wisp))) = entered else { return say("was not let in") };
             say("joins");
+            let (to_client, from_client) = socket.split();
+            if let Some(reach) = reach.filter(|_| wants_wisp) {
+                let (queue, queued) = mpsc::channel(wisp::QUEUE);
+                let serve = pin!(wisp::serve(from_client, queue, reach, door.limits));
+                select(pin!(down(queued, to_client)), serve).await;
+                return say("leaves");
+            }
             let (near, far) = cable();
             switch.connect(far);
             let Port { sender, receiver } = near;
-            let (to_client, from_client) = socket.split();
             let (down, up) = (pin!(down(receiver, to_client)), pin!(up(from_client, sender, door.limits)));
             select(down, up).await;
             say("leaves");
@@ -167,12 +186,13 @@ async fn welcome(listener: TcpListener, door: Arc<Door>, switch: Switch, log: Op
 
 type Socket = tokio_tungstenite::WebSocketStream<TcpStream>;
 
-/// Does the handshake with a client; gives its socket and its place, if it may come in.
+/// Does the handshake with a client; gives its socket, its place, and whether its URL is that of wisp, if it may
+/// come in.
 async fn enter(
     stream: TcpStream,
     door: &Door,
     places: &Arc<Semaphore>,
-) -> Option<(Socket, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(Socket, tokio::sync::OwnedSemaphorePermit, bool)> {
     // Without it frames come later, but they come.
     let _ = stream.set_nodelay(true);
     let config = WebSocketConfig::default()
@@ -181,7 +201,7 @@ async fn enter(
         .max_frame_size(Some(LONGEST_MESSAGE))
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MOST_WRITTEN);
-    let mut place = None;
+    let (mut place, mut wisp) = (None, false);
     #[expect(clippy::result_large_err, reason = "the crate's signature")]
     let check = |request: &Request, response: Response| {
         let refusal = |status, reason: &str| {
@@ -192,6 +212,7 @@ async fn enter(
         if let Some(reason) = door.refuses(request) {
             return refusal(StatusCode::FORBIDDEN, reason);
         }
+        wisp = request.uri().path().split('/').nth(1) == Some(WISP_PATH);
         place = places.clone().try_acquire_owned().ok();
         match place {
             Some(_) => Ok(response),
@@ -199,7 +220,7 @@ async fn enter(
         }
     };
     let socket = accept_hdr_async_with_config(stream, check, Some(config)).await.ok()?;
-    Some((socket, place?))
+    Some((socket, place?, wisp))
 }
 
 /// Gives a client the frames that are for it, and asks from time to time whether it is there.
@@ -267,7 +288,7 @@ fn may_pass(frame: &[u8]) -> bool {
 }
 
 /// What a client may still send: some at once, and its limits in the long run.
-struct Allowance {
+pub(super) struct Allowance {
     limits: Limits,
     frames: f64,
     bytes: f64,
@@ -275,7 +296,7 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn new(limits: Limits, now: Instant) -> Self {
+    pub(super) fn new(limits: Limits, now: Instant) -> Self {
         let burst = BURST.as_secs_f64();
         Self {
             limits,
@@ -286,7 +307,7 @@ impl Allowance {
     }
 
     /// Takes a frame of so many bytes; gives the time to wait before the next.
-    fn take(&mut self, bytes: usize, now: Instant) -> Duration {
+    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> Duration {
         let (burst, since) = (BURST.as_secs_f64(), now.saturating_duration_since(self.last).as_secs_f64());
         self.last = now;
         let (frames, rate) = (f64::from(self.limits.frames.max(1)), f64::from(self.limits.bytes.max(1)));
@@ -349,6 +370,7 @@ mod tests {
             token: token.map(str::to_owned),
             origins: vec!["https://example.test/".into(), "null".into()],
             limits: Limits { clients: 2, ..Limits::default() },
+            wisp: false,
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
@@ -58,7 +58,7 @@ const WINDOW: usize = 64;
 const STREAMS: usize = 256;
 const WAITING: usize = 4 << 20;
 /// Messages that wait for a client, and the most bytes of data in one.
-const QUEUE: usize = 64;
+pub const QUEUE: usize = 64;
 const CHUNK: usize = 16 << 10;
 /// How long a host may take to be reached, and how long a UDP stream may be silent.
 const DIAL: Duration = Duration::from_secs(75);
@@ -104,13 +104,14 @@ impl Reach {
             return Err(reason::UNREACHABLE);
         }
         let (policy, now) = (self.policy(), Instant::now());
-        let reached = addresses.iter().flat_map(|address| match policy.decide((*address, port).into(), now) {
-            Verdict::Reach(to) => vec![to],
-            Verdict::Host(port) => {
-                vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
-            }
-            Verdict::Deny => Vec::new(),
-        });
+        let reached =
+            addresses.iter().flat_map(|address| match policy.decide((*address, port).into(), now) {
+                Verdict::Reach(to) => vec![to],
+                Verdict::Host(port) => {
+                    vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
+                }
+                Verdict::Deny => Vec::new(),
+            });
         let reached: Vec<_> = reached.collect();
         if reached.is_empty() { Err(reason::BLOCKED) } else { Ok(reached) }
     }
@@ -157,9 +158,10 @@ fn message(kind: u8, stream: u32, data: &[u8]) -> Vec<u8> {
 /// What a client has sent, and its part of what may wait.
 type Sent = (Vec<u8>, OwnedSemaphorePermit);
 
-/// A stream, as the client's messages find it. Its task ends what it has been sent when this is gone.
+/// A stream, as the client's messages find it. Its task passes on what it has been sent, and ends, when this is gone.
 struct Stream {
     sent: Sender<Sent>,
+    task: AbortHandle,
     /// Messages may be lost, as datagrams.
     lossy: bool,
 }
@@ -182,8 +184,7 @@ pub async fn serve(
     }
     while let Ok(Some(Ok(next))) = timeout(SILENCE, client.next()).await {
         while let Some(Ok(ended)) = tasks.try_join_next() {
-            let over = streams.get(&ended).is_some_and(|stream: &Stream| stream.sent.is_closed());
-            if over {
+            if !is_open(&streams, ended) {
                 streams.remove(&ended);
             }
         }
@@ -197,14 +198,13 @@ pub async fn serve(
             let number = u32::from_le_bytes([a, b, c, d]);
             let refusal = match kind {
                 packet::CONNECT => match request(data) {
-                    _ if number == 0 || streams.contains_key(&number) => Some(reason::INVALID),
+                    _ if number == 0 || is_open(&streams, number) => Some(reason::INVALID),
                     None => Some(reason::INVALID),
-                    Some(_) if streams.len() >= STREAMS => Some(reason::THROTTLED),
+                    Some(_) if tasks.len() >= STREAMS => Some(reason::THROTTLED),
                     Some((kind, port, host)) => {
                         let (sent, received) = mpsc::channel(WINDOW);
-                        streams.insert(number, Stream { sent, lossy: kind == UDP });
                         let (queue, reach) = (queue.clone(), reach.clone());
-                        tasks.spawn(async move {
+                        let task = tasks.spawn(async move {
                             reach.say(format_args!("wisp {number} -> {host}:{port}"));
                             let ended = match kind {
                                 UDP => datagrams(&reach, (&host, port), number, received, &queue).await,
@@ -218,11 +218,12 @@ pub async fn serve(
                             let _ = queue.send(message(packet::CLOSE, number, &[code])).await;
                             number
                         });
+                        streams.insert(number, Stream { sent, task, lossy: kind == UDP });
                         None
                     }
                 },
                 packet::DATA => {
-                    let stream = streams.get(&number).filter(|stream| !stream.sent.is_closed());
+                    let stream = streams.get(&number).filter(|_| is_open(&streams, number));
                     let permit = waiting.clone().try_acquire_many_owned(data.len() as u32);
                     match (stream, permit) {
                         // What comes for one that has ended was on its way.
@@ -241,8 +242,11 @@ pub async fn serve(
                 _ => None,
             };
             if let Some(code) = refusal {
-                if kind == packet::DATA {
-                    streams.remove(&number);
+                if kind == packet::DATA
+                    && let Some(stream) = streams.remove(&number)
+                {
+                    // Its host may not take anything for long.
+                    stream.task.abort();
                 }
                 if queue.send(message(packet::CLOSE, number, &[code])).await.is_err() {
                     return;
@@ -254,6 +258,11 @@ pub async fn serve(
             sleep(wait).await;
         }
     }
+}
+
+/// Whether a stream of this number goes on.
+fn is_open(streams: &HashMap<u32, Stream>, number: u32) -> bool {
+    streams.get(&number).is_some_and(|stream| !stream.sent.is_closed())
 }
 
 /// What a client wants to be connected to: the kind, the port and the host.
@@ -333,12 +342,19 @@ async fn datagrams(
     socket.connect(to).await.map_err(|error| code(&error))?;
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
-        let event = timeout(IDLE, select(pin!(sent.recv()), pin!(socket.recv(&mut buffer)))).await;
+        let event = {
+            let (sent, received) = (pin!(sent.recv()), pin!(socket.recv(&mut buffer)));
+            match timeout(IDLE, select(sent, received)).await {
+                Err(_) => Either::Left(None),
+                Ok(Either::Left((sent, _))) => Either::Left(sent),
+                Ok(Either::Right((length, _))) => Either::Right(length),
+            }
+        };
         match event {
-            Err(_) | Ok(Either::Left((None, _))) => return Ok(()),
+            Either::Left(None) => return Ok(()),
             // One that is lost is lost; that nobody is there is heard at the next.
-            Ok(Either::Left((Some((data, _)), _))) => drop(socket.send(&data).await),
-            Ok(Either::Right((length, _))) => {
+            Either::Left(Some((data, _))) => drop(socket.send(&data).await),
+            Either::Right(length) => {
                 let length = length.map_err(|error| code(&error))?;
                 let data = message(packet::DATA, number, &buffer[..length]);
                 queue.send(data).await.map_err(|_| reason::VOLUNTARY)?;
@@ -430,7 +446,9 @@ mod tests {
             connect(&mut client, number, TCP, to);
             assert_eq!(next(&mut client), (packet::CLOSE, number, vec![code]), "{to:?}");
         }
-        for bad in [&[][..], &[TCP, 1], &[9, 80, 0, b'a'], &[TCP, 0, 0, b'a'], &[TCP, 80, 0], &[TCP, 80, 0, 0xff]] {
+        for bad in
+            [&[][..], &[TCP, 1], &[9, 80, 0, b'a'], &[TCP, 0, 0, b'a'], &[TCP, 80, 0], &[TCP, 80, 0, 0xff]]
+        {
             send(&mut client, packet::CONNECT, 9, bad);
             assert_eq!(next(&mut client), (packet::CLOSE, 9, vec![reason::INVALID]), "{bad:?}");
         }
