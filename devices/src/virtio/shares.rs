@@ -29,7 +29,8 @@ const IO_PORTS: [u16; 4] = [0xf800, 0xf900, 0xf700, 0xf600];
 /// Bytes of the configuration: the tag's length in 2 bytes and room for the tag.
 const CONFIG_LENGTH: u16 = 64;
 const QUEUE: usize = 0;
-pub(crate) const QUEUE_SIZE: u16 = 32;
+/// Requests that may be without an answer at once.
+pub const QUEUE_SIZE: u16 = 32;
 
 /// A request that the host has not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

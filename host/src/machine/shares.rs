@@ -93,6 +93,7 @@ impl Shares {
     }
 
     /// Whether what is asked may be answered in the machine's thread: no folder is on a file system that may let wait.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "folders are mounted from Unix systems"))]
     pub fn answer_at_once(&self, at_once: bool) {
         self.at_once.store(at_once, Ordering::Relaxed);
     }
@@ -127,6 +128,7 @@ impl Shares {
 }
 
 /// Serves what the machine asks, with a thread that ends with the machine. The first server is the only one.
+#[cfg_attr(not(unix), allow(dead_code, reason = "folders are mounted from Unix systems"))]
 pub(crate) fn serve(desk: &Arc<Desk>, server: Server) -> io::Result<()> {
     let mut state = desk.shares.lock();
     if state.served {
