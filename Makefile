@@ -148,8 +148,8 @@ demo-state: image ## A copy of the demo image with a ready machine in it, for `e
 run-many: demo-state ## 2,000 commands, 50 at once, 40 killed, in machines of one state: no byte lost, nothing left
 	@tests/run/many $(ENV86) $(TARGET)/images/ready
 
-go-guest: image ## The Go env86's service (GO_GUEST86=FILE, built from its source for linux/386) in an image, and our host
-	@test -x "$(GO_GUEST86)" || { echo 'GO_GUEST86=FILE names the program: GOARCH=386 CGO_ENABLED=0 go build ./cmd/guest86' >&2; exit 2; }
+go-guest: image ## The Go env86's service (GO_GUEST86=FILE, for linux/386) in an image, and our host
+	@test -x "$(GO_GUEST86)" || { echo "GO_GUEST86=FILE names the Go env86's guest86 for linux/386" >&2; exit 2; }
 	rm -rf $(TARGET)/go-guest && mkdir -p $(TARGET)/go-guest
 	cp -a $(ENV86_IMAGE_ROOT) $(TARGET)/go-guest/root
 	install -m 755 $(GO_GUEST86) $(TARGET)/go-guest/root/usr/bin/guest86
