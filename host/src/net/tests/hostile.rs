@@ -52,7 +52,7 @@ fn seeds(at_host: u16) -> Vec<Frame> {
     let gateway_v6 = |port| SocketAddr::new(GATEWAY_V6.into(), port);
     let echo = Icmpv4Repr::EchoRequest { ident: 1, seq_no: 1, data: b"data" };
     let echo_v6 = Icmpv6Repr::EchoRequest { ident: 1, seq_no: 1, data: b"data" };
-    let file = b"\0\x01boot.ipxe\0octet\0blksize\0001024\0windowsize\0008\0";
+    let file = b"\0\x01boot.ipxe\0octet\0blksize\x001024\0windowsize\x008\0";
     let settings = [11, 1, 2, 3, 0, 1, 0, 2, 7, 8];
     let to_all = SocketAddr::new(dhcp6::SERVERS.into(), 547);
     let from_link = SocketAddr::new("fe80::2".parse().unwrap(), 546);
