@@ -258,6 +258,10 @@ impl Service {
             Event::Closed(id) => match self.channels.remove(&id) {
                 // This end had closed it before; the number may be another channel's by now.
                 Some(Channel::Done) | None => {}
+                // What the host has written to a connection before it closed it still gets there.
+                Some(Channel::Stream(mut stream)) if stream.ends_when_written() => {
+                    self.channels.insert(id, Channel::Stream(stream));
+                }
                 Some(channel) => {
                     self.hang_up(channel);
                     self.mux.close(id);

@@ -257,6 +257,17 @@ impl Stream {
         self.sink_ends = true;
     }
 
+    /// The host has closed the channel. Says whether it is a connection that has bytes to write, after which it ends.
+    pub fn ends_when_written(&mut self) -> bool {
+        let unwritten = matches!(self.kind, Kind::Socket) && self.sink.is_some() && !self.pending.is_empty();
+        if unwritten {
+            self.sink_ends = true;
+            self.sources = [None, None];
+            self.outgoing.clear();
+        }
+        unwritten
+    }
+
     /// Looks whether the process has ended. What it had written before still goes to the host; what others of
     /// its pipe's writers write later does not.
     pub fn look_for_end(&mut self) {
