@@ -150,6 +150,21 @@ fn answer(mut stream: TcpStream, store: &Mutex<Store>, host: &str) -> std::io::R
         );
         return say(challenge, b"", 0);
     }
+    // What the repository's name says, for its manifests or for its blobs.
+    let of = |what: &str| {
+        path.contains(&format!("{what}-manifests/manifests/"))
+            || path.contains(&format!("{what}-blobs/blobs/"))
+    };
+    if of("busy") {
+        return say("429 Too Many Requests\r\nRetry-After: 7".into(), b"", 0);
+    }
+    if of("for-ever") {
+        return say(format!("307 Temporary Redirect\r\nLocation: {path}"), b"", 0);
+    }
+    if of("hangs") {
+        thread::sleep(Duration::from_secs(60));
+        return Ok(());
+    }
     // Blobs lie elsewhere, where no one asks who it is.
     let mut store = store.lock().unwrap();
     store.asked.push((path.clone(), start));
@@ -467,6 +482,36 @@ fn a_registry_that_lies_is_an_error_and_leaves_no_image() {
     fs::write(&auth, json!({ "auths": { registry.host.as_str(): { "auth": "dTpw" } } }).to_string()).unwrap();
     let known = Puller { credentials: vec![auth], ..puller.clone() };
     known.pull(&registry.reference("private:1"), None, &watch).unwrap();
+}
+
+#[test]
+fn a_registry_that_does_not_answer_is_an_error_in_bounded_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, watch) = (dir.path().join("root"), Watch::default());
+    let mut store = Store::default();
+    for name in ["busy", "for-ever", "hangs"] {
+        for part in ["manifests", "blobs"] {
+            store.image(&format!("{name}-{part}"), "386", &[gzip(layer(&[("a", Item::File("a"))]))]);
+        }
+    }
+    let registry = Registry::new(store);
+    let puller = Puller { patience: Duration::from_millis(300), ..puller(&root) };
+    for part in ["manifests", "blobs"] {
+        let wrong = |name: &str| {
+            let reference = registry.reference(&format!("{name}-{part}:1"));
+            puller.pull(&reference, None, &watch).unwrap_err()
+        };
+        let busy = wrong("busy").to_string();
+        assert!(busy.contains("after 7 seconds"), "{part}: {busy}");
+        for name in ["for-ever", "hangs"] {
+            let error = wrong(name);
+            assert!(
+                matches!(error, PullError::Http { .. } | PullError::Short { .. }),
+                "{name}, {part}: {error:?}"
+            );
+        }
+    }
+    assert!(GlobalImages::within(&root).list().unwrap().is_empty());
 }
 
 #[test]

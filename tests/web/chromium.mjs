@@ -36,17 +36,17 @@ const drawn = (rows) => `(() => {
 const running = "globalThis.vm?.is_running()";
 const has = (id, text) => page.until(`document.getElementById("${id}").textContent.includes(${JSON.stringify(text)})`);
 
-/** A network, and where pages find it. */
-async function network() {
-  const child = spawn(program, ["network"], { stdio: ["ignore", "pipe", "inherit"] });
+/** What ENV86 is for pages with these arguments, a network or a server, and where they find it. */
+async function started(args, address) {
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
   const url = await new Promise((resolve, reject) => {
     let said = "";
     child.stdout.on("data", (text) => {
       said += text;
-      const found = /wss?:\S+/.exec(said);
+      const found = address.exec(said);
       if (found) resolve(found[0]);
     });
-    child.on("exit", (code) => reject(new Error(`${program} network has ended (${code}): ${said}`)));
+    child.on("exit", (code) => reject(new Error(`${program} ${args} has ended (${code}): ${said}`)));
     child.on("error", reject);
   });
   child.removeAllListeners("exit");
@@ -92,6 +92,7 @@ const EAR = `(() => {
 })()`;
 
 let wire;
+let served;
 try {
   page = await browser.open(site.url);
   await picture("1-loading");
@@ -164,7 +165,7 @@ try {
   await page.until(running);
 
   // The machine on a network, with keys on the screen.
-  wire = await network();
+  wire = await started(["network"], /wss?:\S+/);
   await page.go(`${site.url}?relay=${encodeURIComponent(wire.url)}`);
   await page.until(running);
   await onScreen("/# ?$/");
@@ -216,6 +217,14 @@ try {
   await page.until("loudness() > 0.01");
   await picture("14-one-file");
   assert.deepEqual(page.complaints, []);
+
+  // Nothing to start: the guest that tests the machine.
+  served = await started(["serve"], /http:\S+/);
+  await page.go(served.url);
+  await page.until(running);
+  await onScreen("/self-test: \\d+ ok, 0 failed/");
+  await picture("15-self-test");
+  assert.deepEqual(page.complaints, []);
   console.log(`the page works; its pictures are in ${out}`);
 } catch (error) {
   await picture?.("failed").catch(() => {});
@@ -224,5 +233,6 @@ try {
 } finally {
   await browser.close();
   wire?.close();
+  served?.close();
   site.close();
 }

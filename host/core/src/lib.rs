@@ -65,6 +65,6 @@ pub use input::{Accepted, Button, Input};
 pub use media::{Drive, MediaStore, MediumError, NoMedia};
 pub use outside::Outside;
 pub use pattern::Pattern;
-pub use power_on::{Choice, Firmware, LoadError, NamedFile, PowerOnError, choose};
+pub use power_on::{Choice, Firmware, LoadError, NamedFile, PowerOnError, choose, self_test};
 pub use recording::{Recorded, Recording};
 pub use setup::{DEFAULT_MEMORY, DEFAULT_VIDEO_MEMORY, NetDevice, Setup};

@@ -155,6 +155,15 @@ pub fn choose(
     Ok((BootSource::Rom { bios: bios.data, vga_bios, kernel }, bios.name))
 }
 
+/// The guest that tests the machine, and its name; `append` is added to its command line. It says that something is amiss
+/// if no DHCP server answers a machine that is on a network.
+pub fn self_test(on_network: bool, append: &str) -> (BootSource, String) {
+    let network = on_network.then_some(env86_selftest::ON_NETWORK);
+    let words: Vec<_> = network.into_iter().chain([append]).collect();
+    let kernel = env86_selftest::KERNEL.to_vec();
+    (BootSource::Multiboot { kernel, modules: Vec::new(), cmdline: words.join(" ") }, "self-test".into())
+}
+
 /// The user's kernel or the image's, as it is started without a BIOS, and its name.
 fn kernel(
     choice: Choice,

@@ -20,12 +20,14 @@ use super::{CliError, Outcome, page};
 
 /// Requests that are answered at the same time.
 const THREADS: usize = 8;
+/// The configuration of a page without an image: nothing is started, and no file system is looked for.
+const NO_IMAGE: &str = "{ \"filesystem\": {} }";
 
 /// Serve a page that runs the image in the browser, on this computer.
 #[derive(Args, Debug)]
 pub struct Serve {
-    /// The image
-    image: String,
+    /// The image; without one, the page shows a guest that tests the machine
+    image: Option<String>,
 
     /// Where to listen; only this computer can come there unless another address is given
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
@@ -39,7 +41,8 @@ pub struct Serve {
 impl Serve {
     /// Serves until the program is ended.
     pub fn run(&self) -> Result<Outcome, CliError> {
-        let site = Arc::new(Site::new(Image::open_arg(&self.image)?, self.listen.ip().is_loopback())?);
+        let image = self.image.as_ref().map(|image| Image::open_arg(image)).transpose()?;
+        let site = Arc::new(Site::new(image, self.listen.ip().is_loopback())?);
         let server = Server::http(self.listen)
             .map_err(|error| format!("Cannot listen on {}: {error}; give another --listen", self.listen))?;
         let server = Arc::new(server);
@@ -87,7 +90,7 @@ fn open(url: &str) {
 
 /// What is served.
 struct Site {
-    image: Image,
+    image: Option<Image>,
     /// The page's files by name.
     page: BTreeMap<String, PathBuf>,
     /// The image's configuration, as the page reads it.
@@ -103,7 +106,11 @@ enum Found {
 }
 
 impl Site {
-    fn new(image: Image, local: bool) -> Result<Self, CliError> {
+    fn new(image: Option<Image>, local: bool) -> Result<Self, CliError> {
+        let page = page::files()?.into_iter().collect();
+        let Some(image) = image else {
+            return Ok(Self { page, config: NO_IMAGE.into(), local, image });
+        };
         let mut config = image.config.clone();
         // A state that was saved in the image counts before one that its configuration names, as it does at a boot.
         let saved = image.state_to_write();
@@ -112,8 +119,7 @@ impl Site {
             config.initial_state = Some(FileRef { url, ..FileRef::default() });
             config.initial_state_parts = None;
         }
-        let page = page::files()?.into_iter().collect();
-        Ok(Self { page, config: page::config_text(&config)?, local, image })
+        Ok(Self { page, config: page::config_text(&config)?, local, image: Some(image) })
     }
 
     /// Whether a request names this computer. A page from elsewhere whose name has come to mean this computer (DNS
@@ -134,10 +140,11 @@ impl Site {
             return Some(Found::Config);
         }
         let normal = Path::new(&inside).components().all(|part| matches!(part, Component::Normal(_)));
-        let file = self.image.dir().join(&inside);
+        let image = self.image.as_ref()?;
+        let file = image.dir().join(&inside);
         // A symbolic link may lead out of the image.
         let real = file.canonicalize().ok()?;
-        let is_inside = normal && real.starts_with(self.image.dir().canonicalize().ok()?);
+        let is_inside = normal && real.starts_with(image.dir().canonicalize().ok()?);
         (is_inside && real.is_file()).then_some(Found::File(file))
     }
 
@@ -316,7 +323,7 @@ mod tests {
         fs::write(image.join("fs/a b.bin"), "x").unwrap();
         fs::write(dir.path().join("secret"), "x").unwrap();
         let image = Image::open(image).unwrap();
-        let site = Site { image, page: BTreeMap::new(), config: Vec::new(), local: true };
+        let site = Site { image: Some(image), page: BTreeMap::new(), config: Vec::new(), local: true };
         let is_there = |url| site.find(url).is_some();
         assert!(is_there("/image/image.json") && is_there("/image/fs/a%20b.bin?x"));
         for url in [

@@ -507,7 +507,7 @@ impl MachineBuilder {
     ) -> Result<(BootSource, String), MachineError> {
         use env86_core::PowerOnError;
         if self.self_test {
-            return Ok(self.self_test_kernel());
+            return Ok(env86_core::self_test(self.network.is_some(), &self.append));
         }
         match self.chosen(&self.bios, filesystem, blobs, memory) {
             Err(
@@ -515,15 +515,6 @@ impl MachineBuilder {
             ) if disk::any(self) => self.chosen(&Some(installed_bios()?), filesystem, blobs, memory),
             other => other,
         }
-    }
-
-    /// The guest that tests the machine, and its name.
-    fn self_test_kernel(&self) -> (BootSource, String) {
-        let network = self.network.as_ref().map(|_| env86_selftest::ON_NETWORK);
-        let words: Vec<_> = network.into_iter().chain([self.append.as_str()]).collect();
-        let kernel = env86_selftest::KERNEL.to_vec();
-        let source = BootSource::Multiboot { kernel, modules: Vec::new(), cmdline: words.join(" ") };
-        (source, "self-test".into())
     }
 
     /// The video BIOS: the user's, or the one that lies beside a BIOS as distributions have it.

@@ -4,7 +4,8 @@ use std::error::Error;
 
 use env86_bios::BootSource;
 use env86_core::{
-    Choice, Computer, ComputerError, Firmware, ImageConfig, LoadError, NamedFile, PowerOnError, Setup, choose,
+    Choice, Computer, ComputerError, Firmware, ImageConfig, LoadError, NamedFile, PowerOnError, Setup,
+    choose, self_test,
 };
 use env86_devices::Entropy;
 use env86_devices::board::Connected;
@@ -174,7 +175,18 @@ impl Wanted {
         let bios = if self.rom { Some(named("bios")?) } else { None };
         let mut file = |key: &'static str, _: &_| named(key).map_err(LoadError::from);
         let files = (filesystem, &mut Blobs as &mut _);
-        Ok(choose(Choice { bios, ..Choice::default() }, &self.config, files, &mut file, memory)?)
+        match choose(Choice { bios, ..Choice::default() }, &self.config, files, &mut file, memory) {
+            // A page that names nothing shows what the machine can do.
+            Err(PowerOnError::NoKernel) if self.names_nothing() => Ok(self_test(self.cable, "")),
+            chosen => Ok(chosen?),
+        }
+    }
+
+    /// There is neither an image nor a medium.
+    fn names_nothing(&self) -> bool {
+        let ImageConfig { hda, hdb, hdc, hdd, fda, fdb, cdrom, virtio_blk, .. } = &self.config;
+        self.place.is_empty()
+            && [hda, hdb, hdc, hdd, fda, fdb, cdrom, virtio_blk].iter().all(|file| file.is_none())
     }
 
     fn disk(&self, slot: &'static str) -> Result<Option<Medium>, StartError> {
