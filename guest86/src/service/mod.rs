@@ -255,13 +255,11 @@ impl Service {
                     stream.input_ends();
                 }
             }
+            // What the host has written to a connection before it closed it still gets there.
+            Event::Closed(id) if self.ends_when_written(id) => {}
             Event::Closed(id) => match self.channels.remove(&id) {
                 // This end had closed it before; the number may be another channel's by now.
                 Some(Channel::Done) | None => {}
-                // What the host has written to a connection before it closed it still gets there.
-                Some(Channel::Stream(mut stream)) if stream.ends_when_written() => {
-                    self.channels.insert(id, Channel::Stream(stream));
-                }
                 Some(channel) => {
                     self.hang_up(channel);
                     self.mux.close(id);
@@ -274,6 +272,13 @@ impl Service {
             }
             // What is asked for is looked at anyway; this end opens no channels.
             Event::Room(_) | Event::Confirmed(_) | Event::Refused(_) => {}
+        }
+    }
+
+    fn ends_when_written(&mut self, id: u32) -> bool {
+        match self.channels.get_mut(&id) {
+            Some(Channel::Stream(stream)) => stream.ends_when_written(),
+            Some(Channel::Called(..) | Channel::Done) | None => false,
         }
     }
 
