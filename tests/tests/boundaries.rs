@@ -14,7 +14,7 @@ const LAYERS: [(&str, &str, &[&str]); 5] = [
     ("emu", "env86-emu", &[]),
     ("devices", "env86-devices", &["env86-emu"]),
     ("bios", "env86-bios", &["env86-emu"]),
-    ("host/core", "env86-core", &["env86-emu", "env86-devices", "env86-bios"]),
+    ("host/core", "env86-core", &["env86-emu", "env86-devices", "env86-bios", "env86-selftest"]),
     ("host/selftest", "env86-selftest", &[]),
 ];
 
