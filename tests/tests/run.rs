@@ -348,11 +348,15 @@ fn files_and_connections(guest: &Guest) -> std::result::Result<(), GuestError> {
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }
     };
-    let mut other = Vec::new();
+    let mut other = vec![0; 100_000];
     connection.write_all(&data[..100_000])?;
-    connection.shutdown_write();
-    connection.read_to_end(&mut other)?;
-    assert!(other == data[..100_000], "{} bytes", other.len());
+    connection.read_exact(&mut other)?;
+    assert!(other == data[..100_000]);
+    // The Go service does not pass on that one side has ended.
+    if guest.version() != "dev" {
+        connection.shutdown_write();
+        assert_eq!(connection.read_to_end(&mut other)?, 0);
+    }
     Ok(())
 }
 
