@@ -109,6 +109,7 @@ fn commands_run_as_if_they_were_local() -> Result<()> {
 
     a_network(&image)?;
     folders_of_the_host(&image)?;
+    folders_that_stay(&image)?;
     #[cfg(unix)]
     machines_that_stay(&image)?;
     through_the_library(&image)
@@ -182,6 +183,13 @@ fn folders_of_the_host(image: &Path) -> Result<()> {
     assert!(!output.status.success() && said.matches("Read-only file system").count() == 4, "{said}");
     assert_eq!(text(&output.stdout), "guest\n");
     assert_eq!(fs::read_dir(&folder)?.count(), 3);
+    Ok(())
+}
+
+/// What comes of such folders when a machine is saved.
+#[cfg(unix)]
+fn folders_that_stay(image: &Path) -> Result<()> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run-folder");
     // Errors of the library are of many kinds.
     Ok(folders_of_a_library(image, &folder).map_err(|error| std::io::Error::other(error.to_string()))?)
 }
@@ -232,6 +240,11 @@ fn folders_of_a_library(image: &Path, folder: &Path) -> std::result::Result<(), 
 
 #[cfg(not(unix))]
 fn folders_of_the_host(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn folders_that_stay(_: &Path) -> Result<()> {
     Ok(())
 }
 
