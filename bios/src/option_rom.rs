@@ -120,89 +120,42 @@ fn entry(transfers: u16) -> Vec<u8> {
     let [segment_low, segment_high] = ((Parts::SETUP >> 4) as u16).to_le_bytes();
     let [entry_low, entry_high] = ((Parts::SETUP >> 4) as u16 + 0x20).to_le_bytes();
     let [stack_low, stack_high] = Parts::STACK.to_le_bytes();
-    vec![
-        0xfa,
-        0xfc, // cli; cld
-        0x83,
-        0xec,
-        0x10, // sub sp, 16
-        0x16,
-        0x07,
-        0x0e,
-        0x1f, // push ss; pop es; push cs; pop ds
-        0x66,
-        0x31,
-        0xdb,
-        0x8c,
-        0xd3, // xor ebx, ebx; mov bx, ss
-        0x66,
-        0xc1,
-        0xe3,
-        0x04, // shl ebx, 4
-        0x66,
-        0x0f,
-        0xb7,
-        0xc4, // movzx eax, sp
-        0x66,
-        0x01,
-        0xc3,
-        0x66,
-        0x0f,
-        0xcb, // add ebx, eax; bswap ebx
-        0xbe,
-        table_low,
-        table_high, // mov si, TRANSFERS
-        0xbd,
-        count_low,
-        count_high, // mov bp, count
-        // next:
-        0x89,
-        0xe7,
-        0xb9,
-        0x08,
-        0x00,
-        0xf3,
-        0xa5, // mov di, sp; mov cx, 8; rep movsw
-        0xba,
-        0x14,
-        0x05,
-        0x66,
-        0x31,
-        0xc0,
-        0x66,
-        0xef, // mov dx, 514h; xor eax, eax; out dx, eax
-        0xb2,
-        0x18,
-        0x66,
-        0x89,
-        0xd8,
-        0x66,
-        0xef, // mov dl, 18h; mov eax, ebx; out dx, eax
-        0x4d,
-        0x75,
-        0xe7, // dec bp; jnz next
-        0xb8,
-        segment_low,
-        segment_high, // mov ax, setup's segment
-        0x8e,
-        0xd8,
-        0x8e,
-        0xc0,
-        0x8e,
-        0xe0,
-        0x8e,
-        0xe8, // mov ds, ax; es; fs; gs
-        0x8e,
-        0xd0,
-        0xbc,
-        stack_low,
-        stack_high, // mov ss, ax; mov sp, stack
-        0xea,
-        0x00,
-        0x00,
-        entry_low,
-        entry_high, // jmp far
-    ]
+    #[rustfmt::skip]
+    let code = vec![
+        0xfa,                                       // cli
+        0xfc,                                       // cld
+        0x83, 0xec, 0x10,                           // sub sp, 16
+        0x16, 0x07,                                 // push ss; pop es
+        0x0e, 0x1f,                                 // push cs; pop ds
+        0x66, 0x31, 0xdb,                           // xor ebx, ebx
+        0x8c, 0xd3,                                 // mov bx, ss
+        0x66, 0xc1, 0xe3, 0x04,                     // shl ebx, 4
+        0x66, 0x0f, 0xb7, 0xc4,                     // movzx eax, sp
+        0x66, 0x01, 0xc3,                           // add ebx, eax
+        0x66, 0x0f, 0xcb,                           // bswap ebx
+        0xbe, table_low, table_high,                // mov si, TRANSFERS
+        0xbd, count_low, count_high,                // mov bp, count
+        0x89, 0xe7,                                 // next: mov di, sp
+        0xb9, 0x08, 0x00,                           // mov cx, 8
+        0xf3, 0xa5,                                 // rep movsw
+        0xba, 0x14, 0x05,                           // mov dx, 514h
+        0x66, 0x31, 0xc0,                           // xor eax, eax
+        0x66, 0xef,                                 // out dx, eax
+        0xb2, 0x18,                                 // mov dl, 18h
+        0x66, 0x89, 0xd8,                           // mov eax, ebx
+        0x66, 0xef,                                 // out dx, eax
+        0x4d,                                       // dec bp
+        0x75, 0xe7,                                 // jnz next
+        0xb8, segment_low, segment_high,            // mov ax, setup's segment
+        0x8e, 0xd8,                                 // mov ds, ax
+        0x8e, 0xc0,                                 // mov es, ax
+        0x8e, 0xe0,                                 // mov fs, ax
+        0x8e, 0xe8,                                 // mov gs, ax
+        0x8e, 0xd0,                                 // mov ss, ax
+        0xbc, stack_low, stack_high,                // mov sp, stack
+        0xea, 0x00, 0x00, entry_low, entry_high,    // jmp far
+    ];
+    code
 }
 
 #[cfg(test)]

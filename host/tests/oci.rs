@@ -314,7 +314,7 @@ fn layers() -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// All that is in an image: modes, owners, and contents or targets.
-fn tree(image: &Image) -> BTreeMap<String, (u64, u64, String)> {
+pub fn tree(image: &Image) -> BTreeMap<String, (u64, u64, String)> {
     fn add(image: &Image, path: &str, entries: &Value, found: &mut BTreeMap<String, (u64, u64, String)>) {
         for entry in entries.as_array().unwrap() {
             let path = format!("{path}/{}", entry[0].as_str().unwrap());
@@ -326,7 +326,7 @@ fn tree(image: &Image) -> BTreeMap<String, (u64, u64, String)> {
                 }
                 0o100_000 => {
                     let blob = image.dir().join("fs").join(entry[6].as_str().unwrap());
-                    fs::read_to_string(blob).unwrap()
+                    String::from_utf8_lossy(&fs::read(blob).unwrap()).into_owned()
                 }
                 _ => entry[6].as_str().unwrap().into(),
             };

@@ -8,7 +8,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use env86::Image;
 use serde_json::Value;
+
+use super::oci::tree;
 
 /// A scratch folder, in which the program runs.
 struct Scratch(tempfile::TempDir);
@@ -61,28 +64,8 @@ impl Scratch {
 
 /// Entries of an image: the mode, and the content or target.
 fn entries(image: &Path) -> BTreeMap<String, (u64, String)> {
-    fn add(image: &Path, below: &str, entries: &Value, found: &mut BTreeMap<String, (u64, String)>) {
-        for entry in entries.as_array().unwrap() {
-            let path = format!("{below}/{}", entry[0].as_str().unwrap());
-            let mode = entry[3].as_u64().unwrap();
-            let text = match mode & 0o170_000 {
-                0o040_000 => {
-                    add(image, &path, &entry[6], found);
-                    String::new()
-                }
-                0o100_000 => {
-                    let bytes = fs::read(image.join("fs").join(entry[6].as_str().unwrap())).unwrap();
-                    String::from_utf8_lossy(&bytes).into_owned()
-                }
-                _ => entry[6].as_str().unwrap().into(),
-            };
-            found.insert(path, (mode, text));
-        }
-    }
-    let index: Value = serde_json::from_slice(&fs::read(image.join("fs.json")).unwrap()).unwrap();
-    let mut found = BTreeMap::new();
-    add(image, "", &index["fsroot"], &mut found);
-    found
+    let tree = tree(&Image::open(image).unwrap());
+    tree.into_iter().map(|(path, (mode, _, text))| (path, (mode, text))).collect()
 }
 
 fn config(image: &Path) -> Value {

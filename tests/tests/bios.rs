@@ -16,9 +16,9 @@ fn seabios(name: &str) -> Option<PathBuf> {
     folders.into_iter().map(|folder| folder.join(name)).find(|path| path.exists())
 }
 
-#[test]
-fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
-    let [object, disk] = ["bootsector.o", "bootsector.img"].map(built);
+/// A hard disk that says how it is read, under a name of the test's own.
+fn disk(name: &str) -> Result<String> {
+    let [object, disk] = [".o", ".img"].map(|end| built(&format!("{name}{end}")));
     binutil("as", &["--32", "-o", &object, "bootsector.s"]);
     binutil("objcopy", &["-O", "binary", "-j", ".text", &object, &disk]);
     let mut content = fs::read(&disk)?;
@@ -28,6 +28,12 @@ fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
     }
     content.resize(4 << 20, 0);
     fs::write(&disk, content)?;
+    Ok(disk)
+}
+
+#[test]
+fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
+    let disk = disk("bootsector")?;
     // The second is QEMU's default. With ACPI it looks for system management mode, which is not here.
     for rom in ["bios.bin", "bios-256k.bin"] {
         let Some(bios) = seabios(rom) else {
@@ -108,16 +114,8 @@ fn a_bios_shows_its_menu() -> Result<()> {
         skipped("a_bios_shows_its_menu", "there is no SeaBIOS (`make peers`)");
         return Ok(());
     };
-    let [object, disk, other, script] = ["menu.o", "menu.img", "menu-other.img", "menu.script"].map(built);
-    binutil("as", &["--32", "-o", &object, "bootsector.s"]);
-    binutil("objcopy", &["-O", "binary", "-j", ".text", &object, &disk]);
-    let mut content = fs::read(&disk)?;
-    for text in ["by block\n\0", "by sector\n\0"] {
-        content.extend(text.as_bytes());
-        content.resize(content.len().next_multiple_of(512), 0);
-    }
-    content.resize(4 << 20, 0);
-    fs::write(&disk, content)?;
+    let disk = disk("menu")?;
+    let [other, script] = ["menu-other.img", "menu.script"].map(built);
     fs::write(&other, vec![0; 1 << 20])?;
     fs::write(
         &script,
