@@ -54,6 +54,23 @@ pub struct Container<'a> {
     buffers: Vec<Range<usize>>,
 }
 
+/// What a state's buffers are to be like: where each is in the file, and the digits of its checksum.
+#[derive(Debug, Default)]
+pub struct Checksums(Vec<(Range<usize>, String)>);
+
+impl Checksums {
+    /// Compares them with the bytes of the file that they are of.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), StateError> {
+        for (id, (range, sum)) in self.0.iter().enumerate() {
+            let buffer = bytes.get(range.clone()).unwrap_or_default();
+            if *sum != hex(xxh3_64(buffer)) {
+                return Err(StateError::Checksum(format!("buffer {id}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Clone, Copy)]
 struct BufferInfo {
     offset: u32,
@@ -69,6 +86,14 @@ struct Info {
 impl<'a> Container<'a> {
     /// Takes a state apart and checks that it is whole. Everything in it may be hostile.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, StateError> {
+        let (container, checksums) = Self::open(bytes)?;
+        checksums.check(bytes)?;
+        Ok(container)
+    }
+
+    /// Takes a state apart and checks its JSON. Its buffers, which are nearly all of it, are yet to be compared with
+    /// the checksums, perhaps while the machine is being built.
+    pub fn open(bytes: &'a [u8]) -> Result<(Self, Checksums), StateError> {
         let (info, area) = header(bytes)?;
         let text = &bytes[info];
         let info: Info = serde_json::from_slice(text).map_err(StateError::Json)?;
@@ -81,26 +106,22 @@ impl<'a> Container<'a> {
             buffers.push(range);
         }
         let container = Self { state: info.state, ours: info.ours, bytes, buffers };
-        container.check(text)?;
-        Ok(container)
+        let checksums = container.checksums(text)?;
+        Ok((container, checksums))
     }
 
-    /// Compares the checksums that env86 has written.
-    fn check(&self, text: &[u8]) -> Result<(), StateError> {
+    /// The checksums that env86 has written; the one of the JSON is right.
+    fn checksums(&self, text: &[u8]) -> Result<Checksums, StateError> {
         let Some(digits) = text.strip_prefix(CHECKED).and_then(|rest| rest.get(..DIGITS)) else {
-            return Ok(()); // v86 wrote it
+            return Ok(Checksums::default()); // v86 wrote it
         };
         if std::str::from_utf8(digits) != Ok(&checksum_of_info(&self.bytes[..HEADER], text)) {
             return Err(StateError::Checksum("the list of the machine's registers".into()));
         }
         let sums = self.ours.get("buffers").and_then(|sums| sums.as_array());
         let sums = sums.map_or(&[][..], Vec::as_slice);
-        for (id, (range, sum)) in self.buffers.iter().zip(sums).enumerate() {
-            if sum.as_str() != Some(&hex(xxh3_64(&self.bytes[range.clone()]))) {
-                return Err(StateError::Checksum(format!("buffer {id}")));
-            }
-        }
-        Ok(())
+        let digits = |sum: &serde_json::Value| sum.as_str().unwrap_or_default().to_owned();
+        Ok(Checksums(self.buffers.iter().cloned().zip(sums.iter().map(digits)).collect()))
     }
 
     /// Adds a buffer.

@@ -57,7 +57,7 @@ mod vmware;
 use thiserror::Error;
 
 pub use absent::Passengers;
-pub use container::{Buffers, Container, PAGE, Saved, is_compressed};
+pub use container::{Buffers, Checksums, Container, PAGE, Saved, is_compressed};
 pub use ide::{Slot, Source};
 pub use image::ImageSource;
 pub use plan::Plan;

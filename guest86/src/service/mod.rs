@@ -1,6 +1,7 @@
 //! The service: a thread for each line, which waits for the line, for its processes and for their pipes at
 //! once.
 
+mod clock;
 mod dhcp;
 pub mod files;
 mod lines;
@@ -62,6 +63,8 @@ pub fn version() -> String {
 /// Serves hosts at these lines, until one of the lines is gone. One that cannot be opened is left out as long
 /// as there is another.
 pub fn serve(lines: Vec<PathBuf>) -> io::Result<()> {
+    // Without it, everything else works.
+    let _ = thread::Builder::new().spawn(clock::keep);
     let (end, ends) = mpsc::channel();
     let mut failed = Vec::new();
     for line in lines {

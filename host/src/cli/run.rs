@@ -14,8 +14,8 @@ use super::kernel::KernelFlags;
 use super::size::{parse_duration, parse_size};
 use super::{CliError, Outcome, open_machines_image};
 
-/// Time between looks whether the guest rests.
-const LOOK: Duration = Duration::from_millis(250);
+/// Time between looks whether the guest rests. A shell that has asked its terminal something waits 0.3 s for the answer.
+const LOOK: Duration = Duration::from_secs(1);
 /// A guest that executes fewer instructions in that time rests.
 const REST: u64 = 2_000_000;
 /// How long a rest is waited for.

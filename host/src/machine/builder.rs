@@ -362,7 +362,7 @@ impl MachineBuilder {
         let image = builder.hold_image()?;
         let no_image = builder.image.is_none() && file.plan.needs_image();
         let first = no_image.then_some(Event::NoImage);
-        Machine::spawn(Built { image, ..builder.resume(&file)? }, first, network)
+        Machine::spawn(Built { image, ..builder.resume(file)? }, first, network)
     }
 
     /// The image stays where it is, as long as the machine is there.
@@ -390,14 +390,14 @@ impl MachineBuilder {
     }
 
     /// The machine that a saved state is of, in that state.
-    fn resume(&self, file: &StateFile) -> Result<Built, MachineError> {
+    fn resume(&self, mut file: StateFile) -> Result<Built, MachineError> {
         let blobs = self.blobs();
         let (lost_files, arrivals) = (blobs.lost(), Arc::new(Arrivals::default()));
         let (time, unix_millis) = (file.plan.time, file.plan.unix_millis());
         let setup = Setup {
-            drives: disk::saved_units(self, file)?,
+            drives: disk::saved_units(self, &file)?,
             floppies: disk::saved_floppies(self)?,
-            virtio_disk: disk::saved_virtio_disk(self, file)?,
+            virtio_disk: disk::saved_virtio_disk(self, &file)?,
             blobs: Box::new(blobs),
             image: self.image_source()?,
             waker: arrivals.clone().into(),
@@ -412,6 +412,7 @@ impl MachineBuilder {
             later.firmware(&filesystem, &mut blobs, memory).map_err(LoadError::from)
         });
         let computer = Computer::resume(setup, file.plan.clone(), mem, file.bytes(), firmware);
+        file.verify()?;
         let computer = computer.map_err(|error| match error {
             env86_core::ComputerError::State(source) => {
                 StateFileError::Content { path: file.path().into(), source }.into()

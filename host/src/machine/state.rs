@@ -3,9 +3,12 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
-use env86_devices::state::{Container, Plan, Saved, StateError, is_compressed};
+use env86_devices::state::{Checksums, Container, Plan, Saved, StateError, is_compressed};
 use env86_emu::Memory;
 use thiserror::Error;
 use tracing::debug;
@@ -70,27 +73,45 @@ enum Bytes {
 /// A state that has been read and understood, and can be resumed.
 pub struct StateFile {
     path: PathBuf,
-    bytes: Bytes,
+    bytes: Arc<Bytes>,
     lost: Lost,
+    /// Compares the checksums. `None` once that is done.
+    check: Option<JoinHandle<Result<(), StateError>>>,
     /// What it says.
     pub plan: Plan,
 }
 
 impl StateFile {
-    /// Opens a state that lies in one file, or in parts that follow each other.
+    /// Opens a state that lies in one file, or in parts that follow each other. A thread begins to compare the
+    /// checksums of its memory, which takes as long as to build the machine: [`Self::verify`] is to be called
+    /// before the machine runs.
     pub fn open(paths: &[PathBuf]) -> Result<Self, StateFileError> {
         let (path, lost) = (paths.first().cloned().unwrap_or_default(), Lost::default());
         let bytes = match paths {
             [one] => open_one(one, &lost)?,
             _ => Bytes::Owned(join(paths)?),
         };
-        let plan = Container::parse(bytes.get()).and_then(|c| Plan::read(&c));
-        // What is wrong with a state that is being cut off says nothing.
-        if lost.is_set() {
-            return Err(StateFileError::CutOff(path));
+        let bytes = Arc::new(bytes);
+        let plan = Container::open(bytes.get()).and_then(|(container, checksums)| {
+            let check = compare(checksums, &bytes)?;
+            Ok((check, Plan::read(&container)))
+        });
+        let content = |source| StateFileError::Content { path: path.clone(), source };
+        match plan {
+            // What is wrong with a state that is being cut off says nothing.
+            _ if lost.is_set() => Err(StateFileError::CutOff(path)),
+            Ok((check, Ok(plan))) => Ok(Self { path, bytes, lost, check, plan }),
+            // That it is damaged says more than what is found wrong in it.
+            Ok((check, Err(error))) => Err(content(check.map_or(Ok(()), joined).err().unwrap_or(error))),
+            Err(error) => Err(content(error)),
         }
-        let plan = plan.map_err(|source| StateFileError::Content { path: path.clone(), source })?;
-        Ok(Self { path, bytes, lost, plan })
+    }
+
+    /// Waits until all checksums have been compared; an error if one is not right.
+    pub fn verify(&mut self) -> Result<(), StateFileError> {
+        let sound = self.check.take().map_or(Ok(()), joined);
+        self.source().check()?;
+        sound.map_err(|source| StateFileError::Content { path: self.path.clone(), source })
     }
 
     /// Whether the file is still whole, as far as it or memory of it has been read.
@@ -105,7 +126,7 @@ impl StateFile {
 
     /// The state's file, if it lies in one that holds nothing else.
     pub fn file(&self) -> Option<&File> {
-        match &self.bytes {
+        match &*self.bytes {
             Bytes::Mapped(file, _) => Some(file),
             Bytes::Owned(_) => None,
         }
@@ -118,7 +139,7 @@ impl StateFile {
 
     /// RAM with the state's content: mapped where that can be, else copied.
     pub fn memory(&self) -> Result<Box<Memory>, env86_emu::memory::MemoryError> {
-        if let Bytes::Mapped(file, _) = &self.bytes {
+        if let Bytes::Mapped(file, _) = &*self.bytes {
             match MappedRam::new(file, self.plan.pages(), &self.lost) {
                 Ok(ram) => return Memory::with_backing(Box::new(ram)),
                 Err(error) => debug!(target: "state", %error, "Memory is copied, not mapped"),
@@ -150,6 +171,23 @@ impl Bytes {
             Self::Owned(bytes) => bytes,
         }
     }
+}
+
+/// Compares checksums in a thread, or at once where there can be none.
+fn compare(sums: Checksums, bytes: &Arc<Bytes>) -> Result<Option<JoinHandle<Result<(), StateError>>>, StateError> {
+    let sums = Arc::new(sums);
+    let check = {
+        let (sums, bytes) = (sums.clone(), bytes.clone());
+        move || sums.check(bytes.get())
+    };
+    match thread::Builder::new().name("checksums".into()).spawn(check) {
+        Ok(check) => Ok(Some(check)),
+        Err(_) => sums.check(bytes.get()).map(|()| None),
+    }
+}
+
+fn joined(check: JoinHandle<Result<(), StateError>>) -> Result<(), StateError> {
+    check.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn open_one(path: &Path, lost: &Lost) -> Result<Bytes, StateFileError> {
@@ -243,6 +281,7 @@ fn write_pieces(file: &File, state: &Saved) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use env86_devices::state::{Buffers, Value};
     use std::fs;
 
     #[test]
@@ -254,5 +293,21 @@ mod tests {
             assert!(StateFile::open(std::slice::from_ref(&path)).is_err());
         }
         assert!(matches!(StateFile::open(&[dir.path().join("none")]), Err(StateFileError::Read { .. })));
+    }
+
+    /// One bit of a buffer is another one.
+    #[test]
+    fn damage_is_found_before_the_machine_runs() {
+        let mut buffers = Buffers::default();
+        let state = Value::Array(vec![buffers.u8s(&[7; 5000])]);
+        let mut bytes = Saved::new(&state, buffers, serde_json::Map::new()).unwrap().to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        fs::write(&path, bytes).unwrap();
+        // That it holds no machine is found, too, and says less.
+        let Err(error) = StateFile::open(&[path]) else { panic!("opened") };
+        let StateFileError::Content { source: StateError::Checksum(what), .. } = error else { panic!("{error}") };
+        assert_eq!(what, "buffer 0");
     }
 }

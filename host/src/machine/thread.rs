@@ -218,6 +218,7 @@ impl Shell<'_> {
         self.desk.keep_picture(screen.frame().clone());
         let repeats = self.computer.recording().is_some();
         let digest = if repeats { self.computer.digest().ok() } else { None };
+        debug!(target: "machine", busy = ?self.busy, stats = ?self.computer.stats(), "The machine has ended");
         Ok(Report {
             ending,
             cpu: self.computer.stats(),

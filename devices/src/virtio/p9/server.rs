@@ -298,6 +298,7 @@ impl Request<'_> {
         self.reply.put_u16(0);
         for walked in 0..count {
             let name = self.fields.string()?;
+            trace!(target: "9p", name = %String::from_utf8_lossy(name), "walk");
             match self.server.fs.lookup(fid.ino, name) {
                 Ok(ino) => {
                     let named = !matches!(name, b"." | b"..");
@@ -340,6 +341,7 @@ impl Request<'_> {
 
     fn lopen(&mut self) -> FsResult<()> {
         let ino = self.ino()?;
+        trace!(target: "9p", ?ino, "open");
         let flags = self.fields.u32()?;
         self.open(ino, flags)?;
         self.put_opened(ino)

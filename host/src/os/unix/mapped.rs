@@ -27,6 +27,8 @@ struct Mapping {
 
 // SAFETY: a mapping belongs to the process, not to a thread.
 unsafe impl Send for Mapping {}
+// SAFETY: a shared reference only reads the bytes.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(start: NonNull<u8>, len: usize) -> Self {
