@@ -14,7 +14,7 @@ MUSL := i686-unknown-linux-musl
 GUEST := $(TARGET)/$(MUSL)/guest/guest86
 # What benches/ needs: its guest, and env86 for WebAssembly.
 BENCH_GUEST := $(TARGET)/images/bench
-export ENV86_WASM := $(TARGET)/$(WASM)/release/env86_bench_wasm.wasm
+export ENV86_WASM := $(TARGET)/$(WASM)/web/env86_bench_wasm.wasm
 
 # Where the whole-machine tests look.
 export ENV86_BIN := $(ENV86)
@@ -48,6 +48,8 @@ test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo im
 	failed=0; wait $$images || failed=$$?; cat $(TARGET)/images.log; [ $$failed = 0 ]
 	cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
+	@if images/deps.sh chromium=chromium; then $(MAKE) web-test; \
+	else echo 'warning: the page was not tested in a browser, because Chromium cannot be installed here' >&2; fi
 
 # `cargo test --workspace` has built them already; `-p env86` would build the workspace's crates anew.
 examples: image ## The library's examples, each with the demo image
@@ -72,7 +74,7 @@ std-%: deps
 # What must not know an operating system is built for a machine without one: the module has all of it.
 wasm: std-$(WASM)
 	@if [ -d $(call std,$(WASM)) ]; then \
-	    set -x; cargo build --release --target $(WASM) -p env86-bench-wasm; \
+	    set -x; cargo build --profile web --target $(WASM) -p env86-bench-wasm; \
 	else \
 	    echo 'warning: not built for $(WASM), because rustup cannot install that target here' >&2; \
 	fi
@@ -80,8 +82,8 @@ wasm: std-$(WASM)
 web: std-$(WASM) ## The machine for pages and Node, in target/web: `env86 serve` and `env86 prepare` need it
 	@images/deps.sh wasm-opt=binaryen npm=npm zstd=zstd
 	@if [ -d $(call std,$(WASM)) ]; then \
-	    set -x; cargo build --release --target $(WASM) -p env86-web -p env86-unpack; \
-	    host/web/build $(TARGET)/$(WASM)/release/env86_web.wasm $(TARGET)/$(WASM)/release/env86_unpack.wasm $(TARGET)/web; \
+	    set -x; cargo build --profile web --target $(WASM) -p env86-web -p env86-unpack; \
+	    host/web/build $(TARGET)/$(WASM)/web/env86_web.wasm $(TARGET)/$(WASM)/web/env86_unpack.wasm $(TARGET)/web; \
 	else \
 	    echo 'warning: nothing for pages, because rustup cannot install the target $(WASM) here' >&2; \
 	fi

@@ -218,7 +218,7 @@ pub fn skipped(test: &str, why: &str) {
 /// The machine as a WebAssembly module, whether it was built or not.
 #[must_use]
 pub fn wasm_module() -> PathBuf {
-    target().join("wasm32-unknown-unknown/release/env86_bench_wasm.wasm")
+    target().join("wasm32-unknown-unknown/web/env86_bench_wasm.wasm")
 }
 
 /// The package for pages and Node, whether it was made or not.

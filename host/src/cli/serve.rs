@@ -13,11 +13,16 @@ use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use env86::image::{FileRef, Image};
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
 use tracing::{debug, warn};
 
 use super::{CliError, Outcome, page};
 
+/// Levels of compression for answers, which are made while somebody waits.
+const ZSTD_LEVEL: i32 = 3;
+const GZIP_LEVEL: Compression = Compression::fast();
 /// Requests that are answered at the same time.
 const THREADS: usize = 8;
 /// The configuration of a page without an image: nothing is started, and no file system is looked for.
@@ -177,7 +182,8 @@ fn file(request: Request, path: &Path) -> io::Result<()> {
         }
     };
     let name = path.to_string_lossy();
-    let tag = etag(&meta);
+    let coding = Coding::of_answer(&request, &name);
+    let tag = etag(&meta, coding);
     if asked(&request, "If-None-Match").is_some_and(|tags| tags.split(',').any(|one| one.trim() == tag)) {
         return request.respond(with_common(Response::empty(304), &name).with_header(header("ETag", &tag)));
     }
@@ -194,6 +200,13 @@ fn file(request: Request, path: &Path) -> io::Result<()> {
             return request.respond(Response::empty(416).with_header(size));
         }
     };
+    if let Some(coding) = coding {
+        let mut response = with_common(Response::from_data(coding.pack(file)?), &name);
+        response.add_header(header("ETag", &tag));
+        response.add_header(header("Content-Encoding", coding.name()));
+        response.add_header(header("Vary", "Accept-Encoding"));
+        return request.respond(response);
+    }
     file.seek(SeekFrom::Start(part.start))?;
     let length = part.end - part.start;
     let response =
@@ -203,10 +216,59 @@ fn file(request: Request, path: &Path) -> io::Result<()> {
     let mut response = with_common(response, &name);
     response.add_header(header("ETag", &tag));
     response.add_header(header("Accept-Ranges", "bytes"));
+    response.add_header(header("Vary", "Accept-Encoding"));
     if let Some(size) = size {
         response.add_header(header("Content-Range", &size));
     }
     request.respond(response)
+}
+
+/// How an answer is compressed on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Zstd,
+    Gzip,
+}
+
+impl Coding {
+    /// The best that the visitor takes for a file that it wants as a whole, if compression gains much: the image's
+    /// files are read from a disk of this computer faster than they would be compressed.
+    fn of_answer(request: &Request, name: &str) -> Option<Self> {
+        let gains = media_type(name) != OCTETS && asked(request, "Range").is_none();
+        asked(request, "Accept-Encoding").filter(|_| gains).and_then(Self::accepted)
+    }
+
+    /// What an Accept-Encoding header allows (RFC 9110, 12.5.3).
+    fn accepted(text: &str) -> Option<Self> {
+        let takes = |name: &str| {
+            text.split(',').any(|one| {
+                let (coding, quality) = one.split_once(';').unwrap_or((one, ""));
+                let quality = quality.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok());
+                coding.trim().eq_ignore_ascii_case(name) && quality != Some(0.0)
+            })
+        };
+        [Self::Zstd, Self::Gzip].into_iter().find(|coding| takes(coding.name()))
+    }
+
+    /// The name in HTTP's headers.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
+
+    /// Compresses all that there is.
+    fn pack(self, mut from: impl Read) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Zstd => zstd::encode_all(from, ZSTD_LEVEL),
+            Self::Gzip => {
+                let mut packed = Vec::new();
+                GzEncoder::new(&mut from, GZIP_LEVEL).read_to_end(&mut packed)?;
+                Ok(packed)
+            }
+        }
+    }
 }
 
 /// A header of a request.
@@ -237,6 +299,9 @@ fn with_common<R: Read>(mut response: Response<R>, name: &str) -> Response<R> {
     response
 }
 
+/// The type of what has none.
+const OCTETS: &str = "application/octet-stream";
+
 /// What a file is, by its name.
 fn media_type(name: &str) -> &'static str {
     match name.rsplit('.').next().unwrap_or_default() {
@@ -247,14 +312,15 @@ fn media_type(name: &str) -> &'static str {
         "wasm" => "application/wasm",
         "svg" => "image/svg+xml",
         "ts" | "txt" | "md" => "text/plain; charset=utf-8",
-        _ => "application/octet-stream",
+        _ => OCTETS,
     }
 }
 
-/// A tag that changes with the file.
-fn etag(meta: &Metadata) -> String {
+/// A tag that changes with the file, and is another for each form that it is sent in.
+fn etag(meta: &Metadata, coding: Option<Coding>) -> String {
     let changed = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    format!("\"{:x}-{:x}\"", meta.len(), changed.unwrap_or_default().as_nanos())
+    let form = coding.map_or(String::new(), |coding| format!("-{}", coding.name()));
+    format!("\"{:x}-{:x}{form}\"", meta.len(), changed.unwrap_or_default().as_nanos())
 }
 
 /// The one part that a Range header asks for (RFC 9110, 14.2). `None`: it asks for something else, and gets the
@@ -302,6 +368,22 @@ mod tests {
         for other in ["bytes=1-2,4-5", "lines=1-2", "bytes=x-", "bytes=-"] {
             assert_eq!(range(other, 10), None, "{other}");
         }
+    }
+
+    #[test]
+    fn answers_are_compressed_as_the_visitor_takes_them() {
+        assert_eq!(Coding::accepted("gzip, deflate, br, zstd"), Some(Coding::Zstd));
+        assert_eq!(Coding::accepted("gzip;q=0.5, zstd;q=0"), Some(Coding::Gzip));
+        for other in ["", "identity", "gzip;q=0", "br"] {
+            assert_eq!(Coding::accepted(other), None, "{other}");
+        }
+        let text = b"many words ".repeat(1000);
+        let packed = Coding::Gzip.pack(&text[..]).unwrap();
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
+        assert_eq!(plain, text);
+        let packed = Coding::Zstd.pack(&text[..]).unwrap();
+        assert_eq!(zstd::decode_all(&packed[..]).unwrap(), text);
     }
 
     #[test]

@@ -174,7 +174,10 @@ impl Bytes {
 }
 
 /// Compares checksums in a thread, or at once where there can be none.
-fn compare(sums: Checksums, bytes: &Arc<Bytes>) -> Result<Option<JoinHandle<Result<(), StateError>>>, StateError> {
+fn compare(
+    sums: Checksums,
+    bytes: &Arc<Bytes>,
+) -> Result<Option<JoinHandle<Result<(), StateError>>>, StateError> {
     let sums = Arc::new(sums);
     let check = {
         let (sums, bytes) = (sums.clone(), bytes.clone());
@@ -307,7 +310,9 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         // That it holds no machine is found, too, and says less.
         let Err(error) = StateFile::open(&[path]) else { panic!("opened") };
-        let StateFileError::Content { source: StateError::Checksum(what), .. } = error else { panic!("{error}") };
+        let StateFileError::Content { source: StateError::Checksum(what), .. } = error else {
+            panic!("{error}")
+        };
         assert_eq!(what, "buffer 0");
     }
 }
