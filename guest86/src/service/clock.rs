@@ -37,7 +37,7 @@ pub fn keep() {
 
 /// By how many seconds the real-time clock is ahead of another.
 fn ahead(clock: ClockId) -> Option<i64> {
-    Some(rtc()? - i64::from(clock_gettime(clock).tv_sec))
+    Some(rtc()? - clock_gettime(clock).tv_sec)
 }
 
 fn rtc() -> Option<i64> {
@@ -53,6 +53,6 @@ fn set() {
     });
     if let Some(seconds) = begins {
         // A service that is not root's cannot.
-        let _ = clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds as _, tv_nsec: 0 });
+        let _ = clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds, tv_nsec: 0 });
     }
 }
