@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn damage_is_found_before_the_machine_runs() {
         let mut buffers = Buffers::default();
-        let state = Value::Array(vec![buffers.u8s(&[7; 5000])]);
+        let state = Value::List(vec![buffers.u8s(&[7; 5000])]);
         let mut bytes = Saved::new(&state, buffers, serde_json::Map::new()).unwrap().to_vec();
         *bytes.last_mut().unwrap() ^= 1;
         let dir = tempfile::tempdir().unwrap();
