@@ -2,7 +2,7 @@
 //! directions, and all of it again after a restore. Every server is on the host's loopback.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -79,6 +79,9 @@ fn config(servers: Servers, names: SocketAddr) -> Result<Config> {
     })
 }
 
+/// Shows the guest's connections.
+const ESTABLISHED: &str = "cat /proc/net/tcp /proc/net/tcp6";
+
 struct Guest {
     machine: Machine,
     com1: SerialPort,
@@ -143,7 +146,7 @@ impl Guest {
     }
 
     /// A client of the host's talks to a server of the guest's, which answers with what it gets.
-    fn is_reached(&mut self) -> Result<()> {
+    fn is_reached(&mut self) -> Result<TcpStream> {
         let Some(Listen::Tcp(address)) =
             self.machine.forwards().first().map(|forward| forward.listen.clone())
         else {
@@ -155,6 +158,23 @@ impl Guest {
         let mut answer = [0; 17];
         client.read_exact(&mut answer)?;
         assert_eq!(&answer, b"is anyone there?\n");
+        Ok(client)
+    }
+
+    /// A program of the guest's waits for a server that never says anything.
+    fn waits_for_a_server(&mut self, port: u16) -> Result<()> {
+        self.run(&format!(
+            "mkfifo /tmp/idle; (nc host.env86.internal {port} < /tmp/idle > /dev/null; touch /tmp/nc-has-ended) & \
+             exec 3> /tmp/idle"
+        ))?;
+        self.until(ESTABLISHED, &format!(":{port:04X} 01 "))
+    }
+
+    /// What waited on a connection of the saved machine has been told that it is no more, though it never sent
+    /// anything: within a second, by the guest's clock.
+    fn has_lost_its_connections(&mut self) -> Result<()> {
+        let said = self.run(&format!("sleep 1; ls /tmp/nc*; {ESTABLISHED} | grep ' [0]1 '"))?;
+        assert!(said.contains("/tmp/nc-has-ended\r\n") && !said.contains(" 01 "), "{said}");
         Ok(())
     }
 
@@ -181,10 +201,17 @@ fn works(device: NetDevice) -> Result<()> {
     let servers =
         Servers { http: serve_http(body())?, http_v6: serve_http_at(Ipv6Addr::LOCALHOST.into(), body())? };
     let (http, names) = (servers.http, name_server()?);
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let silent_port = silent.local_addr()?.port();
+    let config = || -> Result<Config> {
+        let mut config = config(servers, names)?;
+        config.rules.host_ports.push(silent_port);
+        Ok(config)
+    };
     let image = Image::open(image()?).map_err(failed)?;
     let folder = tempdir()?;
     let state = folder.join("state");
-    let builder = Machine::builder().image(&image).network(config(servers, names)?);
+    let builder = Machine::builder().image(&image).network(config()?);
     let mut guest = Guest::start(&builder.clone().cold().net_device(device))?;
     guest.com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
     guest.has_address()?;
@@ -194,10 +221,14 @@ fn works(device: NetDevice) -> Result<()> {
     guest.until("cat /proc/net/tcp /proc/net/tcp6", &format!(":{GUEST_PORT:04X} "))?;
     guest.is_reached()?;
     guest.loses_its_link(device)?;
+    // A connection in each direction, on which nothing moves.
+    guest.waits_for_a_server(silent_port)?;
+    let _client = guest.is_reached()?;
     guest.machine.save(&state).map_err(failed)?;
     guest.machine.stop().map_err(failed)?;
 
     let mut guest = Guest::start(&builder.state(&state))?;
+    guest.has_lost_its_connections()?;
     guest.has_address()?;
     // The forward works before the guest has sent anything.
     guest.is_reached()?;
@@ -216,13 +247,25 @@ fn works(device: NetDevice) -> Result<()> {
         limits: Limits::default(),
         wisp: false,
     };
-    let relay = Relay::start(config(servers, names)?, door).map_err(failed)?;
+    let relay = Relay::start(config()?, door).map_err(failed)?;
     let join: Join = format!("ws://{}/?token=secret", relay.address()).parse().map_err(failed)?;
-    let mut guest = Guest::start(&Machine::builder().image(&image).state(&state).network(join))?;
+    let builder = Machine::builder().image(&image).state(&state).network(join);
+    let mut guest = Guest::start(&builder)?;
+    guest.has_lost_its_connections()?;
     guest.run("> /etc/resolv.conf; network")?;
     guest.until("cat /etc/resolv.conf", "192.168.127.1")?;
     guest.has_address()?;
     guest.fetches(http)?;
+    // Another copy of it has an address of its own, and both are there.
+    let mut copy = Guest::start(&builder)?;
+    copy.run("> /etc/resolv.conf; network")?;
+    copy.until("cat /etc/resolv.conf", "192.168.127.1")?;
+    copy.until("ip -4 address", "inet 192.168.127.3/24")?;
+    copy.fetches(http)?;
+    guest.fetches(http)?;
+    copy.until(&format!("busybox ping -c 1 -W 5 {ADDRESS}"), "ttl=")?;
+    guest.until("busybox ping -c 1 -W 5 192.168.127.3", "ttl=")?;
+    copy.machine.stop().map_err(failed)?;
     guest.machine.stop().map_err(failed)?;
     std::fs::remove_dir_all(folder)?;
     Ok(())

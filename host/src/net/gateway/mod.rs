@@ -421,6 +421,11 @@ impl Gateway {
         }
         let ends = (guest, remote);
         if let Some(flow) = self.tcp.get(&ends).filter(|flow| !flow.frames.is_closed()) {
+            // Another guest has the same address: a copy of a machine, which has lost its connections.
+            if flow.mac != mac {
+                packet::reset(mac, &packet).into_iter().for_each(|frame| self.send(frame));
+                return;
+            }
             // One that finds no room is lost, and sent again.
             let _ = flow.frames.try_send(frame);
             return;
