@@ -11,7 +11,7 @@ use env86::{Com, Image, Machine, MachineBuilder, NetDevice, SerialPort};
 use env86_tests::{BOOT_LIMIT, Failure, PROMPT, Result, image, serve_http, serve_http_at};
 
 /// Nothing here takes so long, on any machine.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 /// The first address that the gateway gives.
 const ADDRESS: &str = "192.168.127.2";
 /// A name that only the test's own server knows.
@@ -21,7 +21,7 @@ const BODY: usize = 300_000;
 /// The guest's port that is forwarded.
 const GUEST_PORT: u16 = 7000;
 
-fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+pub(crate) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     Failure::from(io::Error::other(error.to_string()))
 }
 
@@ -82,16 +82,24 @@ fn config(servers: Servers, names: SocketAddr) -> Result<Config> {
 /// Shows the guest's connections.
 const ESTABLISHED: &str = "cat /proc/net/tcp /proc/net/tcp6";
 
-struct Guest {
-    machine: Machine,
-    com1: SerialPort,
+pub(crate) struct Guest {
+    pub machine: Machine,
+    pub com1: SerialPort,
 }
 
 impl Guest {
-    fn start(builder: &MachineBuilder) -> Result<Self> {
+    pub fn start(builder: &MachineBuilder) -> Result<Self> {
         let machine = builder.start().map_err(failed)?;
         let com1 = machine.serial(Com::One);
         Ok(Self { machine, com1 })
+    }
+
+    /// Where the host listens for the guest.
+    pub fn forward(&self) -> SocketAddr {
+        match self.machine.forwards().first().map(|forward| &forward.listen) {
+            Some(Listen::Tcp(address)) => *address,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Runs a command, and gives what it says.
@@ -101,6 +109,21 @@ impl Guest {
         self.com1.expect("end-of-it", LIMIT).map_err(failed)
     }
 
+    /// Runs a command that has to succeed, and gives what it says, with its echo.
+    pub fn does(&mut self, command: &str) -> Result<String> {
+        let said = self.run(&format!("({command}) 2>&1; echo st''atus $?"))?;
+        assert!(said.contains("status 0\r\n"), "{said}");
+        Ok(said)
+    }
+
+    /// The last line of what a command says.
+    pub fn line(&mut self, command: &str) -> Result<String> {
+        let said = self.does(command)?;
+        let lines: Vec<_> = said.lines().collect();
+        let end = lines.iter().rposition(|line| line.starts_with("status 0")).unwrap_or(lines.len());
+        Ok(lines.get(end.wrapping_sub(1)).copied().unwrap_or_default().trim().to_owned())
+    }
+
     /// Repeats a command until it says something.
     fn until(&mut self, command: &str, text: &str) -> Result<()> {
         let said = self.run(&format!("until {command} | grep -F '{text}'; do sleep 1; done"))?;
@@ -108,7 +131,7 @@ impl Guest {
         Ok(())
     }
 
-    fn has_address(&mut self) -> Result<()> {
+    pub fn has_address(&mut self) -> Result<()> {
         self.until("ip -4 address", &format!("inet {ADDRESS}/24"))
     }
 
@@ -147,12 +170,7 @@ impl Guest {
 
     /// A client of the host's talks to a server of the guest's, which answers with what it gets.
     fn is_reached(&mut self) -> Result<TcpStream> {
-        let Some(Listen::Tcp(address)) =
-            self.machine.forwards().first().map(|forward| forward.listen.clone())
-        else {
-            panic!("{:?}", self.machine.forwards())
-        };
-        let mut client = TcpStream::connect(address)?;
+        let mut client = TcpStream::connect(self.forward())?;
         client.set_read_timeout(Some(LIMIT))?;
         client.write_all(b"is anyone there?\n")?;
         let mut answer = [0; 17];
