@@ -190,7 +190,7 @@ fn segment(ends: &Ends, connection: &Connection, flags: u8, sequence: u32, ackno
     tcp.extend(sequence.to_be_bytes());
     tcp.extend(acknowledged.to_be_bytes());
     // The header's length in doublewords; a window; no checksum yet, nothing urgent.
-    tcp.extend([(TCP / 4 << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    tcp.extend([(TCP as u8 / 4) << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
 
     let (ethertype, mut ip) = match (ends.remote.ip(), ends.guest.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {

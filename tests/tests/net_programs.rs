@@ -109,7 +109,9 @@ impl Ready {
 
 /// Runs a program of the host's to its end; gives what it says.
 fn does(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output()?;
+    let output = command.stdin(Stdio::null()).output();
+    let output =
+        output.unwrap_or_else(|error| panic!("{command:?}: {error}; `make test` installs what is needed"));
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
