@@ -21,11 +21,12 @@ export ENV86_BIN := $(ENV86)
 export ENV86_IMAGE := $(IMAGE)
 export ENV86_IMAGE_ROOT := $(TARGET)/images/debian/root
 export ENV86_PAE_IMAGE := $(TARGET)/images/debian-pae/image
+export ENV86_NET_IMAGE := $(TARGET)/images/net/image
 export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net
+.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,9 +41,9 @@ demo: image ## From nothing to a 32-bit Debian's shell
 # folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that.
 test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo image
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps \
-	    wasm-opt=binaryen npm=npm zstd=zstd qemu-img=qemu-utils
+	    wasm-opt=binaryen npm=npm zstd=zstd qemu-img=qemu-utils $(NET_PROGRAMS)
 	@$(MAKE) cross-deps
-	@mkdir -p $(TARGET); $(MAKE) image image-pae peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
+	@mkdir -p $(TARGET); $(MAKE) image image-pae image-net peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
 	trap 'kill $$images 2> /dev/null || true' EXIT; \
 	$(MAKE) lint cross; cargo test --workspace --no-run; \
 	failed=0; wait $$images || failed=$$?; cat $(TARGET)/images.log; [ $$failed = 0 ]
@@ -141,6 +142,17 @@ desktop: release guest ## X with a window manager, in a window where there is a 
 image-pae: release guest
 	@images/debian/build --env86 $(ENV86) --guest $(GUEST) --flavour 686-pae $(TARGET)/images/debian-pae
 
+# Servers and clients of the host's for the network's tests.
+NET_PROGRAMS := wrk=wrk iperf3=iperf3 /usr/sbin/sshd=openssh-server ssh=openssh-client
+
+image-net: release guest ## The demo image with the programs of the network's tests
+	@images/debian/build --with images/net --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/net
+
+# One arena of the allocator's, so that what it keeps of ended threads does not look like a leak.
+net-soak: image-net ## Mixed traffic for MINUTES (60) with ten saves and restores: nothing lost, no descriptor, no memory
+	@images/deps.sh $(NET_PROGRAMS)
+	MALLOC_ARENA_MAX=1 ENV86_SOAK_MINUTES=$(or $(MINUTES),60) cargo test -p env86-tests --test machine net_soak:: -- --ignored --nocapture
+
 # A copy, so that the image itself still boots.
 demo-state: image ## A copy of the demo image with a ready machine in it, for `env86 run`
 	@rm -rf $(TARGET)/images/ready && cp -al $(IMAGE) $(TARGET)/images/ready
@@ -197,6 +209,10 @@ bench-share: release guest ## A folder of the host in a guest (untar, grep, git,
 	@rm -rf $(TARGET)/images/share/ready && cp -al $(TARGET)/images/share/image $(TARGET)/images/share/ready
 	@$(ENV86) run --save $(TARGET)/images/share/ready true
 	@benches/share/run $(ENV86) $(TARGET)/images/share/ready $(TARGET)/images/share/root $(TARGET)/bench-share
+
+bench-net: image-net ## The guest's network beside QEMU's slirp, in turns: throughput, requests, latency, idleness
+	@images/deps.sh qemu-system-i386=qemu-system-x86 readelf=binutils $(NET_PROGRAMS)
+	@benches/net/run $(ENV86) $(TARGET)/images/net/root $(TARGET)/images/packages/tools/bin/busybox $(TARGET)/bench-net
 
 bench-create: release ## Images from directories, beside tar and zstd
 	@images/deps.sh zstd=zstd

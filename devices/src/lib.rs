@@ -4,8 +4,11 @@
 //! time, the memory to reach as a bus master. No operating system is in here.
 
 pub mod acpi;
+pub mod alias;
 pub mod apic;
 pub mod board;
+mod checksum;
+pub mod connections;
 pub mod debug;
 pub mod dma;
 pub mod floppy;

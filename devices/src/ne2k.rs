@@ -503,6 +503,39 @@ impl Ne2k {
         }
     }
 
+    /// The bytes of remote DMA up to the end of what was asked for, or of the ring: moving them has no other
+    /// effect before the last.
+    fn remote_bytes(&self, offset: u16, width: Width) -> Option<std::ops::Range<usize>> {
+        if !port::DATA.contains(&offset) || width == Width::Byte && self.in_words() {
+            return None;
+        }
+        let start = usize::from(self.remote_address);
+        let stop = usize::from(self.page_stop) << 8;
+        let end = (start + usize::from(self.remote_count)).min(MEMORY_SIZE);
+        let end = if start < stop { end.min(stop) } else { end };
+        (start < end).then_some(start..end)
+    }
+
+    /// What reads of the data port give.
+    pub fn source(&self, offset: u16, width: Width) -> Option<&[u8]> {
+        Some(&self.memory[self.remote_bytes(offset, width)?])
+    }
+
+    /// Where writes to the data port go.
+    pub fn sink(&mut self, offset: u16, width: Width) -> Option<&mut [u8]> {
+        let bytes = self.remote_bytes(offset, width)?;
+        let memory = usize::from(PACKET_MEMORY.start)..usize::from(PACKET_MEMORY.end);
+        (memory.start <= bytes.start && bytes.end <= memory.end).then(|| &mut self.memory[bytes])
+    }
+
+    /// So many bytes of these have been moved.
+    pub fn moved(&mut self, bytes: usize) {
+        let Some(before_last) = (bytes as u16).checked_sub(1) else { return };
+        self.remote_address = self.remote_address.wrapping_add(before_last);
+        self.remote_count = self.remote_count.saturating_sub(before_last);
+        self.remote_next();
+    }
+
     fn remote_read(&mut self) -> u8 {
         let byte = self.memory.get(usize::from(self.remote_address)).copied().unwrap_or(0xff);
         self.remote_next();
@@ -802,6 +835,46 @@ mod tests {
         card.multicast[crc as usize / 8] = 1 << (crc % 8);
         assert!(card.is_in_group(&[0x01, 0x00, 0x5e, 0, 0, 1]));
         assert!(!card.is_in_group(&[0x01, 0x00, 0x5e, 0, 0, 2]));
+    }
+
+    #[test]
+    fn many_words_at_once_are_as_one_after_the_other() {
+        let mut seed = 1u32;
+        let mut random = |below: u32| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((u64::from(seed) * u64::from(below)) >> 32) as u32
+        };
+        let (mut reads, mut writes) = (0, 0);
+        for _ in 0..2000 {
+            let mut one = started();
+            one.memory.iter_mut().for_each(|byte| *byte = random(256) as u8);
+            let addresses = [0, 0x3ffe, 0x4c00, 0x7fc0, 0x7f00 + random(0x200) as u16, random(0x9000) as u16];
+            let (address, count) = (addresses[random(6) as usize], random(300) as u16);
+            let is_read = random(2) == 0;
+            remote(&mut one, address, count, if is_read { cr::REMOTE_READ } else { cr::REMOTE_WRITE });
+            let width = [Width::Byte, Width::Word, Width::Dword][random(3) as usize];
+            let (mut many, size) = (one.clone(), width.bytes() as usize);
+            if is_read {
+                let Some(bytes) = many.source(0x10, width) else { continue };
+                let bytes = bytes[..bytes.len() / size * size].to_vec();
+                many.moved(bytes.len());
+                let singly = (0..bytes.len() / size).flat_map(|_| {
+                    let value = one.port_read(0x10, width);
+                    value.to_le_bytes().into_iter().take(size)
+                });
+                assert!(singly.eq(bytes.iter().copied()));
+                reads += bytes.len();
+            } else {
+                let Some(room) = many.sink(0x10, width) else { continue };
+                let bytes = room.len() / size * size;
+                room[..bytes].fill(0xa5);
+                many.moved(bytes);
+                (0..bytes / size).for_each(|_| one.port_write(0x10, width, 0xa5a5_a5a5));
+                writes += bytes;
+            }
+            assert_eq!(one, many);
+        }
+        assert!(reads > 10_000 && writes > 10_000);
     }
 
     #[test]

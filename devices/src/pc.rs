@@ -2,6 +2,7 @@
 
 use crate::board::Clock;
 use crate::board::{Board, BoardConfig, BoardError, Entropy, OUTPUT_LIMIT, Request};
+use crate::connections::Connections;
 use crate::state::Passengers;
 use env86_emu::{Bus, Cpu, CpuConfig, Exit, Memory};
 
@@ -63,6 +64,8 @@ pub struct Pc {
     pub board: Board,
     /// Devices of v86's that this board has not, from the state that the machine was restored from.
     pub passengers: Passengers,
+    /// The guest's TCP connections, which a machine that is resumed has lost.
+    pub connections: Connections,
     /// No instruction is executed while the guest waits for data of media and files: how late they come
     /// makes no difference to it. It is for clocks that stand still, too.
     pub stands_still: bool,
@@ -88,6 +91,7 @@ impl Pc {
             cpu: Cpu::new(mem, cpu_config),
             board,
             passengers: Passengers::default(),
+            connections: Connections::default(),
             stands_still: false,
             speed: INITIAL_SPEED,
         })

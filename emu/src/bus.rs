@@ -61,6 +61,21 @@ pub trait Bus {
     /// Writes a port. Bits of `value` above `width` are zero.
     fn port_write(&mut self, _mem: &mut Memory, _port: u16, _width: Width, _value: u32) {}
 
+    /// What the next reads of a port would give, one after the other, where nothing else comes of any but the last of
+    /// them: a repeated INS takes many at once then, and says so by [`Self::port_moved`].
+    fn port_source(&self, _port: u16, _width: Width) -> Option<&[u8]> {
+        None
+    }
+
+    /// Where the next writes to a port would go, in the same way, for a repeated OUTS.
+    fn port_sink(&mut self, _port: u16, _width: Width) -> Option<&mut [u8]> {
+        None
+    }
+
+    /// So many bytes of [`Self::port_source`] or [`Self::port_sink`] have been read or written, which is a whole
+    /// number of accesses.
+    fn port_moved(&mut self, _mem: &mut Memory, _port: u16, _bytes: usize) {}
+
     /// Answers a call to the hypervisor. Where there is none, the port reads as all ones.
     fn hypervisor_call(&mut self, call: &mut HypervisorCall) {
         call.eax = u32::MAX;

@@ -96,6 +96,11 @@ pub fn pae_image() -> Result<PathBuf> {
     find("ENV86_PAE_IMAGE", "images/debian-pae/image", "make image")
 }
 
+/// The image of `images/net`, with the programs of the network's tests.
+pub fn net_image() -> Result<PathBuf> {
+    find("ENV86_NET_IMAGE", "images/net/image", "make image-net")
+}
+
 /// The directory tree that the demo image was made from.
 pub fn image_root() -> Result<PathBuf> {
     find("ENV86_IMAGE_ROOT", "images/debian/root", "make image")
@@ -187,6 +192,35 @@ pub fn serve_http_at(address: IpAddr, body: Vec<u8>) -> Result<u16> {
                 }
                 write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
                 stream.write_all(&body)
+            });
+        }
+    });
+    Ok(port)
+}
+
+/// Answers HTTP requests for files below a folder, as [`serve_http`] does.
+pub fn serve_folder(folder: PathBuf) -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let folder = folder.clone();
+            thread::spawn(move || -> io::Result<()> {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte)?;
+                    request.push(byte[0]);
+                }
+                let request = String::from_utf8_lossy(&request);
+                let name = request.split(' ').nth(1).unwrap_or_default().trim_start_matches(['/', '.']);
+                match std::fs::read(folder.join(name)) {
+                    Ok(body) => {
+                        write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
+                        stream.write_all(&body)
+                    }
+                    Err(_) => stream.write_all(b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+                }
             });
         }
     });

@@ -13,6 +13,8 @@ mod figures;
 mod guest_checks;
 mod multiboot;
 mod net;
+mod net_programs;
+mod net_soak;
 mod printer;
 mod relay;
 mod run;

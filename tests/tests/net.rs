@@ -2,7 +2,7 @@
 //! directions, and all of it again after a restore. Every server is on the host's loopback.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use env86::{Com, Image, Machine, MachineBuilder, NetDevice, SerialPort};
 use env86_tests::{BOOT_LIMIT, Failure, PROMPT, Result, image, serve_http, serve_http_at};
 
 /// Nothing here takes so long, on any machine.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 /// The first address that the gateway gives.
 const ADDRESS: &str = "192.168.127.2";
 /// A name that only the test's own server knows.
@@ -21,7 +21,7 @@ const BODY: usize = 300_000;
 /// The guest's port that is forwarded.
 const GUEST_PORT: u16 = 7000;
 
-fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+pub(crate) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     Failure::from(io::Error::other(error.to_string()))
 }
 
@@ -79,16 +79,27 @@ fn config(servers: Servers, names: SocketAddr) -> Result<Config> {
     })
 }
 
-struct Guest {
-    machine: Machine,
-    com1: SerialPort,
+/// Shows the guest's connections.
+const ESTABLISHED: &str = "cat /proc/net/tcp /proc/net/tcp6";
+
+pub(crate) struct Guest {
+    pub machine: Machine,
+    pub com1: SerialPort,
 }
 
 impl Guest {
-    fn start(builder: &MachineBuilder) -> Result<Self> {
+    pub fn start(builder: &MachineBuilder) -> Result<Self> {
         let machine = builder.start().map_err(failed)?;
         let com1 = machine.serial(Com::One);
         Ok(Self { machine, com1 })
+    }
+
+    /// Where the host listens for the guest.
+    pub fn forward(&self) -> SocketAddr {
+        match self.machine.forwards().first().map(|forward| &forward.listen) {
+            Some(Listen::Tcp(address)) => *address,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Runs a command, and gives what it says.
@@ -98,6 +109,21 @@ impl Guest {
         self.com1.expect("end-of-it", LIMIT).map_err(failed)
     }
 
+    /// Runs a command that has to succeed, and gives what it says, with its echo.
+    pub fn does(&mut self, command: &str) -> Result<String> {
+        let said = self.run(&format!("({command}) 2>&1; echo st''atus $?"))?;
+        assert!(said.contains("status 0\r\n"), "{said}");
+        Ok(said)
+    }
+
+    /// The last line of what a command says.
+    pub fn line(&mut self, command: &str) -> Result<String> {
+        let said = self.does(command)?;
+        let lines: Vec<_> = said.lines().collect();
+        let end = lines.iter().rposition(|line| line.starts_with("status 0")).unwrap_or(lines.len());
+        Ok(lines.get(end.wrapping_sub(1)).copied().unwrap_or_default().trim().to_owned())
+    }
+
     /// Repeats a command until it says something.
     fn until(&mut self, command: &str, text: &str) -> Result<()> {
         let said = self.run(&format!("until {command} | grep -F '{text}'; do sleep 1; done"))?;
@@ -105,7 +131,7 @@ impl Guest {
         Ok(())
     }
 
-    fn has_address(&mut self) -> Result<()> {
+    pub fn has_address(&mut self) -> Result<()> {
         self.until("ip -4 address", &format!("inet {ADDRESS}/24"))
     }
 
@@ -143,18 +169,30 @@ impl Guest {
     }
 
     /// A client of the host's talks to a server of the guest's, which answers with what it gets.
-    fn is_reached(&mut self) -> Result<()> {
-        let Some(Listen::Tcp(address)) =
-            self.machine.forwards().first().map(|forward| forward.listen.clone())
-        else {
-            panic!("{:?}", self.machine.forwards())
-        };
-        let mut client = TcpStream::connect(address)?;
+    fn is_reached(&mut self) -> Result<TcpStream> {
+        let mut client = TcpStream::connect(self.forward())?;
         client.set_read_timeout(Some(LIMIT))?;
         client.write_all(b"is anyone there?\n")?;
         let mut answer = [0; 17];
         client.read_exact(&mut answer)?;
         assert_eq!(&answer, b"is anyone there?\n");
+        Ok(client)
+    }
+
+    /// A program of the guest's waits for a server that never says anything.
+    fn waits_for_a_server(&mut self, port: u16) -> Result<()> {
+        self.run(&format!(
+            "mkfifo /tmp/idle; (nc host.env86.internal {port} < /tmp/idle > /dev/null; touch /tmp/nc-has-ended) & \
+             exec 3> /tmp/idle"
+        ))?;
+        self.until(ESTABLISHED, &format!(":{port:04X} 01 "))
+    }
+
+    /// What waited on a connection of the saved machine has been told that it is no more, though it never sent
+    /// anything: within a second, by the guest's clock.
+    fn has_lost_its_connections(&mut self) -> Result<()> {
+        let said = self.run(&format!("sleep 1; ls /tmp/nc*; {ESTABLISHED} | grep ' [0]1 '"))?;
+        assert!(said.contains("/tmp/nc-has-ended\r\n") && !said.contains(" 01 "), "{said}");
         Ok(())
     }
 
@@ -181,10 +219,17 @@ fn works(device: NetDevice) -> Result<()> {
     let servers =
         Servers { http: serve_http(body())?, http_v6: serve_http_at(Ipv6Addr::LOCALHOST.into(), body())? };
     let (http, names) = (servers.http, name_server()?);
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let silent_port = silent.local_addr()?.port();
+    let config = || -> Result<Config> {
+        let mut config = config(servers, names)?;
+        config.rules.host_ports.push(silent_port);
+        Ok(config)
+    };
     let image = Image::open(image()?).map_err(failed)?;
     let folder = tempdir()?;
     let state = folder.join("state");
-    let builder = Machine::builder().image(&image).network(config(servers, names)?);
+    let builder = Machine::builder().image(&image).network(config()?);
     let mut guest = Guest::start(&builder.clone().cold().net_device(device))?;
     guest.com1.expect(PROMPT, BOOT_LIMIT).map_err(failed)?;
     guest.has_address()?;
@@ -194,10 +239,14 @@ fn works(device: NetDevice) -> Result<()> {
     guest.until("cat /proc/net/tcp /proc/net/tcp6", &format!(":{GUEST_PORT:04X} "))?;
     guest.is_reached()?;
     guest.loses_its_link(device)?;
+    // A connection in each direction, on which nothing moves.
+    guest.waits_for_a_server(silent_port)?;
+    let _client = guest.is_reached()?;
     guest.machine.save(&state).map_err(failed)?;
     guest.machine.stop().map_err(failed)?;
 
     let mut guest = Guest::start(&builder.state(&state))?;
+    guest.has_lost_its_connections()?;
     guest.has_address()?;
     // The forward works before the guest has sent anything.
     guest.is_reached()?;
@@ -216,13 +265,25 @@ fn works(device: NetDevice) -> Result<()> {
         limits: Limits::default(),
         wisp: false,
     };
-    let relay = Relay::start(config(servers, names)?, door).map_err(failed)?;
+    let relay = Relay::start(config()?, door).map_err(failed)?;
     let join: Join = format!("ws://{}/?token=secret", relay.address()).parse().map_err(failed)?;
-    let mut guest = Guest::start(&Machine::builder().image(&image).state(&state).network(join))?;
+    let builder = Machine::builder().image(&image).state(&state).network(join);
+    let mut guest = Guest::start(&builder)?;
+    guest.has_lost_its_connections()?;
     guest.run("> /etc/resolv.conf; network")?;
     guest.until("cat /etc/resolv.conf", "192.168.127.1")?;
     guest.has_address()?;
     guest.fetches(http)?;
+    // Another copy of it has an address of its own, and both are there.
+    let mut copy = Guest::start(&builder)?;
+    copy.run("> /etc/resolv.conf; network")?;
+    copy.until("cat /etc/resolv.conf", "192.168.127.1")?;
+    copy.until("ip -4 address", "inet 192.168.127.3/24")?;
+    copy.fetches(http)?;
+    guest.fetches(http)?;
+    copy.until(&format!("busybox ping -c 1 -W 5 {ADDRESS}"), "ttl=")?;
+    guest.until("busybox ping -c 1 -W 5 192.168.127.3", "ttl=")?;
+    copy.machine.stop().map_err(failed)?;
     guest.machine.stop().map_err(failed)?;
     std::fs::remove_dir_all(folder)?;
     Ok(())

@@ -163,6 +163,23 @@ impl Bus for Board {
         }
     }
 
+    fn port_source(&self, port: u16, width: Width) -> Option<&[u8]> {
+        let Region { base, row, .. } = self.ports.whole(port, width).ok()??;
+        let card = self.ne2k.as_ref().filter(|_| row == Row::ne2k)?;
+        card.source(port.wrapping_sub(base), width)
+    }
+
+    fn port_sink(&mut self, port: u16, width: Width) -> Option<&mut [u8]> {
+        let Region { base, row, .. } = self.ports.whole(port, width).ok()??;
+        let card = self.ne2k.as_mut().filter(|_| row == Row::ne2k)?;
+        card.sink(port.wrapping_sub(base), width)
+    }
+
+    fn port_moved(&mut self, _: &mut Memory, _: u16, bytes: usize) {
+        self.ne2k.iter_mut().for_each(|card| card.moved(bytes));
+        self.changed(Row::ne2k);
+    }
+
     fn hypervisor_call(&mut self, call: &mut HypervisorCall) {
         self.backdoor.call(call, self.clock.unix_millis());
     }

@@ -12,6 +12,7 @@ mod absent;
 mod acpi;
 mod apic;
 mod chip;
+mod connections;
 mod container;
 mod cpu;
 mod dma;
@@ -93,6 +94,7 @@ macro_rules! for_each_chip {
             virtio_balloon,
             ne2k,
             virtio_net,
+            connections,
             absent,
             system_control,
             sb16,

@@ -8,6 +8,7 @@
 use super::queue::Chain;
 use super::{Action, BAR_DEVICE, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Transport};
 use crate::board::device::{Access, Context, Device, Lines, Plug};
+use crate::checksum::{fold, sum};
 use crate::pci::{ConfigSpace, Function, devfn};
 use env86_emu::{Memory, Width};
 use std::collections::VecDeque;
@@ -372,22 +373,6 @@ impl Device for VirtioNet {
     fn lines(&mut self, _: u64) -> Lines {
         Lines::pci(DEVFN, self.irq())
     }
-}
-
-/// The sum of big-endian words, not yet folded to 16 bits.
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let sum = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum::<u64>();
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    sum + u64::from(u32::from_be_bytes(last))
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 /// Makes the checksum of what begins at `start`; the field, `offset` bytes behind, holds the sum of the

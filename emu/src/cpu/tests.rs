@@ -97,6 +97,96 @@ fn a_repeated_string_instruction_uses_the_budget_up() {
     assert!((299_000..400_000).contains(&done), "{done}");
 }
 
+/// A device with a port that gives numbers in their order, and takes them; of some of them it gives and takes many at once.
+#[derive(Default)]
+struct Counter {
+    read: u8,
+    written: u8,
+    given: Vec<u8>,
+    room: Vec<u8>,
+    at_once: usize,
+}
+
+impl Counter {
+    /// Some come singly in between, as where a device has something to say.
+    fn prepare(&mut self) {
+        self.given = (0..7).map(|n| self.read.wrapping_add(n)).collect();
+        self.room = vec![0xff; 7];
+    }
+}
+
+impl Bus for Counter {
+    fn port_read(&mut self, _: &mut Memory, _: u16, width: Width) -> u32 {
+        let bytes = [0, 1, 2, 3].map(|n| self.read.wrapping_add(n));
+        self.read = self.read.wrapping_add(width.bytes() as u8);
+        self.prepare();
+        u32::from_le_bytes(bytes)
+    }
+    fn port_write(&mut self, _: &mut Memory, _: u16, width: Width, v: u32) {
+        assert_eq!(v.to_le_bytes()[0], self.written);
+        self.written = self.written.wrapping_add(width.bytes() as u8);
+        self.prepare();
+    }
+    fn port_source(&self, port: u16, _: Width) -> Option<&[u8]> {
+        (port == 0x10 && !self.given.is_empty()).then_some(&self.given)
+    }
+    fn port_sink(&mut self, port: u16, _: Width) -> Option<&mut [u8]> {
+        (port == 0x10 && !self.room.is_empty()).then_some(&mut self.room)
+    }
+    fn port_moved(&mut self, _: &mut Memory, _: u16, bytes: usize) {
+        if self.room == [0xff; 7] {
+            self.read = self.read.wrapping_add(bytes as u8);
+        } else {
+            for byte in &self.room[..bytes] {
+                assert_eq!(*byte, self.written);
+                self.written = self.written.wrapping_add(1);
+            }
+        }
+        self.at_once += bytes;
+        (self.given, self.room) = Default::default();
+    }
+    fn now(&mut self) -> u64 {
+        0
+    }
+    fn random(&mut self) -> u32 {
+        0
+    }
+}
+
+#[test]
+fn ports_that_move_many_values_at_once_move_the_same() {
+    for (port, size) in [(0x10u8, 1u32), (0x10, 2), (0x10, 4), (0x11, 2)] {
+        let prefixes: &[u8] = if size == 2 { &[0xf3, 0x66] } else { &[0xf3] };
+        let opcode = if size == 1 { 0x6c } else { 0x6d };
+        let count = (400 / size).to_le_bytes();
+        // mov edx, PORT; mov ecx, COUNT; mov edi, 2fe1h; rep ins; mov ecx, COUNT; mov esi, 2fe1h; rep outs; hlt: over a
+        // page's end.
+        let code = [
+            &[0xba, port, 0, 0, 0, 0xb9],
+            &count[..],
+            &[0xbf, 0xe1, 0x2f, 0, 0],
+            prefixes,
+            &[opcode, 0xb9],
+            &count,
+            &[0xbe, 0xe1, 0x2f, 0, 0],
+            prefixes,
+            &[opcode + 2, 0xf4],
+        ]
+        .concat();
+        let mut cpu = flat(&code);
+        let mut counter = Counter::default();
+        assert_eq!(cpu.run(&mut counter, 1_000_000), Exit::Halted);
+        let mut bytes = vec![0; 400];
+        cpu.mem().read(0x2fe1, &mut bytes);
+        assert!(bytes.iter().enumerate().all(|(n, byte)| *byte == n as u8), "{size}");
+        assert_eq!(
+            (counter.read, counter.written, counter.at_once > 0),
+            (400u32 as u8, 400u32 as u8, port == 0x10)
+        );
+        assert_eq!([gpr::ECX, gpr::ESI, gpr::EDI].map(|r| cpu.regs.r32(r)), [0, 0x2fe1 + 400, 0x2fe1 + 400]);
+    }
+}
+
 #[test]
 fn the_hypervisor_gets_and_gives_registers() {
     // mov eax, 1; mov ebx, 2; mov ecx, 3; mov edx, 5658h; in eax, dx; mov esi, edx; mov dx, 5658h;

@@ -35,6 +35,16 @@ pub(super) fn write(cpu: &mut Cpu, port: u16, bytes: u32, v: u32) -> Result<()> 
     Ok(())
 }
 
+/// Up to `count` values from a port to a page, at once: how many; 0 if that cannot be.
+pub(super) fn read_many(cpu: &mut Cpu, port: u16, bytes: u32, to: u32, count: u32) -> u32 {
+    if cpu.watch.io { 0 } else { cpu.input_in_page(port, width(bytes), to, count) }
+}
+
+/// The same from a page to a port.
+pub(super) fn write_many(cpu: &mut Cpu, port: u16, bytes: u32, from: u32, count: u32) -> u32 {
+    if cpu.watch.io { 0 } else { cpu.output_in_page(port, width(bytes), from, count) }
+}
+
 /// IN of a doubleword from the hypervisor's port, which takes and gives more registers than EAX.
 fn call_hypervisor(cpu: &mut Cpu) -> Result<()> {
     cpu.check_io(HYPERVISOR_PORT, 4)?;

@@ -322,6 +322,13 @@ impl<T: Int> Element for Ins<T> {
         advance::<T>(cpu, u, gpr::EDI, 1);
         Ok(())
     }
+
+    fn many(cpu: &mut Cpu, u: &Uop, count: u32, _: Until) -> u32 {
+        let Some((to, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, true) else { return 0 };
+        let done = port::read_many(cpu, dx(cpu), T::BYTES, to, count);
+        advance::<T>(cpu, u, gpr::EDI, done);
+        done
+    }
 }
 
 struct Outs<T>(P<T>);
@@ -336,6 +343,13 @@ impl<T: Int> Element for Outs<T> {
         port::write(cpu, dx(cpu), T::BYTES, v.zext())?;
         advance::<T>(cpu, u, gpr::ESI, 1);
         Ok(())
+    }
+
+    fn many(cpu: &mut Cpu, u: &Uop, count: u32, _: Until) -> u32 {
+        let Some((from, count)) = run_of::<T>(cpu, u, u.form & 7, gpr::ESI, count, false) else { return 0 };
+        let done = port::write_many(cpu, dx(cpu), T::BYTES, from, count);
+        advance::<T>(cpu, u, gpr::ESI, done);
+        done
     }
 }
 

@@ -146,6 +146,37 @@ impl Cpu {
         true
     }
 
+    /// Moves up to `count` values from a port upwards into a page, if it is at hand in the TLB and the board gives
+    /// them at once: how many.
+    pub(crate) fn input_in_page(&mut self, port: u16, width: Width, to: u32, count: u32) -> u32 {
+        let size = width.bytes();
+        let Some(host) = self.tlb.write(to, count * size) else { return 0 };
+        self.with_bus(|bus, mem| {
+            let Some(values) = bus.port_source(port, width) else { return 0 };
+            let count = count.min(values.len() as u32 / size);
+            let bytes = (count * size) as usize;
+            // SAFETY: as in `store`, for `bytes` bytes within a page; `values` has as many.
+            unsafe { std::ptr::copy(values.as_ptr(), host as *mut u8, bytes) };
+            bus.port_moved(mem, port, bytes);
+            count
+        })
+    }
+
+    /// The same from a page to a port.
+    pub(crate) fn output_in_page(&mut self, port: u16, width: Width, from: u32, count: u32) -> u32 {
+        let size = width.bytes();
+        let Some(host) = self.tlb.read(from, count * size) else { return 0 };
+        self.with_bus(|bus, mem| {
+            let Some(room) = bus.port_sink(port, width) else { return 0 };
+            let count = count.min(room.len() as u32 / size);
+            let bytes = (count * size) as usize;
+            // SAFETY: as in `load`, for `bytes` bytes within a page; `room` is as large.
+            unsafe { std::ptr::copy(host as *const u8, room.as_mut_ptr(), bytes) };
+            bus.port_moved(mem, port, bytes);
+            count
+        })
+    }
+
     /// Fills within a page, if it is at hand in the TLB.
     pub(crate) fn fill_in_page<T: Int>(&mut self, to: u32, value: T, count: u32) -> bool {
         let Some(host) = self.tlb.write(to, count * T::BYTES) else { return false };

@@ -301,7 +301,7 @@ impl Computer {
 
     /// Gives the desk what the guest has sent; says whether bytes of the console have moved, either way.
     fn carry_output(&mut self, outside: &mut dyn Outside) -> bool {
-        let Pc { board, cpu, .. } = &mut self.pc;
+        let Pc { board, cpu, connections, .. } = &mut self.pc;
         let Connected { serial, console, network, shares: _ } = board.connected;
         for port in (0..SERIAL_PORTS).filter(|port| serial[*port]) {
             let bytes = board.serial_output(port);
@@ -327,6 +327,7 @@ impl Computer {
         // Without a cable it is lost, and the card goes on.
         for frame in board.network_output(cpu.mem_mut()) {
             if network {
+                connections.sent(&frame);
                 outside.frame(&frame);
             }
         }
@@ -498,6 +499,12 @@ impl Computer {
             (None, Some(_)) => NetDevice::Virtio,
             (None, None) => NetDevice::None,
         }
+    }
+
+    /// The network card's address, as the guest has it.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        let board = &self.pc.board;
+        board.ne2k.as_ref().map(|card| card.mac).or(board.virtio_net.as_ref().map(|card| card.mac))
     }
 
     /// Puts a cable into the network card, or pulls it: what the guest sends goes to

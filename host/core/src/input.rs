@@ -240,7 +240,7 @@ impl Inlet {
                 board.with_ps2(|ps2, now| ps2.release_keys(now));
             }
             Input::Frame(frame) => match board.network_input(pc.cpu.mem_mut(), frame) {
-                Some(true) => {}
+                Some(true) => pc.connections.received(frame),
                 Some(false) => return Accepted::Some(0),
                 None => return Accepted::NoDevice,
             },
@@ -297,6 +297,7 @@ impl Inlet {
 
     /// Gives the devices what they have room for.
     pub fn feed(&mut self, pc: &mut Pc) {
+        end_connections(pc);
         for (port, queue) in self.serial.iter_mut().enumerate().filter(|(_, queue)| !queue.is_empty()) {
             // As a terminal with hardware flow control, wait until the guest says that it listens: what
             // comes before that is lost when its driver clears the FIFO.
@@ -325,6 +326,19 @@ impl Inlet {
     /// Those that wait for devices with little room, which the guest empties long before the end of a run.
     pub fn pressing(&self) -> usize {
         self.serial.iter().map(VecDeque::len).sum::<usize>() + self.keys.len()
+    }
+}
+
+/// Ends the connections that the machine has lost, as soon as it has a network and as far as its card has room.
+fn end_connections(pc: &mut Pc) {
+    if !pc.board.connected.network {
+        return;
+    }
+    while pc.connections.any_lost() {
+        let Some(frame) = pc.connections.next_ending() else { continue };
+        if pc.board.network_input(pc.cpu.mem_mut(), &frame) == Some(false) {
+            return pc.connections.put_back(frame);
+        }
     }
 }
 

@@ -422,7 +422,10 @@ impl MachineBuilder {
         let source = file.source();
         source.check()?;
         let listeners = self.listeners.clone();
-        Ok(Built { computer, lost_files, arrivals, source: Some(source), listeners, image: None })
+        // On a network of its own there is none with the same.
+        let shares = self.network.as_ref().is_some_and(cable::Wiring::is_shared);
+        let address = (shares && !self.config().preserve_mac_from_state_image).then(address);
+        Ok(Built { computer, lost_files, arrivals, source: Some(source), listeners, address, image: None })
     }
 
     /// A machine after power-on.
@@ -455,7 +458,7 @@ impl MachineBuilder {
         };
         let computer = Computer::power_on(setup, Firmware::new(name, source))?;
         let listeners = self.listeners.clone();
-        Ok(Built { computer, lost_files, arrivals, source: None, listeners, image: None })
+        Ok(Built { computer, lost_files, arrivals, source: None, listeners, address: None, image: None })
     }
 
     /// The world that the machine stands in, from this guest time on.

@@ -6,6 +6,7 @@ mod plugged {
     use std::task::{Context, Poll, Wake, Waker};
 
     use env86_core::{Accepted, Computer, Input, NetDevice};
+    use env86_devices::alias::Alias;
 
     use super::super::MachineError;
     use super::super::ports::Desk;
@@ -20,11 +21,12 @@ mod plugged {
         Ok(Network::prepare(wiring.clone())?)
     }
 
-    /// Starts a network and plugs the machine's card into it.
+    /// Starts a network and plugs the machine's card into it, under another address than the card's if there is one.
     pub fn plug(
         computer: &mut Computer,
         prepared: Prepared,
         desk: &Arc<Desk>,
+        address: Option<[u8; 6]>,
     ) -> Result<(Network, Cable), MachineError> {
         let device = computer.net_device();
         if device == NetDevice::None {
@@ -34,7 +36,8 @@ mod plugged {
         let (network, port) = prepared.start(device == NetDevice::Virtio)?;
         computer.connect_network(true);
         let waker = Waker::from(Arc::new(WakeMachine(desk.clone())));
-        Ok((network, Cable { port, waiting: None, waker }))
+        let alias = address.zip(computer.mac()).map(|(network, guest)| Alias { guest, network });
+        Ok((network, Cable { port, alias, waiting: None, waker }))
     }
 
     /// A frame that comes wakes the machine's thread.
@@ -49,6 +52,8 @@ mod plugged {
     /// The machine's end.
     pub struct Cable {
         port: Port,
+        /// The address that the network knows the card by, if it is not the card's.
+        alias: Option<Alias>,
         /// A frame that the card had no room for. Until it has, the others wait in the cable, and the
         /// network waits when that is full.
         waiting: Option<Input>,
@@ -77,7 +82,10 @@ mod plugged {
             self.waiting.take().or_else(|| {
                 let mut cx = Context::from_waker(&self.waker);
                 match self.port.receiver.poll_recv(&mut cx) {
-                    Poll::Ready(frame) => frame.map(Input::Frame),
+                    Poll::Ready(frame) => frame.map(|mut frame| {
+                        self.alias.iter().for_each(|alias| alias.inward(&mut frame));
+                        Input::Frame(frame)
+                    }),
                     Poll::Pending => None,
                 }
             })
@@ -86,8 +94,10 @@ mod plugged {
         /// Sends a frame of the guest's. It waits for room, which the network makes whatever the guest
         /// does.
         pub fn send(&self, frame: &[u8]) {
+            let mut frame = frame.to_vec();
+            self.alias.iter().for_each(|alias| alias.outward(&mut frame));
             // A network that has ended takes nothing, as a cable that was pulled.
-            let _ = self.port.sender.blocking_send(frame.to_vec());
+            let _ = self.port.sender.blocking_send(frame);
         }
     }
 }
@@ -104,6 +114,13 @@ mod plugged {
     /// There is no network in this build.
     #[derive(Clone, Debug)]
     pub enum Wiring {}
+
+    impl Wiring {
+        pub fn is_shared(&self) -> bool {
+            match *self {}
+        }
+    }
+
     pub enum Prepared {}
     #[derive(Debug)]
     pub enum Network {}
@@ -117,6 +134,7 @@ mod plugged {
         _: &mut Computer,
         prepared: Prepared,
         _: &Arc<Desk>,
+        _: Option<[u8; 6]>,
     ) -> Result<(Network, Cable), MachineError> {
         match prepared {}
     }

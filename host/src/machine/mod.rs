@@ -195,7 +195,8 @@ impl Machine {
             Line::Debug | Line::Printer => true,
         }));
         first.into_iter().for_each(|event| desk.tell(event));
-        let plugged = network.map(|network| cable::plug(computer, network, &desk)).transpose()?;
+        let plugged =
+            network.map(|network| cable::plug(computer, network, &desk, built.address)).transpose()?;
         let (network, cable) = plugged.unzip();
         let (commands, queue) = mpsc::channel();
         let source = built.source.clone();

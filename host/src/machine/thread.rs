@@ -51,6 +51,8 @@ pub(super) struct Built {
     pub source: Option<StateSource>,
     /// Who hears what it plays.
     pub listeners: Vec<Listener>,
+    /// The address that the network knows its card by, if it is not the card's.
+    pub address: Option<[u8; 6]>,
     /// The image, which is held as long as the machine needs its files.
     pub image: Option<Held>,
 }
@@ -91,7 +93,7 @@ pub(super) fn run(
     commands: Receiver<Command>,
     cable: Option<Cable>,
 ) -> Result<Report, MachineError> {
-    let Built { computer, lost_files, arrivals, source, listeners, image: _image } = built;
+    let Built { computer, lost_files, arrivals, source, listeners, address: _, image: _image } = built;
     arrivals.lock().machine = Some(thread::current());
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         let (stopped, busy) = (false, Duration::ZERO);
@@ -382,6 +384,7 @@ mod tests {
             arrivals: Arc::default(),
             source: None,
             listeners: Vec::new(),
+            address: None,
             image: None,
         };
         Machine::spawn(built, None, None).unwrap()

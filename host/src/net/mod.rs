@@ -160,6 +160,13 @@ pub enum Wiring {
     Join(Join),
 }
 
+impl Wiring {
+    /// Whether there are other machines on it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Join(_))
+    }
+}
+
 impl From<Config> for Wiring {
     fn from(config: Config) -> Self {
         Self::Own(config)

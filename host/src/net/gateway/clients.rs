@@ -16,8 +16,8 @@ use super::super::tcp::{self, HostSide, Opening};
 use super::super::{FIRST_GUEST, GATEWAY, packet};
 use super::{Done, Ends, Event, Gateway, TCP_FLOWS};
 
-/// Clients that wait for the guest to be there.
-pub(super) const WAITING_CLIENTS: usize = 64;
+/// Clients that wait for the guest to be there: a machine that is resumed may have many at once.
+const WAITING_CLIENTS: usize = 1024;
 /// Clients of UDP forwards that are remembered.
 const UDP_CLIENTS: usize = 1024;
 /// How long a client of a forward waits for a guest that is not there.
@@ -84,11 +84,11 @@ impl Gateway {
     pub(super) fn client(&mut self, client: Client) {
         let guest = SocketAddrV4::new(self.guest(), client.guest_port);
         let Some(&(mac, _)) = self.neighbours.get(guest.ip()) else {
-            if self.waiting.len() < WAITING_CLIENTS {
-                self.waiting.push(client);
-                self.look_for_guest();
+            if self.waiting.len() >= WAITING_CLIENTS {
+                return client.host.reset();
             }
-            return;
+            self.waiting.push(client);
+            return self.look_for_guest();
         };
         let Some(port) = self.free_client_port(guest).filter(|_| self.tcp.len() < TCP_FLOWS) else {
             return client.host.reset();

@@ -36,7 +36,7 @@ use super::{
     dhcp6, gateway, ntp, tftp, udp,
 };
 
-use clients::{Client, UdpClient, WAITING_CLIENTS, serve_forward};
+use clients::{Client, UdpClient, serve_forward};
 use names::{Asker, answer_dns};
 
 pub(super) use clients::accepted;
@@ -51,6 +51,8 @@ const PINGS: usize = 32;
 /// Frames of one TCP connection, and of one UDP flow, that wait for it.
 const TCP_QUEUE: usize = 256;
 const UDP_QUEUE: usize = 16;
+/// Clients of forwards, and other things, that wait for the gateway.
+const EVENTS: usize = 64;
 /// Bytes that a TCP connection holds in each direction, and how many connections may have as much.
 const BUFFER: usize = 256 << 10;
 const WELL_BUFFERED: usize = 128;
@@ -135,7 +137,7 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) fn new(port: Port, config: Config, forwards: Vec<(Socket, u16)>) -> Self {
-        let (event_sender, events) = mpsc::channel(WAITING_CLIENTS);
+        let (event_sender, events) = mpsc::channel(EVENTS);
         let mut tasks = JoinSet::new();
         for (socket, guest_port) in forwards {
             tasks.spawn(serve_forward(socket, guest_port, event_sender.clone()));
@@ -421,6 +423,11 @@ impl Gateway {
         }
         let ends = (guest, remote);
         if let Some(flow) = self.tcp.get(&ends).filter(|flow| !flow.frames.is_closed()) {
+            // Another guest has the same address: a copy of a machine, which has lost its connections.
+            if flow.mac != mac {
+                packet::reset(mac, &packet).into_iter().for_each(|frame| self.send(frame));
+                return;
+            }
             // One that finds no room is lost, and sent again.
             let _ = flow.frames.try_send(frame);
             return;
