@@ -635,7 +635,7 @@ impl Device for Pci {
     fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
         match self.write(at.port, at.width, value) {
             Effect::None => {}
-            Effect::Decode(_) | Effect::Routing => cx.requests.rewire(),
+            Effect::Decode(_) | Effect::Routing | Effect::Shadow => cx.requests.rewire(),
             Effect::Reset => cx.requests.ask(Request::Reset),
         }
     }
