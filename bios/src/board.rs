@@ -4,6 +4,8 @@ use env86_emu::{Bus, Memory, Width};
 
 use crate::step::{self, Step};
 
+/// The host bridge (82441FX), slot 0.
+const HOST_BRIDGE: u8 = 0;
 /// The PCI-to-ISA bridge (PIIX3), slot 1: it routes the PCI interrupts.
 pub const ISA_BRIDGE: u8 = 1 << 3;
 /// The power management function (PIIX4), slot 7, there with ACPI only.
@@ -14,6 +16,13 @@ pub const IDE: u8 = 30 << 3;
 pub const PIRQ_ROUTING: [u8; 4] = [10, 10, 11, 11];
 /// PIIX3 configuration register PIRQRCA, followed by PIRQRCB to PIRQRCD (82371SB, 2.2.9).
 pub const PIRQRCA: u8 = 0x60;
+/// 82441FX configuration register PAM0 (82441FX, 3.2.18), and what it has when the system BIOS is in RAM and
+/// read-only.
+const PAM0: u8 = 0x59;
+const BIOS_READ_ONLY: u32 = 0x10;
+/// PAM1 to PAM6, and what each has where there is RAM that is read and written.
+const PAM: core::ops::RangeInclusive<u8> = 0x5a..=0x5f;
+const RAM: u32 = 0x33;
 /// The interrupt of ACPI's system control (SCI).
 pub const SCI_IRQ: u8 = 9;
 /// Where the power management registers are (PM1a event, control, timer).
@@ -139,10 +148,12 @@ fn io_ports(bus: &mut dyn Bus, mem: &mut Memory, devfn: u8, reg: u8) -> u16 {
     if after & BAR_IO != 0 && address != 0 { (address as u16).wrapping_neg() } else { 0 }
 }
 
-/// What firmware writes to configuration space: PIRQ routing, base addresses, interrupt lines, then
-/// the command registers that switch the functions on.
+/// What firmware writes to configuration space: attributes of the shadow RAM, PIRQ routing, base addresses,
+/// interrupt lines, then the command registers that switch the functions on. There are no option ROMs, so
+/// C0000h to EFFFFh is left to the guest.
 pub fn configure_pci(board: &BoardInfo) -> Vec<Step> {
-    let mut steps = Vec::new();
+    let mut steps = vec![Step::pci(HOST_BRIDGE, PAM0, Width::Byte, BIOS_READ_ONLY)];
+    steps.extend(PAM.map(|reg| Step::pci(HOST_BRIDGE, reg, Width::Byte, RAM)));
     for (reg, irq) in (PIRQRCA..).zip(PIRQ_ROUTING) {
         steps.push(Step::pci(ISA_BRIDGE, reg, Width::Byte, irq.into()));
     }

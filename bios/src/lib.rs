@@ -160,9 +160,16 @@ pub enum BootError {
 /// Puts `source` into memory and tells how to start it.
 ///
 /// To be called at power-on and again at every reset: it writes everything that it relies on and
-/// expects nothing of the memory's content.
+/// expects nothing of the memory's content. What the board has made read-only is written, too, and is so afterwards.
 pub fn load(source: &BootSource, board: &BoardInfo, mem: &mut Memory) -> Result<Boot, BootError> {
     mem.set_rom_alias(matches!(source, BootSource::Rom { .. }));
+    let read_only = mem.set_read_only(0);
+    let boot = put(source, board, mem);
+    mem.set_read_only(read_only);
+    boot
+}
+
+fn put(source: &BootSource, board: &BoardInfo, mem: &mut Memory) -> Result<Boot, BootError> {
     match source {
         BootSource::Linux { kernel, initrd, cmdline, unpack } => {
             let steps = firmware::install(board, mem)?;

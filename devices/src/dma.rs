@@ -418,6 +418,63 @@ mod tests {
     }
 
     #[test]
+    fn words_count_down_too_and_start_over() {
+        let (mut dma, mut mem) = (Dma::default(), memory());
+        setup(&mut dma, 7, 0x74, 0x02, 0x0001, 1);
+        let done = dma.transfer_to_memory(7, &mut mem, &[1, 2, 3, 4]);
+        assert_eq!(done, Transfer { bytes: 4, terminal_count: true });
+        assert_eq!(mem.read_u32(0x2_0000), 0x0201_0403);
+        assert_eq!((dma.channels[7].address, dma.remaining(7)), (1, 4));
+        assert_eq!((dma.read(0xd0), dma.read(STATUS_COMMAND)), (0x08, 0), "the second chip's status");
+    }
+
+    #[test]
+    fn words_wrap_inside_128_kib() {
+        let (mut dma, mut mem) = (Dma::default(), memory());
+        setup(&mut dma, 6, 0x44, 0x03, 0xffff, 1);
+        dma.transfer_to_memory(6, &mut mem, &[1, 2, 3, 4]);
+        assert_eq!(
+            (mem.read_u16(0x3_fffe), mem.read_u16(0x2_0000), mem.read_u16(0x4_0000)),
+            (0x0201, 0x0403, 0)
+        );
+    }
+
+    /// Its pins are the first chip's.
+    #[test]
+    fn the_cascade_serves_no_device_and_holds_none_up() {
+        let (mut dma, mut mem) = (Dma::default(), memory());
+        setup(&mut dma, 4, 0x44, 0x02, 0, 1);
+        assert!(!dma.ready(4));
+        assert_eq!(dma.transfer_to_memory(4, &mut mem, &[1, 2]).bytes, 0);
+        // Nor does another channel in cascade mode, which a bus master on the ISA bus would have.
+        setup(&mut dma, 5, 0xc0, 0x02, 0, 1);
+        assert!(!dma.ready(5));
+        // The first chip works for drivers that have left its way through the second one masked.
+        dma.write(0xda, 0);
+        setup(&mut dma, 2, 0x44, 0x02, 0, 1);
+        assert!(dma.ready(2) && dma.transfer_to_memory(2, &mut mem, &[1, 2]).terminal_count);
+    }
+
+    #[test]
+    fn the_second_chip_stands_at_every_other_port() {
+        let mut dma = Dma::default();
+        dma.write(0xd4, 1);
+        assert_eq!((dma.read(0xde), dma.read(ALL_MASK)), (0xfd, 0xff));
+        dma.write(0xd6, 0x59);
+        assert_eq!((dma.channels[5].mode, dma.channels[1].mode), (0x58, 0));
+        for port in [0xc4, 0xc5] {
+            dma.write(0xd8, 0);
+            dma.write(port, 0x34);
+            dma.write(port, port as u8);
+            assert_eq!(dma.channels[5].base_address, port << 8 | 0x34);
+        }
+        dma.write(0xd0, COMMAND_DISABLE);
+        assert!(!dma.ready(5));
+        dma.write(0xdc, 0);
+        assert_eq!(dma.read(0xde), 0xf0);
+    }
+
+    #[test]
     fn decrement_counts_down() {
         let (mut dma, mut mem) = (Dma::default(), memory());
         setup(&mut dma, 3, 0x64, 0x02, 0x0003, 2);

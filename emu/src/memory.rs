@@ -12,6 +12,8 @@ use std::slice;
 pub const PAGE_SIZE: u32 = 4096;
 /// The window that video cards claim, which is never RAM.
 pub const VGA_WINDOW: core::ops::Range<u32> = 0xa_0000..0xc_0000;
+/// Where ROMs are, and RAM that takes their place: pages here can be read-only.
+pub const SHADOW: core::ops::Range<u32> = 0xc_0000..0x10_0000;
 /// The alias of the first MiB below 4 GiB, present while a ROM image is fitted.
 pub const ROM_ALIAS: u32 = 0xfff0_0000;
 /// RAM comes in multiples of this many bytes, as v86's does.
@@ -173,12 +175,12 @@ fn marks(bytes: usize) -> usize {
     (bytes / PAGE_SIZE as usize).div_ceil(64)
 }
 
-/// What the TLB has to do because windows moved or a generation ended, by host address.
+/// What the TLB has to do because windows moved, a generation ended or pages became read-only, by host address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Retag {
     /// These bytes are no longer where they were.
     Forget(Range<usize>),
-    /// The next write to these bytes is to be noted.
+    /// The next write to these bytes is to be noted, or dropped.
     Protect(Range<usize>),
 }
 
@@ -189,15 +191,16 @@ pub(crate) struct MemoryPage {
     pub offset: u32,
     /// Its host address.
     pub host: usize,
-    /// A write need not be noted: the page is RAM, or was written in this generation.
-    pub noted: bool,
+    /// Writes need not come here: the page is RAM and not read-only, or a region's and was written in this
+    /// generation.
+    pub writable: bool,
 }
 
 /// Guest RAM and other memory that behaves like it, by physical address.
 ///
 /// RAM covers 0 to `size`, less [`VGA_WINDOW`]. Regions are reached through windows, where there is
 /// no RAM. Accesses outside both read all ones and write nothing, as a bus master on the real board
-/// would see.
+/// would see. Neither does a write to a page that the board has made read-only ([`Memory::set_read_only`]).
 ///
 /// Pages that the processor has decoded code from are marked, so that a write to one by anything
 /// but the processor itself is noted for the block cache.
@@ -220,6 +223,8 @@ pub(crate) struct MemoryPage {
 pub struct Memory<Unsized: ?Sized = [()]> {
     ram: Store,
     rom_alias: bool,
+    /// A bit for each page of [`SHADOW`], the lowest first: it is not written.
+    read_only: u64,
     /// What follows RAM in the order of offsets. Never taken away and never moved: the TLB has their
     /// addresses.
     regions: Vec<Store>,
@@ -246,6 +251,7 @@ impl Memory {
         Box::new(Memory {
             ram,
             rom_alias: false,
+            read_only: 0,
             regions: Vec::new(),
             windows: Vec::new(),
             generation: 1,
@@ -390,6 +396,28 @@ impl Memory {
         self.rom_alias = present;
     }
 
+    /// The pages of [`SHADOW`] that are read-only: a bit each, the lowest page first.
+    pub fn read_only(&self) -> u64 {
+        self.read_only
+    }
+
+    /// Makes pages of [`SHADOW`] read-only, and the others writable: what the guest and its bus masters write
+    /// there is dropped. Gives what was read-only before.
+    pub fn set_read_only(&mut self, pages: u64) -> u64 {
+        if pages & !self.read_only != 0 {
+            // The TLB may have leave to write there.
+            let base = self.ram.base;
+            self.retags.push(Retag::Protect(base + SHADOW.start as usize..base + SHADOW.end as usize));
+        }
+        std::mem::replace(&mut self.read_only, pages)
+    }
+
+    /// Whether the page of RAM at an offset is read-only.
+    #[inline]
+    pub(crate) fn is_read_only(&self, offset: u32) -> bool {
+        SHADOW.contains(&offset) && self.read_only >> ((offset - SHADOW.start) / PAGE_SIZE) & 1 != 0
+    }
+
     /// The offset of the RAM or of the region's byte behind a physical address, if there is either.
     #[inline]
     pub(crate) fn offset(&self, addr: u32) -> Option<usize> {
@@ -461,14 +489,20 @@ impl Memory {
         }
     }
 
-    /// Writes bytes; those that are neither RAM nor a region's are dropped.
+    /// Writes bytes; those that are neither RAM nor a region's, and those in read-only pages, are dropped.
     pub fn write(&mut self, addr: u32, data: &[u8]) {
         let (mut addr, mut data) = (addr, data);
         while !data.is_empty() {
             let extent = self.extent(addr);
-            let room = extent.as_ref().map_or((PAGE_SIZE - addr % PAGE_SIZE) as usize, Range::len);
+            let page = (PAGE_SIZE - addr % PAGE_SIZE) as usize;
+            // Page by page where one may be written and the next may not.
+            let together = |extent: &Range<usize>| {
+                let mixed = self.read_only != 0 && SHADOW.contains(&(extent.start as u32));
+                if mixed { page } else { extent.len() }
+            };
+            let room = extent.as_ref().map_or(page, together);
             let (now, rest) = data.split_at(room.min(data.len()));
-            if let Some(extent) = extent {
+            if let Some(extent) = extent.filter(|extent| !self.is_read_only(extent.start as u32)) {
                 self.bytes_at_mut(extent.start, now.len()).copy_from_slice(now);
             }
             addr = addr.wrapping_add(now.len() as u32);
@@ -506,15 +540,15 @@ impl Memory {
     /// The page at a physical address, if it is memory. `write` notes that it is written now.
     #[inline]
     pub(crate) fn page(&mut self, addr: u32, write: bool) -> Option<MemoryPage> {
-        if addr < self.size() && !VGA_WINDOW.contains(&addr) {
-            return Some(MemoryPage { offset: addr, host: self.ram.base + addr as usize, noted: true });
+        if addr < self.size() && !(VGA_WINDOW.start..SHADOW.end).contains(&addr) {
+            return Some(MemoryPage { offset: addr, host: self.ram.base + addr as usize, writable: true });
         }
-        self.page_beside_ram(addr, write)
+        self.special_page(addr, write)
     }
 
     #[cold]
     #[inline(never)]
-    fn page_beside_ram(&mut self, addr: u32, write: bool) -> Option<MemoryPage> {
+    fn special_page(&mut self, addr: u32, write: bool) -> Option<MemoryPage> {
         let offset = self.extent(addr)?.start;
         if write {
             self.note_page(offset as u32);
@@ -523,8 +557,11 @@ impl Memory {
             let at = store.position(offset)?;
             Some(store.written[at / PAGE_SIZE as usize] == self.generation)
         };
-        let noted = offset < self.ram.len || self.regions.iter().find_map(bears) == Some(true);
-        Some(MemoryPage { offset: offset as u32, host: self.host(offset, PAGE_SIZE as usize), noted })
+        let writable = match offset < self.ram.len {
+            true => !self.is_read_only(offset as u32),
+            false => self.regions.iter().find_map(bears) == Some(true),
+        };
+        Some(MemoryPage { offset: offset as u32, host: self.host(offset, PAGE_SIZE as usize), writable })
     }
 
     /// Whether [`Memory::take_retags`] or [`Memory::take_code_writes`] has something.
@@ -690,6 +727,32 @@ mod tests {
         let (region, window) = (mem.add_region(REGION), mem.add_window());
         mem.place(window, Some(Placement { address: BAR, len: REGION, region, offset: 0 }));
         (mem, region, window)
+    }
+
+    #[test]
+    fn read_only_pages_are_read_and_not_written() {
+        let mut mem = Memory::new(1 << 20).unwrap();
+        mem.set_rom_alias(true);
+        mem.write(0xc_0ffe, &[1, 2, 3, 4]);
+        // The second and the last page.
+        assert_eq!(mem.set_read_only(1 << 1 | 1 << 63), 0);
+        assert_eq!(mem.take_retags().len(), 1);
+        mem.write(0xc_0ffe, &[5, 6, 7, 8]);
+        mem.write(0xc_1ffe, &[9; 4]);
+        assert_eq!(mem.slice(0xc_0ffe, 4), Some(&[5, 6, 3, 4][..]));
+        assert_eq!(mem.slice(0xc_1ffe, 4), Some(&[0, 0, 9, 9][..]));
+        mem.write(0xf_effe, &[1; 4]);
+        mem.write(0xffff_f000, &[2]);
+        mem.write_u32(0xffff_effe, 0x0404_0404);
+        assert_eq!(mem.slice(0xf_effe, 4), Some(&[4, 4, 0, 0][..]));
+        assert!(!mem.page(0xc_1000, true).unwrap().writable && mem.page(0xc_2000, true).unwrap().writable);
+        assert!(
+            !mem.page(0xffff_f000, false).unwrap().writable && mem.page(0xffff_e000, false).unwrap().writable
+        );
+        assert_eq!(mem.set_read_only(1 << 63), 1 << 1 | 1 << 63);
+        assert!(mem.take_retags().is_empty(), "no leave is taken away");
+        mem.write_u8(0xc_1000, 10);
+        assert_eq!((mem.read_u8(0xc_1000), mem.read_only()), (10, 1 << 63));
     }
 
     fn changes(mem: &Memory, region: Region, since: Generation) -> Vec<Range<u32>> {

@@ -57,6 +57,36 @@ fn a_bios_starts_what_is_on_the_first_disk() -> Result<()> {
     Ok(())
 }
 
+/// DOS programs that look for upper memory write there, and must not find the BIOS.
+#[test]
+fn what_a_bios_makes_read_only_is_not_written() -> Result<()> {
+    let [object, disk] = ["shadow.o", "shadow.img"].map(built);
+    binutil("as", &["--32", "-o", &object, "shadow.s"]);
+    binutil("objcopy", &["-O", "binary", "-j", ".text", &object, &disk]);
+    let mut content = fs::read(&disk)?;
+    content.resize(1 << 20, 0);
+    fs::write(&disk, content)?;
+    for rom in ["bios.bin", "bios-256k.bin"] {
+        let Some(bios) = seabios(rom) else {
+            skipped("what_a_bios_makes_read_only_is_not_written", "there is no SeaBIOS (`make peers`)");
+            return Ok(());
+        };
+        let mut command = bound_to_us("timeout");
+        command.arg(LIMIT.as_secs().to_string()).arg(program()?);
+        command.args(["boot", "--hda", &disk, "--ttyS0", "--no-console", "--debug-exit", "0xf4"]);
+        command.args(["--no-reboot", "--bios"]).arg(&bios).stdin(Stdio::null());
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<_> = said.lines().collect();
+        let [left, writable, locked, read] = lines[..] else { panic!("{rom}: {output:?}") };
+        // The video BIOS is at the beginning; at the end, below its own code, SeaBIOS keeps what its drivers write.
+        assert!(left.starts_with("--") && left.ends_with("w----"), "{rom}: {left}");
+        assert_eq!((writable, locked, read), ("wwwwwwwwwwwwwwww", "wwwwwwwwwwww----", "k"), "{rom}");
+        assert_eq!(output.status.code(), Some(7));
+    }
+    Ok(())
+}
+
 /// By the BIOS that is found where it is installed, with the flags that a user types.
 #[test]
 fn a_bios_starts_what_is_on_a_floppy_disk() -> Result<()> {

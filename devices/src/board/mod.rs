@@ -141,7 +141,8 @@ impl Board {
         problem.map_or(Ok(()), Err)
     }
 
-    /// Takes over what the guest has done to base addresses and to the routing of interrupts.
+    /// Takes over what the guest has done to base addresses, to the routing of interrupts and to the
+    /// attributes of the shadow area.
     #[cold]
     fn rewire(&mut self, mem: &mut Memory) {
         self.requests.rewired = false;
@@ -151,6 +152,7 @@ impl Board {
         let address = self.pci.function(vga::DEVFN).and_then(|space| space.bar(vga::FRAMEBUFFER_BAR));
         self.vga.map_framebuffer(mem, address);
         self.vga.map_window(mem);
+        mem.set_read_only(self.pci.read_only());
         self.interrupts.set_pci(self.pci.irq_levels());
     }
 

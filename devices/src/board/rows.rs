@@ -635,7 +635,7 @@ impl Device for Pci {
     fn write(&mut self, cx: &mut Context, at: Access, value: u32) {
         match self.write(at.port, at.width, value) {
             Effect::None => {}
-            Effect::Decode(_) | Effect::Routing => cx.requests.rewire(),
+            Effect::Decode(_) | Effect::Routing | Effect::Shadow => cx.requests.rewire(),
             Effect::Reset => cx.requests.ask(Request::Reset),
         }
     }
@@ -653,10 +653,10 @@ impl Device for Ide {
     }
 
     /// Windows are numbered as the base addresses of the function. The command blocks and Device
-    /// Control stay at their old ports, whatever the base addresses say.
+    /// Control stay at their old ports, whatever the base addresses say, and also without a drive.
     fn claims(&self, claims: &mut Claims) {
-        for (number, _) in self.channels.iter().enumerate().filter(|(_, channel)| channel.is_some()) {
-            let (window, base) = (2 * number as u8, ide::COMMAND_PORTS[number]);
+        for (number, base) in ide::COMMAND_PORTS.into_iter().enumerate() {
+            let window = 2 * number as u8;
             // Only data come in words.
             claims.ports(window, base, 1, Widths::Register);
             claims.ports(window, base + 1, ide::COMMAND_PORT_COUNT - 1, Widths::Bytes);

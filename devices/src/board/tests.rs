@@ -51,6 +51,17 @@ fn nobody_answers_with_ones() {
     }
 }
 
+/// A driver that waits until BSY goes would wait for ever for ones.
+#[test]
+fn an_ide_channel_without_drives_is_not_busy() {
+    let (mut board, mut mem, _) = default_board();
+    for port in [0x1f1, 0x1f2, 0x1f7, 0x3f6] {
+        board.port_write(&mut mem, port, Width::Byte, 0xec);
+        assert_eq!(board.port_read(&mut mem, port, Width::Byte), 0, "{port:x}");
+    }
+    assert_eq!(board.port_read(&mut mem, 0x1f0, Width::Word), 0);
+}
+
 #[test]
 fn wide_accesses_reach_devices_of_bytes() {
     let (mut board, mut mem, _) = default_board();

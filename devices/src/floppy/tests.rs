@@ -187,6 +187,28 @@ fn the_end_of_a_cylinder_is_an_error_while_more_is_wanted() {
     assert_eq!(b.command(&[0x46, 0, 0, 0, 18, 2, 18, 0x1b, 0xff]), [0x40, 0x80, 0, 1, 0, 1, 2]);
 }
 
+/// As SeaBIOS asks for 40 sectors at once.
+#[test]
+fn an_end_behind_the_track_is_reached_through_heads_and_tracks() {
+    let mut b = bench(Some(numbered()));
+    b.dma(DMA_WRITES_MEMORY, 40 * 512);
+    assert_eq!(b.command(&[0xe6, 0, 0, 0, 2, 2, 41, 0x1b, 0xff])[..3], [0, 0, 0]);
+    for at in 0..40 {
+        assert_eq!(b.mem.read_u32(BUFFER + at * 512), at + 1);
+    }
+    assert_eq!(b.command(&[0x4a, 0])[3], 1, "the head is at the track where it ended");
+    b.mem.write(BUFFER, &[7; 1024]);
+    b.dma(DMA_READS_MEMORY, 1024);
+    assert_eq!(b.command(&[0xc5, 4, 0, 1, 18, 2, 36, 0x1b, 0xff])[..3], [0, 0, 0]);
+    let disk = b.floppy.drives[0].disk.as_ref().unwrap();
+    assert_eq!([disk.sector(0, 1, 18), disk.sector(1, 0, 1)].map(Option::unwrap), [&[7; 512], &[7; 512]]);
+    // On the last track there is no next one, and with one head at a time no other.
+    b.dma(DMA_WRITES_MEMORY, 1024);
+    assert_eq!(b.command(&[0xe6, 4, 79, 1, 18, 2, 36, 0x1b, 0xff])[..3], [0x40, 0x01, 0]);
+    b.dma(DMA_WRITES_MEMORY, 1024);
+    assert_eq!(b.command(&[0x66, 0, 3, 0, 18, 2, 36, 0x1b, 0xff])[..3], [0x40, 0x04, 0]);
+}
+
 #[test]
 fn sectors_are_written_by_dma() {
     let mut b = bench(Some(numbered()));

@@ -2,7 +2,7 @@
 
 use env86_emu::Memory;
 
-use super::{DMA_CHANNEL, Disk, Drive, Floppy, RETRY_NS, SECTOR, SECTOR_NS, ST_HEAD, ST0_ABNORMAL};
+use super::{DMA_CHANNEL, Disk, Drive, Floppy, Format, RETRY_NS, SECTOR, SECTOR_NS, ST_HEAD, ST0_ABNORMAL};
 use crate::dma::Dma;
 
 /// ST1: there is no address mark: no disk, an unformatted track, or another data rate.
@@ -182,13 +182,23 @@ impl Transfer {
         if self.action == Action::Format { ADDRESS_BYTES } else { SECTOR }
     }
 
+    /// The guest gives the end of what it wants, behind the end of the track, instead of that of the track.
+    ///
+    /// A real drive would not find the sectors between. But SeaBIOS does so for whatever is to be read at once, and
+    /// loaders that were tried on QEMU or v86, which go on through heads and tracks, rely on it.
+    fn goes_on(&self, format: Format) -> bool {
+        let reads_or_writes = matches!(self.action, Action::Read | Action::Write);
+        reads_or_writes && self.multi_track && self.end > format.sectors
+    }
+
     /// Goes on to the next sector. Says whether there is none on this cylinder. What is then in the
     /// address is what the result has to say (table 5-4).
-    fn advance(&mut self) -> bool {
+    fn advance(&mut self, format: Format) -> bool {
         self.done = self.done.saturating_add(1);
         self.moved = 0;
         let step = if self.action.is_scan() { self.last.max(1) } else { 1 };
-        if u16::from(self.sector) + u16::from(step) <= u16::from(self.end) {
+        let end = if self.goes_on(format) { format.sectors } else { self.end };
+        if u16::from(self.sector) + u16::from(step) <= u16::from(end) {
             self.sector += step;
             return false;
         }
@@ -276,12 +286,12 @@ impl Floppy {
             Action::Format => format_sector(t, disk, *track, mem, dma),
             Action::Verify => {
                 find(t, disk, *track)?;
-                let over = t.advance();
+                let over = t.advance(format);
                 let all = t.counted && t.done >= t.last;
                 Ok(if over || all { Next::End(NORMAL) } else { Next::After(SECTOR_NS) })
             }
-            Action::Read | Action::ReadDeleted | Action::ReadTrack => read_sector(t, disk, *track, mem, dma),
-            Action::Write => write_sector(t, disk, *track, mem, dma),
+            Action::Read | Action::ReadDeleted | Action::ReadTrack => read_sector(t, disk, track, mem, dma),
+            Action::Write => write_sector(t, disk, track, mem, dma),
             Action::ScanEqual | Action::ScanLowOrEqual | Action::ScanHighOrEqual => {
                 scan_sector(t, disk, *track, mem, dma)
             }
@@ -300,11 +310,14 @@ fn find<'a>(t: &Transfer, disk: &'a Disk, track: u8) -> Result<&'a [u8; SECTOR],
     sector.ok_or(fault(ST1_NO_DATA, 0))
 }
 
-/// What follows a sector whose data have been moved.
-fn after(t: &mut Transfer, terminal_count: bool) -> Next {
-    let over = t.advance();
+/// What follows a sector whose data have been moved, with the head at a track.
+fn after(t: &mut Transfer, format: Format, track: &mut u8, terminal_count: bool) -> Next {
+    let over = t.advance(format);
     if terminal_count {
         Next::End(NORMAL)
+    } else if over && t.goes_on(format) {
+        *track = t.track;
+        Next::After(SECTOR_NS)
     } else if over {
         Next::End(fault(ST1_END_OF_CYLINDER, 0))
     } else {
@@ -334,15 +347,15 @@ fn fetch(t: &mut Transfer, mem: &mut Memory, dma: &mut Dma) -> Result<bool, Next
 fn read_sector(
     t: &mut Transfer,
     disk: &Disk,
-    track: u8,
+    track: &mut u8,
     mem: &mut Memory,
     dma: &mut Dma,
 ) -> Result<Next, Status> {
     let deleted = t.action == Action::ReadDeleted;
     if t.moved == 0 {
-        t.buffer = *find(t, disk, track)?;
+        t.buffer = *find(t, disk, *track)?;
         if deleted && t.skip {
-            return Ok(after(t, false));
+            return Ok(after(t, disk.format(), track, false));
         }
         if t.by_fifo {
             return Ok(Next::Fifo);
@@ -357,7 +370,7 @@ fn read_sector(
             return Ok(Next::After(RETRY_NS));
         }
     }
-    let next = after(t, terminal_count);
+    let next = after(t, disk.format(), track, terminal_count);
     // The first sector that is not deleted is the last.
     Ok(if deleted { Next::End([0, 0, ST2_CONTROL_MARK]) } else { next })
 }
@@ -365,22 +378,22 @@ fn read_sector(
 fn write_sector(
     t: &mut Transfer,
     disk: &mut Disk,
-    track: u8,
+    track: &mut u8,
     mem: &mut Memory,
     dma: &mut Dma,
 ) -> Result<Next, Status> {
     if disk.write_protected {
         return Err(fault(ST1_NOT_WRITABLE, 0));
     }
-    find(t, disk, track)?;
+    find(t, disk, *track)?;
     let terminal_count = match fetch(t, mem, dma) {
         Ok(terminal_count) => terminal_count,
         Err(next) => return Ok(next),
     };
-    if !disk.write(track, t.head, t.sector, &t.buffer) {
+    if !disk.write(*track, t.head, t.sector, &t.buffer) {
         return Err(fault(ST1_DATA_ERROR, 0));
     }
-    Ok(after(t, terminal_count))
+    Ok(after(t, disk.format(), track, terminal_count))
 }
 
 fn scan_sector(
@@ -408,7 +421,7 @@ fn scan_sector(
     if satisfied {
         return Ok(Next::End([0, 0, if equal { ST2_EQUAL } else { 0 }]));
     }
-    let over = t.advance();
+    let over = t.advance(disk.format());
     Ok(if over || terminal_count { Next::End([0, 0, ST2_NOT_SATISFIED]) } else { Next::After(SECTOR_NS) })
 }
 

@@ -176,9 +176,10 @@ impl Ide {
         self.channels.get_mut(usize::from(number))?.as_mut()
     }
 
-    /// Reads a command block.
+    /// Reads a command block. That of a channel without drives reads as one whose drive is not there: a driver
+    /// that found ones would wait for ever until BSY goes.
     pub fn read(&mut self, channel: u8, offset: u16, width: Width) -> u32 {
-        self.channel(channel).map_or(width.mask(), |channel| channel.read(offset, width))
+        self.channel(channel).map_or(0, |channel| channel.read(offset, width))
     }
 
     /// Writes a command block.
@@ -190,7 +191,7 @@ impl Ide {
 
     /// Reads Alternate Status.
     pub fn read_control(&mut self, channel: u8) -> u8 {
-        self.channel(channel).map_or(0xff, Channel::alternate_status)
+        self.channel(channel).map_or(0, Channel::alternate_status)
     }
 
     /// Writes Device Control.

@@ -523,7 +523,7 @@ fn nobody_is_at_the_end_of_the_cable(lag: Lag) {
     host.put(COMMAND, 0xec);
     assert_eq!((host.get(STATUS), host.get(SECTOR_COUNT), host.irq()), (0, 0, false));
     let mut ide = Ide::new(Units::default());
-    assert_eq!(ide.read(0, STATUS, Width::Byte), 0xff, "no channel");
+    assert_eq!((ide.read(0, STATUS, Width::Byte), ide.read_control(0)), (0, 0), "no channel");
 }
 
 fn interrupts_can_be_held_back(lag: Lag) {

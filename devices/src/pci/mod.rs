@@ -55,6 +55,8 @@ pub enum Effect {
     Decode(u8),
     /// The interrupts may be routed elsewhere.
     Routing,
+    /// Other pages of the shadow area may be read-only.
+    Shadow,
     /// Reset control asked for a reset.
     Reset,
 }
@@ -148,9 +150,12 @@ impl Pci {
         space.write(offset, width, value);
         const BARS_END: u8 = BASE_ADDRESS_0 + 4 * BARS as u8;
         const PIRQRC_END: u8 = PIRQRC + 4;
+        const PAM: u8 = bridges::PAM0 & !3;
+        const PAM_END: u8 = bridges::PAM6 + 1;
         match offset & !3 {
             COMMAND | BASE_ADDRESS_0..BARS_END => Effect::Decode(devfn),
             PIRQRC..PIRQRC_END if devfn == ISA_BRIDGE => Effect::Routing,
+            PAM..PAM_END if devfn == HOST_BRIDGE => Effect::Shadow,
             _ => Effect::None,
         }
     }
@@ -160,6 +165,12 @@ impl Pci {
         let bus = self.address >> 16 & 0xff;
         (self.address & ADDRESS_ENABLE != 0 && bus == 0)
             .then_some(((self.address >> 8) as u8, self.address as u8 & 0xfc | (port & 3) as u8))
+    }
+
+    /// The pages of the shadow area that the host bridge does not let be written, as
+    /// [`Memory::set_read_only`](env86_emu::Memory::set_read_only) takes them.
+    pub fn read_only(&self) -> u64 {
+        self.function(HOST_BRIDGE).map_or(0, bridges::read_only)
     }
 
     /// Raises or lowers a function's interrupt pin. Returns true if the levels changed.
@@ -266,6 +277,21 @@ mod tests {
         select(&mut pci, 6, COMMAND);
         assert_eq!(pci.write(CONFIG_DATA, Width::Byte, 0), Effect::Decode(devfn(6, 0)));
         assert_eq!(pci.function(devfn(6, 0)).and_then(|f| f.bar(0)), None);
+    }
+
+    #[test]
+    fn writes_of_the_shadow_attributes_are_told() {
+        let mut pci = Pci::default();
+        assert_eq!(pci.read_only(), u64::MAX);
+        for (offset, value, effect) in
+            [(0x54, 0, Effect::None), (0x58, 0x3000, Effect::Shadow), (0x5c, u32::MAX, Effect::Shadow)]
+        {
+            select(&mut pci, 0, offset);
+            assert_eq!(pci.write(CONFIG_DATA, Width::Dword, value), effect);
+        }
+        assert_eq!(pci.read_only(), 0xffff, "all but what PAM1 and PAM2 have");
+        select(&mut pci, 1, 0x58);
+        assert_eq!(pci.write(CONFIG_DATA, Width::Dword, 0), Effect::None, "another function's");
     }
 
     #[test]

@@ -556,6 +556,63 @@ mod tests {
     }
 
     #[test]
+    fn each_command_is_answered_as_a_real_mouse_does() {
+        let answers: [(u8, &[u8]); 16] = [
+            (SCALING_1_1, &[ACK]),
+            (SCALING_2_1, &[ACK]),
+            (SET_RESOLUTION, &[ACK]),
+            (STATUS, &[ACK, 0, 2, 100]),
+            (SET_STREAM, &[ACK]),
+            (READ_DATA, &[ACK, 0x08, 0, 0]),
+            (RESET_WRAP, &[ACK]),
+            (SET_WRAP, &[ACK]),
+            (SET_REMOTE, &[ACK]),
+            (IDENTIFY, &[ACK, 0]),
+            (SET_SAMPLE_RATE, &[ACK]),
+            (ENABLE, &[ACK]),
+            (DISABLE, &[ACK]),
+            (DEFAULTS, &[ACK]),
+            (RESEND, &[]),
+            (RESET, &[ACK, 0xaa, 0]),
+        ];
+        for (command, answer) in answers {
+            assert_eq!(send(&mut Mouse::default(), &[command]), answer, "{command:x}");
+        }
+        for other in (0..SCALING_1_1).chain([0xed, 0xef, 0xf1]).chain(0xf7..RESEND) {
+            assert_eq!(send(&mut Mouse::default(), &[other]), [PLEASE_RESEND], "{other:x}");
+        }
+    }
+
+    #[test]
+    fn stream_mode_goes_on_after_remote_mode_and_stops_when_disabled() {
+        let mut mouse = streaming(0);
+        send(&mut mouse, &[SET_REMOTE, SET_STREAM]);
+        mouse.move_by(1, 0, 0);
+        assert_eq!(packet(&mut mouse, 0), [0x08, 1, 0]);
+        send(&mut mouse, &[DISABLE]);
+        mouse.move_by(1, 0, 0);
+        assert!(packet(&mut mouse, 10 * MS).is_empty());
+        assert_eq!(send(&mut mouse, &[ENABLE, READ_DATA]), [ACK, ACK, 0x08, 0, 0], "not what went before");
+    }
+
+    #[test]
+    fn a_knock_with_another_rate_between_is_none() {
+        let mut mouse = Mouse::default();
+        send(&mut mouse, &[0xf3, 200, 0xf3, 60, 0xf3, 100, 0xf3, 80]);
+        assert_eq!(send(&mut mouse, &[IDENTIFY]), [ACK, 0]);
+        // Commands between the rates do no harm.
+        send(&mut mouse, &[0xf3, 200, SCALING_1_1, 0xf3, 100, IDENTIFY, 0xf3, 80]);
+        assert_eq!(send(&mut mouse, &[IDENTIFY]), [ACK, 3]);
+    }
+
+    #[test]
+    fn reset_ends_wrap_mode_and_what_was_set() {
+        let mut mouse = streaming(0);
+        send(&mut mouse, &[SET_RESOLUTION, 0, SET_SAMPLE_RATE, 20, SET_WRAP, 0xe9]);
+        assert_eq!(send(&mut mouse, &[RESET, STATUS]), [ACK, 0xaa, 0, ACK, 0, 2, 100]);
+    }
+
+    #[test]
     fn nonsense_is_refused_then_an_error() {
         let mut mouse = Mouse::default();
         assert_eq!(send(&mut mouse, &[0x01, 0x02, IDENTIFY]), [PLEASE_RESEND, ERROR, ACK, 0]);

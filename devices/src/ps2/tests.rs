@@ -127,6 +127,34 @@ fn a_disabled_keyboard_holds_its_bytes() {
 }
 
 #[test]
+fn a_disabled_mouse_holds_its_report() {
+    let mut bench = Bench::default();
+    bench.mouse(0xf4);
+    bench.command(DISABLE_AUX);
+    bench.command(0x20);
+    assert_eq!(bench.drain(), [0x65], "the clock is held, which the command byte shows");
+    bench.ps2.mouse_move(2, 0, 0, bench.now);
+    assert!(bench.drain().is_empty());
+    bench.command(ENABLE_AUX);
+    assert_eq!(bench.drain(), [0x08, 2, 0]);
+}
+
+#[test]
+fn what_comes_back_through_the_mouses_port_raises_its_interrupt() {
+    let mut bench = Bench::default();
+    bench.command(0x60);
+    bench.data(0x47);
+    bench.command(WRITE_AUX_BUFFER);
+    bench.data(0x12);
+    assert!(bench.ps2.irq12() && !bench.ps2.irq1());
+    assert_eq!(bench.drain(), [0x12]);
+    // A byte without D4h before it is the keyboard's.
+    assert_eq!(bench.mouse(0xeb), [0xfa, 0x08, 0, 0]);
+    bench.data(0xee);
+    assert_eq!(bench.drain(), [0xee]);
+}
+
+#[test]
 fn writing_to_a_device_enables_its_port() {
     let mut bench = Bench::default();
     bench.command(DISABLE_KEYBOARD);

@@ -190,6 +190,23 @@ fn a_machine_is_the_same_after_save_and_restore() {
     }
 }
 
+#[test]
+fn read_only_pages_are_so_after_a_restore() {
+    let mut machine = machine(false);
+    let (board, mem) = (&mut machine.board, machine.cpu.mem_mut());
+    board.port_write(mem, 0xcf8, Width::Dword, 0x8000_0058);
+    board.port_write(mem, 0xcfc, Width::Dword, 0x0033_1000); // C0000h to C7FFFh
+    mem.write(0xc_0000, &[7; 0x4_0000]);
+    let read_only = mem.read_only();
+    assert_eq!(!read_only, 0xff);
+    let file = save(&mut machine, &|_| true).unwrap().to_vec();
+    let mut restored = restored(&file);
+    let mem = restored.cpu.mem_mut();
+    assert_eq!(mem.read_only(), read_only);
+    mem.write(0xc_0000, &[8; 0x4_0000]);
+    assert_eq!([0xc_0000, 0xd_0000, 0xf_ffff].map(|at| mem.read_u8(at)), [8, 0, 0]);
+}
+
 /// The controller without what is in its drives.
 fn registers(ide: &Ide) -> Ide {
     let mut ide = ide.clone();

@@ -165,11 +165,15 @@ impl Cpu {
     /// # Errors
     /// With the first address that is not memory; then nothing is written.
     pub fn poke(&mut self, linear: u32, bytes: &[u8]) -> Result<(), NoMemory> {
+        let pieces = self.pieces(linear, bytes.len())?;
+        // What is read-only to the guest is not so to who looks at it.
+        let read_only = self.mem.set_read_only(0);
         let mut done = 0;
-        for (physical, len) in self.pieces(linear, bytes.len())? {
+        for (physical, len) in pieces {
             self.mem.write(physical, &bytes[done..done + len]);
             done += len;
         }
+        self.mem.set_read_only(read_only);
         Ok(())
     }
 

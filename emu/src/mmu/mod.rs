@@ -312,7 +312,7 @@ impl Cpu {
                 return Err(e);
             }
         };
-        let Some(MemoryPage { offset, host, noted }) = self.mem.page(page.physical, access.write) else {
+        let Some(MemoryPage { offset, host, writable }) = self.mem.page(page.physical, access.write) else {
             return Ok(Place::Device(page.physical));
         };
         let (reads, writes) =
@@ -323,7 +323,7 @@ impl Cpu {
         let fill = Fill {
             linear,
             host,
-            writable: !writes && page.writable && noted && !self.mem.is_code(offset >> 12),
+            writable: !writes && page.writable && writable && !self.mem.is_code(offset >> 12),
             user: access.user,
             global: page.global,
             large: page.large,
@@ -422,6 +422,9 @@ impl Cpu {
     }
 
     fn ram_write(&mut self, offset: u32, bytes: u32, value: u32) {
+        if self.mem.is_read_only(offset) {
+            return;
+        }
         self.mem.poke(offset, bytes, value);
         if self.mem.is_code(offset >> 12) {
             self.code_written(offset, bytes);

@@ -1,7 +1,7 @@
-//! Video memory as the processor sees it.
+//! Video memory and read-only pages as the processor sees them.
 
 use crate::cpu::Exit;
-use crate::memory::{Generation, Placement, Region, Window};
+use crate::memory::{Generation, Placement, Region, SHADOW, Window};
 use crate::{ArchState, Bus, Cpu, CpuConfig, Memory, Segment, Width};
 
 const BAR: u32 = 0xe000_0000;
@@ -9,7 +9,8 @@ const WINDOW: u32 = 0xa_0000;
 const BANK: u32 = 0x1_0000;
 
 /// A card with 1 MiB at [`BAR`], whose bank at [`WINDOW`] a port chooses, and a bus master that
-/// writes the byte of another port to the start of the memory.
+/// writes the byte of another port to the start of the memory. A third port makes the first page of the
+/// shadow area read-only, or writable.
 struct Card {
     region: Region,
     window: Window,
@@ -17,6 +18,7 @@ struct Card {
 
 const PORT_BANK: u16 = 0x10;
 const PORT_DMA: u16 = 0x11;
+const PORT_LOCK: u16 = 0x12;
 const NO_BANK: u32 = 0xff;
 
 impl Card {
@@ -40,6 +42,9 @@ impl Bus for Card {
         match port {
             PORT_BANK => self.set_bank(mem, value),
             PORT_DMA => mem.write_u8(BAR, value as u8),
+            PORT_LOCK => {
+                mem.set_read_only(value.into());
+            }
             _ => {}
         }
     }
@@ -96,6 +101,62 @@ fn stores_take_the_fast_path_and_are_noted_once_a_generation() {
     run(&mut cpu, &mut card);
     assert_eq!(changes(&cpu, &card, second), [0, 0x5000]);
     assert_eq!(cpu.mem.read_u32(BAR + 0x5ffc), 1);
+}
+
+/// Runs it once more with the TLB as it is.
+fn go_on(cpu: &mut Cpu, card: &mut Card) {
+    cpu.eip = 0x1000;
+    cpu.halted = false;
+    run(cpu, card);
+}
+
+#[test]
+fn a_page_that_became_read_only_keeps_what_it_has_whatever_writes() {
+    const AT: u32 = SHADOW.start + 0x1ff8;
+    let writes: [&[u8]; 8] = [
+        &[0x89, 0x07],                                                 // mov [edi], eax
+        &[0x89, 0x47, 6],                                              // mov [edi+6], eax
+        &[0x01, 0x07],                                                 // add [edi], eax
+        &[0x0f, 0xab, 0x07],                                           // bts [edi], eax
+        &[0x89, 0xfc, 0x50],                                           // mov esp, edi; push eax
+        &[0x57, 0xb9, 16, 0, 0, 0, 0xf3, 0xaa, 0x5f], // push edi; mov ecx, 16; rep stosb; pop edi
+        &[0xa3, 0, 0x90, 0, 0, 0x57, 0xbe, 0, 0x90, 0, 0, 0xa5, 0x5f], // mov [9000h], eax; push edi; ...; movsd
+        &[0x66, 0x0f, 0x6e, 0xc0, 0xf3, 0x0f, 0x7f, 0x07],             // movd xmm0, eax; movdqu [edi], xmm0
+    ];
+    for write in writes {
+        let code = [&[0x40], write, &[0xf4]].concat(); // inc eax
+        let (mut cpu, mut card) = machine(&code);
+        let mut s = cpu.state();
+        (s.gpr[7], s.cr4) = (AT, 1 << 9);
+        cpu.set_state(&s);
+        let bytes = |cpu: &Cpu| cpu.mem.slice(SHADOW.start, SHADOW.len() as u32).unwrap().to_vec();
+        run(&mut cpu, &mut card);
+        let before = bytes(&cpu);
+        assert!(before.iter().any(|byte| *byte != 0), "{write:x?}");
+        cpu.mem.set_read_only(0b110);
+        go_on(&mut cpu, &mut card);
+        assert!(bytes(&cpu) == before, "{write:x?} while it is read-only");
+        cpu.mem.set_read_only(0b1);
+        go_on(&mut cpu, &mut card);
+        assert!(bytes(&cpu) != before, "{write:x?} when it is writable again");
+    }
+}
+
+#[test]
+fn a_page_is_read_only_at_the_next_instruction_and_its_code_stays() {
+    // mov byte [edi], c3h; call edi; mov al, 1; out 12h, al; mov byte [edi], f4h; call edi;
+    // mov dl, [edi]; mov al, 0; out 12h, al; mov byte [edi], 90h; call edi; hlt
+    let (mut cpu, mut card) = machine(&[
+        0xc6, 0x07, 0xc3, 0xff, 0xd7, 0xb0, 1, 0xe6, 0x12, 0xc6, 0x07, 0xf4, 0xff, 0xd7, 0x8a, 0x17, 0xb0, 0,
+        0xe6, 0x12, 0xc6, 0x07, 0x90, 0xff, 0xd7, 0xf4,
+    ]);
+    let mut s = cpu.state();
+    s.gpr[7] = SHADOW.start;
+    cpu.set_state(&s);
+    cpu.mem.write(SHADOW.start + 1, &[0x41, 0xc3]); // inc ecx; ret
+    run(&mut cpu, &mut card);
+    assert_eq!(cpu.regs.r32(2) as u8, 0xc3);
+    assert_eq!((cpu.regs.r32(1), cpu.mem.read_u8(SHADOW.start)), (1, 0x90));
 }
 
 #[test]

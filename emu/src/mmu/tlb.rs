@@ -275,7 +275,7 @@ impl Tlb {
     }
 
     /// Makes every mapping of these host pages read-only: code was decoded from them, or the next
-    /// write to them is to be noted.
+    /// write to them is to be noted or dropped.
     pub fn protect(&mut self, host: Range<usize>) {
         for &i in self.filled.iter().flat_map(|list| &list.numbers) {
             let e = self.entries.get(i.into());

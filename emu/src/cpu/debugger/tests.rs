@@ -220,3 +220,11 @@ fn poked_code_is_decoded_again() {
     cpu.regs.set_r32(gpr::EAX, 0);
     assert_eq!((run(&mut cpu), cpu.regs.r32(gpr::EAX)), (Exit::Halted, 3u32.wrapping_neg()));
 }
+
+#[test]
+fn what_is_read_only_to_the_guest_can_be_poked() {
+    let mut cpu = flat(&LOOP);
+    cpu.mem.set_read_only(1);
+    cpu.poke(0xc_0ffe, &[1, 2, 3]).unwrap();
+    assert_eq!((cpu.mem.read_u16(0xc_0ffe), cpu.mem.read_only()), (0x201, 1));
+}
