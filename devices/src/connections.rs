@@ -8,8 +8,8 @@
 //! resets what it does not know.
 
 use crate::checksum::{fold, sum};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Connections that are remembered. A guest that has more does not hear of the end of the others until it
 /// sends.

@@ -70,7 +70,7 @@ impl Ready {
             "mkdir -p /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers && touch /var/lib/dpkg/status",
         )?;
         guest.does(&format!("iperf3 -s -D -p {IPERF}"))?;
-        guest.machine.save(&folder.join("state")).map_err(failed)?;
+        guest.machine.save(folder.join("state")).map_err(failed)?;
         guest.machine.stop().map_err(failed)?;
         Ok(Self { folder })
     }

@@ -49,7 +49,7 @@ fn connection(saved: &Json) -> Option<(Ends, Connection)> {
 mod suite {
     use super::super::suite::{Field, Random, Suite, any, fields};
     use super::*;
-    use std::net::SocketAddr;
+    use core::net::SocketAddr;
 
     fn some(random: &mut Random) -> Saved {
         let end = |random: &mut Random| SocketAddr::new(any::<[u8; 4]>(random).into(), any(random));
