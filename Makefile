@@ -143,7 +143,7 @@ image-pae: release guest
 	@images/debian/build --env86 $(ENV86) --guest $(GUEST) --flavour 686-pae $(TARGET)/images/debian-pae
 
 # Servers and clients of the host's for the network's tests.
-NET_PROGRAMS := wrk=wrk iperf3=iperf3 /usr/sbin/sshd=openssh-server ssh=openssh-client
+NET_PROGRAMS := wrk=wrk iperf3=iperf3 ssh=openssh-client
 
 image-net: release guest ## The demo image with the programs of the network's tests
 	@images/debian/build --with images/net --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/net

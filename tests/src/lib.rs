@@ -8,7 +8,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -184,18 +184,24 @@ pub fn serve_http_at(address: IpAddr, body: Vec<u8>) -> Result<u16> {
             let body = body.clone();
             // A client that has gone away needs no answer.
             thread::spawn(move || -> io::Result<()> {
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte)?;
-                    request.push(byte[0]);
-                }
+                read_request(&mut stream)?;
                 write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
                 stream.write_all(&body)
             });
         }
     });
     Ok(port)
+}
+
+/// An HTTP request, to the end of its headers.
+fn read_request(stream: &mut TcpStream) -> io::Result<String> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        request.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&request).into_owned())
 }
 
 /// Answers HTTP requests for files below a folder, as [`serve_http`] does.
@@ -206,13 +212,7 @@ pub fn serve_folder(folder: PathBuf) -> Result<u16> {
         for mut stream in listener.incoming().flatten() {
             let folder = folder.clone();
             thread::spawn(move || -> io::Result<()> {
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte)?;
-                    request.push(byte[0]);
-                }
-                let request = String::from_utf8_lossy(&request);
+                let request = read_request(&mut stream)?;
                 let name = request.split(' ').nth(1).unwrap_or_default().trim_start_matches(['/', '.']);
                 match std::fs::read(folder.join(name)) {
                     Ok(body) => {
