@@ -317,6 +317,13 @@ impl Memory {
         self.store(region).map_or(&[], Store::bytes)
     }
 
+    /// Whether the page of a region at this offset has never been written: it is zero, and takes none of the host's
+    /// memory until it is looked at.
+    pub fn is_fresh(&self, region: Region, offset: u32) -> bool {
+        let written = self.store(region).and_then(|store| store.written.get((offset / PAGE_SIZE) as usize));
+        written == Some(&0)
+    }
+
     /// A part of a region, as far as there is one, to be written; it counts as written.
     pub fn region_mut(&mut self, region: Region, part: Range<u32>) -> &mut [u8] {
         let end = part.end.min(region.len);

@@ -331,6 +331,10 @@ fn load(vga: &mut Vga, mem: &mut Memory, saved: Vga, planes: &[u8], framebuffer:
             let from = from.get(start as usize..).unwrap_or_default();
             let n = from.len().min(page.len());
             page[..n].copy_from_slice(&from[..n]);
+            let is_zero = page == [0; PAGE_SIZE as usize];
+            if is_zero && mem.is_fresh(region, start) {
+                continue;
+            }
             if mem.region(region)[start as usize..][..page.len()] != page {
                 mem.region_mut(region, start..start + PAGE_SIZE).copy_from_slice(&page);
             }
