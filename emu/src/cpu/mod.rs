@@ -24,8 +24,9 @@ use std::ptr::NonNull;
 
 use crate::blocks::{Blocks, Calls, Jumps};
 use crate::bus::{Bus, Unconnected};
-use crate::dispatch::{Link, Uop, Why};
+use crate::dispatch::{Link, Why};
 use crate::fpu::Fpu;
+use crate::isa::lower::Scratch;
 use crate::mmu::tlb::Tlb;
 use crate::mmu::walk::CR0_PG;
 use crate::state::TableRegister;
@@ -201,8 +202,8 @@ pub struct Cpu {
     /// Guest RAM. The TLB has its addresses, so that no other may take its place.
     pub(crate) mem: Box<Memory>,
     pub(crate) blocks: Blocks,
-    /// Where single instructions are decoded to that are not kept.
-    pub(crate) scratch: Vec<Uop>,
+    /// Where blocks are built, and single instructions stay that are not kept.
+    pub(crate) scratch: Scratch,
     #[cfg(target_family = "wasm")]
     pub(crate) hot: crate::isa::hot::Numbers,
     pub(crate) config: CpuConfig,
@@ -265,7 +266,7 @@ impl Cpu {
             mxcsr: 0,
             mem,
             blocks: Blocks::default(),
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
             #[cfg(target_family = "wasm")]
             hot: crate::isa::hot::Numbers::new(),
             config,

@@ -247,13 +247,13 @@ impl Cpu {
     }
 
     fn decode_block(&mut self, physical: u32) -> Result<(*const Uop, bool)> {
-        let mut uops = std::mem::take(&mut self.scratch);
-        let built = lower::build(self, &mut uops, false);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let built = lower::build(self, &mut scratch, false);
         let result = built.map(|b| {
             if !b.keep {
                 return None;
             }
-            if self.blocks.is_full(uops.len() + 1) {
+            if self.blocks.is_full(scratch.uops.len() + 1) {
                 self.clear_blocks();
             }
             let page = physical >> 12;
@@ -265,9 +265,9 @@ impl Cpu {
             }
             self.stats.blocks_decoded += 1;
             let host = self.host_page(page);
-            Some(self.blocks.insert(physical, self.mode, b.len, b.page2, host, &uops, b.links))
+            Some(self.blocks.insert(physical, self.mode, b.len, b.page2, host, &scratch.uops, b.links))
         });
-        self.scratch = uops;
+        self.scratch = scratch;
         match result? {
             Some(entry) => {
                 self.jumps.set(self.linear_eip(), self.mode, entry);
@@ -279,11 +279,11 @@ impl Cpu {
 
     /// Decodes one instruction for one execution.
     fn decode_alone(&mut self) -> Result<(*const Uop, bool)> {
-        let mut uops = std::mem::take(&mut self.scratch);
-        let built = lower::build(self, &mut uops, true);
-        self.scratch = uops;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let built = lower::build(self, &mut scratch, true);
+        self.scratch = scratch;
         let built = built?;
-        let base = self.scratch.as_mut_ptr();
+        let base = self.scratch.uops.as_mut_ptr();
         // SAFETY: `links` are the link slots among these uops. `scratch` is not touched again before the
         // instruction has run.
         unsafe { crate::blocks::init_links(base, built.links) };

@@ -1,5 +1,6 @@
 //! Bytes to instructions.
 
+use super::lower::Place;
 use super::table::{self, Attr, Map, Row, Spec};
 use crate::cpu::SegName;
 use crate::cpu::regs::gpr;
@@ -80,6 +81,9 @@ pub struct Insn {
     pub imm: u32,
     /// Second immediate.
     pub imm2: u32,
+    /// Where the first two operands are, and their bytes; not of MMX and SSE.
+    places: [Place; 2],
+    widths: [u8; 2],
 }
 
 impl Insn {
@@ -91,6 +95,16 @@ impl Insn {
     /// ModR/M's r/m field.
     pub fn rm(&self) -> u8 {
         self.modrm & 7
+    }
+
+    /// Where operand `i` of the first two is.
+    pub(crate) fn place(&self, i: usize) -> Place {
+        self.places[i]
+    }
+
+    /// Bytes of operand `i` of the first two.
+    pub(crate) fn width(&self, i: usize) -> u32 {
+        self.widths[i].into()
     }
 }
 
@@ -190,6 +204,8 @@ pub fn decode(bytes: &[u8], code32: bool) -> Result<Insn, DecodeError> {
         mem,
         imm: 0,
         imm2: 0,
+        places: [Place::Imm; 2],
+        widths: [4; 2],
     };
     if let Some(row) = simd {
         insn.what = What::Simd(row);
@@ -208,7 +224,11 @@ pub fn decode(bytes: &[u8], code32: bool) -> Result<Insn, DecodeError> {
             return Err(DecodeError::Invalid);
         }
         insn.what = What::Row(row);
-        for spec in row.operands {
+        let registers = [modrm & 7, reg, opcode & 7];
+        insn.places = [row.place(0, registers, is_mem), row.place(1, registers, is_mem)];
+        insn.widths = [row.width(0, op16), row.width(1, op16)];
+        let behind = if row.reads_on { row.operands } else { &[] };
+        for spec in behind {
             match spec {
                 Spec::Ib => insn.imm = r.u8()?.into(),
                 Spec::Ibs => insn.imm = r.i8()?,

@@ -233,7 +233,6 @@ mod tests {
     use super::*;
     use crate::Cpu;
     use crate::cpu::tests::flat;
-    use crate::dispatch::Uop;
     use crate::isa::decode::decode;
     use crate::isa::lower;
     use crate::isa::table::{Map, TABLE};
@@ -247,7 +246,7 @@ mod tests {
     /// Decodes and lowers blocks, and notes the handlers.
     struct Lowering {
         cpu: Cpu,
-        uops: Vec<Uop>,
+        scratch: lower::Scratch,
         given: HashSet<usize>,
     }
 
@@ -256,8 +255,8 @@ mod tests {
         fn lower(&mut self, at: u32, pieces: &[&[u8]]) {
             self.cpu.eip = at;
             self.cpu.mem.write(at, &[&pieces.concat(), &[HLT][..]].concat());
-            lower::build(&mut self.cpu, &mut self.uops, false).unwrap();
-            self.given.extend(self.uops.iter().map(|u| u.run.get() as usize));
+            lower::build(&mut self.cpu, &mut self.scratch, false).unwrap();
+            self.given.extend(self.scratch.uops.iter().map(|u| u.run.get() as usize));
         }
 
         /// Lowers an instruction by itself and with neighbours that flags and fusing depend on.
@@ -304,7 +303,8 @@ mod tests {
 
     #[test]
     fn every_hot_handler_is_one_that_lowering_gives() {
-        let mut lowering = Lowering { cpu: flat(&[]), uops: Vec::new(), given: HashSet::new() };
+        let mut lowering =
+            Lowering { cpu: flat(&[]), scratch: lower::Scratch::default(), given: HashSet::new() };
         for insn in instructions() {
             lowering.among_neighbours(&insn);
         }

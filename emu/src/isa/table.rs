@@ -4,8 +4,9 @@
 //! MMX and SSE have a table of their own in [`crate::simd`], which is looked up first.
 
 use super::decode::{Insn, Rep, What};
-use super::lower::Builder;
+use super::lower::{Builder, Place};
 use super::{alu, bits, branch, decimal, flag, float, mov, muldiv, port, shift, stack, string, system};
+use crate::cpu::regs::gpr;
 use crate::simd;
 
 /// Operands in the notation of the SDM's opcode maps (volume 2, appendix A.2).
@@ -134,6 +135,38 @@ pub struct Row {
     /// See [`Attr`].
     pub attr: u16,
     pub(crate) lower: Lower,
+    /// Where the first two operands are found, and their sizes: what decoding would else ask of `operands` each time.
+    holders: [Holder; 2],
+    sizes: [Size; 2],
+    /// Something of the operands is behind ModR/M, or they are not possible with each reg field.
+    pub(crate) reads_on: bool,
+}
+
+/// What an operand is found by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// ModR/M's r/m field, if there is no memory operand.
+    Rm,
+    /// ModR/M's reg field.
+    Reg,
+    /// The opcode's low bits.
+    Opcode,
+    Accumulator,
+    Count,
+    Data,
+    Memory,
+    /// Anything else.
+    Immediate,
+}
+
+/// Bytes of an operand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Byte,
+    Word,
+    Dword,
+    /// The operand size.
+    Operand,
 }
 
 impl std::fmt::Debug for Row {
@@ -147,12 +180,33 @@ impl std::fmt::Debug for Row {
     }
 }
 
+const fn row(
+    map: Map,
+    opcode: u8,
+    name: &'static str,
+    operands: &'static [Spec],
+    attr: u16,
+    lower: Lower,
+) -> Row {
+    let (mut holders, mut sizes) = ([Holder::Immediate; 2], [Size::Operand; 2]);
+    let mut reads_on = false;
+    let mut i = 0;
+    while i < operands.len() {
+        if i < 2 {
+            (holders[i], sizes[i]) = (operands[i].holder(), operands[i].size());
+        }
+        reads_on |= operands[i].reads_on();
+        i += 1;
+    }
+    Row { map, opcode, ext: None, name, operands, attr, lower, holders, sizes, reads_on }
+}
+
 const fn base(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
-    Row { map: Map::Base, opcode, ext: None, name, operands, attr, lower }
+    row(Map::Base, opcode, name, operands, attr, lower)
 }
 
 const fn of_0f(opcode: u8, name: &'static str, operands: &'static [Spec], attr: u16, lower: Lower) -> Row {
-    Row { map: Map::Of0F, opcode, ext: None, name, operands, attr, lower }
+    row(Map::Of0F, opcode, name, operands, attr, lower)
 }
 
 impl Insn {
@@ -387,6 +441,33 @@ impl Spec {
     const fn needs_modrm(self) -> bool {
         matches!(self, Eb | Ew | Ev | Ed | Gb | Gw | Gv | Gd | M | Mp | Sw | Cd | Dd | Rd)
     }
+
+    const fn holder(self) -> Holder {
+        match self {
+            Eb | Ew | Ev | Ed | M | Mp | Rd => Holder::Rm,
+            Ob | Ov => Holder::Memory,
+            Gb | Gw | Gv | Gd | Cd | Dd | Sw => Holder::Reg,
+            Zb | Zv => Holder::Opcode,
+            Al | Ax => Holder::Accumulator,
+            Cl => Holder::Count,
+            Dx => Holder::Data,
+            One | Ib | Ibs | Ib2 | Iw | Iz | Jb | Jz | Ap => Holder::Immediate,
+        }
+    }
+
+    const fn size(self) -> Size {
+        match self {
+            Eb | Gb | Zb | Al | Cl | Ib | Ob => Size::Byte,
+            Ew | Gw | Iw | Sw | Dx => Size::Word,
+            Ed | Gd | Rd | Cd | Dd => Size::Dword,
+            _ => Size::Operand,
+        }
+    }
+
+    /// Whether decoding has more to do for it than to look at ModR/M.
+    const fn reads_on(self) -> bool {
+        matches!(self, Ib | Ibs | Ib2 | Iw | Iz | Jb | Jz | Ap | Ob | Ov | Sw | Cd)
+    }
 }
 
 impl Row {
@@ -397,6 +478,25 @@ impl Row {
             Attr::EIGHT => 8,
             _ => 16,
         }
+    }
+
+    /// Where operand `i` of the first two is. The registers are those of r/m, of reg and of the opcode's low bits.
+    pub(crate) fn place(&self, i: usize, registers: [u8; 3], is_mem: bool) -> Place {
+        let [rm, reg, opcode] = registers;
+        // By number, as a choice of many ways would be one that a host's processor can't predict.
+        let numbers = [rm, reg, opcode, gpr::EAX, gpr::ECX, gpr::EDX, 0, 0];
+        let holder = self.holders[i];
+        match holder {
+            Holder::Immediate => Place::Imm,
+            Holder::Memory => Place::Mem,
+            Holder::Rm if is_mem => Place::Mem,
+            _ => Place::Reg(numbers[holder as usize & 7]),
+        }
+    }
+
+    /// Bytes of operand `i` of the first two.
+    pub(crate) fn width(&self, i: usize, op16: bool) -> u8 {
+        [1, 2, 4, if op16 { 2 } else { 4 }][self.sizes[i] as usize & 3]
     }
 
     const fn needs_modrm(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::flags::Effect;
 use super::{Builder, End, MAX_EXITS, PAGE_SIZE, Prior};
 use crate::Cpu;
 use crate::blocks::filler;
@@ -68,34 +69,40 @@ impl Op for FallThrough {
     }
 }
 
-/// The code to decode, as far as it is in reach.
-struct Code {
-    bytes: [u8; MOST_CODE + MAX_LEN],
-    len: usize,
+/// Where blocks are built. It is kept from one to the next for its memory alone.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// The block.
+    pub uops: Vec<Uop>,
+    effects: Vec<Effect>,
+    /// The code to decode, as far as it is in reach.
+    code: Vec<u8>,
 }
 
-/// Builds the block at EIP into `uops`: one instruction if `alone`.
-pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exception::Result<Built> {
+/// Builds the block at EIP: one instruction if `alone`.
+pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> exception::Result<Built> {
+    let Scratch { uops, effects, code } = scratch;
+    uops.clear();
+    effects.clear();
+    code.clear();
     let linear = cpu.linear_eip();
     let page_offset = linear & (PAGE_SIZE - 1);
     let first = cpu.fetch_page(linear)?;
-    let mut code = Code { bytes: [0; _], len: 0 };
     let want = if alone { MAX_LEN } else { MOST_CODE };
-    append(cpu, &mut code, first, page_offset, want.min((PAGE_SIZE - page_offset) as usize));
+    append(cpu, code, first, page_offset, want.min((PAGE_SIZE - page_offset) as usize));
     let mut keep = first.is_ok() && !alone;
     let mut page2 = None;
 
-    uops.clear();
     let limited = !alone && cpu.mode & mode::FLAT_CODE == 0;
     let mut b = Builder {
         uops,
-        effects: Vec::with_capacity(if alone { 4 } else { 32 }),
+        effects,
         mode: cpu.mode,
         n: 0,
         start: 0,
         next: 0,
         page_offset,
-        reach: code.len as u32,
+        reach: code.len() as u32,
         links: 0,
         exits: 0,
         done: false,
@@ -119,21 +126,21 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
             break;
         }
         // What lies beyond the segment's limit is not even looked at.
-        let end = room.min(code.len as u64) as usize;
-        let mut decoded = decode::decode(&code.bytes[at..end], b.mode & mode::CODE32 != 0);
+        let end = room.min(code.len() as u64) as usize;
+        let mut decoded = decode::decode(&code[at..end], b.mode & mode::CODE32 != 0);
         if decoded.as_ref().err() == Some(&DecodeError::Short) {
             if at != 0 {
                 break;
             }
-            if end < code.len || room == code.len as u64 {
+            if end < code.len() || room == code.len() as u64 {
                 return Err(Exception::GP0);
             }
             // The first instruction runs into the next page and becomes a block of its own.
             let boundary = PAGE_SIZE - page_offset;
             let second = cpu.fetch_page(linear.wrapping_add(boundary))?;
-            append(cpu, &mut code, second, 0, MAX_LEN);
-            let end = room.min(code.len as u64) as usize;
-            decoded = decode::decode(&code.bytes[..end], b.mode & mode::CODE32 != 0);
+            append(cpu, code, second, 0, MAX_LEN);
+            let end = room.min(code.len() as u64) as usize;
+            decoded = decode::decode(&code[..end], b.mode & mode::CODE32 != 0);
             match second {
                 Ok(page) => {
                     page2 = Some(page >> 12);
@@ -192,19 +199,13 @@ pub(crate) fn build(cpu: &mut Cpu, uops: &mut Vec<Uop>, alone: bool) -> exceptio
 }
 
 /// Appends up to `count` bytes of a page (memory by offset, or a device's address) from `offset` on.
-fn append(cpu: &mut Cpu, code: &mut Code, page: Result<u32, u32>, offset: u32, count: usize) {
-    let count = count.min(code.bytes.len() - code.len);
-    let out = &mut code.bytes[code.len..code.len + count];
+fn append(cpu: &mut Cpu, code: &mut Vec<u8>, page: Result<u32, u32>, offset: u32, count: usize) {
     match page {
-        Ok(page) => {
-            out.copy_from_slice(cpu.mem.bytes_at((page + offset) as usize, count));
-        }
+        Ok(page) => code.extend_from_slice(cpu.mem.bytes_at((page + offset) as usize, count)),
         Err(page) => {
-            for (i, b) in out.iter_mut().enumerate().take(MAX_LEN) {
-                let addr = page + offset + i as u32;
-                *b = cpu.with_bus(|bus, mem| bus.mmio_read(mem, addr, crate::Width::Byte)) as u8;
+            for addr in (page + offset..).take(count.min(MAX_LEN)) {
+                code.push(cpu.with_bus(|bus, mem| bus.mmio_read(mem, addr, crate::Width::Byte)) as u8);
             }
         }
     }
-    code.len += count;
 }

@@ -94,7 +94,7 @@ impl Builder<'_> {
         // Going backwards: whether flags written here are read; whether the block can be left
         // before they are overwritten; registers written until the last point where it can.
         let (mut live, mut left, mut written) = (true, false, 0);
-        for (u, e) in self.uops.iter_mut().zip(&mut self.effects).rev() {
+        for (u, e) in self.uops.iter_mut().zip(self.effects.iter_mut()).rev() {
             if e.kills {
                 u.n |= uop_mark::SETS_FLAGS;
                 match (live, left, e.without, e.recovery) {

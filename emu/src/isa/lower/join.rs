@@ -346,13 +346,18 @@ impl Builder<'_> {
     /// Has neighbours executed by one handler where there is one for them, so that it takes as few handlers as
     /// can be from each instruction to the end of the block.
     pub(super) fn join(&mut self) {
+        let is_far = |e: &Effect| matches!(e.end, Some(End::Branch { far: true, .. }));
+        let any_far = self.effects.iter().any(is_far);
         for at in (0..self.uops.len()).rev() {
             let effects = &self.effects[at..];
             let left = |uops: u8| 1 + effects.get(usize::from(uops)).map_or(0, |e| e.left);
             let uops = effects[0].uops.max(1);
+            if effects[0].kind.is_none() && !any_far {
+                self.effects[at].left = left(uops);
+                continue;
+            }
             // A branch to another page takes another handler to get there, unless its own is made here.
-            let is_far = |e: &Effect| matches!(e.end, Some(End::Branch { far: true, .. }));
-            let far = effects.iter().take(uops.into()).any(is_far);
+            let far = any_far && effects.iter().take(uops.into()).any(is_far);
             let mut best = (left(uops) + u8::from(far), None);
             let mut consider = |uops: u8, find: &dyn Fn() -> Option<Handler>| {
                 if left(uops) < best.0

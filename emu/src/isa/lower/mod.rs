@@ -14,8 +14,8 @@ mod tests;
 
 #[cfg(any(target_family = "wasm", test))]
 pub(super) use build::FallThrough;
-pub(crate) use build::build;
 pub(super) use build::raise_ud;
+pub(crate) use build::{Scratch, build};
 use flags::Effect;
 pub(crate) use flags::Recovery;
 pub(crate) use fuse::{Fuse, Prior};
@@ -27,7 +27,7 @@ use super::mov::Nop;
 use super::table::Spec;
 use crate::Cpu;
 use crate::blocks::{filler, link_slot};
-use crate::cpu::regs::{Reg, gpr};
+use crate::cpu::regs::Reg;
 use crate::cpu::{SegName, mode};
 use crate::dispatch::{self, Extent, Handler, Uop, form, step};
 use crate::exception;
@@ -49,7 +49,7 @@ pub(crate) enum Place {
 /// A block under construction.
 pub(crate) struct Builder<'a> {
     uops: &'a mut Vec<Uop>,
-    effects: Vec<Effect>,
+    effects: &'a mut Vec<Effect>,
     /// See [`mode`].
     mode: u32,
     /// Number of the current instruction.
@@ -75,40 +75,6 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Insn {
-    fn spec(&self, i: usize) -> Option<Spec> {
-        match self.what {
-            What::Row(row) => row.operands.get(i).copied(),
-            What::Simd(_) => None,
-        }
-    }
-
-    /// Where operand `i` is.
-    pub(crate) fn place(&self, i: usize) -> Place {
-        use Spec::*;
-        match self.spec(i) {
-            Some(Eb | Ew | Ev | Ed | M | Mp | Rd) if self.mem.is_none() => Place::Reg(self.rm()),
-            Some(Eb | Ew | Ev | Ed | M | Mp | Ob | Ov) => Place::Mem,
-            Some(Gb | Gw | Gv | Gd | Cd | Dd | Sw) => Place::Reg(self.reg()),
-            Some(Zb | Zv) => Place::Reg(self.opcode & 7),
-            Some(Al | Ax) => Place::Reg(gpr::EAX),
-            Some(Cl) => Place::Reg(gpr::ECX),
-            Some(Dx) => Place::Reg(gpr::EDX),
-            _ => Place::Imm,
-        }
-    }
-
-    /// Bytes of operand `i`.
-    pub(crate) fn width(&self, i: usize) -> u32 {
-        use Spec::*;
-        match self.spec(i) {
-            Some(Eb | Gb | Zb | Al | Cl | Ib | Ob) => 1,
-            Some(Ew | Gw | Iw | Sw | Dx) => 2,
-            Some(Ed | Gd | Rd | Cd | Dd) => 4,
-            _ if self.op16 => 2,
-            _ => 4,
-        }
-    }
-
     /// The condition of Jcc, SETcc, CMOVcc.
     pub(crate) fn condition(&self) -> u8 {
         self.opcode & 15
@@ -137,11 +103,15 @@ impl Builder<'_> {
     /// `src`, in whatever order it has them.
     pub fn emit_rm(&mut self, i: &Insn, run: Handler) -> &mut Uop {
         let mut u = self.uop(i, run);
-        for (n, spec) in (0..).zip([i.spec(0), i.spec(1)]) {
+        let operands = match i.what {
+            What::Row(row) => row.operands,
+            What::Simd(_) => &[],
+        };
+        for (n, spec) in operands.iter().enumerate().take(2) {
             use Spec::*;
             match (spec, i.place(n)) {
-                (Some(Eb | Ew | Ev | Ed | Rd), Place::Reg(r)) => u.dst = Reg::of_size(r, i.width(n)),
-                (Some(Gb | Gw | Gv | Gd), Place::Reg(r)) => u.src = Reg::of_size(r, i.width(n)),
+                (Eb | Ew | Ev | Ed | Rd, Place::Reg(r)) => u.dst = Reg::of_size(r, i.width(n)),
+                (Gb | Gw | Gv | Gd, Place::Reg(r)) => u.src = Reg::of_size(r, i.width(n)),
                 _ => {}
             }
         }
