@@ -30,6 +30,28 @@ const ANSWER: Duration = Duration::from_micros(200);
 /// A run that takes longer is made shorter the next time, so that a command never waits for long.
 const LONG_RUN: Duration = Duration::from_millis(4);
 
+/// How long the thread of a sleeping machine looks out for frames itself before it is parked. To be woken takes a host
+/// as long as many a peer takes to answer.
+#[derive(Debug, Default)]
+struct Lookout {
+    length: Duration,
+}
+
+impl Lookout {
+    const SHORTEST: Duration = Duration::from_micros(20);
+    const LONGEST: Duration = Duration::from_micros(160);
+
+    /// Learns how long the machine slept, and whether a frame woke it. While frames come soon after one another it pays
+    /// to look out for them; a sleep that was longer ends that.
+    fn slept(&mut self, time: Duration, frame: bool) {
+        self.length = match (time <= Self::LONGEST, frame) {
+            (false, _) => Duration::ZERO,
+            (true, true) => (self.length * 2).clamp(Self::SHORTEST, Self::LONGEST),
+            (true, false) => self.length,
+        };
+    }
+}
+
 /// What a machine is told.
 pub(super) enum Command {
     Input(Input),
@@ -96,9 +118,20 @@ pub(super) fn run(
     let Built { computer, lost_files, arrivals, source, listeners, address: _, image: _image } = built;
     arrivals.lock().machine = Some(thread::current());
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        let (stopped, busy) = (false, Duration::ZERO);
-        let shell =
-            Shell { computer, desk, commands, lost_files, arrivals, source, listeners, cable, stopped, busy };
+        let (lookout, stopped, busy) = (Lookout::default(), false, Duration::ZERO);
+        let shell = Shell {
+            computer,
+            desk,
+            commands,
+            lost_files,
+            arrivals,
+            source,
+            listeners,
+            cable,
+            lookout,
+            stopped,
+            busy,
+        };
         shell.run()
     }));
     desk.end();
@@ -117,6 +150,7 @@ struct Shell<'a> {
     commands: Receiver<Command>,
     lost_files: LostFiles,
     cable: Option<Cable>,
+    lookout: Lookout,
     arrivals: Arc<Arrivals>,
     source: Option<StateSource>,
     listeners: Vec<Listener>,
@@ -175,6 +209,7 @@ impl Shell<'_> {
             if self.stopped {
                 break Ending::Stopped;
             }
+            self.give_frames();
             self.give_input();
             self.give_data();
             if self.computer.is_paused() || self.desk.is_full() {
@@ -266,10 +301,14 @@ impl Shell<'_> {
         }
     }
 
-    /// Gives the machine what has been written to its lines, and frames. Says whether it took any.
+    /// Gives the machine the frames that have come. Says whether it took any.
+    fn give_frames(&mut self) -> bool {
+        self.cable.as_mut().is_some_and(|cable| cable.give(&mut self.computer))
+    }
+
+    /// Gives the machine what has been written to its lines. Says whether it took any.
     fn give_input(&mut self) -> bool {
         let computer = &mut self.computer;
-        let frames = self.cable.as_mut().is_some_and(|cable| cable.give(computer));
         let answers = self.desk.shares.give(|number, reply| {
             let input = Input::Share { number, reply };
             match (computer.input(&input), input) {
@@ -277,8 +316,7 @@ impl Shell<'_> {
                 _ => Ok(()),
             }
         });
-        frames
-            | answers
+        answers
             | self.desk.give_input(|line, bytes| {
                 let input = match line {
                     Line::Serial(port) => Input::Serial { port, bytes: bytes.to_vec() },
@@ -303,12 +341,22 @@ impl Shell<'_> {
 
     /// Sleeps until a guest time, or until something comes from outside.
     fn sleep(&mut self, until: Option<u64>) {
-        // Input that the guest has no room for must not wake it again and again.
-        while !self.commands() && !self.give_input() && !self.give_data() {
+        let asleep = Instant::now();
+        loop {
+            let frame = self.give_frames();
+            // Input that the guest has no room for must not wake it again and again.
+            let woken = frame | self.commands() | self.give_input() | self.give_data();
+            let left = until.map(|until| until.saturating_sub(self.computer.time()));
+            if woken || left == Some(0) {
+                return self.lookout.slept(asleep.elapsed(), frame);
+            }
+            if asleep.elapsed() < self.lookout.length {
+                thread::yield_now();
+                continue;
+            }
             // Whoever sends something unparks this thread afterwards. A channel's own wait would do,
             // but spins before it parks, which an idle guest pays for at each of its timer's ticks.
-            match until.map(|until| until.saturating_sub(self.computer.time())) {
-                Some(0) => return,
+            match left {
                 Some(left) => thread::park_timeout(Duration::from_nanos(left)),
                 None => thread::park(),
             }
