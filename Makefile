@@ -38,7 +38,8 @@ demo: image ## From nothing to a 32-bit Debian's shell
 	$(if $(DISPLAY)$(WAYLAND_DISPLAY),@echo 'In a window: $(ENV86) boot $(IMAGE)' >&2)
 
 # The links of release builds, which the images wait for, take one processor for minutes: what is not built into the
-# folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that.
+# folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that. One test more
+# than there are processors runs at a time, as guests often wait.
 test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo image
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps \
 	    wasm-opt=binaryen npm=npm zstd=zstd qemu-img=qemu-utils $(NET_PROGRAMS)
@@ -47,7 +48,7 @@ test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo im
 	trap 'kill $$images 2> /dev/null || true' EXIT; \
 	$(MAKE) lint cross; cargo test --workspace --no-run; \
 	failed=0; wait $$images || failed=$$?; cat $(TARGET)/images.log; [ $$failed = 0 ]
-	cargo test --workspace --no-fail-fast
+	RUST_TEST_THREADS=$$(($$(nproc) + 1)) cargo test --workspace --no-fail-fast
 	@$(MAKE) examples
 	@if images/deps.sh chromium=chromium; then $(MAKE) web-test; \
 	else echo 'warning: the page was not tested in a browser, because Chromium cannot be installed here' >&2; fi
