@@ -75,6 +75,37 @@ fn commands_of_a_dockerfile_run_in_a_machine() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn of_ten_steps_only_the_last_is_done_again_when_it_changes() -> Result<()> {
+    let folder = scratch("build-ten")?;
+    let base = fs::canonicalize(image()?)?;
+    fs::create_dir_all(folder.join("context"))?;
+    fs::write(folder.join("context/x"), "of the context\n")?;
+    let build = |image: &str, last: &str| -> Result<String> {
+        let runs: String = (1..=8).map(|n| format!("RUN echo {n} >> /srv/steps\n")).collect();
+        let text = format!("FROM {}\nCOPY x /srv/\n{runs}RUN {last}\n", base.display());
+        fs::write(folder.join("context/Dockerfile"), text)?;
+        let output = bound_to_us(program()?)
+            .args(["build", "-t"])
+            .arg(folder.join(image))
+            .arg(folder.join("context"))
+            .env("XDG_CACHE_HOME", folder.join("cache"))
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+        Ok(text)
+    };
+    let text = build("one", "tail -n 1 /srv/steps")?;
+    assert_eq!((text.matches(" CACHED").count(), text.contains("\n#10 8\n")), (0, true), "{text}");
+    let text = build("two", "wc -l < /srv/steps; ls /srv")?;
+    assert_eq!(
+        (text.matches(" CACHED").count(), text.contains("#10 8\n#10 steps\n#10 x\n")),
+        (9, true),
+        "{text}"
+    );
+    Ok(())
+}
+
 /// A Dockerfile upon a container image, whose files belong to a user with a home of its own, and whose last step is this.
 fn upon_container(last: &str) -> String {
     format!(

@@ -1,4 +1,5 @@
-//! A container image with nothing but busybox, made here into OCI's layout: with the demo image's kernel it is a machine.
+//! Container images with nothing but busybox, and with Debian's programs, made here into OCI's layout: with the demo image's
+//! kernel they are machines.
 
 #![cfg(unix)]
 
@@ -158,5 +159,35 @@ fn a_container_runs_its_command_and_ends_with_it() -> Result<()> {
     )?;
     let (status, said) = guest.wait_for_end(BOOT_LIMIT)?;
     assert!(status.success() && said.contains("the 42nd"), "{status} {said}");
+    Ok(())
+}
+
+/// Debian's own programs: the demo image's tree without what makes it a machine.
+#[test]
+fn a_debian_container_boots_to_bash_with_guest86_for_its_init() -> Result<()> {
+    let folder = scratch("container-debian")?;
+    let tree = folder.join("tree");
+    let copied = Command::new("cp").arg("-a").arg(image_root()?).arg(&tree).status()?;
+    assert!(copied.success());
+    for part in ["boot", "usr/lib/modules"] {
+        fs::remove_dir_all(tree.join(part))?;
+    }
+    for file in ["usr/sbin/init", "usr/bin/guest86", "usr/bin/busybox", "etc/inittab", "etc/fstab"] {
+        fs::remove_file(tree.join(file))?;
+    }
+    let made = made(&folder, &["--with-guest"])?;
+    let mut run = bound_to_us(program()?);
+    run.args(["run", "--kernel"]).arg(image()?).arg(&made).args(["bash", "-c"]);
+    run.arg(". /etc/os-release; echo $ID $VERSION_CODENAME; cat /proc/1/cmdline | tr '\\0' '\\n'; ls -d /proc/[0-9]* | sort -V | head -n 1; exit 3");
+    let output = run.output()?;
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let wanted = "debian bookworm\n/sbin/guest86\n/proc/1\n";
+    assert_eq!((output.status.code(), &*said), (Some(3), wanted), "{told}");
+
+    let mut guest = Guest::boot(&made, ["--kernel".as_ref(), image()?.as_os_str()])?;
+    guest.wait_for("# ", BOOT_LIMIT)?;
+    guest.line("dpkg-query --version | head -n 1; readlink /proc/$$/exe")?;
+    guest.wait_for("package management program query tool", SHORT)?;
+    guest.wait_for("/usr/bin/bash\r\n", SHORT)?;
     Ok(())
 }
