@@ -325,16 +325,16 @@ fn read_vbe(vga: &mut Vga, record: &Record) -> Result<(), StateError> {
 /// contents out of the file. What is the same already is not touched: memory that is zero on both
 /// sides takes none of the host's.
 fn load(vga: &mut Vga, mem: &mut Memory, saved: Vga, planes: &[u8], framebuffer: &[u8]) {
+    const ZEROS: [u8; PAGE_SIZE as usize] = [0; _];
     let mut copy = |region: Region, from: &[u8]| {
         for start in (0..region.size()).step_by(PAGE_SIZE as usize) {
-            let mut page = [0; PAGE_SIZE as usize];
             let from = from.get(start as usize..).unwrap_or_default();
-            let n = from.len().min(page.len());
-            page[..n].copy_from_slice(&from[..n]);
-            let is_zero = page == [0; PAGE_SIZE as usize];
-            if is_zero && mem.is_fresh(region, start) {
+            let from = &from[..from.len().min(ZEROS.len())];
+            if *from == ZEROS[..from.len()] && mem.is_fresh(region, start) {
                 continue;
             }
+            let mut page = ZEROS;
+            page[..from.len()].copy_from_slice(from);
             if mem.region(region)[start as usize..][..page.len()] != page {
                 mem.region_mut(region, start..start + PAGE_SIZE).copy_from_slice(&page);
             }
