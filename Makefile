@@ -238,8 +238,14 @@ bench-image: image ## Times the boot of the demo image and programs in it
 figures: image peers ## What saved states cost, against v86 in turns
 	cargo test -p env86-tests figures:: -- --ignored --nocapture --test-threads 1
 
+# What was built for one processor (.cargo/config.toml) may not run on another, and cargo does not see that it is another.
 deps: ## Installs what building needs and is missing
 	@images/deps.sh
+	@now=$$(grep -m 1 -e ^flags -e ^Features /proc/cpuinfo | cksum); known=$(TARGET)/processor; \
+	if [ -e $$known ] && [ "$$(cat $$known)" != "$$now" ]; then \
+	    echo 'another processor: everything is built anew' >&2; rm -rf $(TARGET)/{debug,release,fast}; \
+	fi; \
+	mkdir -p $(TARGET); echo "$$now" > $$known
 
 clean: ## Removes everything that was built
 	cargo clean
