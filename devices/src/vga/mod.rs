@@ -290,6 +290,7 @@ impl Vga {
     pub fn write(&mut self, mem: &mut Memory, port: u16, value: u8, now: u64) {
         let before = self.shown_registers();
         let register = Register::of(self, port).map(|register| (register, register.value(self)));
+        let start = self.crtc.start_address();
         match port {
             ATTRIBUTE_WRITE => self.attribute.write(value),
             MISCELLANEOUS_WRITE => self.miscellaneous = value,
@@ -313,6 +314,9 @@ impl Vga {
         }
         if let Some((register, old)) = register {
             self.note_raster(register, old, now);
+        }
+        if self.crtc.start_address() != start {
+            self.note_start(start, now);
         }
         self.map_window(mem);
     }

@@ -2,9 +2,9 @@
 //! wave, more colours than the palette has.
 //!
 //! The card notes such changes with the line that the beam was in. A screen that is drawn while the next
-//! frame is shown takes them at their lines. The start address and the cursor are not noted: the CRT
-//! controller takes the start address over between two frames, and a cursor has no more than one place.
-//! In VBE modes, which have no lines of the CRT controller's, registers count as they are.
+//! frame is shown takes them at their lines. The cursor is not noted: it has no more than one place. The start
+//! address counts as it was when the vertical retrace before the picture began, which is when the CRT controller
+//! takes it over. In VBE modes, which have no lines of the CRT controller's, registers count as they are.
 
 use super::registers::{attribute, crtc, graphics, sequencer};
 use super::{
@@ -50,6 +50,8 @@ pub(super) struct Raster {
     number: u64,
     present: Option<Frame>,
     before: Option<Frame>,
+    /// The last pictures for which a new start address came too late, and what it is for them; the latest first.
+    starts: [Option<(u64, u32)>; 2],
 }
 
 impl Raster {
@@ -158,6 +160,35 @@ impl Vga {
     /// The number of the frame that is shown at a time.
     pub(super) fn frame_number(&self, now: u64) -> u64 {
         (u128::from(now) * 1000 / u128::from(self.timing().frame_ps())) as u64
+    }
+
+    /// The number of the picture that the start address is for that the CRT controller has taken over last.
+    fn picture_number(&self, now: u64) -> u64 {
+        let timing = self.timing();
+        let rest = u64::from(timing.lines.saturating_sub(timing.retrace.start)) * timing.line_ps();
+        ((u128::from(now) * 1000 + u128::from(rest)) / u128::from(timing.frame_ps())) as u64
+    }
+
+    /// Notes that the start address has changed from `old`.
+    pub(super) fn note_start(&mut self, old: u32, now: u64) {
+        let number = self.picture_number(now);
+        let [last, _] = self.raster.starts;
+        // What it was at the picture's beginning counts, however often it changes.
+        if last.is_none_or(|(noted, _)| noted != number) {
+            self.raster.starts = [Some((number, old)), last];
+        }
+    }
+
+    /// The start address of the picture that is shown at a time, or of the one before, which is `replayed`.
+    pub(super) fn shown_start(&self, now: u64, replayed: bool) -> u32 {
+        let starts = self.raster.starts.iter().flatten();
+        let number = match self.raster.starts {
+            [None, _] => return self.crtc.start_address(),
+            _ if replayed => self.frame_number(now).saturating_sub(1),
+            _ => self.picture_number(now),
+        };
+        let noted = starts.take_while(|(noted, _)| number <= *noted).last();
+        noted.map_or_else(|| self.crtc.start_address(), |(_, start)| *start)
     }
 
     /// Notes that a register has changed from `old`, if the beam is in the picture.

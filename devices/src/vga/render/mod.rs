@@ -70,6 +70,8 @@ pub struct Screen {
     frame: Frame,
     seen: Generation,
     phase: Phase,
+    /// The start address that the picture has.
+    start: u32,
     /// The picture is that of a frame in which registers changed, and will be another when the next one
     /// is over.
     replayed: bool,
@@ -92,9 +94,11 @@ impl Screen {
         let resized = self.frame.resize(vga.size());
         let raster = vga.raster.before(vga.frame_number(now)).filter(|_| !vga.vbe.active);
         let replayed = std::mem::replace(&mut self.replayed, raster.is_some()) || raster.is_some();
+        let start = vga.shown_start(now, raster.is_some());
+        let moved = std::mem::replace(&mut self.start, start) != start;
         let all = 0..self.frame.height;
         let lines = match &changes {
-            _ if resized || blinked || replayed => all.clone(),
+            _ if resized || blinked || moved || replayed => all.clone(),
             Some(changes) if changes.registers || !vga.vbe.active => all.clone(),
             Some(changes) => {
                 let first = changes.memory.first()?.start;
@@ -111,7 +115,7 @@ impl Screen {
         } else if let Some(frame) = raster {
             let planes = vga.planes(mem);
             let mut replay = frame.replay();
-            let mut beam = Beam::new(&replay.vga);
+            let mut beam = Beam::new(&replay.vga, start);
             colors = Colors::of(&replay.vga);
             self.draw(lines, |line, out| {
                 if replay.advance(line as u32) {
@@ -122,7 +126,7 @@ impl Screen {
             })
         } else {
             let planes = vga.planes(mem);
-            let mut beam = Beam::new(vga);
+            let mut beam = Beam::new(vga, start);
             self.draw(lines, |_, out| {
                 beam.draw(vga, planes, &colors, phase, out);
                 beam.next_line(vga);
@@ -210,11 +214,11 @@ struct Beam {
 }
 
 impl Beam {
-    fn new(vga: &Vga) -> Self {
+    fn new(vga: &Vga, start: u32) -> Self {
         let preset = vga.crtc.registers[crtc::PRESET_ROW_SCAN];
         Self {
             line: 0,
-            row: vga.crtc.start_address() + u32::from(preset >> 5 & 3),
+            row: start + u32::from(preset >> 5 & 3),
             scan: (preset & 0x1f).into(),
             again: false,
             split: false,

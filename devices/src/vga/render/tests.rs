@@ -22,10 +22,14 @@ fn update(screen: &mut Screen, card: &mut Card, now: u64) -> Option<Range<usize>
     screen.update(&card.vga, &mut card.mem, now)
 }
 
+/// In nanoseconds.
+const QUIET_FRAME: u64 = 66_000_000;
+
 fn shown(card: &mut Card) -> Screen {
     let mut screen = Screen::default();
     let (_, height) = card.vga.size();
-    assert_eq!(update(&mut screen, card, 0), Some(0..height));
+    // A frame in which no registers are written, nor were in the one before.
+    assert_eq!(update(&mut screen, card, QUIET_FRAME), Some(0..height));
     screen
 }
 
@@ -412,4 +416,39 @@ fn registers_that_change_in_a_frame_are_seen_at_their_lines() {
     let now = time(&card, 22, 0);
     update(&mut screen, &mut card, now);
     assert_eq!(dots(&screen, 0, 0..5), [0, 0, 0, 0, 3]);
+}
+
+#[test]
+fn a_start_address_counts_from_the_next_vertical_retrace_on() {
+    let mut card = text();
+    indexed(&mut card, CRTC_INDEX, &[(0x0a, 0x20)]);
+    put(&mut card, 0, &[0x41, 0x01]);
+    put(&mut card, 160, &[0x41, 0x02]);
+    let mut screen = shown(&mut card);
+    let set = |card: &mut Card, start: u8, frame: u64, line: u64| {
+        let now = time(card, frame, line);
+        card.write_at(CRTC_INDEX, 0x0d, now);
+        card.write_at(CRTC_INDEX + 1, start, now);
+    };
+    let mut first = |card: &mut Card, frame: u64, line: u64| {
+        let now = time(card, frame, line);
+        update(&mut screen, card, now);
+        screen.frame().line(0)[0][0]
+    };
+    // It is another while the beam is in the picture, and as it was before the retrace.
+    for frame in 5..8 {
+        set(&mut card, 80, frame, 100);
+        assert_eq!(first(&mut card, frame, 150), 1);
+        set(&mut card, 0, frame, 300);
+        assert_eq!(first(&mut card, frame, 350), 1);
+    }
+    // It stays.
+    set(&mut card, 80, 9, 100);
+    assert_eq!(first(&mut card, 9, 399), 1);
+    assert_eq!(first(&mut card, 10, 0), 2);
+    // In the retrace and behind it, it is too late for the next picture.
+    set(&mut card, 0, 10, 430);
+    assert_eq!(first(&mut card, 11, 200), 2);
+    assert_eq!(first(&mut card, 12, 0), 1);
+    assert_eq!(first(&mut card, 12, 1), 1);
 }
