@@ -24,7 +24,7 @@ impl Drop for Owned {
 
 /// A display and its server, if there is one to be had.
 fn display() -> Option<(String, Owned)> {
-    for program in ["Xvfb", "xdotool", "xwd"] {
+    for program in ["Xvfb", "xdotool", "xwd", "xclip"] {
         if Command::new(program).arg("-help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             eprintln!("warning: not tested: there is no {program}");
             return None;
@@ -85,12 +85,12 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_window_is_typed_into_and_resized() {
+fn a_window_is_typed_and_pasted_into_and_resized() {
     let Some((display, _server)) = display() else { return };
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("keys"), roms::multiboot(&roms::SHOW_KEYS)).unwrap();
     let mut env86 = Command::new(env!("CARGO_BIN_EXE_env86"))
-        .args(["boot", "--kernel", "keys", "--memory", "4M", "--script", "-"])
+        .args(["boot", "--kernel", "keys", "--memory", "4M", "--layout", "de", "--script", "-"])
         .current_dir(dir.path())
         .env("DISPLAY", &display)
         .env_remove("WAYLAND_DISPLAY")
@@ -116,8 +116,13 @@ fn a_window_is_typed_into_and_resized() {
     let window = window.unwrap();
     let looks = || window_picture(&run("xwd", &["-silent", "-id", &window]).unwrap());
 
-    // A key goes to the guest, and what that shows is in the window, dot for dot.
+    // Text of 720x400 dots is as on a monitor, until dots are to be squares.
+    wait_for("the window is not 4 to 3", || looks().0 == (720, 540));
     xdotool(&["windowfocus", "--sync", &window]);
+    xdotool(&["key", "ctrl+alt+a"]);
+    wait_for("the window is not of the picture's size", || looks().0 == (720, 400));
+
+    // A key goes to the guest, and what that shows is in the window, dot for dot.
     xdotool(&["key", "a"]);
     script.write_all(b"wait-screen \"A\xe2\x94\xb4\" 120s\nscreenshot a.png\n").unwrap();
     wait_for("the window does not show the machine's screen", || {
@@ -140,6 +145,17 @@ fn a_window_is_typed_into_and_resized() {
     script.write_all(b"wait-screen \"A\xe2\x94\xb4P\" 120s\n").unwrap();
     xdotool(&["windowfocus", &root]);
     script.write_all(b"wait-screen \"\xe2\x95\xa8\" 120s\n").unwrap();
+
+    // What is in the clipboard is typed on a German keyboard: z where the US have y, and what has no key is left out.
+    let mut copied = Command::new("xclip");
+    copied.args(["-selection", "clipboard"]).env("DISPLAY", &display).stdin(Stdio::piped());
+    // It stays until something else is in the clipboard.
+    let mut copied = copied.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    copied.stdin.take().unwrap().write_all("z\u{2603}\u{e4}".as_bytes()).unwrap();
+    assert!(copied.wait().unwrap().success());
+    xdotool(&["windowfocus", "--sync", &window]);
+    xdotool(&["key", "ctrl+alt+v"]);
+    script.write_all("wait-screen \"8\u{2555}K\u{2566}\" 120s\n".as_bytes()).unwrap();
     drop(script);
     assert!(env86.0.wait().unwrap().success());
 }

@@ -454,6 +454,11 @@ impl Computer {
         screen.update(&self.pc.board.vga, self.pc.cpu.mem_mut(), now)
     }
 
+    /// The screen shows one of the VGA's own modes, text or graphics, and not a VBE mode.
+    pub fn shows_own_mode(&self) -> bool {
+        !self.pc.board.vga.vbe.active
+    }
+
     /// The guest wants to know where the pointer is ([`Input::PointerAt`]), not how far it has moved.
     pub fn wants_positions(&self) -> bool {
         let pointer = &self.pc.board.backdoor;

@@ -65,7 +65,8 @@ pub struct Boot {
     #[arg(long, conflicts_with_all = ["serial", "deterministic"])]
     tty: bool,
 
-    /// What the guest takes its keyboard for, for what is typed and pasted with --tty: us, uk, de or fr
+    /// What the guest takes its keyboard for, for what is typed with --tty and pasted there or into the window: us,
+    /// uk, de or fr
     #[arg(long, value_name = "LAYOUT", default_value = "us", value_parser = parse_layout)]
     layout: Layout,
 
@@ -84,6 +85,11 @@ pub struct Boot {
     /// The window fills the screen
     #[arg(long)]
     fullscreen: bool,
+
+    /// Show the VGA's own modes with square dots, and not 4 to 3, as a monitor does; Ctrl-Alt-A in the window
+    /// changes it
+    #[arg(long)]
+    square_pixels: bool,
 
     /// End when COM1 has sent this text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -435,8 +441,10 @@ impl Boot {
             name: name.to_string_lossy().into_owned(),
             scale: self.scale,
             fullscreen: self.fullscreen,
+            square: self.square_pixels,
             keyboard: !self.no_keyboard,
             mouse: !self.no_mouse,
+            layout: self.layout,
         };
         match Window::open(options) {
             Ok(window) => Ok(Some(window)),

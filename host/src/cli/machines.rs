@@ -188,7 +188,7 @@ pub struct Start {
 
 /// What `boot` has for the person in front of it.
 fn hide(arg: Arg) -> Arg {
-    const FOR_A_PERSON: [&str; 12] = [
+    const FOR_A_PERSON: [&str; 13] = [
         "serial",
         "tty",
         "layout",
@@ -197,6 +197,7 @@ fn hide(arg: Arg) -> Arg {
         "no_mouse",
         "scale",
         "fullscreen",
+        "square_pixels",
         "deterministic",
         "script",
         "stats",

@@ -11,6 +11,36 @@ const BORDER: u32 = 0;
 /// The sum of the weights of a pixel that is all picture.
 const WHOLE: u32 = 256;
 
+/// The proportions of a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Its dots are squares.
+    #[default]
+    Square,
+    /// It is as on a monitor, 4 to 3, which the VGA's own modes are made for, whatever dots they have.
+    #[cfg_attr(not(feature = "window"), allow(dead_code, reason = "only a window has it"))]
+    Monitor,
+}
+
+impl Shape {
+    /// Width and height of a picture of so many dots, as they are to each other.
+    pub fn of(self, picture: (usize, usize)) -> (usize, usize) {
+        match self {
+            Self::Square => picture,
+            Self::Monitor => (4, 3),
+        }
+    }
+
+    /// The least size of this shape that has a pixel for each dot.
+    #[cfg_attr(not(feature = "window"), allow(dead_code, reason = "only a window has it"))]
+    pub fn least(self, (width, height): (usize, usize)) -> (usize, usize) {
+        match self {
+            Self::Square => (width, height),
+            Self::Monitor => (width.max((height * 4).div_ceil(3)), height.max((width * 3).div_ceil(4))),
+        }
+    }
+}
+
 /// Where the picture is in a window: in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Viewport {
@@ -21,6 +51,7 @@ pub(super) struct Viewport {
 }
 
 impl Viewport {
+    /// The place of a picture with these proportions.
     pub fn new(picture: (usize, usize), window: (u32, u32)) -> Self {
         let (width, height) = (picture.0.max(1) as u64, picture.1.max(1) as u64);
         let (across, down) = (u64::from(window.0), u64::from(window.1));
@@ -79,7 +110,10 @@ fn mean(pixels: impl Iterator<Item = (u32, u32)>) -> u32 {
 /// Draws pictures into the pixels of a window, which keep what was drawn before.
 #[derive(Debug, Default)]
 pub(super) struct Scaler {
+    /// The proportions of the next picture.
+    pub shape: Shape,
     /// What the spans are for.
+    shown: Shape,
     picture: (usize, usize),
     window: (u32, u32),
     columns: Vec<Span>,
@@ -99,12 +133,13 @@ impl Scaler {
         out: &mut [u32],
     ) {
         let picture = (frame.width, frame.height);
-        let view = Viewport::new(picture, window);
-        let all = !keeps || (self.picture, self.window) != (picture, window);
-        if (self.picture, self.window) != (picture, window) {
+        let view = Viewport::new(self.shape.of(picture), window);
+        let anew = (self.picture, self.window, self.shown) != (picture, window, self.shape);
+        let all = !keeps || anew;
+        if anew {
             self.columns = spans(frame.width, view.width);
             self.rows = spans(frame.height, view.height);
-            (self.picture, self.window) = (picture, window);
+            (self.picture, self.window, self.shown) = (picture, window, self.shape);
         }
         if all {
             out.fill(BORDER);
@@ -178,6 +213,30 @@ mod tests {
         Scaler::default().draw(&picture(), 0..2, (width, height), false, &mut out);
         out.iter().for_each(|pixel| assert_eq!(pixel >> 16, pixel & 0xff));
         out.into_iter().map(|pixel| pixel >> 16).collect()
+    }
+
+    #[test]
+    fn a_picture_has_the_shape_of_a_monitor() {
+        let mut scaler = Scaler { shape: Shape::Monitor, ..Scaler::default() };
+        let mut out = vec![9; 6 * 3];
+        scaler.draw(&picture(), 0..2, (6, 3), false, &mut out);
+        let lit: Vec<_> =
+            out.chunks(6).map(|line| line.iter().filter(|pixel| **pixel != 0).count()).collect();
+        assert_eq!(lit, [4, 4, 4]);
+        // Another shape of the same picture is drawn anew.
+        scaler.shape = Shape::Square;
+        scaler.draw(&picture(), 0..0, (6, 3), true, &mut out);
+        assert_eq!(out[..6].iter().filter(|pixel| **pixel != 0).count(), 3);
+        for (picture, least) in [
+            ((720, 400), (720, 540)),
+            ((640, 480), (640, 480)),
+            ((720, 350), (720, 540)),
+            ((320, 400), (534, 400)),
+            ((0, 0), (0, 0)),
+        ] {
+            assert_eq!(Shape::Monitor.least(picture), least);
+            assert_eq!(Shape::Square.least(picture), picture);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use env86_core::keys::{self, UnknownKey, Untypable};
+use env86_core::keys::{self, Layout, UnknownKey, Untypable};
 use env86_core::{Accepted, Button, Computer, Drive, Frame, Input, MediumError, Screen, TextScreen};
 use env86_devices::virtio::console::SERVICE_PORT;
 use thiserror::Error;
@@ -69,6 +69,8 @@ pub struct View {
     pub screen: Screen,
     /// The lines that differ from the look before.
     pub changed: Option<Range<usize>>,
+    /// It is the picture of one of the VGA's own modes, made for a monitor of 4 to 3, and not of a VBE mode.
+    pub own_mode: bool,
     /// The guest wants to know where the pointer is, not how far it has moved.
     pub wants_positions: bool,
     /// The keyboard's lights, a bit each: Scroll Lock, Num Lock, Caps Lock.
@@ -199,6 +201,7 @@ impl Controls {
             done(View {
                 screen,
                 changed,
+                own_mode: computer.shows_own_mode(),
                 wants_positions: computer.wants_positions(),
                 lights: computer.keyboard_lights(),
                 paused: computer.is_paused(),
@@ -254,6 +257,14 @@ impl Controls {
     pub fn type_text(&self, text: &str) -> Result<(), ControlError> {
         let strokes = text.chars().map(keys::typed).collect::<Result<Vec<_>, _>>()?;
         self.strokes(strokes.into_iter().flatten())
+    }
+
+    /// Types a text on a keyboard of this layout, at the pace at which the guest reads it, for as long as `wanted`
+    /// says so. What such a keyboard has not is left out; every end of a line is Enter.
+    pub fn paste(&self, text: &str, layout: Layout, wanted: impl Fn() -> bool) -> Result<(), ControlError> {
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        let strokes = text.chars().filter_map(|character| layout.typed(character).ok());
+        self.strokes(strokes.take_while(|_| wanted()).flatten())
     }
 
     fn strokes(&self, strokes: impl IntoIterator<Item = Input>) -> Result<(), ControlError> {

@@ -5,6 +5,7 @@
 //! has shown the one before, so that a window that is held up holds up no guest; a screen that did not
 //! change costs a comparison.
 
+mod clipboard;
 mod keyboard;
 mod overlay;
 mod surface;
@@ -13,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use env86_core::keys::{self, Key};
+use env86_core::keys::{self, Key, Layout};
 use env86_core::{Button, Frame, Input, Screen};
 use thiserror::Error;
 use tracing::debug;
@@ -27,8 +28,9 @@ use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy}
 use winit::keyboard::{KeyCode, PhysicalKey};
 use winit::window::{CursorGrabMode, Fullscreen, Window as Desktop, WindowId};
 
-use super::scale::Viewport;
+use super::scale::{Shape, Viewport};
 use crate::machine::{Controls, View};
+use clipboard::Paste;
 use surface::Surface;
 
 /// Time between looks while something happens.
@@ -71,10 +73,14 @@ pub struct Options {
     pub scale: u32,
     /// It fills the screen.
     pub fullscreen: bool,
+    /// The dots of the VGA's own modes are squares, and their pictures not of a monitor's shape.
+    pub square: bool,
     /// The guest gets the keyboard, ...
     pub keyboard: bool,
     /// ... and the mouse.
     pub mouse: bool,
+    /// What the guest takes its keyboard for, for what is pasted.
+    pub layout: Layout,
 }
 
 /// A window that is going to open.
@@ -131,7 +137,7 @@ impl Window {
             stale: 0..FIRST_SIZE.1,
             next_look: now,
             last_change: now,
-            state: State::default(),
+            state: State { own_mode: true, ..State::default() },
             keys: Vec::new(),
             modifiers: Modifiers::default(),
             buttons: Vec::new(),
@@ -140,6 +146,7 @@ impl Window {
             place: None,
             wheel: 0.0,
             overlay: false,
+            paste: None,
         };
         desk.frame.pixels.resize(FIRST_SIZE.0 * FIRST_SIZE.1, [0, 0, 0, 0xff]);
         self.events.run_app(&mut desk).map_err(|error| WindowError::Failed(error.to_string()))?;
@@ -174,6 +181,8 @@ const CAPS_LOCK: u8 = 4;
 #[derive(Default)]
 struct State {
     wants_positions: bool,
+    /// The picture is of one of the VGA's own modes.
+    own_mode: bool,
     paused: bool,
     /// The keyboard's lights, as [`LIGHTS`] names them.
     lights: u8,
@@ -238,18 +247,27 @@ struct Desk {
     place: Option<(u16, u16)>,
     wheel: f64,
     overlay: bool,
+    /// What is being pasted, or was last.
+    paste: Option<Paste>,
 }
 
 impl Desk {
     /// The window's size for a picture of this size.
     fn size_for(&self, event_loop: &ActiveEventLoop, factor: f64) -> PhysicalSize<u32> {
-        let (width, height) = (self.frame.width.max(1) as u32, self.frame.height.max(1) as u32);
+        let (width, height) = self.shape().least((self.frame.width.max(1), self.frame.height.max(1)));
+        let (width, height) = (width as u32, height as u32);
         let scale = self.options.scale.max(1).saturating_mul(factor.round().max(1.0) as u32);
         let screen = event_loop.available_monitors().next().map(|monitor| monitor.size());
         // As large as was asked for, or as the monitor has room for.
         let room = screen.map_or(scale, |size| (size.width / width).min(size.height / height)).max(1);
         let scale = scale.min(room);
         PhysicalSize::new(width.saturating_mul(scale), height.saturating_mul(scale))
+    }
+
+    /// The picture's proportions.
+    fn shape(&self) -> Shape {
+        let has_shapes = self.shown.as_ref().is_none_or(|shown| shown.surface.has_shapes());
+        if self.state.own_mode && !self.options.square && has_shapes { Shape::Monitor } else { Shape::Square }
     }
 
     fn open(&mut self, event_loop: &ActiveEventLoop) -> Result<Shown, WindowError> {
@@ -278,6 +296,9 @@ impl Desk {
     fn seen(&mut self, event_loop: &ActiveEventLoop, view: View) {
         let now = Instant::now();
         let frame = view.screen.frame();
+        let shape = self.shape();
+        self.state.own_mode = view.own_mode;
+        let reshaped = self.shape() != shape;
         let resized = (frame.width, frame.height) != (self.frame.width, self.frame.height);
         if resized {
             self.frame.clone_from(frame);
@@ -309,10 +330,10 @@ impl Desk {
             self.last_change = now;
         }
         self.next_look = now + if now - self.last_change < QUIET_AFTER { LIVELY } else { QUIET };
-        if resized {
+        if resized || reshaped {
             self.follow_size(event_loop);
         }
-        if let Some(shown) = self.shown.as_ref().filter(|_| changed || counted && self.overlay) {
+        if let Some(shown) = self.shown.as_ref().filter(|_| changed || reshaped || counted && self.overlay) {
             shown.window.request_redraw();
         }
     }
@@ -373,21 +394,22 @@ impl Desk {
             (true, true) => "",
             (true, false) => &*lights,
         };
-        let title = self.title();
-        let lines = [
-            &*title,
-            "",
-            "Ctrl-Alt-F   full screen, and back",
-            "Ctrl-Alt-H   this help",
-            mouse,
-            "Ctrl-Alt     gives it back",
-            keyboard,
-        ];
-        let last = if keyboard.is_empty() { lines.len() - 1 } else { lines.len() };
-        lines[..last].iter().map(|line| (*line).to_owned()).collect()
+        let paste =
+            if self.options.keyboard { "Ctrl-Alt-V   types the clipboard's text; stops that" } else { "" };
+        let mut lines = vec![self.title(), String::new()];
+        let shape = match (self.state.own_mode, self.options.square) {
+            (false, _) => "",
+            (true, true) => "Ctrl-Alt-A   a picture of 4 to 3, as on a monitor",
+            (true, false) => "Ctrl-Alt-A   square dots",
+        };
+        let keys = ["Ctrl-Alt-F   full screen, and back", shape, "Ctrl-Alt-H   this help", paste, mouse];
+        let keys = keys.into_iter().chain(["Ctrl-Alt     gives it back", keyboard]);
+        lines.extend(keys.filter(|line| !line.is_empty()).map(str::to_owned));
+        lines
     }
 
     fn draw(&mut self, event_loop: &ActiveEventLoop) {
+        let shape = self.shape();
         let lines = self.overlay.then(|| self.overlay_lines());
         let Some(shown) = &mut self.shown else { return };
         let stale = std::mem::take(&mut self.stale);
@@ -395,9 +417,9 @@ impl Desk {
             Some(lines) => {
                 let mut frame = self.frame.clone();
                 overlay::draw(&mut frame, &lines);
-                shown.surface.show(&shown.window, shown.size, &frame, 0..frame.height)
+                shown.surface.show(&shown.window, shown.size, &frame, shape, 0..frame.height)
             }
-            None => shown.surface.show(&shown.window, shown.size, &self.frame, stale),
+            None => shown.surface.show(&shown.window, shown.size, &self.frame, shape, stale),
         };
         if let Err(error) = drawn {
             self.fail(event_loop, WindowError::Draw(error.to_string()));
@@ -410,7 +432,7 @@ impl Desk {
         self.next_look = self.next_look.min(self.last_change + LIVELY);
     }
 
-    fn key(&mut self, event: &KeyEvent, is_synthetic: bool) {
+    fn key(&mut self, event_loop: &ActiveEventLoop, event: &KeyEvent, is_synthetic: bool) {
         let PhysicalKey::Code(code) = event.physical_key else { return };
         let down = event.state == ElementState::Pressed;
         // What is held when the window gets the keyboard is not pressed in it, and the machine's keyboard
@@ -423,7 +445,9 @@ impl Desk {
         if down && ctrl && alt {
             match code {
                 KeyCode::KeyF => return self.toggle_fullscreen(),
+                KeyCode::KeyA => return self.toggle_shape(event_loop),
                 KeyCode::KeyH => return self.toggle_overlay(),
+                KeyCode::KeyV if self.options.keyboard => return self.toggle_paste(),
                 _ if self.captured => self.release_mouse(),
                 _ => {}
             }
@@ -452,12 +476,33 @@ impl Desk {
         shown.window.set_fullscreen(fullscreen);
     }
 
+    /// The VGA's own modes with square dots, or in a monitor's shape.
+    fn toggle_shape(&mut self, event_loop: &ActiveEventLoop) {
+        self.options.square = !self.options.square;
+        self.follow_size(event_loop);
+        if let Some(shown) = &self.shown {
+            shown.window.request_redraw();
+        }
+    }
+
     fn toggle_overlay(&mut self) {
         self.overlay = !self.overlay;
         self.stale = 0..self.frame.height;
         if let Some(shown) = &self.shown {
             shown.window.request_redraw();
         }
+    }
+
+    /// Types the text of the clipboard; stops that.
+    fn toggle_paste(&mut self) {
+        if self.paste.take().is_some_and(Paste::stop) {
+            return;
+        }
+        // Ctrl and Alt are no part of what is typed.
+        self.keys.clear();
+        self.controls.input(Input::ReleaseKeys);
+        self.hurry();
+        self.paste = Paste::start(self.controls.clone(), self.options.layout);
     }
 
     fn capture_mouse(&mut self) {
@@ -520,7 +565,8 @@ impl Desk {
         else {
             return;
         };
-        let viewport = Viewport::new((self.frame.width, self.frame.height), shown.size.into());
+        let viewport =
+            Viewport::new(self.shape().of((self.frame.width, self.frame.height)), shown.size.into());
         self.place = Some(viewport.place(position.x, position.y));
     }
 
@@ -573,7 +619,11 @@ impl ApplicationHandler<Told> for Desk {
     fn resumed(&mut self, event_loop: &ActiveEventLoop) {
         if self.shown.is_none() {
             match self.open(event_loop) {
-                Ok(shown) => self.shown = Some(shown),
+                Ok(shown) => {
+                    self.shown = Some(shown);
+                    // What it is drawn by has a say in it.
+                    self.follow_size(event_loop);
+                }
                 Err(error) => self.fail(event_loop, error),
             }
         }
@@ -597,7 +647,9 @@ impl ApplicationHandler<Told> for Desk {
                 }
             }
             WindowEvent::Focused(false) => self.leave(),
-            WindowEvent::KeyboardInput { event, is_synthetic, .. } => self.key(&event, is_synthetic),
+            WindowEvent::KeyboardInput { event, is_synthetic, .. } => {
+                self.key(event_loop, &event, is_synthetic)
+            }
             WindowEvent::CursorMoved { position, .. } => self.point(position),
             WindowEvent::MouseInput { state, button, .. } => {
                 self.button(button, state == ElementState::Pressed);

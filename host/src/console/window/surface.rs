@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use winit::dpi::PhysicalSize;
 use winit::window::Window;
 
-use crate::console::scale::Scaler;
+use crate::console::scale::{Scaler, Shape};
 
 type Software = softbuffer::Surface<Arc<Window>, Arc<Window>>;
 
@@ -59,6 +59,16 @@ impl Surface {
         Ok(Self::Processor(Box::new(surface), Scaler::default()))
     }
 
+    /// Pictures can have the shape of a monitor.
+    pub fn has_shapes(&self) -> bool {
+        match self {
+            // The library keeps a picture's dots square.
+            #[cfg(feature = "adapter")]
+            Self::Adapter(..) => false,
+            Self::Processor(..) => true,
+        }
+    }
+
     /// Shows a picture, of which these lines have changed since the last one. If the adapter is lost, the
     /// processor goes on.
     pub fn show(
@@ -66,6 +76,7 @@ impl Surface {
         window: &Arc<Window>,
         size: PhysicalSize<u32>,
         frame: &Frame,
+        shape: Shape,
         changed: Range<usize>,
     ) -> Result<(), SoftBufferError> {
         let (Some(width), Some(height)) = (NonZeroU32::new(size.width), NonZeroU32::new(size.height)) else {
@@ -86,6 +97,7 @@ impl Surface {
             surface.resize(width, height)?;
             let mut buffer = surface.buffer_mut()?;
             let keeps = buffer.age() == 1;
+            scaler.shape = shape;
             scaler.draw(frame, changed, size.into(), keeps, &mut buffer);
             window.pre_present_notify();
             buffer.present()?;
