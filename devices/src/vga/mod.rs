@@ -432,6 +432,15 @@ impl Timing {
         self.line_ps() * u64::from(self.lines)
     }
 
+    /// When the next vertical retrace begins after `now`, in nanoseconds.
+    fn next_retrace(&self, now: u64) -> u64 {
+        let frame = u128::from(self.frame_ps());
+        let begins = u128::from(self.retrace.start) * u128::from(self.line_ps()) % frame;
+        let now = u128::from(now) * 1000;
+        let passed = (now + frame - begins) % frame;
+        ((now + frame - passed).div_ceil(1000)) as u64
+    }
+
     /// The line and the character in it that the beam is at.
     fn beam(&self, now: u64) -> (u32, u64) {
         let in_frame = (u128::from(now) * 1000 % u128::from(self.frame_ps())) as u64;

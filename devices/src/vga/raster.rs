@@ -48,15 +48,21 @@ pub(super) struct Frame {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Raster {
     number: u64,
+    /// Duration of the frames in picoseconds that the number counts.
+    frame_ps: u64,
     present: Option<Frame>,
     before: Option<Frame>,
-    /// The last pictures for which a new start address came too late, and what it is for them; the latest first.
+    /// The last start addresses, and until when in nanoseconds they have been shown; the latest first. Times, because
+    /// frames have other numbers when a mode is set.
     starts: [Option<(u64, u32)>; 2],
 }
 
 impl Raster {
     /// The frame before the one with this number, if registers changed in it.
-    pub fn before(&self, number: u64) -> Option<&Frame> {
+    pub fn before(&self, number: u64, frame_ps: u64) -> Option<&Frame> {
+        if frame_ps != self.frame_ps {
+            return None;
+        }
         match number.checked_sub(self.number)? {
             0 => self.before.as_ref(),
             1 => self.present.as_ref(),
@@ -64,11 +70,11 @@ impl Raster {
         }
     }
 
-    fn note(&mut self, number: u64, change: Change, start: impl FnOnce() -> Vga) {
-        if number != self.number {
-            let last = self.present.take();
-            self.before = last.filter(|_| number.checked_sub(1) == Some(self.number));
-            self.number = number;
+    fn note(&mut self, number: u64, frame_ps: u64, change: Change, start: impl FnOnce() -> Vga) {
+        if (number, frame_ps) != (self.number, self.frame_ps) {
+            let follows = (number.checked_sub(1), frame_ps) == (Some(self.number), self.frame_ps);
+            self.before = self.present.take().filter(|_| follows);
+            (self.number, self.frame_ps) = (number, frame_ps);
         }
         let frame =
             self.present.get_or_insert_with(|| Frame { start: Box::new(start()), changes: Vec::new() });
@@ -162,32 +168,29 @@ impl Vga {
         (u128::from(now) * 1000 / u128::from(self.timing().frame_ps())) as u64
     }
 
-    /// The number of the picture that the start address is for that the CRT controller has taken over last.
-    fn picture_number(&self, now: u64) -> u64 {
-        let timing = self.timing();
-        let rest = u64::from(timing.lines.saturating_sub(timing.retrace.start)) * timing.line_ps();
-        ((u128::from(now) * 1000 + u128::from(rest)) / u128::from(timing.frame_ps())) as u64
+    /// The frame before the one that is shown at a time, if registers changed in it.
+    pub(super) fn frame_before(&self, now: u64) -> Option<&Frame> {
+        self.raster.before(self.frame_number(now), self.timing().frame_ps())
     }
 
     /// Notes that the start address has changed from `old`.
     pub(super) fn note_start(&mut self, old: u32, now: u64) {
-        let number = self.picture_number(now);
+        let until = self.timing().next_retrace(now);
         let [last, _] = self.raster.starts;
         // What it was at the picture's beginning counts, however often it changes.
-        if last.is_none_or(|(noted, _)| noted != number) {
-            self.raster.starts = [Some((number, old)), last];
+        if last.is_none_or(|(noted, _)| noted != until) {
+            self.raster.starts = [Some((until, old)), last];
         }
     }
 
     /// The start address of the picture that is shown at a time, or of the one before, which is `replayed`.
     pub(super) fn shown_start(&self, now: u64, replayed: bool) -> u32 {
-        let starts = self.raster.starts.iter().flatten();
-        let number = match self.raster.starts {
-            [None, _] => return self.crtc.start_address(),
-            _ if replayed => self.frame_number(now).saturating_sub(1),
-            _ => self.picture_number(now),
-        };
-        let noted = starts.take_while(|(noted, _)| number <= *noted).last();
+        if self.raster.starts == [None; 2] {
+            return self.crtc.start_address();
+        }
+        let frame = self.timing().frame_ps() / 1000;
+        let now = if replayed { now.saturating_sub(frame) } else { now };
+        let noted = self.raster.starts.iter().flatten().take_while(|(until, _)| now < *until).last();
         noted.map_or_else(|| self.crtc.start_address(), |(_, start)| *start)
     }
 
@@ -202,7 +205,7 @@ impl Vga {
         let change = Change { line, register, value: register.value(self) };
         let number = self.frame_number(now);
         let mut raster = std::mem::take(&mut self.raster);
-        raster.note(number, change, || {
+        raster.note(number, timing.frame_ps(), change, || {
             let mut start = self.clone();
             register.set(&mut start, old);
             start

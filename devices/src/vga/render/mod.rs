@@ -92,7 +92,7 @@ impl Screen {
         let phase = Phase::at(vga, now);
         let blinked = std::mem::replace(&mut self.phase, phase) != phase;
         let resized = self.frame.resize(vga.size());
-        let raster = vga.raster.before(vga.frame_number(now)).filter(|_| !vga.vbe.active);
+        let raster = vga.frame_before(now).filter(|_| !vga.vbe.active);
         let replayed = std::mem::replace(&mut self.replayed, raster.is_some()) || raster.is_some();
         let start = vga.shown_start(now, raster.is_some());
         let moved = std::mem::replace(&mut self.start, start) != start;

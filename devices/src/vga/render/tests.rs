@@ -452,3 +452,29 @@ fn a_start_address_counts_from_the_next_vertical_retrace_on() {
     assert_eq!(first(&mut card, 12, 0), 1);
     assert_eq!(first(&mut card, 12, 1), 1);
 }
+
+#[test]
+fn what_was_noted_counts_no_longer_after_another_mode_is_set() {
+    let mut card = text();
+    put(&mut card, 0, &[0x41, 0x01]);
+    indexed(&mut card, CRTC_INDEX, &[(0x0a, 0x20)]);
+    let mut screen = shown(&mut card);
+    let line = |card: &Card, frame: u64| time(card, frame, 100);
+    let now = line(&card, 100);
+    for (port, value) in [(CRTC_INDEX, 0x0d), (CRTC_INDEX + 1, 80), (CRTC_INDEX + 1, 0)] {
+        card.write_at(port, value, now);
+    }
+    for (port, value) in [(DAC_WRITE_INDEX, 0), (DAC_DATA, 0x3f), (DAC_WRITE_INDEX, 0), (DAC_DATA, 0)] {
+        card.write_at(port, value, now);
+    }
+    // Half the clock: the frames have numbers again that they had.
+    card.write_at(CRTC_INDEX + 1, 80, now);
+    card.write_at(SEQUENCER_INDEX, 1, now);
+    card.write_at(SEQUENCER_INDEX + 1, 8, now);
+    for frame in 90..105 {
+        let now = time(&card, frame, 300);
+        update(&mut screen, &mut card, now);
+        assert!(!screen.replayed, "{frame}");
+        assert_eq!(screen.start, 80, "{frame}");
+    }
+}
