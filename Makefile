@@ -26,7 +26,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak
+.PHONY: video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -41,7 +41,7 @@ demo: image ## From nothing to a 32-bit Debian's shell
 # folder of release builds is built meanwhile. What installs packages or Rust's libraries comes before that. One test more
 # than there are processors runs at a time, as guests often wait.
 test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo image
-	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps \
+	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps xclip=xclip \
 	    wasm-opt=binaryen npm=npm zstd=zstd qemu-img=qemu-utils $(NET_PROGRAMS)
 	@$(MAKE) cross-deps
 	@mkdir -p $(TARGET); $(MAKE) image image-pae image-net peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
@@ -188,6 +188,10 @@ zoo-others: peers ## The same systems by the same scripts on QEMU and on v86
 	    mkdir -p $(TARGET)/zoo/fetched $(TARGET)/zoo/$$other && ln -sfn ../fetched $(TARGET)/zoo/$$other/fetched && \
 	    echo "$$other:" && V86=$(TARGET)/peers/v86/node_modules/v86 images/zoo/run images/zoo/others/$$other $(TARGET)/zoo/$$other; \
 	done
+
+video-beside: release ## The scenes of the video card's tests in QEMU: what differs is what docs/SCREEN.md lists
+	@images/deps.sh qemu-system-i386=qemu-system-x86
+	cargo test -p env86-tests --test machine video::beside_qemu -- --ignored --nocapture
 
 bench: image wasm ## Whole guests, beside whatever other emulators are installed
 	cargo build --release -p env86-benches --bin compare

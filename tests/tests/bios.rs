@@ -11,7 +11,7 @@ use env86_tests::{Guest, Result, binutil, bound_to_us, built, image, peers, prog
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// One of the files of Debian's package seabios: where `make peers` has put it, or installed.
-fn seabios(name: &str) -> Option<PathBuf> {
+pub fn seabios(name: &str) -> Option<PathBuf> {
     let folders = [peers().join("v86/seabios"), PathBuf::from("/usr/share/seabios")];
     folders.into_iter().map(|folder| folder.join(name)).find(|path| path.exists())
 }

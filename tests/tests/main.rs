@@ -22,5 +22,6 @@ mod sound;
 mod system_guests;
 mod tasks;
 mod v86;
+mod video;
 mod virtio_console;
 mod web;
