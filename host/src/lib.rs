@@ -30,6 +30,7 @@ pub mod net;
 mod os;
 mod replace;
 pub mod sound;
+pub mod web;
 
 pub use guest::Guest;
 pub use image::Image;

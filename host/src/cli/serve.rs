@@ -1,28 +1,21 @@
 //! `env86 serve`: the page that `prepare` makes, live from an image.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use env86::image::{FileRef, Image};
-use flate2::Compression;
-use flate2::read::GzEncoder;
-use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
+use env86::web::{self, Asked};
+use tiny_http::{ResponseBox, Server};
 use tracing::{debug, warn};
 
 use super::{CliError, Outcome, page};
 
-/// Levels of compression for answers, which are made while somebody waits.
-const ZSTD_LEVEL: i32 = 3;
-const GZIP_LEVEL: Compression = Compression::fast();
 /// Requests that are answered at the same time.
 const THREADS: usize = 8;
 /// The configuration of a page without an image: nothing is started, and no file system is looked for.
@@ -64,7 +57,8 @@ impl Serve {
                 thread::spawn(move || {
                     while let Ok(request) = server.recv() {
                         // A visitor who goes away is no error of ours.
-                        if let Err(error) = site.answer(request) {
+                        let answered = site.answer(&Asked::from(&request));
+                        if let Err(error) = answered.and_then(|answer| request.respond(answer)) {
                             debug!(target: "serve", %error, "An answer was not taken");
                         }
                     }
@@ -127,12 +121,6 @@ impl Site {
         Ok(Self { page, config: page::config_text(&config)?, local, image: Some(image) })
     }
 
-    /// Whether a request names this computer. A page from elsewhere whose name has come to mean this computer (DNS
-    /// rebinding) must not read the image.
-    fn is_for_us(&self, request: &Request) -> bool {
-        !self.local || asked(request, "Host").is_none_or(is_local_name)
-    }
-
     /// What a path of a URL means. Nothing outside of the image's folder and the page's is ever read.
     fn find(&self, url: &str) -> Option<Found> {
         let path = url.split(['?', '#']).next()?.trim_start_matches('/');
@@ -153,187 +141,19 @@ impl Site {
         (is_inside && real.is_file()).then_some(Found::File(file))
     }
 
-    fn answer(&self, request: Request) -> io::Result<()> {
-        if !matches!(request.method(), Method::Get | Method::Head) {
-            return request.respond(Response::empty(405).with_header(header("Allow", "GET, HEAD")));
+    fn answer(&self, asked: &Asked) -> io::Result<ResponseBox> {
+        if let Some(refusal) = asked.refused_method() {
+            return Ok(refusal);
         }
-        if !self.is_for_us(&request) {
-            let text = "This is served for this computer alone; open it as localhost\n";
-            return request.respond(Response::from_string(text).with_status_code(403));
+        if self.local && !asked.is_local() {
+            return Ok(web::words(403, "This is served for this computer alone; open it as localhost\n"));
         }
-        match self.find(request.url()) {
-            Some(Found::Config) => {
-                let response = Response::from_data(self.config.clone());
-                request.respond(with_common(response, "image.json"))
-            }
-            Some(Found::File(path)) => file(request, &path),
-            None => request.respond(Response::from_string("Not found\n").with_status_code(404)),
+        match self.find(asked.url) {
+            Some(Found::Config) => Ok(web::data(self.config.clone(), "image.json")),
+            Some(Found::File(path)) => web::file(asked, &path),
+            None => Ok(web::words(404, "Not found\n")),
         }
     }
-}
-
-/// Answers with a file, or the part of it that is asked for.
-fn file(request: Request, path: &Path) -> io::Result<()> {
-    let (mut file, meta) = match File::open(path).and_then(|file| Ok((fs::metadata(path)?, file))) {
-        Ok((meta, file)) => (file, meta),
-        Err(error) => {
-            warn!(target: "serve", path = %path.display(), %error, "A file cannot be read");
-            return request.respond(Response::from_string("Cannot be read\n").with_status_code(500));
-        }
-    };
-    let name = path.to_string_lossy();
-    let coding = Coding::of_answer(&request, &name);
-    let tag = etag(&meta, coding);
-    if asked(&request, "If-None-Match").is_some_and(|tags| tags.split(',').any(|one| one.trim() == tag)) {
-        return request.respond(with_common(Response::empty(304), &name).with_header(header("ETag", &tag)));
-    }
-    // A part of another version of the file would not fit what was fetched before.
-    let same = asked(&request, "If-Range").is_none_or(|wanted| wanted == tag);
-    let part = asked(&request, "Range").filter(|_| same).and_then(|text| range(text, meta.len()));
-    let (status, part, size) = match part {
-        None => (200, 0..meta.len(), None),
-        Some(Ok(part)) => {
-            (206, part.clone(), Some(format!("bytes {}-{}/{}", part.start, part.end - 1, meta.len())))
-        }
-        Some(Err(())) => {
-            let size = header("Content-Range", &format!("bytes */{}", meta.len()));
-            return request.respond(Response::empty(416).with_header(size));
-        }
-    };
-    if let Some(coding) = coding {
-        let mut response = with_common(Response::from_data(coding.pack(file)?), &name);
-        response.add_header(header("ETag", &tag));
-        response.add_header(header("Content-Encoding", coding.name()));
-        response.add_header(header("Vary", "Accept-Encoding"));
-        return request.respond(response);
-    }
-    file.seek(SeekFrom::Start(part.start))?;
-    let length = part.end - part.start;
-    let response =
-        Response::new(StatusCode(status), Vec::new(), file.take(length), usize::try_from(length).ok(), None)
-            // A file's length is known, so that it is sent as it is.
-            .with_chunked_threshold(usize::MAX);
-    let mut response = with_common(response, &name);
-    response.add_header(header("ETag", &tag));
-    response.add_header(header("Accept-Ranges", "bytes"));
-    response.add_header(header("Vary", "Accept-Encoding"));
-    if let Some(size) = size {
-        response.add_header(header("Content-Range", &size));
-    }
-    request.respond(response)
-}
-
-/// How an answer is compressed on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
-    Zstd,
-    Gzip,
-}
-
-impl Coding {
-    /// The best that the visitor takes for a file that it wants as a whole, if compression gains much: the image's
-    /// files are read from a disk of this computer faster than they would be compressed.
-    fn of_answer(request: &Request, name: &str) -> Option<Self> {
-        let gains = media_type(name) != OCTETS && asked(request, "Range").is_none();
-        asked(request, "Accept-Encoding").filter(|_| gains).and_then(Self::accepted)
-    }
-
-    /// What an Accept-Encoding header allows (RFC 9110, 12.5.3).
-    fn accepted(text: &str) -> Option<Self> {
-        let takes = |name: &str| {
-            text.split(',').any(|one| {
-                let (coding, quality) = one.split_once(';').unwrap_or((one, ""));
-                let quality = quality.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok());
-                coding.trim().eq_ignore_ascii_case(name) && quality != Some(0.0)
-            })
-        };
-        [Self::Zstd, Self::Gzip].into_iter().find(|coding| takes(coding.name()))
-    }
-
-    /// The name in HTTP's headers.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Zstd => "zstd",
-            Self::Gzip => "gzip",
-        }
-    }
-
-    /// Compresses all that there is.
-    fn pack(self, mut from: impl Read) -> io::Result<Vec<u8>> {
-        match self {
-            Self::Zstd => zstd::encode_all(from, ZSTD_LEVEL),
-            Self::Gzip => {
-                let mut packed = Vec::new();
-                GzEncoder::new(&mut from, GZIP_LEVEL).read_to_end(&mut packed)?;
-                Ok(packed)
-            }
-        }
-    }
-}
-
-/// A header of a request.
-fn asked<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
-    request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
-}
-
-/// Whether a Host header's value names this computer.
-fn is_local_name(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
-}
-
-/// A header of an answer; what we send there is plain text.
-fn header(name: &str, value: &str) -> Header {
-    Header::from_bytes(name, value).unwrap_or_else(|()| unreachable!("{name} is plain text"))
-}
-
-/// The headers of all answers.
-fn with_common<R: Read>(mut response: Response<R>, name: &str) -> Response<R> {
-    response.add_header(header("Content-Type", media_type(name)));
-    // Another image may be served here the next time.
-    response.add_header(header("Cache-Control", "no-cache"));
-    response
-}
-
-/// The type of what has none.
-const OCTETS: &str = "application/octet-stream";
-
-/// What a file is, by its name.
-fn media_type(name: &str) -> &'static str {
-    match name.rsplit('.').next().unwrap_or_default() {
-        "html" => "text/html; charset=utf-8",
-        "mjs" | "js" => "text/javascript; charset=utf-8",
-        "css" => "text/css; charset=utf-8",
-        "json" => "application/json",
-        "wasm" => "application/wasm",
-        "svg" => "image/svg+xml",
-        "ts" | "txt" | "md" => "text/plain; charset=utf-8",
-        _ => OCTETS,
-    }
-}
-
-/// A tag that changes with the file, and is another for each form that it is sent in.
-fn etag(meta: &Metadata, coding: Option<Coding>) -> String {
-    let changed = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let form = coding.map_or(String::new(), |coding| format!("-{}", coding.name()));
-    format!("\"{:x}-{:x}{form}\"", meta.len(), changed.unwrap_or_default().as_nanos())
-}
-
-/// The one part that a Range header asks for (RFC 9110, 14.2). `None`: it asks for something else, and gets the
-/// whole; an error: there is no such part.
-fn range(text: &str, size: u64) -> Option<Result<Range<u64>, ()>> {
-    let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
-    let number = |text: &str| text.parse::<u64>().ok();
-    let part = match (first, last) {
-        ("", last) => size.saturating_sub(number(last)?)..size,
-        (first, "") => number(first)?..size,
-        (first, last) => number(first)?..number(last)?.saturating_add(1).min(size),
-    };
-    Some(if part.is_empty() { Err(()) } else { Ok(part) })
 }
 
 /// A path as it was before it became part of a URL.
@@ -354,47 +174,9 @@ fn percent_decoded(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-
-    #[test]
-    fn ranges() {
-        assert_eq!(range("bytes=0-0", 10), Some(Ok(0..1)));
-        assert_eq!(range("bytes=4-", 10), Some(Ok(4..10)));
-        assert_eq!(range("bytes=-4", 10), Some(Ok(6..10)));
-        assert_eq!(range("bytes=4-99", 10), Some(Ok(4..10)));
-        assert_eq!(range("bytes=10-", 10), Some(Err(())));
-        assert_eq!(range("bytes=5-4", 10), Some(Err(())));
-        assert_eq!(range("bytes=-0", 10), Some(Err(())));
-        for other in ["bytes=1-2,4-5", "lines=1-2", "bytes=x-", "bytes=-"] {
-            assert_eq!(range(other, 10), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn answers_are_compressed_as_the_visitor_takes_them() {
-        assert_eq!(Coding::accepted("gzip, deflate, br, zstd"), Some(Coding::Zstd));
-        assert_eq!(Coding::accepted("gzip;q=0.5, zstd;q=0"), Some(Coding::Gzip));
-        for other in ["", "identity", "gzip;q=0", "br"] {
-            assert_eq!(Coding::accepted(other), None, "{other}");
-        }
-        let text = b"many words ".repeat(1000);
-        let packed = Coding::Gzip.pack(&text[..]).unwrap();
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
-        assert_eq!(plain, text);
-        let packed = Coding::Zstd.pack(&text[..]).unwrap();
-        assert_eq!(zstd::decode_all(&packed[..]).unwrap(), text);
-    }
-
-    #[test]
-    fn only_this_computer_is_local() {
-        for host in ["localhost:80", "LOCALHOST", "127.0.0.1:9999", "127.0.0.1", "[::1]:80", "[::1]"] {
-            assert!(is_local_name(host), "{host}");
-        }
-        for host in ["example.com:80", "localhost.example.com", "192.0.2.1:80", "127.0.0.1.example.com", ""] {
-            assert!(!is_local_name(host), "{host}");
-        }
-    }
 
     #[test]
     fn nothing_outside_of_the_image_is_served() {
