@@ -58,6 +58,18 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What a URL's query, of which this is a part, gives as `token=…`.
+#[cfg(feature = "net")]
+pub(crate) fn token_in(query: &str) -> Option<&str> {
+    query.split('&').find_map(|part| part.strip_prefix("token="))
+}
+
+/// Compares without telling by the time where two differ.
+#[cfg(feature = "net")]
+pub(crate) fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
 /// A few words as an answer.
 pub fn words(status: u16, text: &str) -> ResponseBox {
     Response::from_string(text).with_status_code(status).boxed()

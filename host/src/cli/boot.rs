@@ -199,6 +199,13 @@ pub struct Boot {
     #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
     script: Option<PathBuf>,
 
+    /// Show the machine in pages of browsers, too, and print their address; only this computer can come there unless
+    /// another address is given, and only who knows the token in it
+    #[cfg(feature = "net")]
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = super::pages::parse_place, conflicts_with = "deterministic")]
+    console_url: Option<super::pages::Place>,
+
     /// Write what the screen shows at the end to this file, as PNG
     #[arg(long, value_name = "FILE")]
     screenshot: Option<PathBuf>,
@@ -347,6 +354,8 @@ impl Boot {
         let printer = self.lpt.as_deref().map(|path| written_to(path, "what is printed")).transpose()?;
         let record = self.record.as_deref().map(create).transpose()?;
         let script = self.script.as_deref().map(Script::open).transpose()?;
+        #[cfg(feature = "net")]
+        let pages = self.pages(image.as_ref())?;
         // Without a display there is nothing to build a machine for.
         #[cfg(feature = "window")]
         let window = self.window(image.as_ref())?;
@@ -355,7 +364,10 @@ impl Boot {
         // Its listeners are the machine's now.
         drop(builder);
         #[cfg(feature = "net")]
-        self.net.say_ports(&machine);
+        {
+            self.net.say_ports(&machine);
+            pages.iter().for_each(super::pages::say_addresses);
+        }
         #[cfg(not(feature = "window"))]
         if !self.serial && !self.tty && !self.no_console && script.is_none() {
             eprintln!(
@@ -393,6 +405,8 @@ impl Boot {
             record,
             sound,
             script,
+            #[cfg(feature = "net")]
+            pages,
             #[cfg(feature = "window")]
             window,
         };
@@ -423,13 +437,18 @@ impl Boot {
         }))
     }
 
-    /// The window, unless there is to be none. A machine whose serial line is at hand, or a script, goes on
-    /// without one where there is no display.
+    /// There is another way to the machine than its window.
     #[cfg(feature = "window")]
-    fn window(&self, image: Option<&Image>) -> Result<Option<Window>, CliError> {
-        if self.no_console || self.tty || self.deterministic {
-            return Ok(None);
-        }
+    fn is_at_hand(&self) -> bool {
+        let in_pages = false;
+        #[cfg(feature = "net")]
+        let in_pages = in_pages || self.console_url.is_some_and(|place| place.0.is_some());
+        self.serial || self.script.is_some() || in_pages
+    }
+
+    /// What the machine is called where it is shown: its image, or its file.
+    #[cfg(any(feature = "net", feature = "window"))]
+    fn title(&self, image: Option<&Image>) -> String {
         let path = [
             image.map(Image::path),
             self.kernel.kernel.as_deref(),
@@ -437,8 +456,35 @@ impl Boot {
             self.state.as_deref(),
         ];
         let name = path.into_iter().flatten().find_map(Path::file_stem).unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// The port at which pages show the machine, if they are to.
+    #[cfg(feature = "net")]
+    fn pages(&self, image: Option<&Image>) -> Result<Option<env86::console::pages::Pages>, CliError> {
+        let Some(listen) = self.console_url.and_then(|place| place.0) else { return Ok(None) };
+        let run = super::pages::Run {
+            no_console: self.no_console,
+            tty: self.serial,
+            cold: self.cold,
+            save: self.save,
+            exit_on: self.exit_on.as_deref(),
+            network: self.net.connected(),
+        };
+        let config = super::pages::config(image, self.memory, &run)?;
+        let (keyboard, mouse) = (!self.no_keyboard, !self.no_mouse);
+        super::pages::open(listen, self.title(image), config, keyboard, mouse).map(Some)
+    }
+
+    /// The window, unless there is to be none. A machine whose serial line is at hand, or a script, goes on
+    /// without one where there is no display.
+    #[cfg(feature = "window")]
+    fn window(&self, image: Option<&Image>) -> Result<Option<Window>, CliError> {
+        if self.no_console || self.tty || self.deterministic {
+            return Ok(None);
+        }
         let options = WindowOptions {
-            name: name.to_string_lossy().into_owned(),
+            name: self.title(image),
             scale: self.scale,
             fullscreen: self.fullscreen,
             square: self.square_pixels,
@@ -448,7 +494,7 @@ impl Boot {
         };
         match Window::open(options) {
             Ok(window) => Ok(Some(window)),
-            Err(WindowError::NoDisplay(_)) if self.serial || self.script.is_some() => Ok(None),
+            Err(WindowError::NoDisplay(_)) if self.is_at_hand() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -17,6 +17,8 @@ mod net;
 mod network;
 mod offline;
 mod page;
+#[cfg(feature = "net")]
+mod pages;
 mod prepare;
 mod progress;
 #[cfg(feature = "pull")]

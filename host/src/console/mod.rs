@@ -14,10 +14,13 @@
 //! A program that the guest's service runs is [attached](attach) to standard input and output instead.
 //!
 //! In a `window`, where this library was built with one, screen, keyboard and mouse are the person's. A
-//! terminal can show the screen, too ([`session::Options::screen`]). A [`script`] does what a person would.
+//! terminal can show the screen, too ([`session::Options::screen`]). Pages
+//! of browsers can (`pages`, where this library was built with a network). A [`script`] does what a person would.
 
 pub mod attach;
 pub mod log;
+#[cfg(feature = "net")]
+pub mod pages;
 mod record;
 mod scale;
 pub mod script;

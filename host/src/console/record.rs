@@ -171,7 +171,7 @@ impl<W: Write> Film<W> {
 }
 
 /// A palette of red, green and blue, and the pixels as places in it, unless there are too many colours.
-fn indexed(pixels: &[u32]) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(super) fn indexed(pixels: &[u32]) -> Option<(Vec<u8>, Vec<u8>)> {
     let (mut places, mut palette) = (HashMap::new(), Vec::new());
     let mut indices = Vec::with_capacity(pixels.len());
     let mut last = None;

@@ -16,6 +16,8 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::log::Log;
+#[cfg(feature = "net")]
+use super::pages::{Listening, Pages, PagesError, Shown};
 use super::record::Recorder;
 use super::script::{Player, Script, ScriptError, Transcript};
 use super::terminal::{self, Guard, Saved};
@@ -76,6 +78,9 @@ pub struct Options {
     /// Steps that are done at the machine, at whose end the session ends. Standard input is the script's
     /// then.
     pub script: Option<Script>,
+    /// Pages that show the machine.
+    #[cfg(feature = "net")]
+    pub pages: Option<Pages>,
     /// A window to work in, whose closing ends the session. The session has to be run in the program's
     /// first thread then.
     #[cfg(feature = "window")]
@@ -163,6 +168,10 @@ pub enum SessionError {
     #[cfg(feature = "window")]
     #[error(transparent)]
     Window(#[from] WindowError),
+    /// Pages cannot show the machine.
+    #[cfg(feature = "net")]
+    #[error(transparent)]
+    Pages(#[from] PagesError),
 }
 
 /// Something that ends the session.
@@ -204,10 +213,21 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let mut threads = Vec::new();
     let pattern = options.exit_on.map(Pattern::new);
     let transcript = options.script.is_some().then(Transcript::default);
-    if options.serial || options.log.is_some() || pattern.is_some() || transcript.is_some() {
+    #[cfg(feature = "net")]
+    let in_pages = {
+        let answered = options.serial && options.input && is_terminal;
+        options.pages.map(|pages| pages.show(&machine, answered)).transpose()?
+    };
+    let listening = Listeners {
+        log: options.log,
+        transcript: transcript.clone(),
+        #[cfg(feature = "net")]
+        pages: in_pages.as_ref().map(Shown::listener),
+    };
+    if options.serial || listening.any() || pattern.is_some() {
         let to: Box<dyn Write + Send> =
             if options.serial { os::stdout().map_err(SessionError::Output)? } else { Box::new(io::sink()) };
-        let to = Box::new(Tee { to, log: options.log, transcript: transcript.clone() });
+        let to = Box::new(Tee { to, listening });
         threads.push(copy("output", machine.serial(Com::One), to, pattern, wishes.clone())?);
     }
     let script = match (options.script, transcript) {
@@ -287,6 +307,11 @@ pub fn run(machine: Machine, options: Options) -> Result<Ended, SessionError> {
     let recorded = recorder.map_or(Ok(()), Recorder::end);
     let heard = options.sound.map_or(Ok(()), sound::Recorder::end);
     let copied: Result<(), io::Error> = threads.into_iter().try_for_each(join);
+    // All that COM1 has said is there.
+    #[cfg(feature = "net")]
+    if let Some(in_pages) = in_pages {
+        in_pages.end();
+    }
     join(events).map_err(SessionError::Setup)?;
     drop(stdin);
     over.store(true, Ordering::Relaxed);
@@ -396,19 +421,38 @@ fn play(
     Ok(result)
 }
 
-/// COM1's output, which a script and a log want to know, too.
-struct Tee {
-    to: Box<dyn Write + Send>,
+/// Who wants to know what COM1 says, beside standard output.
+struct Listeners {
     log: Option<Log>,
     transcript: Option<Transcript>,
+    #[cfg(feature = "net")]
+    pages: Option<Listening>,
+}
+
+impl Listeners {
+    fn any(&self) -> bool {
+        let pages = false;
+        #[cfg(feature = "net")]
+        let pages = pages || self.pages.is_some();
+        self.log.is_some() || self.transcript.is_some() || pages
+    }
+}
+
+/// COM1's output, on its way to standard output and to others.
+struct Tee {
+    to: Box<dyn Write + Send>,
+    listening: Listeners,
 }
 
 impl Write for Tee {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.transcript.iter().for_each(|transcript| transcript.put(bytes));
+        let to = &mut self.listening;
+        to.transcript.iter().for_each(|transcript| transcript.put(bytes));
+        #[cfg(feature = "net")]
+        to.pages.iter().for_each(|pages| pages.put(bytes));
         // A log that cannot be written must not hold up the guest.
-        if self.log.as_mut().is_some_and(|log| log.write_all(bytes).is_err()) {
-            self.log = None;
+        if to.log.as_mut().is_some_and(|log| log.write_all(bytes).is_err()) {
+            to.log = None;
         }
         self.to.write_all(bytes)?;
         Ok(bytes.len())
@@ -421,7 +465,7 @@ impl Write for Tee {
 
 impl Drop for Tee {
     fn drop(&mut self) {
-        self.transcript.iter().for_each(Transcript::end);
+        self.listening.transcript.iter().for_each(Transcript::end);
     }
 }
 

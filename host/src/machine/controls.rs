@@ -157,7 +157,7 @@ impl Controls {
         result.recv().map_err(|_| MachineError::Gone)
     }
 
-    pub(super) fn with_soon(&self, act: impl FnOnce(&mut Computer) + Send + 'static) {
+    pub(crate) fn with_soon(&self, act: impl FnOnce(&mut Computer) + Send + 'static) {
         self.command(Command::With(Box::new(act)));
     }
 

@@ -55,14 +55,16 @@ use crate::machine::OsEntropy;
 
 use forward::Socket;
 use gateway::Gateway;
-use worker::Worker;
+pub(crate) use worker::Worker;
 
 pub use cable::{Faults, Frame, Pcap, Port, cable, disturb, record};
 pub use dns::{Settings as NameSettings, Source as NameSource};
 pub use forward::{Forward, ForwardError, Forwards, Listen, ListenError};
+pub(crate) use gateway::accepted;
 pub use join::{Join, JoinError, UrlError};
 pub use netboot::Netboot;
 pub use policy::{Rule, RuleError, Rules};
+pub(crate) use relay::{Allowance, PING, SILENCE};
 pub use relay::{Door, DoorError, Limits, Relay};
 pub use switch::Switch;
 
@@ -217,7 +219,7 @@ fn random() -> u32 {
     OsEntropy.next_u32()
 }
 
-fn runtime() -> Result<Runtime, NetError> {
+pub(crate) fn runtime() -> Result<Runtime, NetError> {
     Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)
 }
 

@@ -35,6 +35,7 @@ use super::packet::{ETHERNET, MTU};
 use super::wisp::{self, Reach};
 use super::worker::Worker;
 use super::{Config, Forward, GATEWAY, GATEWAY_MAC, HOST, Log, NetError, Parts, Switch};
+use crate::web;
 
 /// Bytes of the longest frame that is passed on: one of the medium with a tag.
 const LONGEST_FRAME: usize = ETHERNET + 4 + MTU;
@@ -49,9 +50,9 @@ const HANDSHAKES: usize = 32;
 /// The first part of the path of clients that speak wisp.
 const WISP_PATH: &str = "wisp";
 /// How often a client is asked whether it is there.
-pub(super) const PING: Duration = Duration::from_secs(30);
+pub(crate) const PING: Duration = Duration::from_secs(30);
 /// How long either end of a WebSocket may hear nothing of the other.
-pub(super) const SILENCE: Duration = Duration::from_secs(75);
+pub(crate) const SILENCE: Duration = Duration::from_secs(75);
 /// How much a client may send at once: as much as in this time.
 const BURST: Duration = Duration::from_millis(250);
 
@@ -288,7 +289,7 @@ fn may_pass(frame: &[u8]) -> bool {
 }
 
 /// What a client may still send: some at once, and its limits in the long run.
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     limits: Limits,
     frames: f64,
     bytes: f64,
@@ -296,7 +297,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    pub(super) fn new(limits: Limits, now: Instant) -> Self {
+    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         let burst = BURST.as_secs_f64();
         Self {
             limits,
@@ -307,7 +308,7 @@ impl Allowance {
     }
 
     /// Takes a frame of so many bytes; gives the time to wait before the next.
-    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> Duration {
+    pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Duration {
         let (burst, since) = (BURST.as_secs_f64(), now.saturating_duration_since(self.last).as_secs_f64());
         self.last = now;
         let (frames, rate) = (f64::from(self.limits.frames.max(1)), f64::from(self.limits.bytes.max(1)));
@@ -325,10 +326,9 @@ impl Door {
         if origin.is_some_and(|origin| !self.knows(origin)) {
             return Some("The page comes from a site that was not allowed; allow it with --allow-origin\n");
         }
-        let query = request.uri().query().unwrap_or_default();
-        let given = query.split('&').find_map(|part| part.strip_prefix("token="));
+        let given = request.uri().query().and_then(web::token_in);
         match &self.token {
-            Some(token) if given.is_none_or(|given| !same(given.as_bytes(), token.as_bytes())) => {
+            Some(token) if given.is_none_or(|given| !web::same(given, token)) => {
                 Some("The token in the URL is missing or wrong: ws://HOST:PORT/?token=TOKEN\n")
             }
             _ => None,
@@ -345,11 +345,6 @@ impl Door {
         ["localhost", "127.0.0.1", "::1"].contains(&host)
             || self.origins.iter().any(|known| known.trim_end_matches('/') == origin)
     }
-}
-
-/// Compares without telling by the time where two differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 #[cfg(test)]

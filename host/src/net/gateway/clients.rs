@@ -195,7 +195,7 @@ pub(super) async fn serve_forward(socket: Socket, guest_port: u16, events: Sende
 }
 
 /// After a failure to accept, which most often means too many open files, others get time to close.
-pub(in crate::net) async fn accepted<T>(result: io::Result<T>) -> io::Result<T> {
+pub(crate) async fn accepted<T>(result: io::Result<T>) -> io::Result<T> {
     if result.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

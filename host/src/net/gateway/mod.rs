@@ -39,7 +39,7 @@ use super::{
 use clients::{Client, UdpClient, serve_forward};
 use names::{Asker, answer_dns};
 
-pub(super) use clients::accepted;
+pub(crate) use clients::accepted;
 
 /// TCP connections at once; the guest is told that more are refused. One guest may have as many as are free,
 /// so half of them if it is alone.
