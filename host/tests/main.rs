@@ -8,6 +8,7 @@ mod disks;
 mod images;
 mod library;
 mod oci;
+mod pages;
 mod pull;
 mod push;
 mod script;

@@ -9,13 +9,13 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// The program with the page's files beside it, and an image.
-struct Place {
+pub(crate) struct Place {
     dir: TempDir,
     program: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("bin/env86");
         fs::create_dir_all(dir.path().join("bin/web")).unwrap();
@@ -37,13 +37,13 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, content: &[u8]) {
+    pub(crate) fn write(&self, name: &str, content: &[u8]) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words).current_dir(self.dir.path()).stdin(Stdio::null());
         command

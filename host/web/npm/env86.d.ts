@@ -54,6 +54,8 @@ export interface V86Options {
   disable_speaker?: boolean;
   disable_keyboard?: boolean;
   disable_mouse?: boolean;
+  /** The machine is one that `env86 boot --console-url` runs: the address of its control socket, with the token. */
+  control_url?: string;
   /** The machine runs in the page's own thread. Node has it so always. */
   same_thread?: boolean;
 }
@@ -81,6 +83,13 @@ export interface Events {
   "serial1-output-byte": number;
   "serial0-output-bytes": Uint8Array;
   "serial1-output-bytes": Uint8Array;
+  /** What COM1 had said before the page came to a machine that runs elsewhere. */
+  "serial0-recalled-bytes": Uint8Array;
+  /** The terminal of this page is the one that answers what the guest asks of terminals. */
+  "terminal-answers": boolean;
+  /** Bytes of COM1's that such a machine could not keep for this page, and of the page's that the guest has no room for. */
+  lost: number;
+  untaken: number;
   "virtio-console0-output-bytes": Uint8Array;
   "vmware-absolute-mouse": boolean;
   /** The network card has sent a frame. */

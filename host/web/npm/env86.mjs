@@ -89,9 +89,10 @@ export class V86 {
   };
 
   constructor(options = {}) {
-    this.#link = hasPage && typeof Worker === "function" && !options.same_thread
+    const remote = options.control_url && absolute(options.control_url).replace(/^http/, "ws");
+    this.#link = hasPage && !remote && typeof Worker === "function" && !options.same_thread
       ? new Far((event, data) => this.#event(event, data))
-      : new Near((event, data) => this.#event(event, data));
+      : new Near((event, data) => this.#event(event, data), remote);
     for (const name of MISSING) {
       if (options[name]) console.warn(`env86: the option ${name} is not there yet, and has no effect`);
     }
@@ -117,6 +118,7 @@ export class V86 {
     const element = xterm ?? (console_?.type === "xtermjs" ? console_.container : undefined);
     if (element) this.set_serial_container_xtermjs(element, console_?.xterm_lib);
     else if (area ?? console_?.container) this.#serial = new SerialText(area ?? console_.container, this);
+    if (options.control_url) return this.#join();
 
     const images = {};
     for (const name of FILES) if (options[name]) images[name] = portable(options[name]);
@@ -153,6 +155,21 @@ export class V86 {
     this.#emit("emulator-ready");
     this.#emit("emulator-loaded");
     if (options.autostart) await this.#run();
+    this.#screen?.look();
+  }
+
+  /** Shows a machine that runs elsewhere. */
+  async #join() {
+    const { name, view_only, paused } = await this.#link.call("open");
+    if (this.#destroyed) return;
+    this.config = { ...this.config, name, view_only };
+    if (view_only) {
+      this.keyboard_set_enabled(false);
+      this.mouse_set_enabled(false);
+    }
+    this.#emit("emulator-ready");
+    this.#emit("emulator-loaded");
+    this.#paused(paused);
     this.#screen?.look();
   }
 
@@ -211,6 +228,10 @@ export class V86 {
       case "instructions":
         this.#instructions = data;
         return;
+      case "recalled":
+        return this.#emit("serial0-recalled-bytes", data.bytes);
+      case "paused":
+        return this.#paused(data);
       case "ended":
         this.#running = false;
         this.#emit("emulator-ended", data);
@@ -228,6 +249,13 @@ export class V86 {
       default:
         return this.#emit(event, data);
     }
+  }
+
+  /** Somebody else may stop a machine that runs elsewhere. */
+  #paused(paused) {
+    if (this.#running === !paused) return;
+    this.#running = !paused;
+    this.#emit(paused ? "emulator-stopped" : "emulator-started");
   }
 
   // ---- running ----
@@ -468,10 +496,16 @@ const exists = (url) => sizeOf(url).then(() => true, () => false);
 
 /**
  * Starts an image: the folder at `imageURL`, as `env86 create` or `env86 prepare` have made it. `options` are laid
- * over what its image.json says. Gives the machine, with what it was made of in `config`.
+ * over what its image.json says. Gives the machine, with what it was made of in `config`. With `control_url` it is the
+ * machine that `env86 boot --console-url` runs there.
  */
 export async function boot(imageURL, options = {}) {
-  if (options.control_url) throw new Error("control_url is not there yet: call the machine's methods instead");
+  // A machine of `env86 boot --console-url` has its image already.
+  if (options.control_url) {
+    const machine = new V86(options);
+    machine.config = { ...options, ...machine.config };
+    return machine;
+  }
   const base = slashed(absolute(imageURL));
   const json = JSON.parse(new TextDecoder().decode(await load(`${base}image.json`)));
   const config = { autostart: true, uart1: true, ...json, ...options };

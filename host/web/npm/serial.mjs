@@ -2,6 +2,8 @@
 
 /** Characters that a text area keeps. */
 const KEPT = 100_000;
+/** What COM1 says, and what it had said before a page came to a machine that runs elsewhere. */
+const OUTPUT = ["serial0-output-bytes", "serial0-recalled-bytes"];
 
 /** COM1 in a text area. */
 export class SerialText {
@@ -24,7 +26,7 @@ export class SerialText {
       area.value = all.slice(-KEPT);
       area.scrollTop = area.scrollHeight;
     };
-    machine.add_listener("serial0-output-bytes", this.#output);
+    for (const event of OUTPUT) machine.add_listener(event, this.#output);
     const named = { Enter: "\r", Backspace: "\x7f", Tab: "\t", Escape: "\x1b" };
     const key = (event) => {
       const { key: name, ctrlKey } = event;
@@ -43,7 +45,7 @@ export class SerialText {
   }
 
   destroy() {
-    this.#machine.remove_listener("serial0-output-bytes", this.#output);
+    for (const event of OUTPUT) this.#machine.remove_listener(event, this.#output);
     for (const [name, listener] of Object.entries(this.#listeners)) this.#area.removeEventListener(name, listener);
   }
 }
@@ -59,13 +61,13 @@ export class SerialTerminal {
     this.terminal = new Terminal({ cursorBlink: true, scrollback: 10_000 });
     this.terminal.open(element);
     this.#output = (bytes) => this.terminal.write(bytes);
-    machine.add_listener("serial0-output-bytes", this.#output);
+    for (const event of OUTPUT) machine.add_listener(event, this.#output);
     this.terminal.onData((text) => machine.serial0_send(text));
     this.terminal.onBinary((text) => machine.serial_send_bytes(0, Uint8Array.from(text, (c) => c.charCodeAt(0))));
   }
 
   destroy() {
-    this.#machine.remove_listener("serial0-output-bytes", this.#output);
+    for (const event of OUTPUT) this.#machine.remove_listener(event, this.#output);
     this.terminal.dispose();
   }
 }

@@ -58,6 +58,15 @@ function storage(mode, act) {
 // ---- the machine ----
 
 const options = { screen_container: screen, disable_keyboard: true };
+/** The machine runs in `env86 boot --console-url`, and this page only shows it. */
+const isRemote = parameters.has("token");
+if (isRemote) {
+  const control = new URL("ctl", document.baseURI);
+  control.searchParams.set("token", parameters.get("token"));
+  options.control_url = control.href;
+  document.body.classList.add("remote");
+  element("what").textContent = "Connecting…";
+}
 if (parameters.has("relay")) options.network_relay_url = parameters.get("relay");
 let kept;
 if (parameters.has("kept")) {
@@ -75,8 +84,21 @@ try {
   throw error;
 }
 globalThis.vm = vm;
-document.title = vm.config.name ?? "env86";
-element("name").textContent = document.title;
+function named() {
+  document.title = vm.config.name ?? "env86";
+  element("name").textContent = document.title;
+}
+named();
+/** The page may show the machine, and do no more. */
+let isShut = false;
+vm.add_listener("emulator-loaded", () => {
+  named();
+  isShut = isRemote && vm.config.view_only;
+  if (!isShut) return;
+  document.body.classList.add("view-only");
+  canvas.setAttribute("aria-label", "Screen of the machine");
+  element("hint").textContent = "This page only shows the machine: keys and mouse do not go to it.";
+});
 
 const terminal = new Terminal({ cursorBlink: true, scrollback: 10_000, fontSize: 14, screenReaderMode: true });
 terminal.open(serial);
@@ -93,18 +115,30 @@ function hear(bytes) {
   terminal.write(bytes);
 }
 /** What is shown again may ask the terminal where its cursor is, which the guest has been told already. */
-let recalling = false;
+let recalling = 0;
+function addRecalled(bytes) {
+  keep(bytes);
+  recalling++;
+  terminal.write(bytes, () => recalling--);
+}
 /** Shows in the terminal what COM1 had sent when a state was saved. */
 function recall(bytes) {
   terminal.reset();
   [said, length] = [[], 0];
-  keep(bytes);
-  recalling = true;
-  terminal.write(bytes, () => (recalling = false));
+  addRecalled(bytes);
 }
 if (kept) recall(kept.said);
+vm.add_listener("serial0-recalled-bytes", addRecalled);
+vm.add_listener("lost", (bytes) => terminal.write(`\r\n[${bytes} bytes are left out here: this page was too slow for them]\r\n`));
+vm.add_listener("untaken", (bytes) => tell(`The guest does not read its serial line: ${bytes} bytes of what was typed are lost`, true));
 vm.add_listener("serial0-output-bytes", hear);
-terminal.onData((text) => recalling || vm.serial0_send(text));
+terminal.onData((text) => recalling > 0 || isShut || vm.serial0_send(text));
+/** The guest may ask its terminal something. Of several pages at one machine, one answers. */
+let answers = !isRemote;
+vm.add_listener("terminal-answers", (now) => (answers = now));
+for (const kind of [{ final: "n" }, { prefix: "?", final: "n" }, { final: "c" }, { prefix: ">", final: "c" }]) {
+  terminal.parser.registerCsiHandler(kind, () => !answers || recalling > 0);
+}
 
 const fitting = new FitAddon();
 terminal.loadAddon(fitting);
@@ -158,7 +192,13 @@ vm.add_listener("emulator-error", (error) => {
   element("progress").hidden = true;
   failed(error);
 });
-vm.add_listener("emulator-ended", (why) => tell(why === "power-off" || why === "halted" ? "The machine has been switched off. Restart switches it on." : `The machine has ended: ${why}`));
+vm.add_listener("emulator-ended", (why) => {
+  element("progress").hidden = true;
+  if (!isRemote) return;
+  for (const button of document.querySelectorAll("#tools button")) button.disabled = true;
+  tell(`${why}.`, true);
+});
+vm.add_listener("emulator-ended", (why) => isRemote || tell(why === "power-off" || why === "halted" ? "The machine has been switched off. Restart switches it on." : `The machine has ended: ${why}`));
 
 const network = flash("net-lamp");
 vm.add_listener("eth-transmit-end", network);
@@ -172,7 +212,8 @@ let count = 0;
 setInterval(() => {
   if (document.hidden) return;
   const now = vm.get_instruction_counter();
-  const mips = Math.max(0, now - count) / 1e6;
+  // A machine that runs elsewhere has executed much before this page came.
+  const mips = count === 0 && isRemote ? 0 : Math.max(0, now - count) / 1e6;
   count = now;
   const running = vm.is_running();
   element("speed").textContent = running ? `${mips < 10 ? mips.toFixed(1) : Math.round(mips)} MIPS` : "stopped";
@@ -208,8 +249,8 @@ tabs.forEach((tab, n) => {
 const hasFocus = () => document.activeElement === canvas || serial.contains(document.activeElement);
 const keyboard = new Keyboard((codes) => vm.keyboard_send_scancodes(codes), () => vm.keyboard_release());
 keyboard.setEnabled(false);
-canvas.addEventListener("focus", () => keyboard.setEnabled(true));
-canvas.addEventListener("blur", () => (vm.keyboard_release(), keyboard.setEnabled(false)));
+canvas.addEventListener("focus", () => keyboard.setEnabled(!isShut));
+canvas.addEventListener("blur", () => (isShut || vm.keyboard_release(), keyboard.setEnabled(false)));
 canvas.addEventListener("pointerdown", () => canvas.focus());
 addEventListener("keydown", (event) => {
   if (!hasFocus() || event.key !== "Escape" || !event.shiftKey) return;
@@ -317,6 +358,7 @@ on("full", async () => {
 });
 vm.add_listener("emulator-loaded", () => {
   for (const button of document.querySelectorAll("#tools button")) button.disabled = false;
+  if (isShut) for (const id of ["pause", "restart", "paste", "keys", "board-button"]) element(id).disabled = true;
   if (document.activeElement === document.body) show(parameters.get("view") === "serial" ? 1 : 0);
 });
 

@@ -66,8 +66,9 @@ const LIVELY: Duration = Duration::from_millis(20);
 /// The same for a screen that has not changed for [`QUIET_AFTER`].
 const QUIET: Duration = Duration::from_millis(80);
 const QUIET_AFTER: Duration = Duration::from_secs(1);
-/// How old what is told of the machine besides may be, and the count of its instructions is.
+/// How old what is told of the machine besides may be, and how often its instructions are counted.
 const STATUS: Duration = Duration::from_secs(1);
+const COUNT: Duration = Duration::from_millis(250);
 /// Until a key is tried again that the guest had no room for, and how long that goes on.
 const TYPE_AGAIN: Duration = Duration::from_millis(5);
 const TYPE_PATIENCE: Duration = Duration::from_secs(30);
@@ -194,8 +195,7 @@ impl Shown {
 
     /// The machine has ended: pages are told, and may take a moment for it.
     pub fn end(self) {
-        self.shared.lock().over = true;
-        self.shared.changed();
+        self.shared.lock().ending = true;
         self.shared.wanted.notify_one();
         let start = Instant::now();
         while !self.shared.lock().seats.is_empty() && start.elapsed() < FAREWELL {
@@ -219,7 +219,7 @@ impl Listening {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Somebody wants a picture, or the end has come.
+    /// Somebody wants a picture, or the end comes.
     wanted: Notify,
     /// Something was done that the screen may answer.
     lively: Notify,
@@ -237,7 +237,9 @@ struct State {
     counted: Option<Instant>,
     seats: BTreeMap<u64, Seat>,
     last: u64,
-    /// The machine has ended.
+    /// The machine is to be looked at, because it is ending.
+    ending: bool,
+    /// It has ended, and this is its last picture.
     over: bool,
 }
 
@@ -302,7 +304,7 @@ impl State {
     /// Takes what a look has found.
     fn seen(&mut self, view: &View) {
         let now = Instant::now();
-        if self.counted.is_none_or(|counted| now - counted >= STATUS) {
+        if self.counted.is_none_or(|counted| now - counted >= COUNT) {
             self.counted = Some(now);
             self.status.instructions = view.instructions;
         }
@@ -352,7 +354,7 @@ async fn watch(shared: Arc<Shared>, controls: Controls) {
             let (any, wanted) = {
                 let state = shared.lock();
                 let wants = |seat: &Seat| seat.wants && seat.stale.is_none();
-                (!state.seats.is_empty(), state.over || state.seats.values().any(wants))
+                (!state.seats.is_empty(), state.ending || state.seats.values().any(wants))
             };
             // A page that is not seen wants no pictures, and is told all the same that the machine stands.
             if wanted || timeout(STATUS, shared.wanted.notified()).await.is_err() && any {
@@ -463,8 +465,9 @@ async fn enter(mut stream: TcpStream, site: &Site, places: &Arc<Semaphore>) -> O
         let mut bytes = Vec::new();
         let answer = site.answer(&asked, access, head.wants_socket());
         let no_body = *asked.method == tiny_http::Method::Head;
-        // With that version the answer's end is the connection's.
-        answer.raw_print(&mut bytes, HTTPVersion(1, 0), asked.headers, no_body, None).ok()?;
+        // With the older version the answer's end is the connection's. Who wants a WebSocket knows the newer one only.
+        let version = if head.wants_socket() { HTTPVersion(1, 1) } else { HTTPVersion(1, 0) };
+        answer.raw_print(&mut bytes, version, asked.headers, no_body, None).ok()?;
         stream.write_all(&bytes).await.ok()?;
         stream.shutdown().await.ok()?;
         return None;

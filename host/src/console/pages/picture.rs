@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use env86_core::Frame;
 use flate2::Compression;
-use flate2::write::DeflateEncoder;
+use flate2::write::ZlibEncoder;
 
 use super::super::record::indexed;
 
@@ -127,7 +127,7 @@ const PALETTE: u8 = 1;
 
 impl Raw {
     /// The message for pages, behind its first byte: words of 16 bits, the lower byte first, for the picture's width and
-    /// height and the part's left, top, width and height; the form; and the rest by DEFLATE. Of [`RGB`] that is three bytes
+    /// height and the part's left, top, width and height; the form; and the rest by zlib. Of [`RGB`] that is three bytes
     /// for each pixel; of [`PALETTE`] a byte, which is one less than the count of its colours, three bytes for each of those,
     /// and a byte for each pixel.
     pub fn message(&self, kind: u8) -> Vec<u8> {
@@ -144,7 +144,7 @@ impl Raw {
             None => (RGB, self.pixels.iter().flat_map(|pixel| pixel.to_be_bytes()[1..].to_vec()).collect()),
         };
         bytes.push(form);
-        let mut packer = DeflateEncoder::new(bytes, Compression::fast());
+        let mut packer = ZlibEncoder::new(bytes, Compression::fast());
         // Memory takes all bytes.
         let packed = packer.write_all(&content).and_then(|()| packer.finish());
         packed.unwrap_or_default()
@@ -176,7 +176,7 @@ mod tests {
     fn parsed(message: &[u8]) -> (Vec<u16>, u8, Vec<u8>) {
         let words = message[1..13].chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
         let mut content = Vec::new();
-        flate2::read::DeflateDecoder::new(&message[14..]).read_to_end(&mut content).unwrap();
+        flate2::read::ZlibDecoder::new(&message[14..]).read_to_end(&mut content).unwrap();
         (words, message[13], content)
     }
 

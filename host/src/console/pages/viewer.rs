@@ -153,7 +153,8 @@ fn next(shared: &Shared, id: u64) -> Next {
     if !said.is_empty() {
         return Next::Packet(Packet::binary([&[SAID], &said[..]].concat()));
     }
-    if let Some(part) = seat.stale.filter(|_| seat.wants) {
+    // The last part comes unasked.
+    if let Some(part) = seat.stale.filter(|_| seat.wants || state.over) {
         (seat.stale, seat.wants) = (None, false);
         return Next::Cut(state.picture.cut(part));
     }
@@ -341,7 +342,8 @@ impl Hand {
             Wish::PointerAt(x, y) => self.controls.input(Input::PointerAt { x, y }),
             Wish::Wheel(steps) => self.controls.input(Input::Wheel(steps)),
             Wish::Button(number, down) => {
-                let button = *BUTTONS.get(usize::from(number)).ok_or("There is no such button")?;
+                // A pen has others.
+                let Some(&button) = BUTTONS.get(usize::from(number)) else { return Ok(Ok(Value::Null)) };
                 if down {
                     self.buttons.insert(number);
                 } else {
