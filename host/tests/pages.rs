@@ -326,6 +326,32 @@ fn keys_that_a_page_held_go_up_with_it() {
     assert_eq!(watcher.said, [0x1e, 0xe0, 0x48, 0x9e, 0xe0, 0xc8]);
 }
 
+#[test]
+fn who_is_slow_holds_up_nobody_and_is_told_what_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    // The guest never stops to talk.
+    let code = [
+        0xba, 0xf8, 0x03, // 00 mov dx, 3F8h
+        0xee, // 03 out dx, al
+        0x40, // 04 inc ax
+        0xeb, 0xfc, // 05 jmp 03h
+    ];
+    let rom = dir.path().join("rom");
+    std::fs::write(&rom, env86_tests::roms::rom(&code)).unwrap();
+    let shown = Shown::start(&["--bios", rom.to_str().unwrap()]);
+    let mut slow = shown.page(&shown.url);
+    slow.send(json!({"method": "nextFrame"}));
+    let mut quick = shown.page(&shown.url);
+    // More than the host's buffers between the two have room for.
+    let mut heard = 0;
+    while heard < 16 << 20 {
+        quick.until(|viewer| !viewer.said.is_empty());
+        heard += std::mem::take(&mut quick.said).len();
+    }
+    assert!(quick.call("screenText", Value::Null).is_ok());
+    slow.until(|viewer| viewer.events.iter().any(|event| event["event"] == "lost"));
+}
+
 /// A program that makes the Go program's calls.
 struct Program {
     socket: Socket,

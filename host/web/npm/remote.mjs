@@ -33,6 +33,7 @@ export class Remote {
   #over = false;
 
   constructor(url) {
+    if (typeof WebSocket !== "function") throw new Error("control_url needs a browser, or Node 22 or later");
     this.#socket = new WebSocket(url, PROTOCOL);
     this.#socket.binaryType = "arraybuffer";
     this.#opened = new Promise((resolve, reject) => {

@@ -91,17 +91,20 @@ pub(super) async fn serve(
         keys: BTreeSet::new(),
         buttons: BTreeSet::new(),
     };
-    let greeting = {
-        let state = shared.lock();
-        let recalled = state.said.end() - state.said.start();
-        json!({"event": "hello", "data": {
+    {
+        let mut guard = shared.lock();
+        let state = &mut *guard;
+        let heard = state.seats.get(&hand.sitting.id).map_or(0, |seat| seat.heard);
+        let recalled = state.said.end() - heard;
+        let greeting = json!({"event": "hello", "data": {
             "name": options.name,
             "view_only": access == Access::See,
             "recalled": recalled,
             "paused": state.status.paused,
-        }})
-    };
-    hand.sitting.with(|seat| seat.answers.push_back(greeting.to_string()));
+        }});
+        let seat = state.seats.get_mut(&hand.sitting.id);
+        seat.into_iter().for_each(|seat| seat.answers.push_back(greeting.to_string()));
+    }
     shared.wanted.notify_one();
     let (id, changed) = (hand.sitting.id, hand.sitting.changed.clone());
     let down = pin!(down(to_page, shared, id, &changed));
