@@ -247,7 +247,7 @@ fn others_do_not_come_in() {
     let own = format!("http://{address}");
     for wrong in ["", "x", &token[1..], &format!("{token}0")] {
         assert_eq!(shown.socket(wrong, None, Some(&own)).err(), Some(403), "{wrong}");
-        for path in ["", "console.html", "index.html", "ctl"] {
+        for path in ["console.html", "ctl"] {
             assert_eq!(shown.get(&format!("/{path}?token={wrong}"), "").0, 403, "{path} {wrong}");
         }
     }
@@ -256,10 +256,13 @@ fn others_do_not_come_in() {
     }
     assert!(shown.socket(&token, None, Some(&own)).is_ok());
     assert!(shown.socket(&token, None, None).is_ok());
-    let named = format!("GET /?token={token} HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    let named = format!("GET /console.html?token={token} HTTP/1.1\r\nHost: example.com\r\n\r\n");
     assert_eq!(shown.asked(&named).0, 403);
     assert_eq!(shown.get(&format!("/ctl?token={token}"), "").0, 400);
     assert_eq!(shown.get("/env86.wasm", "").0, 200);
+    for path in ["/", "/index.html"] {
+        assert_eq!(shown.get(path, "").0, 404);
+    }
     assert_eq!(shown.get("/../image/image.json", "").0, 404);
 }
 

@@ -59,7 +59,7 @@ function storage(mode, act) {
 
 const options = { screen_container: screen, disable_keyboard: true };
 /** The machine runs in `env86 boot --console-url`, and this page only shows it. */
-const isRemote = parameters.has("token");
+const isRemote = /\/console\.html$/.test(location.pathname) && parameters.has("token");
 if (isRemote) {
   const control = new URL("ctl", document.baseURI);
   control.searchParams.set("token", parameters.get("token"));

@@ -46,9 +46,9 @@ use door::{Access, Door, Head};
 use picture::{Part, Picture};
 use said::Said;
 
-/// The page itself, among the files, and where it is found: also where the Go program has it.
+/// The page itself, among the files, and where it is found, as in the Go program: by that it knows what it is for.
 const INDEX: &str = "index.html";
-const INDEX_PATHS: [&str; 3] = ["", INDEX, "console.html"];
+const PAGE: &str = "console.html";
 /// The path of WebSockets, as in the Go program.
 const CONTROL: &str = "ctl";
 /// Pages at once, and programs.
@@ -157,7 +157,7 @@ impl Pages {
     }
 
     fn url_with(&self, token: &str) -> String {
-        format!("http://{}/console.html?token={token}", self.address)
+        format!("http://{}/{PAGE}?token={token}", self.address)
     }
 
     /// Shows a machine. `answered`: a terminal is at COM1 already, and answers what the guest asks of one.
@@ -501,9 +501,8 @@ impl Site {
         if let Some(refusal) = asked.refused_method() {
             return refusal;
         }
-        let is_index = INDEX_PATHS.contains(&asked.path());
-        let needs_token = is_index || asked.path() == CONTROL;
-        if needs_token && access.is_none() {
+        let wants_page = asked.path() == PAGE;
+        if (wants_page || asked.path() == CONTROL) && access.is_none() {
             return web::words(403, "The token in the URL is missing or wrong; `Console URL` has it\n");
         }
         if asked.path() == CONTROL {
@@ -512,8 +511,12 @@ impl Site {
                 false => web::words(400, "This is for WebSockets\n"),
             };
         }
-        let file = self.options.files.get(if is_index { INDEX } else { asked.path() });
-        let Some(file) = file else { return web::words(404, "Not found\n") };
+        let name = match asked.path() {
+            PAGE => INDEX,
+            "" | INDEX => return web::words(404, "The machine is at the address that `Console URL` says\n"),
+            other => other,
+        };
+        let Some(file) = self.options.files.get(name) else { return web::words(404, "Not found\n") };
         let mut answer =
             web::file(asked, file).unwrap_or_else(|_| web::words(500, "A file cannot be read\n"));
         // The address has the token.
