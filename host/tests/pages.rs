@@ -236,7 +236,9 @@ fn two_see_the_same_and_one_who_only_looks_types_nothing() {
 
     // The guest gets the key, and ends.
     first.send(json!({"method": "sendStrokes", "args": [[ESCAPE], [ESCAPE | 0x80]]}));
-    [&mut first, &mut second, &mut looks].map(Viewer::end);
+    for viewer in [&mut first, &mut second, &mut looks] {
+        viewer.end();
+    }
     assert_eq!(shown.child.wait().unwrap().code(), Some(0));
 }
 
