@@ -40,7 +40,7 @@ export class Remote {
       this.#socket.onmessage = ({ data }) => this.#take(data, resolve);
       this.#socket.onclose = ({ reason }) => {
         reject(new Error("The machine does not let this page in: has it ended, and does the address have its token?"));
-        this.#end(reason || "The connection to the machine is lost");
+        this.#end(reason || "The connection to the machine is lost; load the page again to see it");
       };
     });
     this.#opened.catch(() => {});

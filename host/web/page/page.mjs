@@ -196,6 +196,8 @@ vm.add_listener("emulator-ended", (why) => {
   element("progress").hidden = true;
   if (!isRemote) return;
   for (const button of document.querySelectorAll("#tools button")) button.disabled = true;
+  element("speed").textContent = "stopped";
+  element("lamp").classList.remove("on");
   tell(`${why}.`, true);
 });
 vm.add_listener("emulator-ended", (why) => isRemote || tell(why === "power-off" || why === "halted" ? "The machine has been switched off. Restart switches it on." : `The machine has ended: ${why}`));
