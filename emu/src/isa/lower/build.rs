@@ -203,7 +203,8 @@ fn append(cpu: &mut Cpu, code: &mut Vec<u8>, page: Result<u32, u32>, offset: u32
     match page {
         Ok(page) => code.extend_from_slice(cpu.mem.bytes_at((page + offset) as usize, count)),
         Err(page) => {
-            for addr in (page + offset..).take(count.min(MAX_LEN)) {
+            for i in 0..count.min(MAX_LEN) as u32 {
+                let addr = page + offset + i;
                 code.push(cpu.with_bus(|bus, mem| bus.mmio_read(mem, addr, crate::Width::Byte)) as u8);
             }
         }
