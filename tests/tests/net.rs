@@ -104,14 +104,23 @@ impl Guest {
 
     /// Runs a command, and gives what it says.
     fn run(&mut self, command: &str) -> Result<String> {
+        self.run_within(command, LIMIT)
+    }
+
+    fn run_within(&mut self, command: &str, limit: Duration) -> Result<String> {
         // The quotes keep the echo of the line from being the end.
         writeln!(self.com1, "{command}; echo en''d-of-it")?;
-        self.com1.expect("end-of-it", LIMIT).map_err(failed)
+        self.com1.expect("end-of-it", limit).map_err(failed)
     }
 
     /// Runs a command that has to succeed, and gives what it says, with its echo.
     pub fn does(&mut self, command: &str) -> Result<String> {
-        let said = self.run(&format!("({command}) 2>&1; echo st''atus $?"))?;
+        self.does_within(command, LIMIT)
+    }
+
+    /// The same for a command that may take this long.
+    pub fn does_within(&mut self, command: &str, limit: Duration) -> Result<String> {
+        let said = self.run_within(&format!("({command}) 2>&1; echo st''atus $?"), limit)?;
         assert!(said.contains("status 0\r\n"), "{said}");
         Ok(said)
     }

@@ -355,9 +355,11 @@ pub(crate) fn transfers(mebibytes: usize, faults: Faults) -> Result<()> {
     let (mut guest, _) = Ready::get()?.resume(&[port], HTTP, Some(faults))?;
     let fetch = format!("nc {HOST} {port} < /dev/null");
     guest.does(&format!("{fetch} > /tmp/block"))?;
-    let said = guest.does(&format!("{fetch} | sha256sum"))?;
+    let limit = LIMIT + Duration::from_secs(2 * mebibytes as u64);
+    let said = guest.does_within(&format!("{fetch} | sha256sum"), limit)?;
     assert!(said.contains(&sum), "{said}");
-    guest.does(&format!("for n in $(seq {mebibytes}); do cat /tmp/block; done | nc {HOST} {port}"))?;
+    let send = format!("for n in $(seq {mebibytes}); do cat /tmp/block; done | nc {HOST} {port}");
+    guest.does_within(&send, limit)?;
     assert_eq!(server.join().expect("no panic")?, sum);
     guest.machine.stop().map_err(failed)?;
     Ok(())
