@@ -815,10 +815,12 @@ mod tests {
     fn each_viewer_learns_what_changed_since_it_looked() {
         let (mut mem, region, _) = with_window();
         assert_eq!(changes(&mem, region, Generation::default()), [0..REGION], "never seen");
+        assert!(mem.is_fresh(region, 0x8000) && !mem.is_fresh(region, REGION), "a page there, and none");
         let first = mem.end_generation();
         assert_eq!(mem.end_generation(), first, "nothing happened");
         mem.write(BAR + 0x2fff, &[1, 2]);
         mem.region_mut(region, 0x8000..0x8001)[0] = 3;
+        assert!(!mem.is_fresh(region, 0x8000) && mem.is_fresh(region, 0x9000));
         let second = mem.end_generation();
         assert_eq!(changes(&mem, region, first), [0x2000..0x4000, 0x8000..0x9000]);
         mem.write_u8(BAR, 1);

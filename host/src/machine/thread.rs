@@ -439,6 +439,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lookout_is_kept_while_frames_come_soon() {
+        let mut lookout = Lookout::default();
+        let soon = Duration::from_micros(50);
+        lookout.slept(soon, false);
+        assert_eq!(lookout.length, Duration::ZERO, "nothing but a frame begins one");
+        lookout.slept(soon, true);
+        assert_eq!(lookout.length, Lookout::SHORTEST);
+        (0..9).for_each(|_| lookout.slept(soon, true));
+        assert_eq!(lookout.length, Lookout::LONGEST);
+        lookout.slept(soon, false);
+        assert_eq!(lookout.length, Lookout::LONGEST, "a timer is no news of the network");
+        lookout.slept(Lookout::LONGEST * 2, true);
+        assert_eq!(lookout.length, Duration::ZERO);
+    }
+
+    #[test]
     fn a_device_that_panics_ends_its_own_machine_and_no_other() {
         let rdrand = [0x0f, 0xc7, 0xf0];
         let read_sector = [
