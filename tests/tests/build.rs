@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use env86_tests::{Result, bound_to_us, image, program};
@@ -30,33 +30,37 @@ fn entries(image: &Path) -> Result<BTreeMap<String, Value>> {
     Ok(found)
 }
 
+/// Builds an image of a Dockerfile, with what is in `context`, all of it in this folder; gives what was said.
+fn build(folder: &Path, image: &str, flags: &[&str], dockerfile: &str) -> Result<(Output, String)> {
+    fs::write(folder.join("context/Dockerfile"), dockerfile)?;
+    let mut env86 = bound_to_us(program()?);
+    env86.current_dir(folder).args(["build", "-t", &format!("./{image}")]).args(flags).arg("context");
+    let output = env86.env("XDG_CACHE_HOME", folder.join("cache")).output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((output, text))
+}
+
+/// A scratch folder of this name whose context has a file `x`.
+fn context(name: &str, x: &str) -> Result<PathBuf> {
+    let folder = scratch(name)?;
+    fs::create_dir_all(folder.join("context"))?;
+    fs::write(folder.join("context/x"), x)?;
+    Ok(folder)
+}
+
 #[test]
 fn commands_of_a_dockerfile_run_in_a_machine() -> Result<()> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("build");
-    if dir.exists() {
-        fs::remove_dir_all(&dir)?;
-    }
-    fs::create_dir_all(dir.join("context"))?;
-    fs::write(dir.join("context/x"), "two\n")?;
+    let dir = context("build", "two\n")?;
     let base = fs::canonicalize(image()?)?;
-    let build = |image: &str, last: &str| -> Result<(Output, String)> {
-        let text = format!(
+    let dockerfile = |last: &str| {
+        format!(
             "FROM {}\nARG who=you\nENV A=1\nWORKDIR /srv/app\nCOPY x .\n\
              RUN echo \"hello $who $A\" > out; cat x >> out; ln out hard; mkdir d; chown nobody d; pwd\n\
              RUN <<E\nset -e\necho three >> out\nrm x\nchmod 4755 out\nE\n{last}\n",
             base.display()
-        );
-        fs::write(dir.join("context/Dockerfile"), text)?;
-        let output = bound_to_us(program()?)
-            .args(["build", "-t"])
-            .arg(dir.join(image))
-            .arg(dir.join("context"))
-            .env("XDG_CACHE_HOME", dir.join("cache"))
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok((output, text))
+        )
     };
-    let (output, text) = build("one", "LABEL a=b")?;
+    let (output, text) = build(&dir, "one", &[], &dockerfile("LABEL a=b"))?;
     assert!(output.status.success() && text.contains("\n#4 /srv/app\n"), "{text}");
     let found = entries(&dir.join("one"))?;
     let (out, hard) = (&found["/srv/app/out"], &found["/srv/app/hard"]);
@@ -68,7 +72,8 @@ fn commands_of_a_dockerfile_run_in_a_machine() -> Result<()> {
     // The network's file is none of the image's.
     assert_eq!(found["/etc/resolv.conf"], entries(&base)?["/etc/resolv.conf"]);
     // What was run once is not run again, and a command that fails leaves no image.
-    let (output, text) = build("two", "USER nobody\nRUN --network=none touch d/mine && exit 3")?;
+    let last = "USER nobody\nRUN --network=none touch d/mine && exit 3";
+    let (output, text) = build(&dir, "two", &[], &dockerfile(last))?;
     assert!(!output.status.success() && !dir.join("two").exists(), "{text}");
     assert_eq!(text.matches(" CACHED").count(), 4, "{text}");
     assert!(text.contains("line 14: `/bin/sh` has ended with status 3"), "{text}");
@@ -77,27 +82,18 @@ fn commands_of_a_dockerfile_run_in_a_machine() -> Result<()> {
 
 #[test]
 fn of_ten_steps_only_the_last_is_done_again_when_it_changes() -> Result<()> {
-    let folder = scratch("build-ten")?;
+    let folder = context("build-ten", "of the context\n")?;
     let base = fs::canonicalize(image()?)?;
-    fs::create_dir_all(folder.join("context"))?;
-    fs::write(folder.join("context/x"), "of the context\n")?;
-    let build = |image: &str, last: &str| -> Result<String> {
+    let built = |image: &str, last: &str| -> Result<String> {
         let copies: String = (1..=8).map(|n| format!("COPY x /srv/{n}\n")).collect();
         let text = format!("FROM {}\n{copies}RUN echo 9 > /srv/9\nRUN {last}\n", base.display());
-        fs::write(folder.join("context/Dockerfile"), text)?;
-        let output = bound_to_us(program()?)
-            .args(["build", "-t"])
-            .arg(folder.join(image))
-            .arg(folder.join("context"))
-            .env("XDG_CACHE_HOME", folder.join("cache"))
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let (output, text) = build(&folder, image, &[], &text)?;
         assert!(output.status.success(), "{text}");
         Ok(text)
     };
-    let text = build("one", "cat /srv/9")?;
+    let text = built("one", "cat /srv/9")?;
     assert_eq!((text.matches(" CACHED").count(), text.contains("\n#11 9\n")), (0, true), "{text}");
-    let text = build("two", "cat /srv/8 /srv/9")?;
+    let text = built("two", "cat /srv/8 /srv/9")?;
     let ran = text.contains("\n#11 of the context\n#11 9\n");
     assert_eq!((text.matches(" CACHED").count(), ran), (9, true), "{text}");
     Ok(())
@@ -117,7 +113,7 @@ fn upon_container(last: &str) -> String {
 
 #[test]
 fn a_container_is_built_upon_with_another_image_s_kernel() -> Result<()> {
-    let folder = scratch("build-container")?;
+    let folder = context("build-container", "of the context\n")?;
     let root = folder.join("tree");
     tree(&root)?;
     for applet in ["ls", "cp", "rm", "udhcpc"] {
@@ -125,27 +121,12 @@ fn a_container_is_built_upon_with_another_image_s_kernel() -> Result<()> {
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\napp:x:7:8::/home/app:/bin/sh\n")?;
     layout(&root, &folder.join("layout"))?;
-    fs::create_dir_all(folder.join("context"))?;
-    fs::write(folder.join("context/x"), "of the context\n")?;
     let kernel = fs::canonicalize(image()?)?;
-    let build = |image: &str, flags: &[&str], last: &str| -> Result<(Output, String)> {
-        fs::write(folder.join("context/Dockerfile"), upon_container(last))?;
-        let output = bound_to_us(program()?)
-            .current_dir(&folder)
-            .args(["build", "-t"])
-            .arg(format!("./{image}"))
-            .args(flags)
-            .arg("context")
-            .env("XDG_CACHE_HOME", folder.join("cache"))
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok((output, text))
-    };
     // There is nothing to run it on.
-    let (output, text) = build("none", &[], "")?;
+    let (output, text) = build(&folder, "none", &[], &upon_container(""))?;
     assert!(!output.status.success() && text.contains("line 5: there is no kernel"), "{text}");
     let kernel = ["--kernel", kernel.to_str().unwrap_or_default()];
-    let (output, text) = build("one", &kernel, "")?;
+    let (output, text) = build(&folder, "one", &kernel, &upon_container(""))?;
     assert!(output.status.success(), "{text}");
     // guest86 is lent to commands, and is in what was built.
     assert!(text.contains("/srv/app\n") && text.contains(" 0\n") && text.contains(" guest86\n"), "{text}");
@@ -155,7 +136,7 @@ fn a_container_is_built_upon_with_another_image_s_kernel() -> Result<()> {
     assert!(!found.contains_key("/etc/resolv.conf"));
     assert_eq!((&found["/home/app/mine"][4], &found["/home/app/mine"][5]), (&7.into(), &8.into()));
     // Only what has changed is done again.
-    let (output, text) = build("two", &kernel, "RUN echo more > more")?;
+    let (output, text) = build(&folder, "two", &kernel, &upon_container("RUN echo more > more"))?;
     assert!(output.status.success() && text.matches(" CACHED").count() == 7, "{text}");
     assert!(entries(&folder.join("two"))?.contains_key("/home/app/more"));
 

@@ -295,7 +295,8 @@ fn the_dac_in_6_and_8_bits() -> Result<()> {
 }
 
 /// A frame of the guest's is as it should be unless the host has interrupted it, and then there is another. On a busy
-/// host a line more or less passes until it has seen one.
+/// host a line more or less passes until it has seen one. That a start address does not count before the next retrace
+/// is what the card's own test shows (`vga/render/tests.rs`): a look here may come when it counts anyway.
 #[test]
 fn changes_in_a_frame() -> Result<()> {
     let Some(roms) = roms() else {

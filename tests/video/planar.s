@@ -5,6 +5,15 @@
 # Bytes of 60 lines, of which each step has its own.
 .set BAND, 60 * PITCH
 
+# Writes a value to bytes from ES:DI on, each of which is read first, into the latches.
+.macro LATCHED count, value
+    mov cx, \count
+1:  mov al, es:[di]
+    mov al, \value
+    stosb
+    loop 1b
+.endm
+
 main:
     VIDEO 0x0012
     SEGMENT 0xa000
@@ -19,25 +28,13 @@ main:
     REG GRAPHICS, 3, 0x18 | 3
     REG GRAPHICS, 8, 0xfc
     mov di, BAND + 10 * PITCH
-    mov cx, 20 * PITCH
-1:  mov al, es:[di]
-    mov al, 0x1f
-    stosb
-    loop 1b
+    LATCHED 20 * PITCH, 0x1f
     # AND, and OR, in two planes.
     REG SEQUENCER, 2, 0x05
     REG GRAPHICS, 3, 0x08
-    mov cx, 10 * PITCH
-1:  mov al, es:[di]
-    mov al, 0x3c
-    stosb
-    loop 1b
+    LATCHED 10 * PITCH, 0x3c
     REG GRAPHICS, 3, 0x10
-    mov cx, 10 * PITCH
-1:  mov al, es:[di]
-    mov al, 0x3c
-    stosb
-    loop 1b
+    LATCHED 10 * PITCH, 0x3c
     REG SEQUENCER, 2, 0x0f
     REG GRAPHICS, 3, 0
     REG GRAPHICS, 8, 0xff
@@ -72,11 +69,7 @@ main:
     REG GRAPHICS, 3, 2
     REG GRAPHICS, 8, 0x3f
     mov di, 4 * BAND + 10 * PITCH
-    mov cx, 40 * PITCH
-1:  mov al, es:[di]
-    mov al, 0xc3
-    stosb
-    loop 1b
+    LATCHED 40 * PITCH, 0xc3
     # Read mode 0: each plane of the bars as white on black, 15 lines of each.
     REG GRAPHICS, 3, 0
     REG GRAPHICS, 8, 0xff
