@@ -28,13 +28,13 @@ main:
     REG GRAPHICS, 3, 0x18 | 3
     REG GRAPHICS, 8, 0xfc
     mov di, BAND + 10 * PITCH
-    LATCHED 20 * PITCH, 0x1f
+    LATCHED 20*PITCH, 0x1f
     # AND, and OR, in two planes.
     REG SEQUENCER, 2, 0x05
     REG GRAPHICS, 3, 0x08
-    LATCHED 10 * PITCH, 0x3c
+    LATCHED 10*PITCH, 0x3c
     REG GRAPHICS, 3, 0x10
-    LATCHED 10 * PITCH, 0x3c
+    LATCHED 10*PITCH, 0x3c
     REG SEQUENCER, 2, 0x0f
     REG GRAPHICS, 3, 0
     REG GRAPHICS, 8, 0xff
@@ -69,7 +69,7 @@ main:
     REG GRAPHICS, 3, 2
     REG GRAPHICS, 8, 0x3f
     mov di, 4 * BAND + 10 * PITCH
-    LATCHED 40 * PITCH, 0xc3
+    LATCHED 40*PITCH, 0xc3
     # Read mode 0: each plane of the bars as white on black, 15 lines of each.
     REG GRAPHICS, 3, 0
     REG GRAPHICS, 8, 0xff
