@@ -105,6 +105,16 @@ fn port_of_output(queue: usize) -> Option<usize> {
     (0..PORTS).find(|port| input_queue(*port) + 1 == queue)
 }
 
+/// The bytes that have waited the longest, `most` of them. (Collecting what a queue drains goes byte by byte.)
+fn take(waiting: &mut VecDeque<u8>, most: usize) -> Vec<u8> {
+    let len = waiting.len().min(most);
+    let (front, back) = waiting.as_slices();
+    let (front, back) = (&front[..len.min(front.len())], &back[..len.saturating_sub(front.len())]);
+    let taken = [front, back].concat();
+    waiting.drain(..len);
+    taken
+}
+
 impl VirtioConsole {
     /// The level of the interrupt pin.
     pub fn irq(&self) -> bool {
@@ -172,7 +182,8 @@ impl VirtioConsole {
 
     /// Takes all that the guest has written to a port.
     pub fn drain_output(&mut self, port: usize) -> Vec<u8> {
-        self.ports.get_mut(port).map(|port| port.output.drain(..).collect()).unwrap_or_default()
+        let Some(port) = self.ports.get_mut(port) else { return Vec::new() };
+        take(&mut port.output, usize::MAX)
     }
 
     /// Tells the guest the size of the screen.
@@ -268,7 +279,7 @@ impl VirtioConsole {
                 let Some(chain) = self.transport.pop(mem, queue) else { break };
                 let input = &mut self.ports[number].input;
                 let room = usize::try_from(chain.writable_len()).unwrap_or(usize::MAX);
-                let bytes: Vec<u8> = input.drain(..input.len().min(room)).collect();
+                let bytes = take(input, room);
                 let written = chain.write(mem, &bytes);
                 self.transport.complete(mem, queue, chain.head, written);
                 if written == 0 {
