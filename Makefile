@@ -22,11 +22,12 @@ export ENV86_IMAGE := $(IMAGE)
 export ENV86_IMAGE_ROOT := $(TARGET)/images/debian/root
 export ENV86_PAE_IMAGE := $(TARGET)/images/debian-pae/image
 export ENV86_NET_IMAGE := $(TARGET)/images/net/image
+export ENV86_NET_IMAGE_ROOT := $(TARGET)/images/net/root
 export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak
+.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -148,6 +149,9 @@ NET_PROGRAMS := wrk=wrk iperf3=iperf3 ssh=openssh-client
 
 image-net: release guest ## The demo image with the programs of the network's tests
 	@images/debian/build --with images/net --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/net
+
+alpine: image image-net ## A Dockerfile of a whole Alpine with its own kernel, built and booted (`make test` has a smaller one)
+	cargo test -p env86-tests --test machine alpine:: -- --ignored
 
 # One arena of the allocator's, so that what it keeps of ended threads does not look like a leak.
 net-soak: image-net ## Mixed traffic for MINUTES (60) with ten saves and restores: nothing lost, no descriptor, no memory

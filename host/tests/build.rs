@@ -17,6 +17,7 @@ use env86::image::Watch;
 use env86::image::build::{Build, BuildError, Event, Keep, prune};
 use env86::image::create::{Options, Summary, from_dir};
 use env86::image::global::{GlobalImages, GlobalName};
+use env86::image::kernel::Kernel;
 use env86::image::service::GuestService;
 use serde_json::{Value, json};
 
@@ -76,6 +77,7 @@ impl Scratch {
             kernel: None,
             guest: None,
             service: None,
+            host_ports: Vec::new(),
             cache: self.path(cache),
             anew: false,
             open: &open,
@@ -339,6 +341,7 @@ fn copy_of<'a>(build: &Build<'a>) -> Build<'a> {
         kernel: None,
         guest: None,
         service: None,
+        host_ports: Vec::new(),
         cache: build.cache.clone(),
         anew: build.anew,
         open: build.open,
@@ -615,6 +618,33 @@ fn the_command_tells_its_steps_as_they_come() {
     assert!(
         !good && text.starts_with("env86: `") && text.contains("line 2: `COPPY` is no instruction"),
         "{text}"
+    );
+}
+
+#[test]
+fn a_kernel_that_a_dockerfile_installs_is_the_image_s() {
+    let scratch = Scratch::new("FROM scratch\nCOPY vmlinuz-lts initramfs-lts /boot/");
+    scratch.file("vmlinuz-lts", "kernel");
+    scratch.file("initramfs-lts", "disk");
+    let built = |image: &str| {
+        let kernel = Some(Kernel::new(b"given".into(), b"disk".into(), "its=words"));
+        scratch.with("cache", |build| {
+            Build { kernel, ..copy_of(build) }.directory(&scratch.path(image)).unwrap();
+        });
+        Image::open(scratch.path(image)).unwrap().config
+    };
+    let config = built("one");
+    assert!(config.bzimage.is_none() && config.bzimage_initrd_from_filesystem, "{config:?}");
+    assert!(!config.cmdline.unwrap().contains("its=words"));
+    // An image with a kernel gets another one, and so does one whose kernel could not mount its files.
+    scratch.file("Dockerfile", "FROM one\nCOPY vmlinuz-lts /boot/vmlinuz-new");
+    let config = built("two");
+    assert!(config.bzimage.is_some() && !config.bzimage_initrd_from_filesystem, "{config:?}");
+    scratch.file("Dockerfile", "FROM scratch\nCOPY vmlinuz-lts /boot/");
+    let config = built("three");
+    assert!(
+        config.bzimage.is_some() && config.cmdline.as_deref() == Some("its=words init=/bin/sh"),
+        "{config:?}"
     );
 }
 

@@ -90,6 +90,64 @@ fn an_image_is_made_named_listed_exported_imported_and_removed() {
     assert_eq!(fs::read_dir(dir.path().join("root")).unwrap().count(), 0);
 }
 
+/// Each command that has `--json`, in an order in which they can be done, with the keys of the object that it prints, or of
+/// each of a list's. A container's place is in a registry at PORT.
+#[cfg(all(unix, feature = "pull"))]
+const FOR_PROGRAMS: [(&str, &[&str]); 13] = [
+    (
+        "create --from-dir tree --size-report --json ./image",
+        &["path", "entries", "bytes", "contents", "sockets_skipped", "attributes_skipped", "report"],
+    ),
+    ("build --json -t a@1 context", &["image", "entries", "bytes", "contents"]),
+    ("tag --json ./image b@1", &["name", "path"]),
+    ("images --json", &["name", "tag", "link", "path", "size", "shared", "state", "made"]),
+    ("inspect --json b@1", &["path", "entries", "bytes", "contents", "contents_bytes", "state", "config"]),
+    ("export --json b@1 b.tgz", &["path", "bytes"]),
+    ("import --json b.tgz c@1", &["name", "path"]),
+    ("verify --json b@1 b.tgz", &["image", "compared", "unnamed", "unused", "problems"]),
+    ("push --json --to-dir site b@1 oci://127.0.0.1:PORT/b:1", &["digest", "sent", "total"]),
+    ("pull --json oci://127.0.0.1:PORT/b:1 d@1", &["name", "path", "sha256"]),
+    // It is here by now.
+    ("pull --json oci://127.0.0.1:PORT/b:1 d@1", &["name", "path", "sha256"]),
+    ("gc --json", &["unfinished", "contents", "contents_bytes", "results", "results_bytes", "results_left"]),
+    ("rmi --json b@1 c@1", &[]),
+];
+
+#[test]
+#[cfg(all(unix, feature = "pull"))]
+fn commands_for_images_print_json_with_the_keys_that_their_help_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let env86 = Program(dir.path());
+    for folder in ["tree", "context", "site"] {
+        fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    fs::write(dir.path().join("tree/file"), "hello").unwrap();
+    fs::write(dir.path().join("context/Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    let port = env86_tests::serve_folder(dir.path().join("site")).unwrap().to_string();
+    for (line, keys) in FOR_PROGRAMS {
+        let line = line.replace("PORT", &port);
+        let words: Vec<&str> = line.split(' ').collect();
+        let said = env86.json(&words);
+        let help = String::from_utf8(env86.run(&[words[0], "--help"]).stderr).unwrap();
+        let help = help.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect::<Vec<_>>();
+        let objects: Vec<&Value> = match &said {
+            Value::Array(list) => list.iter().filter(|entry| entry.is_object()).collect(),
+            one => vec![one],
+        };
+        assert!(keys.is_empty() || !objects.is_empty(), "{line}: {said}");
+        for object in objects {
+            let mut there: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+            let mut wanted = keys.to_vec();
+            there.sort_unstable();
+            wanted.sort_unstable();
+            assert_eq!(there, wanted, "{line}");
+        }
+        for key in keys {
+            assert!(help.contains(key), "{line}: --help does not say {key}");
+        }
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn an_image_that_a_machine_uses_is_not_removed() {

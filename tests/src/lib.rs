@@ -106,6 +106,11 @@ pub fn image_root() -> Result<PathBuf> {
     find("ENV86_IMAGE_ROOT", "images/debian/root", "make image")
 }
 
+/// The directory tree of `images/net`, which has OpenRC, too.
+pub fn net_image_root() -> Result<PathBuf> {
+    find("ENV86_NET_IMAGE_ROOT", "images/net/root", "make image-net")
+}
+
 /// The path of something that is built from the sources in `system/`.
 ///
 /// # Panics

@@ -1,5 +1,6 @@
 //! Whole-machine tests, in one program. `cargo test -p env86-tests disks::` runs those of a file.
 
+mod alpine;
 mod assembly;
 mod bios;
 mod boot;

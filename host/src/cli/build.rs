@@ -46,7 +46,8 @@ pub struct Build {
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     arguments: Vec<String>,
 
-    /// The kernel that the image gets, instead of its base's: a file, or an image that has one
+    /// The kernel that the image gets, instead of its base's: a file, or an image that has one. Upon a container, one that
+    /// the Dockerfile installs stays the image's, and this one only runs the commands
     #[arg(long, value_name = "FILE|IMAGE")]
     kernel: Option<String>,
 
@@ -56,6 +57,12 @@ pub struct Build {
 
     #[command(flatten)]
     guest: GuestFlag,
+
+    /// Let commands reach this port of the host's loopback, as host.env86.internal:PORT, such as that of a mirror of
+    /// packages. May be given many times
+    #[cfg_attr(feature = "net", arg(long, value_name = "PORT"))]
+    #[cfg_attr(not(feature = "net"), arg(skip))]
+    allow_host: Vec<u16>,
 
     /// Take nothing that earlier builds have kept
     #[arg(long)]
@@ -85,7 +92,7 @@ enum Place {
 impl Build {
     /// A Dockerfile in its folder becomes an image directory.
     #[cfg(feature = "pull")]
-    pub fn of(dockerfile: &Path, image: &Path, guest: GuestFlag, max_size: u64) -> Self {
+    pub fn of(dockerfile: &Path, image: &Path, guest: GuestFlag, allow_host: &[u16], max_size: u64) -> Self {
         let context = match dockerfile.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.into(),
             _ => PathBuf::from("."),
@@ -99,6 +106,7 @@ impl Build {
             kernel: None,
             initrd: None,
             guest,
+            allow_host: allow_host.into(),
             no_cache: false,
             max_size,
             json: false,
@@ -134,6 +142,7 @@ impl Build {
             target: self.target,
             arguments: arguments(&self.arguments)?,
             kernel,
+            host_ports: self.allow_host,
             cache: cache_folder(RESULTS)?,
             anew: self.no_cache,
             guest: self.guest.for_container()?,

@@ -78,6 +78,13 @@ pub struct Create {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
 
+    /// Let the commands of a Dockerfile reach this port of the host's loopback, as host.env86.internal:PORT, where this program
+    /// runs them itself. May be given many times
+    #[cfg(feature = "pull")]
+    #[cfg_attr(feature = "net", arg(long, value_name = "PORT", requires = "from_docker"))]
+    #[cfg_attr(not(feature = "net"), arg(skip))]
+    allow_host: Vec<u16>,
+
     #[command(flatten)]
     modules: ModulesFlag,
 
@@ -283,7 +290,7 @@ impl Create {
             if options.modules.is_some() || self.owner.is_some() {
                 return Err("--modules and --owner are not for what env86 builds itself; say so in the Dockerfile, with COPY and --chown".into());
             }
-            let build = Build::of(path, &self.image, self.guest.clone(), self.max_size);
+            let build = Build::of(path, &self.image, self.guest.clone(), &self.allow_host, self.max_size);
             return build.build(kernel, options.interrupt).map(Some);
         }
         let whole = container_name(from).ok_or_else(|| {

@@ -35,7 +35,8 @@ pub enum Images {
     },
     /// Show what is in an image
     Inspect {
-        /// As JSON, with image.json under the key config
+        /// As JSON: an object with the keys path, entries, bytes (of all files), contents and contents_bytes (of different
+        /// ones), state (null, or a list of objects with path and bytes) and config (image.json)
         #[arg(long)]
         json: bool,
         /// The path of a directory or .tgz file, or the name of a global image, NAME[@TAG]

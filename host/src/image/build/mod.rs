@@ -177,13 +177,16 @@ pub struct Build<'a> {
     pub target: Option<String>,
     /// Values of arguments.
     pub arguments: BTreeMap<String, String>,
-    /// The kernel that the image gets, instead of its base's.
+    /// The kernel that the image gets, instead of its base's. Upon a container, which has none, it runs the commands; the
+    /// image keeps one that they have installed, with its initial RAM disk.
     pub kernel: Option<Kernel>,
     /// The guest86 that the image gets: every image, or one that is made of a container, or of nothing, and neither has it
     /// nor is to start an init of its own.
     pub guest: Option<GuestService>,
     /// The guest86 that runs commands in machines of images that have none, which do not keep it.
     pub service: Option<GuestService>,
+    /// Ports of this host's loopback that commands reach as `host.env86.internal`.
+    pub host_ports: Vec<u16>,
     /// Where results are kept.
     pub cache: PathBuf,
     /// Nothing that was kept is taken.

@@ -10,14 +10,16 @@ use std::time::Duration;
 use env86_core::PowerOnError;
 use env86_devices::fs::{Base, Content, Filesystem, Ino};
 
-use super::BuildError;
 use super::cache::Cache;
 use super::parse::{Command, Run};
 use super::tree::Tree;
+use super::{Build, BuildError};
 use crate::guest::{Exec, Guest};
 use crate::image::create::{CreateError, Options};
 use crate::image::{BLOB_DIR, BlobDir, Image};
 use crate::machine::{Blobs, Machine, MachineError};
+#[cfg(feature = "net")]
+use crate::net::{Config, Rules};
 
 /// How long the guest may take until it runs commands.
 const BOOT: Duration = Duration::from_secs(600);
@@ -93,10 +95,11 @@ pub fn run(
     image: &Image,
     exec: Exec,
     network: bool,
+    build: &Build,
     cache: &Cache,
-    options: &Options,
     tell: &dyn Fn(&[u8]),
 ) -> Result<Tree, NotRun> {
+    let options = &build.options;
     if !image.config.has_guest_service {
         let why = "the image runs no guest86, which starts commands, and there is none to be lent to it; build it with \
                    `make guest`, or build upon an image that has it";
@@ -105,7 +108,10 @@ pub fn run(
     let builder = Machine::builder().image(image).cold().no_restart();
     #[cfg(feature = "net")]
     let builder = match network {
-        true => builder.network(crate::net::Config::default()),
+        true => {
+            let rules = Rules { host_ports: build.host_ports.clone(), ..Rules::default() };
+            builder.network(Config { rules, ..Config::default() })
+        }
         false => builder,
     };
     let machine = builder.start().map_err(|error| match error {

@@ -19,7 +19,7 @@ use super::tree::{Listed, Tree};
 use super::{Build, BuildError, Event, ParseError};
 use crate::guest::Exec;
 use crate::image::create::store::{self, Hashed};
-use crate::image::create::{Made, Options, SHELL, Summary, fill};
+use crate::image::create::{Made, Options, SHELL, Summary, fill, has_kernel};
 use crate::image::{Held, Image, ImageConfig, container};
 
 /// The key of nothing.
@@ -226,7 +226,7 @@ impl<'a> Stages<'a> {
             let image = Image::open(&place).map_err(BuildError::from)?;
             let tell = |bytes: &[u8]| (build.tell)(Event::Output(number, bytes));
             let resolver = Resolver::of(tree);
-            let ran = run::run(&image, exec, network, cache, &build.options, &tell);
+            let ran = run::run(&image, exec, network, build, cache, &tell);
             // What cannot be removed goes with the folder that it is in.
             let _ = fs::remove_dir_all(&place);
             *tree = ran.map_err(|error| match error {
@@ -321,6 +321,12 @@ enum Purpose {
 }
 
 impl Outcome {
+    /// The image at the bottom has a kernel.
+    fn has_kernel(&self) -> bool {
+        let config = self.machine.as_ref().map(|image| &image.config);
+        config.is_some_and(|config| config.bzimage.is_some() || config.bzimage_initrd_from_filesystem)
+    }
+
     /// Makes what is in an image. Gives what the kernel is told of a guest86 that was put there, too.
     fn fill(
         mut self,
@@ -352,7 +358,9 @@ impl Outcome {
         let lent = guest.map(|guest| put(tree, guest, cache)).transpose()?;
         let Listed { entries, contents, visits, count } =
             tree.list().map_err(|why| BuildError::Tree { why })?;
-        if let Some(kernel) = &build.kernel {
+        // What the commands have installed is what the image is meant to start.
+        let installed = purpose == Purpose::Image && !self.has_kernel() && has_kernel(&entries);
+        if let Some(kernel) = build.kernel.as_ref().filter(|_| !installed) {
             kernel.put(folder, &mut config)?;
         }
         if let Value::Object(own) = config.other.entry(container::KEY).or_insert_with(|| json!({})) {

@@ -316,7 +316,7 @@ fn check_places(source: &Path, image: &Path) -> Result<(), CreateError> {
 }
 
 /// Whether both a kernel and an initial RAM disk are in `/` or `/boot`.
-fn has_kernel(root: &[Entry]) -> bool {
+pub(super) fn has_kernel(root: &[Entry]) -> bool {
     let boot = root.iter().find(|e| e.name == kernel::BOOT_DIR).and_then(Entry::children).unwrap_or_default();
     let any = |wanted: fn(&str) -> bool| root.iter().chain(boot).any(|e| e.is_loadable() && wanted(&e.name));
     any(is_kernel) && any(is_initrd)
