@@ -241,9 +241,9 @@ fn an_alpine_with_openrc_reaches_its_prompts_on_another_kernel() -> Result<()> {
          RUN echo \"root:root\" | chpasswd\n",
     )?;
     let script = format!(
-        "wait-serial \"(automatic login)\" 4m\nwait-serial \":~# \" 60s\nsend \"{ASKED}\"\n\
+        "wait-serial \"(automatic login)\" 4m\nwait-serial \":~#\" 60s\nsend \"{ASKED}\"\n\
          wait-serial \"on /dev/ttyS0 of init\" 60s\n\
-         wait-screen \":~# \" 60s\ntype \"{ASKED}\"\nwait-screen \"on /dev/tty1 of init\" 60s\n\
+         wait-screen \":~#\" 60s\ntype \"{ASKED}\"\nwait-screen \"on /dev/tty1 of init\" 60s\n\
          send \"echo in $(rc-status -r), $(grep -c '^root:.6.' /etc/shadow) password\\n\"\n\
          wait-serial \"in default, 1 password\" 60s\n"
     );
