@@ -1,7 +1,7 @@
 //! Dockerfiles upon Alpine, as the Go program's users have them: OpenRC, a getty at the screen and one at the serial line;
 //! and a whole machine with its own kernel. They are built here without Docker, booted, and reach their prompts.
 //!
-//! Alpine's registry and packages cannot be had by a test. The lines of the Dockerfiles are what they are upon Alpine; these
+//! Alpine's registry and packages cannot be had by a test. The commands of the Dockerfiles are those that do it upon Alpine; these
 //! parts stand in for Alpine's:
 //!
 //! * the container image, an OCI layout on disk: Debian's static busybox in Alpine's places, Debian's C library for musl, and the files
@@ -235,10 +235,10 @@ fn an_alpine_with_openrc_reaches_its_prompts_on_another_kernel() -> Result<()> {
     alpine.openrc_and_agetty()?;
     let image = alpine.built(
         "FROM ./layout\n\
-         RUN apk add openrc agetty\n\
-         RUN sed -i 's/getty 38400 tty1/agetty --autologin root tty1 linux/' /etc/inittab\n\
-         RUN echo 'ttyS0::once:/sbin/agetty --autologin root -s ttyS0 115200 vt100' >> /etc/inittab\n\
-         RUN echo \"root:root\" | chpasswd\n",
+         RUN apk add agetty openrc\n\
+         RUN sed -i 's,/getty 38400 tty1,/agetty -a root tty1 linux,' /etc/inittab\n\
+         RUN echo ttyS0::once:/sbin/agetty -a root -s ttyS0 115200 vt100 >> /etc/inittab\n\
+         RUN echo root:root | chpasswd\n",
     )?;
     let script = format!(
         "wait-serial \"(automatic login)\" 4m\nwait-serial \":~#\" 60s\nsend \"{ASKED}\"\n\
@@ -259,33 +259,28 @@ fn a_whole_alpine_boots_its_own_kernel() -> Result<()> {
     let (mirror, blank) = (alpine.mirror(), ' ');
     let image = alpine.built(&format!(
         r#"FROM ./layout
-ENV KERNEL=lts
+ENV KERNEL=lts PASSWORD='root'
 ENV HOSTNAME=localhost
-ENV PASSWORD='root'
-RUN apk add openrc \
-            alpine-base \
-            agetty \
-            alpine-conf
+RUN apk add agetty \
+        openrc \
+        alpine-conf alpine-base
 # The blank behind the first backslash below is as people have it.
-RUN apk add mkinitfs --no-cache --allow-untrusted --repository {mirror}/edge
-RUN if [ "$KERNEL" = lts ]; then \{blank}
-    apk add linux-lts \
-            linux-firmware-none \
+RUN if [ "$KERNEL" != lts ]; then \{blank}
+        apk add linux-$KERNEL; \
+    else \
+        apk add linux-lts linux-firmware-none \
             linux-firmware-sb16; \
-else \
-    apk add linux-$KERNEL; \
-fi
-RUN if [ "$KERNEL" = lts ]; then \
-    echo -e "echo '127.0.0.1 localhost' >> /etc/hosts && rmmod ne2k-pci && modprobe ne2k-pci\nhwclock -s\nsetup-interfaces -a -r" > /root/networking.sh && \
-    chmod +x /root/networking.sh; \
-fi
-RUN sed -i 's/getty 38400 tty1/agetty --autologin root tty1 linux/' /etc/inittab
-RUN echo 'ttyS0::once:/sbin/agetty --autologin root -s ttyS0 115200 vt100' >> /etc/inittab
-RUN echo "root:$PASSWORD" | chpasswd
-RUN for i in devfs dmesg mdev hwdrivers; do rc-update add $i sysinit; done
-RUN for i in hwclock modules sysctl hostname bootmisc; do rc-update add $i boot; done
-RUN rc-update add killprocs shutdown
-RUN mkinitfs -F "ata base ide scsi virtio ext4 9p" $(cat /usr/share/kernel/$KERNEL/kernel.release)
+    fi
+# From a repository of its own.
+RUN apk add --no-cache --allow-untrusted --repository {mirror}/edge mkinitfs
+RUN echo -e "grep -q localhost /etc/hosts || echo '127.0.0.1 localhost' > /etc/hosts\nrmmod ne2k-pci && modprobe ne2k-pci\nhwclock -s\nsetup-interfaces -a -r" > /root/networking.sh && \
+    chmod +x /root/networking.sh
+RUN sed -i 's,/getty 38400 tty1,/agetty -a root tty1 linux,' /etc/inittab
+RUN echo ttyS0::once:/sbin/agetty -a root -s ttyS0 115200 vt100 >> /etc/inittab; echo root:$PASSWORD | chpasswd
+RUN for service in dmesg devfs hwdrivers mdev; do rc-update add $service sysinit; done
+RUN for service in bootmisc hostname hwclock modules sysctl; do rc-update add $service boot; done; \
+    rc-update add killprocs shutdown
+RUN mkinitfs -F "base virtio 9p ata scsi" $(cat /usr/share/kernel/$KERNEL/kernel.release)
 "#
     ))?;
     // The kernel that has run the commands is not the image's.
@@ -294,7 +289,7 @@ RUN mkinitfs -F "ata base ide scsi virtio ext4 9p" $(cat /usr/share/kernel/$KERN
     assert!(config["bzimage_initrd_from_filesystem"] == true && config.get("bzimage").is_none(), "{config}");
     let script = format!(
         "wait-serial \"localhost:~# \" 4m\nsend \"{ASKED}\"\nwait-serial \"on /dev/ttyS0 of init\" 60s\n\
-         wait-screen \"localhost:~# \" 60s\ntype \"{ASKED}\"\nwait-screen \"on /dev/tty1 of init\" 60s\n\
+         wait-screen \"localhost:~#\" 60s\ntype \"{ASKED}\"\nwait-screen \"on /dev/tty1 of init\" 60s\n\
          send \"echo of boot $(rc-status boot | grep -c started)\\n\"\nwait-serial \"of boot 5\" 60s\n\
          send \"./networking.sh && wget -q -O - {mirror}/hello\\n\"\nwait-serial \"from the mirror\" 2m\n"
     );
