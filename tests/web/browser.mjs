@@ -1,6 +1,6 @@
 // A browser on the DevTools protocol, without packages: Chromium is driven through a pair of pipes.
 import { spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -85,6 +85,16 @@ class Browser {
   async processorSeconds() {
     const { processInfo } = await this.call("SystemInfo.getProcessInfo");
     return processInfo.reduce((sum, { cpuTime }) => sum + cpuTime, 0);
+  }
+
+  /** KiB of memory that the processes of its pages have; what they share with others counts in part (Linux' Pss). */
+  async pagesMemory() {
+    const { processInfo } = await this.call("SystemInfo.getProcessInfo");
+    const pages = processInfo.filter(({ type }) => type === "renderer");
+    const sizes = await Promise.all(
+      pages.map(async ({ id }) => Number(/^Pss: +(\d+)/m.exec(await readFile(`/proc/${id}/smaps_rollup`))?.[1])),
+    );
+    return sizes.reduce((sum, size) => sum + size, 0);
   }
 
   /** Opens a page. */

@@ -12,9 +12,10 @@
 
 #![cfg(target_family = "wasm")]
 // The names of exports are what `no_mangle` is for; the functions here do nothing unsafe. In `host`, pointers
-// to bytes go to JavaScript.
+// to bytes go to JavaScript; `heap` is the allocator.
 #![allow(unsafe_code)]
 
+mod heap;
 mod host;
 mod start;
 
