@@ -87,14 +87,14 @@ class Browser {
     return processInfo.reduce((sum, { cpuTime }) => sum + cpuTime, 0);
   }
 
-  /** KiB of memory that the processes of its pages have; what they share with others counts in part (Linux' Pss). */
-  async pagesMemory() {
+  /** KiB of memory of its page's process, of all its pages' the largest; what it shares counts in part (Linux' Pss). */
+  async pageMemory() {
     const { processInfo } = await this.call("SystemInfo.getProcessInfo");
     const pages = processInfo.filter(({ type }) => type === "renderer");
     const sizes = await Promise.all(
       pages.map(async ({ id }) => Number(/^Pss: +(\d+)/m.exec(await readFile(`/proc/${id}/smaps_rollup`))?.[1])),
     );
-    return sizes.reduce((sum, size) => sum + size, 0);
+    return Math.max(...sizes);
   }
 
   /** Opens a page. */

@@ -3,7 +3,7 @@
 //   node idle.mjs PREPARED [MINUTES]
 //
 // PREPARED is the folder that `env86 prepare` makes of the image. Says every five minutes how much of a processor all
-// processes of the browser have used since, and how much memory the page's have. The page has a screen and a terminal, as for a
+// processes of the browser have used since, and how much memory the page's has. The page has a screen and a terminal, as for a
 // visitor.
 import { start } from "./browser.mjs";
 import { serve } from "./site.mjs";
@@ -27,11 +27,11 @@ try {
   const begin = performance.now();
   let [last, since] = [first, begin];
   const percent = (used, ms) => ((used * 1e5) / ms).toFixed(2);
-  console.log(`at the prompt for a minute: ${await browser.pagesMemory()} KiB`);
+  console.log(`at the prompt for a minute: ${await browser.pageMemory()} KiB`);
   while (performance.now() - begin < minutes * 60_000) {
     await sleep(Math.min(STEP_MINUTES, minutes) * 60_000);
     const [used, now] = [await browser.processorSeconds(), performance.now()];
-    console.log(`${Math.round((now - begin) / 60_000)} minutes: ${percent(used - last, now - since)} % of a processor, ${await browser.pagesMemory()} KiB`);
+    console.log(`${Math.round((now - begin) / 60_000)} minutes: ${percent(used - last, now - since)} % of a processor, ${await browser.pageMemory()} KiB`);
     [last, since] = [used, now];
   }
   console.log(`in all ${percent(last - first, since - begin)} % of a processor`);

@@ -5,7 +5,7 @@
 // PACKAGE is what `make web` makes, PEER the folder of `make peers`, GUEST what benches/guest/build makes. Both have the same kernel,
 // initial RAM disk, command line and memory. Prints each section's time on the page's clock (medians of the turns), what all
 // processes of the browser used of processors from the first section to the last, and how much memory the page's
-// processes have at the end. What a section says on COM1 must be the same.
+// process has at the end. What a section says on COM1 must be the same.
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -74,7 +74,7 @@ try {
         const before = await browser.processorSeconds();
         await page.until('lines.some(([text]) => text.startsWith("@@END"))');
         const processor = (await browser.processorSeconds()) - before;
-        const memory = await browser.pagesMemory();
+        const memory = await browser.pageMemory();
         all[name].push({ ...sections(await page.value("lines")), processor, memory });
         console.log(`${name}\tof processors ${processor.toFixed(1)} s\tmemory ${memory >> 10} MiB`);
       } finally {
