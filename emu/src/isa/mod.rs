@@ -21,3 +21,4 @@ mod shift;
 mod stack;
 mod string;
 mod system;
+mod uniform;

@@ -9,10 +9,11 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 
 use super::build::FallThrough;
+use super::row;
 use super::{Builder, Effect};
 use crate::cpu::regs::Int;
 use crate::dispatch::{Alone, Decision, Far, Fused, Handler, Op, Then, Unfused, Work, joined, quick, step};
-use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Inc, One, Or, Sub, Test, Two, Xor};
+use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, One, Or, Sub, Test, Two, Xor};
 use crate::isa::branch::{Branch, Call, Condition, Jmp, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
@@ -81,6 +82,19 @@ numbered! {
     StoreLow = Mov<u8, DstMem<Flat>, SrcReg>,
     ShrImmFlags = ByImm<Shr, u32, DstReg, true>,
     SubSegmentedFlags = Two<Sub, u32, DstReg, SrcMem<Segmented>, true>,
+    DecReg = One<Dec, u32, DstReg, false>,
+    StoreIndexed = Mov<u32, DstMem<FlatIndexed>, SrcReg>,
+    StoreImmIndexed = Mov<u32, DstMem<FlatIndexed>, SrcImm>,
+    IncRegFlags = One<Inc, u32, DstReg, true>,
+    DecRegFlags = One<Dec, u32, DstReg, true>,
+    AndImmFlags = Two<And, u32, DstReg, SrcImm, true>,
+    AddRegFlags = Two<Add, u32, DstReg, SrcReg, true>,
+    ExtendByte = Extend<u32, u8, DstReg, SrcReg, false>,
+    StoreLowIndexed = Mov<u8, DstMem<FlatIndexed>, SrcReg>,
+    LoadLowIndexed = Mov<u8, DstReg, SrcMem<FlatIndexed>>,
+    StoreByteImm = Mov<u8, DstMem<Flat>, SrcImm>,
+    LoadWord = Extend<u32, u16, DstReg, SrcMem<Flat>, false>,
+    LoadWordIndexed = Extend<u32, u16, DstReg, SrcMem<FlatIndexed>, false>,
 }
 
 /// A comparison, whatever the condition that is asked of it.
@@ -103,6 +117,9 @@ numbered! {
     CmpByteImm = Two<Cmp, u8, DstReg, SrcImm, true>,
     CmpByteMem = Two<Cmp, u8, DstReg, SrcMem<Flat>, true>,
     CmpByteMemImm = Two<Cmp, u8, DstMem<Flat>, SrcImm, true>,
+    CmpByteMemReg = Two<Cmp, u8, DstMem<Flat>, SrcReg, true>,
+    CmpByteIndexedReg = Two<Cmp, u8, DstMem<FlatIndexed>, SrcReg, true>,
+    CmpByteIndexedImm = Two<Cmp, u8, DstMem<FlatIndexed>, SrcImm, true>,
     TestReg = Two<Test, u32, DstReg, SrcReg, true>,
     TestByte = Two<Test, u8, DstReg, SrcReg, true>,
     TestByteImm = Two<Test, u8, DstReg, SrcImm, true>,
@@ -153,27 +170,25 @@ pub(crate) enum End {
 }
 
 /// What a handler does before it comes to the end of its block.
-trait Before: 'static {
+pub(super) trait Before: 'static {
     type And<W: Work>: Work;
 }
 
-struct Nothing;
+pub(super) struct Nothing;
 
 impl Before for Nothing {
     type And<W: Work> = W;
 }
 
-struct After<O>(PhantomData<O>);
+pub(super) struct After<B, O>(PhantomData<(B, O)>);
 
-impl<O: Op + 'static> Before for After<O> {
-    type And<W: Work> = Then<O, O, W>;
+impl<B: Before, O: Op + 'static> Before for After<B, O> {
+    type And<W: Work> = B::And<Then<O, O, W>>;
 }
 
-struct AfterTwo<O, P>(PhantomData<(O, P)>);
-
-impl<O: Op + 'static, P: Op + 'static> Before for AfterTwo<O, P> {
-    type And<W: Work> = Then<O, O, Then<P, P, W>>;
-}
+/// After one instruction, and after two.
+type AfterOne<O> = After<Nothing, O>;
+type AfterTwo<O, P> = After<AfterOne<O>, P>;
 
 /// `choose!(what, T in [Enum in module: Names] => expression with T)`: the expression for the operation that
 /// `what` is, or nothing if it is none of those named.
@@ -221,6 +236,8 @@ macro_rules! other {
         operations!($kind, $T in [
             LoadIndexed LoadSegmented LoadByte LoadByteIndexed LoadLow StoreLow StoreImm MoveImm Address
             PushImm PushMem SubReg AndImm OrReg AddImmFlags SubImmFlags XorRegFlags ShlImm ShrImm IncReg
+            AddRegFlags AndImmFlags ShrImmFlags IncRegFlags DecRegFlags DecReg ExtendByte StoreIndexed
+            StoreLowIndexed LoadLowIndexed StoreByteImm LoadWord LoadWordIndexed
         ] => $e)
     };
 }
@@ -271,11 +288,12 @@ fn three(a: Kind, b: Kind, c: Kind) -> Option<Handler> {
 fn one_and_end(a: Kind, end: End) -> Option<Handler> {
     match end {
         End::Branch { compared, condition, far: true } => {
-            operations!(a, A in [Load Move] => branching::<After<A>, true>(compared, condition))
+            operations!(a, A in [Load Move] => branching::<AfterOne<A>, true>(compared, condition))
         }
         End::Branch { compared, condition, far: false } => operations!(a, A in [
             Load LoadIndexed LoadSegmented LoadByte LoadLow Store Move MoveImm Address AddImm AddReg IncReg
-        ] => branching::<After<A>, false>(compared, condition)),
+            DecReg ExtendByte StoreLow
+        ] => branching::<AfterOne<A>, false>(compared, condition)),
         End::Condition(condition) => operations!(a, A in [ShrImmFlags SubSegmentedFlags] => {
             conditions!(condition, CC in [2 3 4 5] => Some(joined::<Then<A, A, Jcc<CC>>> as Handler))
         }),
@@ -283,7 +301,8 @@ fn one_and_end(a: Kind, end: End) -> Option<Handler> {
             Load LoadIndexed LoadSegmented LoadByte LoadLow Store StoreLow StoreImm Move MoveImm Address
             PushReg PushImm PushMem PopReg
             AddImm SubImm XorReg AddImmFlags
-        ] => leaving::<After<A>>(end)),
+            AndImmFlags ShrImmFlags IncRegFlags DecRegFlags ExtendByte StoreLowIndexed StoreByteImm
+        ] => leaving::<AfterOne<A>>(end)),
     }
 }
 
@@ -306,7 +325,7 @@ fn two_and_end(a: Kind, b: Kind, end: End) -> Option<Handler> {
     }
 }
 
-fn leaving<B: Before>(end: End) -> Option<Handler> {
+pub(super) fn leaving<B: Before>(end: End) -> Option<Handler> {
     Some(match end {
         End::Branch { .. } | End::Condition(_) => return None,
         End::Return => joined::<B::And<Alone<Ret, Ret>>> as Handler,
@@ -319,7 +338,7 @@ fn leaving<B: Before>(end: End) -> Option<Handler> {
     })
 }
 
-fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> Option<Handler> {
+pub(super) fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> Option<Handler> {
     match compared {
         Compared::CmpReg | Compared::CmpImm => {
             choose!(compared, C in [Compared in compared: CmpReg CmpImm] => {
@@ -331,8 +350,16 @@ fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> O
         }),
         _ => choose!(compared, C in [Compared in compared:
             CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm TestByte TestByteImm TestByteMemImm
+            CmpByteMemReg CmpByteIndexedReg CmpByteIndexedImm
         ] => conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, FAR>()))),
     }
+}
+
+/// As [`branching`], for the commonest.
+pub(super) fn testing<B: Before>(compared: Compared, condition: u8) -> Option<Handler> {
+    choose!(compared, C in [Compared in compared: CmpReg CmpImm TestReg] => {
+        conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, false>()))
+    })
 }
 
 /// A branch on flags that are there.
@@ -383,6 +410,32 @@ impl Builder<'_> {
                 }
                 if let Some(end) = second.end {
                     consider(1 + second.uops.max(1), &|| one_and_end(*a, end));
+                }
+            }
+            let mut row = 0;
+            let mut shapes = row::Shapes::new();
+            for (length, (e, u)) in (1..).zip(effects.iter().zip(&self.uops[at..])) {
+                if e.kind.and_then(|kind| shapes.push(kind, u)).is_none() {
+                    break;
+                }
+                let mut consider = |uops: u8, find: &dyn Fn() -> Option<Handler>| {
+                    if left(uops) < best.0
+                        && let Some(run) = find()
+                    {
+                        best = (left(uops), Some(run));
+                        row = length;
+                    }
+                };
+                consider(length as u8, &|| shapes.row());
+                if let Some(e) = effects.get(length)
+                    && let Some(end) = e.end
+                {
+                    consider(length as u8 + e.uops.max(1), &|| shapes.and(end));
+                }
+            }
+            for n in at..at + row {
+                if let Some(kind) = self.effects[n].kind {
+                    row::prepare(kind, &mut self.uops[n]);
                 }
             }
             self.effects[at].left = best.0;
