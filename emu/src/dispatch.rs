@@ -86,8 +86,6 @@ impl Extent {
 
 /// Bits of [`Uop::form`] above segment and scale.
 pub(crate) mod form {
-    /// The scale.
-    pub const SCALE: u8 = 3 << 3;
     /// Offsets wrap at 64 KiB.
     pub const ADDR16: u8 = 1 << 5;
     /// The r/m operand is in memory.

@@ -21,4 +21,3 @@ mod shift;
 mod stack;
 mod string;
 mod system;
-mod uniform;

@@ -119,8 +119,6 @@ pub(crate) trait Dest: 'static {
 
 /// The register `Uop::src`.
 pub(crate) struct SrcReg;
-/// The register `Uop::src` and `Uop::imm` together, of which one is zero.
-pub(crate) struct SrcSum;
 /// `Uop::imm`.
 pub(crate) struct SrcImm;
 /// The memory operand, read.
@@ -160,14 +158,6 @@ impl Source for SrcImm {
     #[inline(always)]
     fn get<T: Int, const SLOW: bool>(_: &mut Cpu, u: &Uop) -> Result<T, Stop> {
         Ok(T::truncate(u.imm))
-    }
-}
-
-impl Source for SrcSum {
-    type Plain = Self;
-    #[inline(always)]
-    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
-        Ok(T::truncate(cpu.regs.get::<u32>(u.src).wrapping_add(u.imm)))
     }
 }
 

@@ -9,7 +9,6 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 
 use super::build::FallThrough;
-use super::row;
 use super::{Builder, Effect};
 use crate::cpu::regs::Int;
 use crate::dispatch::{Alone, Decision, Far, Fused, Handler, Op, Then, Unfused, Work, joined, quick, step};
@@ -83,18 +82,17 @@ numbered! {
     ShrImmFlags = ByImm<Shr, u32, DstReg, true>,
     SubSegmentedFlags = Two<Sub, u32, DstReg, SrcMem<Segmented>, true>,
     DecReg = One<Dec, u32, DstReg, false>,
-    StoreIndexed = Mov<u32, DstMem<FlatIndexed>, SrcReg>,
-    StoreImmIndexed = Mov<u32, DstMem<FlatIndexed>, SrcImm>,
     IncRegFlags = One<Inc, u32, DstReg, true>,
     DecRegFlags = One<Dec, u32, DstReg, true>,
-    AndImmFlags = Two<And, u32, DstReg, SrcImm, true>,
     AddRegFlags = Two<Add, u32, DstReg, SrcReg, true>,
+    AndImmFlags = Two<And, u32, DstReg, SrcImm, true>,
     ExtendByte = Extend<u32, u8, DstReg, SrcReg, false>,
-    StoreLowIndexed = Mov<u8, DstMem<FlatIndexed>, SrcReg>,
-    LoadLowIndexed = Mov<u8, DstReg, SrcMem<FlatIndexed>>,
-    StoreByteImm = Mov<u8, DstMem<Flat>, SrcImm>,
     LoadWord = Extend<u32, u16, DstReg, SrcMem<Flat>, false>,
     LoadWordIndexed = Extend<u32, u16, DstReg, SrcMem<FlatIndexed>, false>,
+    LoadLowIndexed = Mov<u8, DstReg, SrcMem<FlatIndexed>>,
+    StoreIndexed = Mov<u32, DstMem<FlatIndexed>, SrcReg>,
+    StoreLowIndexed = Mov<u8, DstMem<FlatIndexed>, SrcReg>,
+    StoreByteImm = Mov<u8, DstMem<Flat>, SrcImm>,
 }
 
 /// A comparison, whatever the condition that is asked of it.
@@ -170,25 +168,27 @@ pub(crate) enum End {
 }
 
 /// What a handler does before it comes to the end of its block.
-pub(super) trait Before: 'static {
+trait Before: 'static {
     type And<W: Work>: Work;
 }
 
-pub(super) struct Nothing;
+struct Nothing;
 
 impl Before for Nothing {
     type And<W: Work> = W;
 }
 
-pub(super) struct After<B, O>(PhantomData<(B, O)>);
+struct After<O>(PhantomData<O>);
 
-impl<B: Before, O: Op + 'static> Before for After<B, O> {
-    type And<W: Work> = B::And<Then<O, O, W>>;
+impl<O: Op + 'static> Before for After<O> {
+    type And<W: Work> = Then<O, O, W>;
 }
 
-/// After one instruction, and after two.
-type AfterOne<O> = After<Nothing, O>;
-type AfterTwo<O, P> = After<AfterOne<O>, P>;
+struct AfterTwo<O, P>(PhantomData<(O, P)>);
+
+impl<O: Op + 'static, P: Op + 'static> Before for AfterTwo<O, P> {
+    type And<W: Work> = Then<O, O, Then<P, P, W>>;
+}
 
 /// `choose!(what, T in [Enum in module: Names] => expression with T)`: the expression for the operation that
 /// `what` is, or nothing if it is none of those named.
@@ -236,8 +236,8 @@ macro_rules! other {
         operations!($kind, $T in [
             LoadIndexed LoadSegmented LoadByte LoadByteIndexed LoadLow StoreLow StoreImm MoveImm Address
             PushImm PushMem SubReg AndImm OrReg AddImmFlags SubImmFlags XorRegFlags ShlImm ShrImm IncReg
-            AddRegFlags AndImmFlags ShrImmFlags IncRegFlags DecRegFlags DecReg ExtendByte StoreIndexed
-            StoreLowIndexed LoadLowIndexed StoreByteImm LoadWord LoadWordIndexed
+            DecReg IncRegFlags DecRegFlags AddRegFlags AndImmFlags ShrImmFlags ExtendByte
+            LoadWord LoadWordIndexed LoadLowIndexed StoreIndexed StoreLowIndexed StoreByteImm
         ] => $e)
     };
 }
@@ -288,12 +288,12 @@ fn three(a: Kind, b: Kind, c: Kind) -> Option<Handler> {
 fn one_and_end(a: Kind, end: End) -> Option<Handler> {
     match end {
         End::Branch { compared, condition, far: true } => {
-            operations!(a, A in [Load Move] => branching::<AfterOne<A>, true>(compared, condition))
+            operations!(a, A in [Load Move] => branching::<After<A>, true>(compared, condition))
         }
         End::Branch { compared, condition, far: false } => operations!(a, A in [
             Load LoadIndexed LoadSegmented LoadByte LoadLow Store Move MoveImm Address AddImm AddReg IncReg
             DecReg ExtendByte StoreLow
-        ] => branching::<AfterOne<A>, false>(compared, condition)),
+        ] => branching::<After<A>, false>(compared, condition)),
         End::Condition(condition) => operations!(a, A in [ShrImmFlags SubSegmentedFlags] => {
             conditions!(condition, CC in [2 3 4 5] => Some(joined::<Then<A, A, Jcc<CC>>> as Handler))
         }),
@@ -301,8 +301,8 @@ fn one_and_end(a: Kind, end: End) -> Option<Handler> {
             Load LoadIndexed LoadSegmented LoadByte LoadLow Store StoreLow StoreImm Move MoveImm Address
             PushReg PushImm PushMem PopReg
             AddImm SubImm XorReg AddImmFlags
-            AndImmFlags ShrImmFlags IncRegFlags DecRegFlags ExtendByte StoreLowIndexed StoreByteImm
-        ] => leaving::<AfterOne<A>>(end)),
+            IncRegFlags DecRegFlags AndImmFlags ShrImmFlags ExtendByte StoreLowIndexed StoreByteImm
+        ] => leaving::<After<A>>(end)),
     }
 }
 
@@ -325,7 +325,7 @@ fn two_and_end(a: Kind, b: Kind, end: End) -> Option<Handler> {
     }
 }
 
-pub(super) fn leaving<B: Before>(end: End) -> Option<Handler> {
+fn leaving<B: Before>(end: End) -> Option<Handler> {
     Some(match end {
         End::Branch { .. } | End::Condition(_) => return None,
         End::Return => joined::<B::And<Alone<Ret, Ret>>> as Handler,
@@ -338,7 +338,7 @@ pub(super) fn leaving<B: Before>(end: End) -> Option<Handler> {
     })
 }
 
-pub(super) fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> Option<Handler> {
+fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> Option<Handler> {
     match compared {
         Compared::CmpReg | Compared::CmpImm => {
             choose!(compared, C in [Compared in compared: CmpReg CmpImm] => {
@@ -349,17 +349,10 @@ pub(super) fn branching<B: Before, const FAR: bool>(compared: Compared, conditio
             conditions!(condition, CC in [4 5 8 9 14 15] => Some(branch::<B, C, CC, FAR>()))
         }),
         _ => choose!(compared, C in [Compared in compared:
-            CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm TestByte TestByteImm TestByteMemImm
-            CmpByteMemReg CmpByteIndexedReg CmpByteIndexedImm
+            CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm CmpByteMemReg
+            CmpByteIndexedReg CmpByteIndexedImm TestByte TestByteImm TestByteMemImm
         ] => conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, FAR>()))),
     }
-}
-
-/// As [`branching`], for the commonest.
-pub(super) fn testing<B: Before>(compared: Compared, condition: u8) -> Option<Handler> {
-    choose!(compared, C in [Compared in compared: CmpReg CmpImm TestReg] => {
-        conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, false>()))
-    })
 }
 
 /// A branch on flags that are there.
@@ -410,32 +403,6 @@ impl Builder<'_> {
                 }
                 if let Some(end) = second.end {
                     consider(1 + second.uops.max(1), &|| one_and_end(*a, end));
-                }
-            }
-            let mut row = 0;
-            let mut shapes = row::Shapes::new();
-            for (length, (e, u)) in (1..).zip(effects.iter().zip(&self.uops[at..])) {
-                if e.kind.and_then(|kind| shapes.push(kind, u)).is_none() {
-                    break;
-                }
-                let mut consider = |uops: u8, find: &dyn Fn() -> Option<Handler>| {
-                    if left(uops) < best.0
-                        && let Some(run) = find()
-                    {
-                        best = (left(uops), Some(run));
-                        row = length;
-                    }
-                };
-                consider(length as u8, &|| shapes.row());
-                if let Some(e) = effects.get(length)
-                    && let Some(end) = e.end
-                {
-                    consider(length as u8 + e.uops.max(1), &|| shapes.and(end));
-                }
-            }
-            for n in at..at + row {
-                if let Some(kind) = self.effects[n].kind {
-                    row::prepare(kind, &mut self.uops[n]);
                 }
             }
             self.effects[at].left = best.0;

@@ -8,7 +8,6 @@ mod build;
 mod flags;
 mod fuse;
 mod join;
-mod row;
 mod select;
 #[cfg(test)]
 mod tests;
