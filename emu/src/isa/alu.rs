@@ -325,11 +325,12 @@ mod how {
     pub const ADD_IMM: u8 = 2;
     pub const SUB_REG: u8 = 3;
     pub const SUB_IMM: u8 = 4;
+    pub const INC: u8 = 5;
+    pub const DEC: u8 = 6;
 }
 
 fn recovery<O: Alu>(i: &Insn) -> Option<Recovery> {
-    let bytes = i.width(0) as u8;
-    let bit = |n: u8| 1 << if bytes == 1 { n & 3 } else { n };
+    let bit = |n: u8| register_bit(i, n);
     let (Place::Reg(dst), true) = (i.place(0), O::WRITES) else { return None };
     let (how, registers) = match (O::RECOVERY, i.place(1)) {
         (Inverse::Logic, Place::Reg(_) | Place::Imm) => (how::LOGIC, bit(dst)),
@@ -341,7 +342,16 @@ fn recovery<O: Alu>(i: &Insn) -> Option<Recovery> {
         (Inverse::Sub, Place::Imm) => (how::SUB_IMM, bit(dst)),
         _ => return None,
     };
-    Some(Recovery { code: how << 2 | (bytes >> 1), registers })
+    Some(recovery_by(i, how, registers))
+}
+
+/// The register that is operand `n` of an instruction, as a bit.
+fn register_bit(i: &Insn, n: u8) -> u8 {
+    1 << if i.width(0) == 1 { n & 3 } else { n }
+}
+
+fn recovery_by(i: &Insn, how: u8, registers: u8) -> Recovery {
+    Recovery { code: how << 2 | (i.width(0) as u8 >> 1), registers }
 }
 
 /// Sets the flags that a uop marked for it left alone, from its operands as they are now.
@@ -363,6 +373,12 @@ fn recover_sized<T: Int>(cpu: &mut Cpu, u: &Uop) {
     let f = &mut cpu.flags;
     match how {
         how::LOGIC => f.set_logic(r),
+        how::INC => {
+            Inc::apply::<T, true>(f, T::truncate(r.zext().wrapping_sub(1)));
+        }
+        how::DEC => {
+            Dec::apply::<T, true>(f, T::truncate(r.zext().wrapping_add(1)));
+        }
         how::ADD_REG | how::ADD_IMM => {
             add_with::<T, true>(f, T::truncate(r.zext().wrapping_sub(b.zext())), b, 0);
         }
@@ -418,6 +434,8 @@ pub(super) trait Unary: 'static {
     const ALL_FLAGS: bool;
     /// Some flags are written.
     const FLAGS: bool = true;
+    /// How they follow from the result.
+    const RECOVERY: Option<u8> = None;
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T) -> T;
 }
 
@@ -428,6 +446,7 @@ pub(super) struct Not;
 
 impl Unary for Inc {
     const ALL_FLAGS: bool = false;
+    const RECOVERY: Option<u8> = Some(how::INC);
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T) -> T {
         let r = a.zext().wrapping_add(1);
@@ -440,6 +459,7 @@ impl Unary for Inc {
 
 impl Unary for Dec {
     const ALL_FLAGS: bool = false;
+    const RECOVERY: Option<u8> = Some(how::DEC);
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T) -> T {
         let r = a.zext().wrapping_sub(1);
@@ -510,6 +530,9 @@ fn emit_one<O: Unary>(b: &mut Builder, i: &Insn, (with, without): (Choice, Choic
     if i.mem.is_some() {
         b.leaves();
     }
+    if let (Place::Reg(dst), Some(how)) = (i.place(0), O::RECOVERY) {
+        b.recoverable(Some(recovery_by(i, how, register_bit(i, dst))));
+    }
 }
 
 /// INC and DEC, with handlers of their own for 32-bit registers.
@@ -518,6 +541,10 @@ fn count<O: Unary>(b: &mut Builder, i: &Insn) {
         Place::Reg(d) if i.width(0) == 4 => {
             emit_one::<O>(b, i, by_reg!(d, D => one_pair::<O, u32, D>()));
             b.fusable(Some(by_reg!(d, D => fuse_op::<One<O, u32, D, true>>)));
+        }
+        Place::Mem if i.width(0) == 4 && b.addr_kind(i) == AddrKind::Flat => {
+            one_operand::<O>(b, i);
+            b.fusable(Some(fuse_op::<One<O, u32, DstMem<Flat>, true>>));
         }
         _ => one_operand::<O>(b, i),
     }

@@ -48,6 +48,12 @@ impl Effect {
         u.run = choice.run.into();
         self.kind = choice.kind;
     }
+
+    /// Its flags are left to [`Cpu::recover_flags`].
+    fn owes(&self, u: &mut Uop, recovery: Recovery) {
+        u.form = recovery.code;
+        u.n = (u.n & !uop_mark::SETS_FLAGS) | uop_mark::OWES_FLAGS;
+    }
 }
 
 impl Builder<'_> {
@@ -101,8 +107,7 @@ impl Builder<'_> {
                     (false, false, Some(without), _) => e.becomes(u, without),
                     (false, true, Some(without), Some(r)) if r.registers & written == 0 => {
                         e.becomes(u, without);
-                        u.form = r.code;
-                        u.n = (u.n & !uop_mark::SETS_FLAGS) | uop_mark::OWES_FLAGS;
+                        e.owes(u, r);
                     }
                     _ => {}
                 }
@@ -112,6 +117,17 @@ impl Builder<'_> {
             match e.without {
                 // Without reading flags either, it is as if it was not there.
                 Some(without) if !live && !left && !e.leaves => e.becomes(u, without),
+                // What it keeps must be there when the others are found again.
+                Some(without)
+                    if !live
+                        && !e.leaves
+                        && let Some(r) = e.recovery
+                        && r.registers & written == 0 =>
+                {
+                    e.becomes(u, without);
+                    e.owes(u, r);
+                    (live, left, written) = (true, false, 0);
+                }
                 // It changes some and keeps others, which must be right for that.
                 Some(_) => live = true,
                 None => {}

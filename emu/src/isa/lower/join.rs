@@ -12,7 +12,7 @@ use super::build::FallThrough;
 use super::{Builder, Effect};
 use crate::cpu::regs::Int;
 use crate::dispatch::{Alone, Decision, Far, Fused, Handler, Op, Then, Unfused, Work, joined, quick, step};
-use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Inc, One, Or, Sub, Test, Two, Xor};
+use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, One, Or, Sub, Test, Two, Xor};
 use crate::isa::branch::{Branch, Call, Condition, Jmp, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
@@ -81,6 +81,18 @@ numbered! {
     StoreLow = Mov<u8, DstMem<Flat>, SrcReg>,
     ShrImmFlags = ByImm<Shr, u32, DstReg, true>,
     SubSegmentedFlags = Two<Sub, u32, DstReg, SrcMem<Segmented>, true>,
+    DecReg = One<Dec, u32, DstReg, false>,
+    IncRegFlags = One<Inc, u32, DstReg, true>,
+    DecRegFlags = One<Dec, u32, DstReg, true>,
+    AddRegFlags = Two<Add, u32, DstReg, SrcReg, true>,
+    AndImmFlags = Two<And, u32, DstReg, SrcImm, true>,
+    ExtendByte = Extend<u32, u8, DstReg, SrcReg, false>,
+    LoadWord = Extend<u32, u16, DstReg, SrcMem<Flat>, false>,
+    LoadWordIndexed = Extend<u32, u16, DstReg, SrcMem<FlatIndexed>, false>,
+    LoadLowIndexed = Mov<u8, DstReg, SrcMem<FlatIndexed>>,
+    StoreIndexed = Mov<u32, DstMem<FlatIndexed>, SrcReg>,
+    StoreLowIndexed = Mov<u8, DstMem<FlatIndexed>, SrcReg>,
+    StoreByteImm = Mov<u8, DstMem<Flat>, SrcImm>,
 }
 
 /// A comparison, whatever the condition that is asked of it.
@@ -103,6 +115,9 @@ numbered! {
     CmpByteImm = Two<Cmp, u8, DstReg, SrcImm, true>,
     CmpByteMem = Two<Cmp, u8, DstReg, SrcMem<Flat>, true>,
     CmpByteMemImm = Two<Cmp, u8, DstMem<Flat>, SrcImm, true>,
+    CmpByteMemReg = Two<Cmp, u8, DstMem<Flat>, SrcReg, true>,
+    CmpByteIndexedReg = Two<Cmp, u8, DstMem<FlatIndexed>, SrcReg, true>,
+    CmpByteIndexedImm = Two<Cmp, u8, DstMem<FlatIndexed>, SrcImm, true>,
     TestReg = Two<Test, u32, DstReg, SrcReg, true>,
     TestByte = Two<Test, u8, DstReg, SrcReg, true>,
     TestByteImm = Two<Test, u8, DstReg, SrcImm, true>,
@@ -221,6 +236,8 @@ macro_rules! other {
         operations!($kind, $T in [
             LoadIndexed LoadSegmented LoadByte LoadByteIndexed LoadLow StoreLow StoreImm MoveImm Address
             PushImm PushMem SubReg AndImm OrReg AddImmFlags SubImmFlags XorRegFlags ShlImm ShrImm IncReg
+            DecReg IncRegFlags DecRegFlags AddRegFlags AndImmFlags ShrImmFlags ExtendByte
+            LoadWord LoadWordIndexed LoadLowIndexed StoreIndexed StoreLowIndexed StoreByteImm
         ] => $e)
     };
 }
@@ -275,6 +292,7 @@ fn one_and_end(a: Kind, end: End) -> Option<Handler> {
         }
         End::Branch { compared, condition, far: false } => operations!(a, A in [
             Load LoadIndexed LoadSegmented LoadByte LoadLow Store Move MoveImm Address AddImm AddReg IncReg
+            DecReg ExtendByte StoreLow
         ] => branching::<After<A>, false>(compared, condition)),
         End::Condition(condition) => operations!(a, A in [ShrImmFlags SubSegmentedFlags] => {
             conditions!(condition, CC in [2 3 4 5] => Some(joined::<Then<A, A, Jcc<CC>>> as Handler))
@@ -283,6 +301,7 @@ fn one_and_end(a: Kind, end: End) -> Option<Handler> {
             Load LoadIndexed LoadSegmented LoadByte LoadLow Store StoreLow StoreImm Move MoveImm Address
             PushReg PushImm PushMem PopReg
             AddImm SubImm XorReg AddImmFlags
+            IncRegFlags DecRegFlags AndImmFlags ShrImmFlags ExtendByte StoreLowIndexed StoreByteImm
         ] => leaving::<After<A>>(end)),
     }
 }
@@ -330,7 +349,8 @@ fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> O
             conditions!(condition, CC in [4 5 8 9 14 15] => Some(branch::<B, C, CC, FAR>()))
         }),
         _ => choose!(compared, C in [Compared in compared:
-            CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm TestByte TestByteImm TestByteMemImm
+            CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm CmpByteMemReg
+            CmpByteIndexedReg CmpByteIndexedImm TestByte TestByteImm TestByteMemImm
         ] => conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, FAR>()))),
     }
 }

@@ -47,7 +47,7 @@ impl Numbers {
         let with = |opcode: &[u8], rest: Vec<u8>| [opcode, &rest].concat();
         let alu = [0x01, 0x29, 0x21, 0x09, 0x31, 0x11, 0x39, 0x85][self.below(8) as usize];
         let shift = [4, 5, 7][self.below(3) as usize];
-        match self.below(26) {
+        match self.below(34) {
             0 | 1 => with(&[0x8b], self.memory(d)),
             2 | 3 => with(&[0x89], self.memory(s)),
             4 => [&[0xc7][..], &self.memory(0), &[imm, 0, 0, 0]].concat(),
@@ -68,7 +68,12 @@ impl Numbers {
             19 => with(&[0x65, 0x2b], self.memory(d)),
             20 => with(&[0x8a], self.memory(d & 3)),
             21 => with(&[0x88], self.memory(s & 3)),
-            22 => vec![0x40 | d],
+            22 | 24 => vec![0x40 | d],
+            25 | 26 => vec![0x48 | d],
+            27 => with(&[0x0f, 0xb7], self.memory(d)),
+            28 => [&[0xc6][..], &self.memory(0), &[imm]].concat(),
+            29 => vec![alu, 0xc0 | d << 3 | d],
+            30 => with(&[0xff], self.memory(1)),
             // What does nothing.
             23 => vec![0x8d, 0x74, 0x26, 0],
             _ => vec![0x90],
@@ -78,13 +83,15 @@ impl Numbers {
     /// How a block may end: with a call, with a branch whose last byte says how far it goes, or not at all.
     fn end(&mut self) -> (Vec<u8>, bool) {
         let (d, s, imm) = (self.register(), self.register(), self.below(256) as u8);
-        let compare = match self.below(7) {
+        let compare = match self.below(9) {
             0 => vec![0x39, 0xc0 | s << 3 | d],
             1 => vec![0x83, 0xf8 | d, imm],
             2 => vec![0x85, 0xc0 | d << 3 | d],
             3 => vec![0x84, 0xc0 | (s & 3) << 3 | d & 3],
             4 => [&[0x3a][..], &self.memory(d & 3)].concat(),
             5 => [&[0x83][..], &self.memory(7), &[imm]].concat(),
+            6 => [&[0x38][..], &self.memory(d & 3)].concat(),
+            7 => [&[0xff][..], &self.memory(1)].concat(),
             _ => [&[0x80][..], &self.memory(7), &[imm]].concat(),
         };
         match self.below(8) {
