@@ -570,6 +570,7 @@ fn boot_order(setup: &Setup) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use env86_bios::Framebuffer;
     use env86_devices::board::{Board, ManualClock, Seeded};
     use env86_devices::pci;
     use env86_devices::state::Container;
@@ -813,6 +814,7 @@ mod tests {
             let mut board = Board::new(board, &mut mem, clock, entropy).unwrap();
             let found = BoardInfo::probe(&mut board, &mut mem);
             assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
+            assert_eq!(found.framebuffer, Some(Framebuffer { address: 0xe000_0000, size: 8 << 20 }));
             let ports = |space: &pci::ConfigSpace| {
                 (0..pci::BARS).map(|bar| space.io_ports(bar)).filter(|&ports| ports > 0).collect::<Vec<_>>()
             };
