@@ -20,6 +20,8 @@ const PALETTE: [[u8; 3]; 8] = [
     [0xaa, 0x55, 0],
     [0xaa, 0xaa, 0xaa],
 ];
+/// Blue and red of these where a part has five bits.
+const IN_FIVE_BITS: [[u8; 3]; 2] = [[0, 0, 0xad], [0xad, 0, 0]];
 const BLUE: usize = 1;
 const RED: usize = 4;
 /// Dots of a side of a square, and of a character.
@@ -45,19 +47,27 @@ struct Way {
 impl Way {
     /// The picture that the console makes.
     fn console(&self) -> Picture {
+        let blue_and_red =
+            if self.bits == 16 { IN_FIVE_BITS } else { [BLUE, RED].map(|color| self.palette()[color]) };
         self.picture(|x, y| match x / CELL {
-            0 if y < CELL => PALETTE[BLUE],
-            1 if y < CELL => PALETTE[RED],
+            cell @ 0..2 if y < CELL => blue_and_red[cell],
             _ => PALETTE[0],
         })
     }
 
+    /// What the DAC makes of the palette: in six bits it cannot have all of it. The video BIOS's has eight.
+    fn palette(&self) -> [[u8; 3]; 8] {
+        let kept = if self.bits <= 8 && !self.bios { 0xfc } else { 0xff };
+        PALETTE.map(|color| color.map(|part| part & kept))
+    }
+
     /// The picture of squares.
     fn squares(&self) -> Picture {
+        let palette = self.palette();
         self.picture(|x, y| {
             let color = (x / SQUARE + y / SQUARE * 3) % 8;
             if self.bits <= 8 {
-                PALETTE[color]
+                palette[color]
             } else {
                 [4, 2, 1].map(|bit| u8::from(color & bit != 0) * 255)
             }
