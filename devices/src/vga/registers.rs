@@ -379,7 +379,7 @@ impl Dac {
     }
 }
 /// How many are shown until the last one that is displayed, when blanking starts with one. Linux' `vga16fb` has it start
-/// with the last one of 640 by 480, and means all of them.
+/// with the last one of 640 by 480, and means all of them. Before a mode is set nothing is shown: both are 0.
 fn shown(last: u32, blank: u32) -> u32 {
-    if blank < last { blank } else { last + 1 }
+    if blank < last.max(1) { blank } else { last + 1 }
 }
