@@ -55,10 +55,11 @@ impl Way {
         })
     }
 
-    /// What the DAC makes of the palette: in six bits it cannot have all of it. The video BIOS's has eight.
+    /// What the DAC makes of the palette: it keeps six bits, of which the last stands for the two that are left out, so
+    /// that all are white. The video BIOS's keeps eight.
     fn palette(&self) -> [[u8; 3]; 8] {
-        let kept = if self.bits <= 8 && !self.bios { 0xfc } else { 0xff };
-        PALETTE.map(|color| color.map(|part| part & kept))
+        let narrow = self.bits <= 8 && !self.bios;
+        PALETTE.map(|color| color.map(|part| if narrow { part & 0xfc | (part >> 2 & 1) * 3 } else { part }))
     }
 
     /// The picture of squares.

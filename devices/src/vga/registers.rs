@@ -378,6 +378,7 @@ impl Dac {
         (usize::from((position / 3) & 0xff), 16 - 8 * u32::from(position % 3))
     }
 }
+
 /// How many are shown until the last one that is displayed, when blanking starts with one. Linux' `vga16fb` has it start
 /// with the last one of 640 by 480, and means all of them. Before a mode is set nothing is shown: both are 0.
 fn shown(last: u32, blank: u32) -> u32 {
