@@ -142,12 +142,14 @@ desktop: release guest ## X with a window manager, in a window where there is a 
 	$(if $(DISPLAY)$(WAYLAND_DISPLAY),$(ENV86) boot $(TARGET)/images/desktop/image,@echo \
 	    'There is no display. A picture: $(ENV86) boot $(TARGET)/images/desktop/image --no-console --script FILE' >&2)
 
-# A debug build of env86 for the window, as for all tests of it; X is drawn by the image's own.
-desktop-test: release guest ## X by its drivers fbdev and vesa, and the mouse in a real window, in the desktop image
-	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps xclip=xclip
+# A debug build of env86 for the window, as for all tests of it, here with the graphics adapter, too (a software one will do;
+# no command stands for it); X is drawn by the image's own.
+desktop-test: image ## X by its drivers fbdev and vesa; the mouse in X, and the demo image, in a real window by either way to draw
+	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps xclip=xclip openbox=openbox \
+	    $(if $(wildcard /usr/share/vulkan/icd.d/*),,vulkan=mesa-vulkan-drivers)
 	@images/debian/build --with images/desktop --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/desktop
 	cargo test -p env86-tests --test machine desktop:: -- --ignored
-	cargo test -p env86 --test host window:: -- --include-ignored
+	cargo test -p env86 --features adapter --test host window:: -- --include-ignored
 
 image-pae: release guest
 	@images/debian/build --env86 $(ENV86) --guest $(GUEST) --flavour 686-pae $(TARGET)/images/debian-pae

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -102,6 +103,11 @@ struct Desk {
 }
 
 impl Desk {
+    fn new() -> Option<Self> {
+        let (display, server) = display()?;
+        Some(Self { display, _server: server })
+    }
+
     fn run(&self, program: &str, words: &[&str]) -> Option<Vec<u8>> {
         let out = Command::new(program).args(words).env("DISPLAY", &self.display).output().unwrap();
         out.status.success().then_some(out.stdout)
@@ -117,8 +123,18 @@ impl Desk {
 impl Opened {
     /// `env86 boot` with these words in this directory; `None` where there are no programs for a display.
     fn new(words: &[&str], dir: &Path, title: &str, said: Stdio) -> Option<Self> {
-        let (display, server) = display()?;
-        let desk = Desk { display, _server: server };
+        Some(Self::on(Desk::new()?, &[], words, dir, title, [said, Stdio::inherit()]))
+    }
+
+    /// The same on this desk, with this environment.
+    fn on(
+        desk: Desk,
+        environment: &[(&str, &str)],
+        words: &[&str],
+        dir: &Path,
+        title: &str,
+        [said, log]: [Stdio; 2],
+    ) -> Self {
         let mut env86 = Command::new(env!("CARGO_BIN_EXE_env86"))
             .arg("boot")
             .args(words)
@@ -127,8 +143,10 @@ impl Opened {
             .env("DISPLAY", &desk.display)
             .env_remove("WAYLAND_DISPLAY")
             .env_remove("WAYLAND_SOCKET")
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(said)
+            .stderr(log)
             .spawn()
             .unwrap();
         let script = env86.stdin.take();
@@ -138,7 +156,7 @@ impl Opened {
             window = desk.xdotool(&["search", "--name", title]);
             window.is_some()
         });
-        Some(Self { env86, script, window: window.unwrap(), desk })
+        Self { env86, script, window: window.unwrap(), desk }
     }
 
     /// Gives the machine a step.
@@ -210,6 +228,120 @@ fn a_window_is_typed_and_pasted_into_and_resized() {
     opened.xdotool(&["key", "ctrl+alt+v"]);
     opened.step("wait-screen \"8\u{2555}K\u{2566}\" 120s");
     opened.end();
+}
+
+/// The lines and columns from the first to the last that something is lit in.
+fn lit(((width, height), pixels): &Picture) -> (Range<usize>, Range<usize>) {
+    let at = |x, y| pixels[y * width + x] != 0;
+    let among = |all: Vec<usize>| match all[..] {
+        [first, .., last] => first..last + 1,
+        _ => 0..0,
+    };
+    let lines = (0..*height).filter(|y| (0..*width).any(|x| at(x, *y))).collect();
+    let columns = (0..*width).filter(|x| (0..*height).any(|y| at(*x, y))).collect();
+    (among(lines), among(columns))
+}
+
+/// The demo image in a window of a desktop with a window manager: a person types in it, changes its size, and has it fill
+/// the screen, and back. What was seen stays in Cargo's folder for tests, for those who want to look. Returns the log.
+fn is_worked_in(name: &str, environment: &[(&str, &str)]) -> Option<String> {
+    let image = std::env::var("ENV86_IMAGE").expect("ENV86_IMAGE: `make desktop-test` sets it");
+    let dir = tempfile::tempdir().unwrap();
+    let desk = Desk::new()?;
+    let mut manager = Command::new("openbox");
+    manager.env("DISPLAY", &desk.display).stdout(Stdio::null()).stderr(Stdio::null());
+    let _manager = Owned(manager.spawn().expect("openbox: `make desktop-test` installs it"));
+    let log = dir.path().join("log");
+    let said = [Stdio::null(), fs::File::create(&log).unwrap().into()];
+    let environment = [environment, &[("ENV86_LOG", "window=debug")]].concat();
+    let mut opened = Opened::on(desk, &environment, &[&image], dir.path(), " - env86", said);
+    let keep = |opened: &Opened, what: &str| {
+        let ((width, height), pixels) =
+            window_picture(&opened.desk.run("xwd", &["-silent", "-root"]).unwrap());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("window-{name}-{what}.png"));
+        let file = fs::File::create(path).unwrap();
+        let mut encoder = png::Encoder::new(file, width as u32, height as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        let bytes: Vec<_> = pixels.iter().flat_map(|pixel| pixel.to_be_bytes()[1..].to_vec()).collect();
+        encoder.write_header().unwrap().write_image_data(&bytes).unwrap();
+    };
+    let size = |opened: &Opened| opened.looks().0;
+
+    // The script goes on when the prompt is there, and says so by a file.
+    opened.step("wait-screen \"root@env86:~#\" 240s\nscreenshot ready.png");
+    wait_for("there is no prompt", || dir.path().join("ready.png").exists());
+    opened.xdotool(&["windowactivate", "--sync", &opened.window]);
+    // Without its cursor nothing on the screen changes by itself.
+    let typed = "clear; printf '\\033[?25l'; uname -sm; echo $((6 * 7)) \\| \"~{}\"";
+    let type_line = |opened: &Opened, line: &str| {
+        opened.xdotool(&["type", "--delay", "50", line]);
+        opened.xdotool(&["key", "Return"]);
+    };
+    type_line(&opened, typed);
+    opened.step("wait-screen \"42 | ~{}\" 120s");
+    opened.step("wait-idle 60s\nscreenshot typed.png");
+    wait_for("what was typed is not there", || dir.path().join("typed.png").exists());
+    wait_for("the window is not 4 to 3", || size(&opened) == (720, 540));
+    keep(&opened, "typed");
+
+    // With square dots it is the machine's screen, dot for dot.
+    opened.xdotool(&["key", "ctrl+alt+a"]);
+    wait_for("the window is not of the picture's size", || size(&opened) == (720, 400));
+    let typed = file_picture(&dir.path().join("typed.png")).unwrap();
+    wait_for("the window does not show the machine's screen", || opened.looks() == typed);
+    opened.xdotool(&["key", "ctrl+alt+a"]);
+    wait_for("the window is not 4 to 3 again", || size(&opened) == (720, 540));
+
+    // A window of another shape has the picture in its middle, as large as there is room.
+    let (lines, columns) = lit(&opened.looks());
+    for (width, height) in [(1100, 600), (500, 900)] {
+        let [across, down] = [width, height].map(|side: usize| side.to_string());
+        opened.xdotool(&["windowsize", "--sync", &opened.window, &across, &down]);
+        let scale = (width as f64 / 720.0).min(height as f64 / 540.0);
+        let place = |side: usize, all: f64, at: usize| side as f64 / 2.0 + (at as f64 - all / 2.0) * scale;
+        wait_for("the picture does not follow the window's size", || {
+            let looks = opened.looks();
+            let found = lit(&looks);
+            let near = |found: &Range<usize>, wanted: &Range<usize>, side, all| {
+                let near = |a: usize, b| (a as f64 - place(side, all, b)).abs() <= 2.0;
+                near(found.start, wanted.start) && near(found.end, wanted.end)
+            };
+            looks.0 == (width, height)
+                && near(&found.0, &lines, height, 540.0)
+                && near(&found.1, &columns, width, 720.0)
+        });
+        keep(&opened, &format!("{width}x{height}"));
+    }
+    opened.xdotool(&["windowactivate", "--sync", &opened.window]);
+    opened.xdotool(&["key", "ctrl+alt+f"]);
+    wait_for("the window does not fill the screen", || size(&opened) == (1280, 1024));
+    type_line(&opened, "echo full screen");
+    opened.step("wait-screen \"\\nfull screen\" 120s");
+    opened.step("wait-idle 60s\nscreenshot full.png");
+    wait_for("nothing is typed into the full screen", || dir.path().join("full.png").exists());
+    std::thread::sleep(Duration::from_secs(1));
+    keep(&opened, "full-screen");
+    opened.xdotool(&["key", "ctrl+alt+f"]);
+    wait_for("the window does not leave the full screen", || size(&opened) == (500, 900));
+    opened.end();
+    Some(fs::read_to_string(log).unwrap())
+}
+
+#[test]
+#[ignore = "needs the demo image and a window manager: make desktop-test"]
+fn the_demo_image_in_a_window_that_the_processor_draws() {
+    // No driver of a graphics adapter is found, whatever there is.
+    let none = [("VK_ICD_FILENAMES", "/dev/null"), ("WGPU_BACKEND", "vulkan")];
+    let log = is_worked_in("processor", &none);
+    assert!(!cfg!(feature = "adapter") || log.is_none_or(|log| log.contains("the processor draws")));
+}
+
+#[cfg(feature = "adapter")]
+#[test]
+#[ignore = "needs the demo image, a window manager and a driver of Vulkan's: make desktop-test"]
+fn the_demo_image_in_a_window_that_the_adapter_draws() {
+    let log = is_worked_in("adapter", &[("WGPU_BACKEND", "vulkan")]);
+    assert!(log.is_none_or(|log| log.contains("backend: Vulkan") && !log.contains("is lost")));
 }
 
 /// What the desktop image says on its serial line, and what xev says there of a pointer in its X.

@@ -266,8 +266,7 @@ impl Desk {
 
     /// The picture's proportions.
     fn shape(&self) -> Shape {
-        let has_shapes = self.shown.as_ref().is_none_or(|shown| shown.surface.has_shapes());
-        if self.state.own_mode && !self.options.square && has_shapes { Shape::Monitor } else { Shape::Square }
+        if self.state.own_mode && !self.options.square { Shape::Monitor } else { Shape::Square }
     }
 
     fn open(&mut self, event_loop: &ActiveEventLoop) -> Result<Shown, WindowError> {
@@ -621,7 +620,7 @@ impl ApplicationHandler<Told> for Desk {
             match self.open(event_loop) {
                 Ok(shown) => {
                     self.shown = Some(shown);
-                    // What it is drawn by has a say in it.
+                    // Only a window knows for certain how large its points are.
                     self.follow_size(event_loop);
                 }
                 Err(error) => self.fail(event_loop, error),
