@@ -173,6 +173,16 @@ impl Opened {
         window_picture(&self.desk.run("xwd", &["-silent", "-id", &self.window]).unwrap())
     }
 
+    /// Keeps a picture of the whole desktop in Cargo's folder for tests, for those who want to look.
+    fn keep(&self, name: &str) {
+        let ((width, height), pixels) = window_picture(&self.desk.run("xwd", &["-silent", "-root"]).unwrap());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("window-{name}.png"));
+        let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width as u32, height as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        let bytes: Vec<_> = pixels.iter().flat_map(|pixel| pixel.to_be_bytes()[1..].to_vec()).collect();
+        encoder.write_header().unwrap().write_image_data(&bytes).unwrap();
+    }
+
     fn end(mut self) {
         drop(self.script.take());
         assert!(self.env86.0.wait().unwrap().success());
@@ -243,7 +253,7 @@ fn lit(((width, height), pixels): &Picture) -> (Range<usize>, Range<usize>) {
 }
 
 /// The demo image in a window of a desktop with a window manager: a person types in it, changes its size, and has it fill
-/// the screen, and back. What was seen stays in Cargo's folder for tests, for those who want to look. Returns the log.
+/// the screen, and back. Returns the log.
 fn is_worked_in(name: &str, environment: &[(&str, &str)]) -> Option<String> {
     let image = std::env::var("ENV86_IMAGE").expect("ENV86_IMAGE: `make desktop-test` sets it");
     let dir = tempfile::tempdir().unwrap();
@@ -255,16 +265,7 @@ fn is_worked_in(name: &str, environment: &[(&str, &str)]) -> Option<String> {
     let said = [Stdio::null(), fs::File::create(&log).unwrap().into()];
     let environment = [environment, &[("ENV86_LOG", "window=debug")]].concat();
     let mut opened = Opened::on(desk, &environment, &[&image], dir.path(), " - env86", said);
-    let keep = |opened: &Opened, what: &str| {
-        let ((width, height), pixels) =
-            window_picture(&opened.desk.run("xwd", &["-silent", "-root"]).unwrap());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("window-{name}-{what}.png"));
-        let file = fs::File::create(path).unwrap();
-        let mut encoder = png::Encoder::new(file, width as u32, height as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        let bytes: Vec<_> = pixels.iter().flat_map(|pixel| pixel.to_be_bytes()[1..].to_vec()).collect();
-        encoder.write_header().unwrap().write_image_data(&bytes).unwrap();
-    };
+    let keep = |opened: &Opened, what: &str| opened.keep(&format!("{name}-{what}"));
     let size = |opened: &Opened| opened.looks().0;
 
     // The script goes on when the prompt is there, and says so by a file.
@@ -383,7 +384,7 @@ fn desktop(words: &[&str]) -> Option<(Opened, Said)> {
         std::env::var("ENV86_DESKTOP_IMAGE").expect("ENV86_DESKTOP_IMAGE: `make desktop-test` sets it");
     let dir = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
-    let words = [&[image.as_str()], words].concat();
+    let words = [&[image.as_str(), "--ttyS0"], words].concat();
     let mut opened = Opened::new(&words, dir.path(), " - env86", writer.into())?;
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
@@ -423,6 +424,7 @@ fn a_pointer_above_the_window_is_the_guest_s() {
         assert_eq!(said.place("ButtonPress"), (751, 563));
         said.wait(&format!("button {button}"));
     }
+    opened.keep("pointer");
     opened.end();
 }
 
@@ -456,6 +458,7 @@ fn a_captured_mouse_is_the_guest_s() {
     opened.xdotool(&["mousemove_relative", "--", "-10", "-8"]);
     let back = said.place("MotionNotify");
     assert!(back.0 < place.0 && back.1 < place.1, "{back:?} and {place:?}");
+    opened.keep("captured");
     for words in [["keydown", "ctrl"], ["keydown", "alt"], ["keyup", "alt"], ["keyup", "ctrl"]] {
         opened.xdotool(&words);
     }

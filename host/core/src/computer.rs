@@ -746,6 +746,28 @@ mod tests {
         assert_eq!(by, [0x1_0020, 1, -2i32 as u32, 0, 0x1_0000, 0, 0, 0]);
     }
 
+    /// A driver looks for a place when the mouse interrupts, which itself has nothing to tell.
+    #[test]
+    fn a_place_and_a_wheel_interrupt_the_guest() {
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        for (enabled, wanted) in [(false, None), (true, Some([0x08, 0, 0]))] {
+            let board = &mut computer.pc.board;
+            (board.backdoor.enabled, board.backdoor.absolute) = (enabled, enabled);
+            board.ps2.mouse = env86_devices::ps2::Mouse::default();
+            board.ps2.mouse.write(0xf4);
+            while board.ps2.mouse.read().is_some() {}
+            for input in [Input::PointerAt { x: 5, y: 6 }, Input::Wheel(1)] {
+                computer.input(&input);
+                let ps2 = &mut computer.pc.board.ps2;
+                let told: Vec<_> = ps2.output.take().map(|(byte, _)| byte).into_iter().collect();
+                let told: Vec<_> = told.into_iter().chain(std::iter::from_fn(|| ps2.mouse.read())).collect();
+                assert_eq!(told, wanted.map_or(vec![], Vec::from), "{input:?}");
+                ps2.mouse.next_sample = 0;
+            }
+        }
+    }
+
     #[test]
     fn a_pulled_cable_loses_frames() {
         /// Sets the card up with a transmit page, sends 60 bytes of it, and halts.
