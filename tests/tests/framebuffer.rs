@@ -59,7 +59,8 @@ impl Way {
     /// that all are white. The video BIOS's keeps eight.
     fn palette(&self) -> [[u8; 3]; 8] {
         let narrow = self.bits <= 8 && !self.bios;
-        PALETTE.map(|color| color.map(|part| if narrow { part & 0xfc | (part >> 2 & 1) * 3 } else { part }))
+        PALETTE
+            .map(|color| color.map(|part| if narrow { (part & 0xfc) | ((part >> 2 & 1) * 3) } else { part }))
     }
 
     /// The picture of squares.

@@ -758,7 +758,7 @@ mod tests {
             board.ps2.mouse.write(0xf4);
             while board.ps2.mouse.read().is_some() {}
             for input in [Input::PointerAt { x: 5, y: 6 }, Input::Wheel(1)] {
-                computer.input(&input);
+                assert_eq!(computer.input(&input), Accepted::All);
                 let ps2 = &mut computer.pc.board.ps2;
                 let told: Vec<_> = ps2.output.take().map(|(byte, _)| byte).into_iter().collect();
                 let told: Vec<_> = told.into_iter().chain(std::iter::from_fn(|| ps2.mouse.read())).collect();

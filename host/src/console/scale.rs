@@ -293,7 +293,7 @@ mod tests {
             let viewport = Viewport::new((width as usize, 600), (width, 600));
             for pixel in 0..width {
                 let (x, _) = viewport.place(pixel.into(), 0.0);
-                assert_eq!(u32::from(x) * width >> 16, pixel);
+                assert_eq!((u32::from(x) * width) >> 16, pixel);
             }
         }
         assert_eq!(viewport.place(-5.0, 5000.0), (0, 0xffff));
