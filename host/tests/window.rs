@@ -398,7 +398,7 @@ fn desktop(words: &[&str]) -> Option<(Opened, Said)> {
     opened.step("wait-serial \"root@env86:~# \" 240s");
     // What is typed is shown, too, and must not be taken for the answer.
     opened.step(
-        "send \"stty -echo; export DISPLAY=:0; until xwininfo -root > /run/x 2>&1; do sleep 1; done; \
+        "send \"stty -echo; export DISPLAY=:0; until xwininfo -root -tree 2> /run/x | grep -q xterm; do sleep 1; done; \
                  xev -geometry 400x300+500+400 -event mouse -event button & sleep 3; echo pla''ced\\n\"",
     );
     said.wait("Outer window is");
