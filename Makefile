@@ -23,11 +23,12 @@ export ENV86_IMAGE_ROOT := $(TARGET)/images/debian/root
 export ENV86_PAE_IMAGE := $(TARGET)/images/debian-pae/image
 export ENV86_NET_IMAGE := $(TARGET)/images/net/image
 export ENV86_NET_IMAGE_ROOT := $(TARGET)/images/net/root
+export ENV86_DESKTOP_IMAGE := $(TARGET)/images/desktop/image
 export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak
+.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window desktop desktop-test
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -141,6 +142,15 @@ desktop: release guest ## X with a window manager, in a window where there is a 
 	$(if $(DISPLAY)$(WAYLAND_DISPLAY),$(ENV86) boot $(TARGET)/images/desktop/image,@echo \
 	    'There is no display. A picture: $(ENV86) boot $(TARGET)/images/desktop/image --no-console --script FILE' >&2)
 
+# A debug build of env86 for the window, as for all tests of it, here with the graphics adapter, too (a software one will do;
+# no command stands for it); X is drawn by the image's own.
+desktop-test: image ## X by its drivers fbdev and vesa; the mouse in X, and the demo image, in a real window by either way to draw
+	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps xclip=xclip openbox=openbox \
+	    $(if $(wildcard /usr/share/vulkan/icd.d/*),,vulkan=mesa-vulkan-drivers)
+	@images/debian/build --with images/desktop --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/desktop
+	cargo test -p env86-tests --test machine desktop:: -- --ignored
+	cargo test -p env86 --features adapter --test host window:: -- --include-ignored
+
 image-pae: release guest
 	@images/debian/build --env86 $(ENV86) --guest $(GUEST) --flavour 686-pae $(TARGET)/images/debian-pae
 
@@ -222,6 +232,14 @@ bench-share: release guest ## A folder of the host in a guest (untar, grep, git,
 bench-net: image-net ## The guest's network beside QEMU's slirp, in turns: throughput, requests, latency, idleness
 	@images/deps.sh qemu-system-i386=qemu-system-x86 readelf=binutils $(NET_PROGRAMS)
 	@benches/net/run $(ENV86) $(TARGET)/images/net/root $(TARGET)/images/packages/tools/bin/busybox $(TARGET)/bench-net
+
+# The probe speaks to the X server; the window must be in the program, even where there is no display.
+bench-window: deps ## From a key to the dot it changes, and a guest's frames, in windows of env86's and QEMU's in turns
+	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' as=binutils qemu-system-i386=qemu-system-x86 \
+	    $(if $(wildcard /usr/lib/*/qemu/ui-gtk.so),,qemu-windows=qemu-system-gui)
+	cargo build --release -p env86
+	cargo build --release -p env86-benches --bin window
+	@benches/window/run $(ENV86) $(TARGET)/release/window $(TARGET)/bench-window
 
 bench-create: release ## Images from directories, beside tar and zstd
 	@images/deps.sh zstd=zstd

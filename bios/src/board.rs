@@ -30,6 +30,7 @@ pub const PM_BASE: u16 = 0xb000;
 
 const PCI_VENDOR: u8 = 0x00;
 const PCI_COMMAND: u8 = 0x04;
+const PCI_CLASS: u8 = 0x0a;
 const PCI_BAR0: u8 = 0x10;
 const PCI_INTERRUPT_LINE: u8 = 0x3c;
 const PCI_INTERRUPT_PIN: u8 = 0x3d;
@@ -40,6 +41,10 @@ const BARS: u8 = 6;
 /// A base address register is for ports; the address is above the low two bits (PCI 2.1, 6.2.5.1).
 const BAR_IO: u32 = 1;
 const BAR_IO_ADDRESS: u32 = 0xfffc;
+/// A display controller that is compatible with the VGA (PCI 2.1, appendix D).
+const CLASS_VGA: u32 = 0x0300;
+/// The low bits of a base address register for memory that are no address (PCI 2.1, 6.2.5.1).
+const BAR_MEMORY_FLAGS: u32 = 0xf;
 /// COM1 to COM4, and their register that keeps what is written (16550A, 8.8).
 const SERIAL_PORTS: [u16; 4] = [0x3f8, 0x2f8, 0x3e8, 0x2e8];
 const SCRATCH: u16 = 7;
@@ -74,6 +79,15 @@ pub struct PciFunction {
     pub io_bars: Vec<IoBar>,
 }
 
+/// The memory of the graphics card that a picture is shown from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Framebuffer {
+    /// Its physical address.
+    pub address: u32,
+    /// Its bytes.
+    pub size: u32,
+}
+
 /// What firmware finds on the board by probing its ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoardInfo {
@@ -83,6 +97,8 @@ pub struct BoardInfo {
     pub serial_ports: u8,
     /// The PCI functions of bus 0, by rising `devfn`.
     pub functions: Vec<PciFunction>,
+    /// The graphics card's, where the processor sees it.
+    pub framebuffer: Option<Framebuffer>,
 }
 
 impl BoardInfo {
@@ -90,11 +106,25 @@ impl BoardInfo {
     pub fn probe(bus: &mut dyn Bus, mem: &mut Memory) -> Self {
         let functions: Vec<_> =
             (0..=u8::MAX).filter_map(|devfn| PciFunction::probe(bus, mem, devfn)).collect();
+        let framebuffer = functions.iter().find_map(|function| Framebuffer::probe(bus, mem, function.devfn));
         Self {
             acpi: functions.iter().any(|function| function.devfn == POWER_MANAGEMENT),
             serial_ports: SERIAL_PORTS.iter().take_while(|&&base| has_uart(bus, mem, base)).count() as u8,
             functions,
+            framebuffer,
         }
+    }
+}
+
+impl Framebuffer {
+    /// That of a function that is a graphics card: its first base address register.
+    fn probe(bus: &mut dyn Bus, mem: &mut Memory, devfn: u8) -> Option<Self> {
+        if step::read_config(bus, mem, devfn, PCI_CLASS, Width::Word) != CLASS_VGA {
+            return None;
+        }
+        let (before, mask) = size_bar(bus, mem, devfn, PCI_BAR0);
+        let (address, size) = (before & !BAR_MEMORY_FLAGS, (mask & !BAR_MEMORY_FLAGS).wrapping_neg());
+        (before & BAR_IO == 0 && address != 0 && size != 0).then_some(Self { address, size })
     }
 }
 
@@ -140,12 +170,18 @@ impl PciFunction {
 /// The ports that a base address register decodes: those of its address bits that cannot be set are
 /// within them. 0 if it is not there or not for ports.
 fn io_ports(bus: &mut dyn Bus, mem: &mut Memory, devfn: u8, reg: u8) -> u16 {
+    let (_, mask) = size_bar(bus, mem, devfn, reg);
+    let address = mask & BAR_IO_ADDRESS;
+    if mask & BAR_IO != 0 && address != 0 { (address as u16).wrapping_neg() } else { 0 }
+}
+
+/// What a base address register has, and what it has when all its bits are set that can be.
+fn size_bar(bus: &mut dyn Bus, mem: &mut Memory, devfn: u8, reg: u8) -> (u32, u32) {
     let before = step::read_config(bus, mem, devfn, reg, Width::Dword);
     step::apply(&[Step::pci(devfn, reg, Width::Dword, u32::MAX)], bus, mem);
-    let after = step::read_config(bus, mem, devfn, reg, Width::Dword);
+    let mask = step::read_config(bus, mem, devfn, reg, Width::Dword);
     step::apply(&[Step::pci(devfn, reg, Width::Dword, before)], bus, mem);
-    let address = after & BAR_IO_ADDRESS;
-    if after & BAR_IO != 0 && address != 0 { (address as u16).wrapping_neg() } else { 0 }
+    (before, mask)
 }
 
 /// What firmware writes to configuration space: attributes of the shadow RAM, PIRQ routing, base addresses,
@@ -217,7 +253,8 @@ pub(crate) mod tests {
         if acpi {
             functions.insert(4, function(7, 1, &[]));
         }
-        BoardInfo { acpi, serial_ports: 4, functions }
+        let framebuffer = Some(Framebuffer { address: 0xe000_0000, size: 8 << 20 });
+        BoardInfo { acpi, serial_ports: 4, functions, framebuffer }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod video;
 use env86_emu::{ArchState, Memory, Segment, state::TableRegister};
 use thiserror::Error;
 
-pub use board::{BoardInfo, IoBar, PciFunction};
+pub use board::{BoardInfo, Framebuffer, IoBar, PciFunction};
 pub use multiboot::Module;
 pub use option_rom::FirmwareConfig;
 pub use step::{Step, apply};
@@ -172,8 +172,9 @@ pub fn load(source: &BootSource, board: &BoardInfo, mem: &mut Memory) -> Result<
 fn put(source: &BootSource, board: &BoardInfo, mem: &mut Memory) -> Result<Boot, BootError> {
     match source {
         BootSource::Linux { kernel, initrd, cmdline, unpack } => {
-            let steps = firmware::install(board, mem)?;
-            let state = linux::load(kernel, initrd.as_deref(), cmdline, *unpack, board, mem)?;
+            let mut steps = firmware::install(board, mem)?;
+            let (state, graphics) = linux::load(kernel, initrd.as_deref(), cmdline, *unpack, board, mem)?;
+            steps.extend(graphics);
             Ok(Boot { state, steps, config: FirmwareConfig::default() })
         }
         BootSource::Multiboot { kernel, modules, cmdline } => {

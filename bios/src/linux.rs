@@ -3,12 +3,15 @@
 use core::ops::Range;
 
 use env86_emu::{ArchState, Memory};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     BoardInfo, BootError,
     elf::{self, Elf, u16_at, u32_at},
-    firmware, fits, protected_mode, unpack, video,
+    firmware, fits, protected_mode,
+    step::Step,
+    unpack,
+    video::{self, Graphics},
 };
 
 /// Where the zero page (struct boot_params) is put.
@@ -27,6 +30,7 @@ mod hdr {
     pub const START: usize = 0x1f1;
     pub const SETUP_SECTS: usize = 0x1f1;
     pub const SYSSIZE: usize = 0x1f4;
+    pub const VID_MODE: usize = 0x1fa;
     pub const BOOT_FLAG: usize = 0x1fe;
     pub const JUMP: usize = 0x200;
     pub const MAGIC: usize = 0x202;
@@ -188,7 +192,57 @@ fn truncated(file: &[u8], need: u64) -> BootError {
     BootError::Truncated { what: "kernel", have: file.len() as u64, need }
 }
 
-/// Loads a kernel, its command line and initial RAM disk, and gives the state to enter it with.
+/// Video modes by the numbers of Linux' real-mode code (kernel documentation, `admin-guide/svga.rst`).
+mod vga {
+    pub const NORMAL: u16 = 0xffff;
+    pub const EXTENDED: u16 = 0xfffe;
+    pub const ASK: u16 = 0xfffd;
+    /// What is added to a number of the BIOS' and to one of VBE's: mode 117h is 317h.
+    pub const BIOS: u16 = 0x100;
+    pub const VBE: u16 = 0x200;
+    pub const BIOS_MODES: core::ops::RangeInclusive<u16> = 0x100..=0x17f;
+    pub const VBE_MODES: core::ops::RangeInclusive<u16> = 0x300..=0x3ff;
+}
+
+/// The video mode that a command line asks the boot loader for: the last one counts, which a person has added.
+fn video_mode(cmdline: &str) -> Option<u16> {
+    let word = cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("vga=")).next_back()?;
+    let number = match word {
+        "normal" => Some(vga::NORMAL),
+        "ext" => Some(vga::EXTENDED),
+        "ask" => Some(vga::ASK),
+        _ => match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
+            Some(digits) => u16::from_str_radix(digits, 16).ok(),
+            None => word.parse().ok(),
+        },
+    };
+    if number.is_none() {
+        warn!("`vga={word}` is no video mode: it takes a number like 791, or normal, ext or ask");
+    }
+    number
+}
+
+/// The mode that is not text that a command line asks for.
+fn graphics(cmdline: &str, board: &BoardInfo) -> Option<Graphics> {
+    let number = video_mode(cmdline).filter(|number| *number != vga::NORMAL)?;
+    let mode = if vga::BIOS_MODES.contains(&number) {
+        Graphics::bios(number - vga::BIOS)
+    } else if vga::VBE_MODES.contains(&number) {
+        board.framebuffer.and_then(|framebuffer| Graphics::vbe(number - vga::VBE, framebuffer))
+    } else {
+        None
+    };
+    if mode.is_none() {
+        warn!(
+            "`vga={number:#x}` is no mode that there is without a BIOS and that the graphics card has room for: the \
+             kernel starts in text mode. With --bios the kernel sets modes itself, and has more"
+        );
+    }
+    mode
+}
+
+/// Loads a kernel, its command line and initial RAM disk. Gives the state to enter it with, and what sets the video mode
+/// that the command line asks for, if that is not text.
 ///
 /// With `unpack` the payload is unpacked here and entered directly; the guest saves the billions of
 /// instructions that its own decompressor would take. Whatever is not understood in there is left to
@@ -200,7 +254,7 @@ pub fn load(
     unpack: bool,
     board: &BoardInfo,
     mem: &mut Memory,
-) -> Result<ArchState, BootError> {
+) -> Result<(ArchState, Vec<Step>), BootError> {
     let kernel = Kernel::parse(kernel)?;
     let limit = kernel.command_line_limit();
     if cmdline.len() > limit {
@@ -217,11 +271,12 @@ pub fn load(
     };
     mem.write(COMMAND_LINE, cmdline.as_bytes());
     mem.write_u8(COMMAND_LINE + cmdline.len() as u32, 0);
-    mem.write(BOOT_PARAMS, &boot_params(&kernel, &ramdisk, board, mem.size()));
+    let graphics = graphics(cmdline, board);
+    mem.write(BOOT_PARAMS, &boot_params(&kernel, &ramdisk, graphics, board, mem.size()));
 
     let mut state = protected_mode(entry, BOOT_CS, mem);
     state.gpr[6] = BOOT_PARAMS; // ESI
-    Ok(state)
+    Ok((state, graphics.map(|mode| mode.steps()).unwrap_or_default()))
 }
 
 /// The kernel proper as an ELF file, if it is packed in a way that is understood.
@@ -370,6 +425,9 @@ impl Parts {
         put(hdr::RAMDISK_IMAGE, &ramdisk.start.to_le_bytes());
         put(hdr::RAMDISK_SIZE, &(ramdisk.end - ramdisk.start).to_le_bytes());
         put(hdr::CMD_LINE_PTR, &Self::COMMAND_LINE.to_le_bytes());
+        if let Some(mode) = video_mode(cmdline) {
+            put(hdr::VID_MODE, &mode.to_le_bytes());
+        }
         Ok(Self {
             setup: Part { address: Self::SETUP, data: setup },
             kernel: Part { address: load, data: kernel.protected.to_vec() },
@@ -381,7 +439,13 @@ impl Parts {
 
 /// The zero page: the setup header as the file has it, filled in, and what the real-mode code would
 /// have asked the BIOS for.
-fn boot_params(kernel: &Kernel, ramdisk: &Range<u32>, board: &BoardInfo, memory_size: u32) -> Vec<u8> {
+fn boot_params(
+    kernel: &Kernel,
+    ramdisk: &Range<u32>,
+    graphics: Option<Graphics>,
+    board: &BoardInfo,
+    memory_size: u32,
+) -> Vec<u8> {
     let mut page = vec![0; params::SIZE];
     let mut put = |offset: usize, bytes: &[u8]| page[offset..offset + bytes.len()].copy_from_slice(bytes);
 
@@ -394,7 +458,7 @@ fn boot_params(kernel: &Kernel, ramdisk: &Range<u32>, board: &BoardInfo, memory_
     put(hdr::CMD_LINE_PTR, &COMMAND_LINE.to_le_bytes());
 
     let extended_kib = (memory_size - (1 << 20)) >> 10;
-    put(0, &video::screen_info(extended_kib));
+    put(0, &graphics.map_or_else(|| video::screen_info(extended_kib), |mode| mode.screen_info(extended_kib)));
     put(params::ALT_MEM_K, &extended_kib.to_le_bytes());
     if board.acpi {
         put(params::ACPI_RSDP_ADDR, &u64::from(firmware::RSDP).to_le_bytes());
@@ -495,6 +559,39 @@ pub(crate) mod tests {
         assert_eq!(mem.read_u8(at(6)), 3, "video mode");
         assert_eq!(mem.read_u8(at(params::E820_ENTRIES)), 4);
         assert_eq!(mem.read_u64(at(params::E820_TABLE) + 3 * 20), 1 << 20);
+    }
+
+    #[test]
+    fn a_command_line_asks_for_a_video_mode() {
+        assert_eq!(video_mode("quiet vga=0x301 vga=791 rw"), Some(0x317));
+        assert_eq!(
+            (video_mode("vga=ask"), video_mode("novga=1"), video_mode("vga=blue")),
+            (Some(0xfffd), None, None)
+        );
+        let start = |cmdline: &str| {
+            let source = BootSource::Linux {
+                kernel: bzimage(b""),
+                initrd: None,
+                cmdline: cmdline.into(),
+                unpack: false,
+            };
+            let mut mem = Memory::new(16 << 20).unwrap();
+            let boot = crate::load(&source, &sample(false), &mut mem).unwrap();
+            (boot.steps.len(), mem.read_u8(BOOT_PARAMS + 0x0f), mem.read_u16(BOOT_PARAMS + 0x12))
+        };
+        let (text, is_vga, _) = start("quiet");
+        assert_eq!(is_vga, 1);
+        let (steps, is_vga, width) = start("quiet vga=791");
+        assert_eq!((steps > text, is_vga, width), (true, 0x23, 1024));
+        assert_eq!(start("vga=0x112").1, 0x22);
+        for other in ["vga=normal", "vga=0x3ff", "vga=0xf07", "vga=99999"] {
+            assert_eq!(start(other), (text, 1, 0), "{other}");
+        }
+        let mode = |cmdline| {
+            let setup = Parts::new(&bzimage(b""), b"", cmdline, 16 << 20).unwrap().setup.data;
+            u16_at(&setup, hdr::VID_MODE).unwrap()
+        };
+        assert_eq!((mode("quiet"), mode("vga=791"), mode("vga=ext")), (0, 0x317, 0xfffe));
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! The video card as its BIOS leaves it: text mode 3, 80 by 25 cells of 9 by 16 dots, in colour.
+//! The video card as its BIOS leaves it: text mode 3, 80 by 25 cells of 9 by 16 dots, in colour; or, for a kernel that is
+//! to find graphics, mode 12h or one of Bochs' VBE extensions.
 //!
-//! Register values are those of mode 3 in the IBM VGA's technical reference.
+//! Register values are those of modes 3 and 12h in the IBM VGA's technical reference, and of Bochs'
+//! `vbe_display_api.txt`.
 
-use env86_emu::Memory;
+use env86_emu::{Memory, Width};
 
-use crate::{font, step::Step};
+use crate::{board::Framebuffer, font, step::Step};
 
 const MODE: u8 = 3;
 const COLUMNS: u8 = 80;
@@ -51,19 +53,31 @@ const PALETTE_ON: u8 = 0x20;
 
 /// The steps that set the mode, with an empty screen, the font in plane 2 and the cursor home.
 pub fn text_mode() -> Vec<Step> {
-    let mut steps = vec![Step::out(MISC_OUTPUT, MISC_VALUE)];
-    steps.extend(indexed(SEQUENCER, &SEQUENCER_VALUES));
-    steps.extend([Step::out(CRTC, CRTC_VERTICAL_RETRACE_END), Step::out(CRTC + 1, CRTC_UNPROTECT)]);
-    steps.extend(indexed(CRTC, &CRTC_VALUES));
-    steps.extend(indexed(GRAPHICS, &GRAPHICS_VALUES));
-    steps.push(Step::In(STATUS_1)); // the next attribute write is an index
-    for (index, value) in (0..).zip(ATTRIBUTE_VALUES) {
-        steps.extend([Step::out(ATTRIBUTE, index), Step::out(ATTRIBUTE, value)]);
-    }
-    steps.push(Step::out(ATTRIBUTE, PALETTE_ON));
+    let mut steps = registers(MISC_VALUE, SEQUENCER_VALUES, CRTC_VALUES, GRAPHICS_VALUES, ATTRIBUTE_VALUES);
     steps.extend(palette());
     steps.extend(load_font());
     steps.push(Step::Mmio { addr: TEXT_WINDOW, values: vec![BLANK; TEXT_SIZE as usize / 4] });
+    steps
+}
+
+/// The steps that set the registers of a mode.
+fn registers(
+    misc: u8,
+    sequencer: [u8; 5],
+    crtc: [u8; 25],
+    graphics: [u8; 9],
+    attribute: [u8; 21],
+) -> Vec<Step> {
+    let mut steps = vec![Step::out(MISC_OUTPUT, misc)];
+    steps.extend(indexed(SEQUENCER, &sequencer));
+    steps.extend([Step::out(CRTC, CRTC_VERTICAL_RETRACE_END), Step::out(CRTC + 1, CRTC_UNPROTECT)]);
+    steps.extend(indexed(CRTC, &crtc));
+    steps.extend(indexed(GRAPHICS, &graphics));
+    steps.push(Step::In(STATUS_1)); // the next attribute write is an index
+    for (index, value) in (0..).zip(attribute) {
+        steps.extend([Step::out(ATTRIBUTE, index), Step::out(ATTRIBUTE, value)]);
+    }
+    steps.push(Step::out(ATTRIBUTE, PALETTE_ON));
     steps
 }
 
@@ -141,9 +155,171 @@ pub fn screen_info(extended_kib: u32) -> [u8; 64] {
     info
 }
 
+/// A mode that is not text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Graphics {
+    /// The VGA's own mode 12h: 640 by 480 dots in four planes.
+    Planar,
+    /// One of VBE's.
+    Linear(Linear),
+}
+
+/// A mode with a linear framebuffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linear {
+    width: u16,
+    height: u16,
+    /// Bits of a pixel: 8, 15, 16, 24 or 32.
+    bits: u8,
+    framebuffer: Framebuffer,
+}
+
+/// The number of mode 12h, and its registers where they are not those of text.
+const PLANAR_MODE: u8 = 0x12;
+const PLANAR_MISC: u8 = 0xe3; // 25 MHz, 480 lines
+const PLANAR_SEQUENCER: [u8; 5] = [0x03, 0x01, 0x0f, 0x00, 0x06];
+const PLANAR_CRTC: [u8; 25] = [
+    0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0x0b, 0x3e, // horizontal, total, overflow
+    0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, // rows, cursor, start, position
+    0xea, 0x8c, 0xdf, 0x28, 0x00, 0xe7, 0x04, 0xe3, // vertical, pitch, blank, mode
+    0xff, // line compare
+];
+const PLANAR_GRAPHICS: [u8; 9] = [0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x05, 0x0f, 0xff];
+/// Graphics, no panning.
+const PLANAR_ATTRIBUTE_MODE: u8 = 0x01;
+const GRAPHICS_SIZE: u32 = 0x1_0000;
+
+/// Sizes that VESA has numbered, each with its numbers for 8, 15, 16, 24 and 32 bits a pixel, of which Bochs has added
+/// the last. 0 stands for none.
+const VBE_MODES: [(u16, u16, [u16; 5]); 6] = [
+    (320, 200, [0x146, 0x10d, 0x10e, 0x10f, 0x140]),
+    (640, 400, [0x100, 0, 0, 0, 0x141]),
+    (640, 480, [0x101, 0x110, 0x111, 0x112, 0x142]),
+    (800, 600, [0x103, 0x113, 0x114, 0x115, 0x143]),
+    (1024, 768, [0x105, 0x116, 0x117, 0x118, 0x144]),
+    (1280, 1024, [0x107, 0x119, 0x11a, 0x11b, 0x145]),
+];
+const VBE_BITS: [u8; 5] = [8, 15, 16, 24, 32];
+
+impl Graphics {
+    /// The BIOS's mode of a number, if it is the one that is here.
+    pub fn bios(number: u16) -> Option<Self> {
+        (number == u16::from(PLANAR_MODE)).then_some(Self::Planar)
+    }
+
+    /// VBE's mode of a number, if there is one that the framebuffer has room for.
+    pub fn vbe(number: u16, framebuffer: Framebuffer) -> Option<Self> {
+        let (width, height, bits) = VBE_MODES.into_iter().find_map(|(width, height, numbers)| {
+            let which = numbers.iter().position(|of| *of == number && number != 0)?;
+            Some((width, height, VBE_BITS[which]))
+        })?;
+        let mode = Linear { width, height, bits, framebuffer };
+        (mode.bytes() <= framebuffer.size).then_some(Self::Linear(mode))
+    }
+
+    /// The steps that set the mode, when text mode is set, and clear the screen.
+    pub fn steps(&self) -> Vec<Step> {
+        match self {
+            Self::Planar => {
+                let mut attribute = ATTRIBUTE_VALUES;
+                (attribute[0x10], attribute[0x13]) = (PLANAR_ATTRIBUTE_MODE, 0);
+                let mut steps =
+                    registers(PLANAR_MISC, PLANAR_SEQUENCER, PLANAR_CRTC, PLANAR_GRAPHICS, attribute);
+                steps.push(Step::Mmio { addr: GRAPHICS_WINDOW, values: vec![0; GRAPHICS_SIZE as usize / 4] });
+                steps
+            }
+            Self::Linear(mode) => mode.steps(),
+        }
+    }
+
+    /// Linux' struct screen_info for this mode. The fields for text stay as the mode before has them.
+    pub fn screen_info(&self, extended_kib: u32) -> [u8; 64] {
+        /// Types of screens: a VGA in colour, and a linear framebuffer that VBE has set. Linux' own real-mode code says 1
+        /// for a VGA in any mode of its own, but its driver for planes wants to be told which.
+        const VIDEO_TYPE_VGAC: u8 = 0x22;
+        const VIDEO_TYPE_VLFB: u8 = 0x23;
+        let mut info = screen_info(extended_kib);
+        match self {
+            Self::Planar => (info[0x06], info[0x0f]) = (PLANAR_MODE, VIDEO_TYPE_VGAC),
+            Self::Linear(mode) => {
+                info[0x0f] = VIDEO_TYPE_VLFB;
+                mode.fill_in(&mut info);
+            }
+        }
+        info
+    }
+}
+
+impl Linear {
+    fn steps(self) -> Vec<Step> {
+        const INDEX: u16 = 0x1ce;
+        const DATA: u16 = 0x1cf;
+        /// On, with a linear framebuffer.
+        const ENABLE: u16 = 0x41;
+        let registers = [(4, 0), (1, self.width), (2, self.height), (3, self.bits.into()), (4, ENABLE)];
+        let word = |port, value: u16| Step::Out { port, width: Width::Word, value: value.into() };
+        registers.into_iter().flat_map(|(index, value)| [word(INDEX, index), word(DATA, value)]).collect()
+    }
+
+    fn pitch(self) -> u16 {
+        self.width * u16::from(self.bits.div_ceil(8))
+    }
+
+    fn bytes(self) -> u32 {
+        u32::from(self.pitch()) * u32::from(self.height)
+    }
+
+    fn fill_in(self, info: &mut [u8; 64]) {
+        /// Mode attributes: supported, with BIOS output, colour, graphics, with a linear framebuffer.
+        const ATTRIBUTES: u16 = 0x9f;
+        let mut put = |at: usize, bytes: &[u8]| info[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0x12, &self.width.to_le_bytes());
+        put(0x14, &self.height.to_le_bytes());
+        put(0x16, &u16::from(self.bits).to_le_bytes());
+        put(0x18, &self.framebuffer.address.to_le_bytes());
+        put(0x1c, &(self.framebuffer.size >> 16).to_le_bytes()); // in blocks of 64 KiB
+        put(0x24, &self.pitch().to_le_bytes());
+        // Size and position of red, green, blue and what is left.
+        let colors: [u8; 8] = match self.bits {
+            8 => [6, 0, 6, 0, 6, 0, 0, 0], // bits of the DAC
+            15 => [5, 10, 5, 5, 5, 0, 1, 15],
+            16 => [5, 11, 6, 5, 5, 0, 0, 0],
+            24 => [8, 16, 8, 8, 8, 0, 0, 0],
+            _ => [8, 16, 8, 8, 8, 0, 8, 24],
+        };
+        put(0x26, &colors);
+        put(0x34, &ATTRIBUTES.to_le_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FRAMEBUFFER: Framebuffer = Framebuffer { address: 0xe000_0000, size: 8 << 20 };
+
+    #[test]
+    fn modes_have_numbers_and_room() {
+        let mode = Graphics::vbe(0x117, FRAMEBUFFER).unwrap();
+        let word = |port, value| Step::Out { port, width: Width::Word, value };
+        let steps = mode.steps();
+        assert_eq!(steps[2..4], [word(0x1ce, 1), word(0x1cf, 1024)]);
+        assert_eq!(steps[steps.len() - 2..], [word(0x1ce, 4), word(0x1cf, 0x41)]);
+        let info = mode.screen_info(31 << 10);
+        let field = |at: usize| u16::from_le_bytes([info[at], info[at + 1]]);
+        assert_eq!((info[0x0f], field(0x12), field(0x14), field(0x16)), (0x23, 1024, 768, 16));
+        assert_eq!((field(0x1a), field(0x1c), field(0x24)), (0xe000, 0x80, 2048));
+        assert_eq!(info[0x26..0x2e], [5, 11, 6, 5, 5, 0, 0, 0]);
+        for number in [0, 0xff, 0x104, 0x999] {
+            assert_eq!(Graphics::vbe(number, FRAMEBUFFER), None);
+        }
+        let planar = Graphics::bios(0x12).unwrap();
+        let info = planar.screen_info(31 << 10);
+        assert_eq!((info[0x06], info[0x0f], Graphics::bios(0x13)), (0x12, 0x22, None));
+        assert_eq!(planar.steps().first(), Some(&Step::out(MISC_OUTPUT, PLANAR_MISC)));
+        let small = Framebuffer { size: 1 << 20, ..FRAMEBUFFER };
+        assert!(Graphics::vbe(0x105, small).is_some() && Graphics::vbe(0x117, small).is_none());
+    }
 
     #[test]
     fn the_mode_is_whole_after_the_font() {

@@ -114,14 +114,14 @@ const LOOKS: [usize; 2] = [8, 3];
 const PAUSE: u64 = 51;
 
 #[derive(PartialEq, Eq)]
-struct Picture {
-    size: (usize, usize),
+pub struct Picture {
+    pub size: (usize, usize),
     /// Red, green and blue of each pixel.
-    pixels: Vec<u8>,
+    pub pixels: Vec<u8>,
 }
 
 impl Picture {
-    fn png(path: &Path) -> Result<Self, String> {
+    pub fn png(path: &Path) -> Result<Self, String> {
         let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let mut decoder = png::Decoder::new(BufReader::new(file));
         decoder.set_transformations(png::Transformations::normalize_to_color8());
@@ -141,7 +141,7 @@ impl Picture {
     }
 
     /// How this differs from another, if it does.
-    fn differs(&self, other: &Self) -> Option<String> {
+    pub fn differs(&self, other: &Self) -> Option<String> {
         if self.size != other.size {
             return Some(format!("its size is {:?}, not {:?}", self.size, other.size));
         }
@@ -223,7 +223,7 @@ impl Drop for Owned {
 }
 
 /// The BIOS and the video BIOS, if they are there.
-fn roms() -> Option<[PathBuf; 2]> {
+pub fn roms() -> Option<[PathBuf; 2]> {
     let video = seabios("vgabios-stdvga.bin").or_else(|| seabios("vgabios.bin"))?;
     Some([seabios("bios-256k.bin")?, video])
 }

@@ -277,6 +277,14 @@ impl Ps2 {
         }
     }
 
+    /// Has the mouse interrupt the guest, whose driver for it finds by that what an absolute pointer has to tell.
+    pub fn mouse_ring(&mut self, now: u64) {
+        if self.has_mouse {
+            self.mouse.ring();
+            self.poll(now);
+        }
+    }
+
     /// Sets the mouse's left, middle and right button.
     pub fn mouse_buttons(&mut self, left: bool, middle: bool, right: bool, now: u64) {
         let states =

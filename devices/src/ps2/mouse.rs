@@ -326,6 +326,14 @@ impl Mouse {
         self.pending_buttons.push_back(after);
     }
 
+    /// Has a report made even if there is nothing to tell, as its interrupt is what somebody waits for.
+    pub fn ring(&mut self) {
+        let silent = self.queue.is_empty() && self.next_event().is_none();
+        if silent && self.reporting && !self.remote && !self.wrap {
+            self.pending_buttons.push_back(self.buttons);
+        }
+    }
+
     /// Makes a report if there is something to tell and its time has come.
     pub fn poll(&mut self, now: u64) {
         if self.next_event().is_some_and(|due| due <= now) {
@@ -616,6 +624,24 @@ mod tests {
     fn nonsense_is_refused_then_an_error() {
         let mut mouse = Mouse::default();
         assert_eq!(send(&mut mouse, &[0x01, 0x02, IDENTIFY]), [PLEASE_RESEND, ERROR, ACK, 0]);
+    }
+
+    #[test]
+    fn who_rings_gets_one_report_of_nothing() {
+        let mut mouse = streaming(0);
+        mouse.set_buttons(1, 1);
+        mouse.ring();
+        assert_eq!(packet(&mut mouse, 0), [0x09, 0, 0], "there was something to tell");
+        assert!(packet(&mut mouse, 10 * MS).is_empty());
+        mouse.ring();
+        mouse.ring();
+        assert_eq!(mouse.next_event(), Some(10 * MS));
+        assert_eq!(packet(&mut mouse, 20 * MS), [0x09, 0, 0]);
+        assert!(packet(&mut mouse, 30 * MS).is_empty());
+        send(&mut mouse, &[DISABLE]);
+        mouse.ring();
+        send(&mut mouse, &[ENABLE]);
+        assert!(packet(&mut mouse, 40 * MS).is_empty(), "the driver did not want any");
     }
 
     #[test]

@@ -237,6 +237,17 @@ impl Crtc {
         self.vertical(crtc::VERTICAL_BLANK_START, 3, 3) & 0x1ff | bit9 << 9
     }
 
+    /// Characters in a line of the picture.
+    pub fn columns(&self) -> u32 {
+        let blank = self.value(crtc::HORIZONTAL_BLANK_START);
+        shown(self.value(crtc::HORIZONTAL_DISPLAY_END), blank)
+    }
+
+    /// Lines of the picture.
+    pub fn lines(&self) -> u32 {
+        shown(self.vertical_display_end(), self.vertical_blank_start())
+    }
+
     /// The line after which the display starts again at address 0.
     pub fn line_compare(&self) -> u32 {
         let bit9 = self.value(crtc::MAXIMUM_SCAN_LINE) >> 6 & 1;
@@ -366,4 +377,10 @@ impl Dac {
     fn place(position: u16) -> (usize, u32) {
         (usize::from((position / 3) & 0xff), 16 - 8 * u32::from(position % 3))
     }
+}
+
+/// How many are shown until the last one that is displayed, when blanking starts with one. Linux' `vga16fb` has it start
+/// with the last one of 640 by 480, and means all of them. Before a mode is set nothing is shown: both are 0.
+fn shown(last: u32, blank: u32) -> u32 {
+    if blank < last.max(1) { blank } else { last + 1 }
 }

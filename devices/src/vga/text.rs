@@ -117,11 +117,8 @@ impl Vga {
 
     /// Columns and rows of the text screen.
     fn text_size(&self) -> (usize, usize) {
-        let registers = &self.crtc.registers;
-        let columns = (u32::from(registers[crtc::HORIZONTAL_DISPLAY_END]) + 1)
-            .min(registers[crtc::HORIZONTAL_BLANK_START].into());
-        let lines = (self.crtc.vertical_display_end() + 1).min(self.crtc.vertical_blank_start());
-        let rows = lines / self.crtc.character_height();
+        let columns = self.crtc.columns();
+        let rows = self.crtc.lines() / self.crtc.character_height();
         if columns == 0 || rows == 0 { POWER_ON_SIZE } else { (columns as usize, rows as usize) }
     }
 }

@@ -570,6 +570,7 @@ fn boot_order(setup: &Setup) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use env86_bios::Framebuffer;
     use env86_devices::board::{Board, ManualClock, Seeded};
     use env86_devices::pci;
     use env86_devices::state::Container;
@@ -745,6 +746,28 @@ mod tests {
         assert_eq!(by, [0x1_0020, 1, -2i32 as u32, 0, 0x1_0000, 0, 0, 0]);
     }
 
+    /// A driver looks for a place when the mouse interrupts, which itself has nothing to tell.
+    #[test]
+    fn a_place_and_a_wheel_interrupt_the_guest() {
+        let clock = ManualClock::default();
+        let mut computer = Computer::power_on(setup(&clock), rom(&[0xeb, 0xfe])).unwrap();
+        for (enabled, wanted) in [(false, None), (true, Some([0x08, 0, 0]))] {
+            let board = &mut computer.pc.board;
+            (board.backdoor.enabled, board.backdoor.absolute) = (enabled, enabled);
+            board.ps2.mouse = env86_devices::ps2::Mouse::default();
+            board.ps2.mouse.write(0xf4);
+            while board.ps2.mouse.read().is_some() {}
+            for input in [Input::PointerAt { x: 5, y: 6 }, Input::Wheel(1)] {
+                assert_eq!(computer.input(&input), Accepted::All);
+                let ps2 = &mut computer.pc.board.ps2;
+                let told: Vec<_> = ps2.output.take().map(|(byte, _)| byte).into_iter().collect();
+                let told: Vec<_> = told.into_iter().chain(std::iter::from_fn(|| ps2.mouse.read())).collect();
+                assert_eq!(told, wanted.map_or(vec![], Vec::from), "{input:?}");
+                ps2.mouse.next_sample = 0;
+            }
+        }
+    }
+
     #[test]
     fn a_pulled_cable_loses_frames() {
         /// Sets the card up with a transmit page, sends 60 bytes of it, and halts.
@@ -813,6 +836,7 @@ mod tests {
             let mut board = Board::new(board, &mut mem, clock, entropy).unwrap();
             let found = BoardInfo::probe(&mut board, &mut mem);
             assert_eq!((found.acpi, found.serial_ports), (acpi, 2));
+            assert_eq!(found.framebuffer, Some(Framebuffer { address: 0xe000_0000, size: 8 << 20 }));
             let ports = |space: &pci::ConfigSpace| {
                 (0..pci::BARS).map(|bar| space.io_ports(bar)).filter(|&ports| ports > 0).collect::<Vec<_>>()
             };

@@ -283,6 +283,7 @@ impl Inlet {
         let place = self.place.filter(|_| backdoor.absolute);
         let still = place.map_or(Motion::By(0, 0), |(x, y)| Motion::To(x, y));
         backdoor.pointer(motion.unwrap_or(still), wheel, down);
+        let rings = backdoor.enabled;
         let (dx, dy) = match motion {
             Some(Motion::By(dx, dy)) => (dx, dy),
             // A driver that wants positions needs the interrupt alone; another must not see a jump.
@@ -292,6 +293,9 @@ impl Inlet {
             ps2.mouse_buttons(left, middle, right, now);
             ps2.mouse_side_buttons(back, forward, now);
             ps2.mouse_move(dx, dy, wheel, now);
+            if rings {
+                ps2.mouse_ring(now);
+            }
         });
     }
 

@@ -65,11 +65,12 @@ impl Viewport {
         Self { left: left as u32, top: top as u32, width: width as u32, height: height as u32 }
     }
 
-    /// The place of a point of the window in the picture, each way as a part of FFFFh; the picture's edge
-    /// for points beside it.
+    /// The place of a pixel's middle in the picture, each way as a part of FFFFh; the picture's edge for pixels
+    /// beside it. The corner of a dot would be the dot before it, once rounded.
     #[cfg_attr(not(feature = "window"), allow(dead_code, reason = "a terminal has no pointer"))]
     pub fn place(&self, x: f64, y: f64) -> (u16, u16) {
-        let part = |at: f64, from: u32, len: u32| ((at - f64::from(from)) / f64::from(len) * 65_535.0) as u16;
+        let part =
+            |at: f64, from: u32, len: u32| ((at + 0.5 - f64::from(from)) / f64::from(len) * 65_535.0) as u16;
         (part(x, self.left, self.width), part(y, self.top, self.height))
     }
 }
@@ -284,9 +285,17 @@ mod tests {
     #[test]
     fn a_point_of_the_window_is_one_of_the_picture() {
         let viewport = Viewport::new((640, 400), (1280, 1000));
-        assert_eq!(viewport.place(0.0, 100.0), (0, 0));
+        assert_eq!(viewport.place(-0.5, 99.5), (0, 0));
         assert_eq!(viewport.place(1280.0, 900.0), (0xffff, 0xffff));
-        assert_eq!(viewport.place(640.0, 500.0), (32_767, 32_767));
+        assert_eq!(viewport.place(639.5, 499.5), (32_767, 32_767));
+        // A guest whose dots are the window's pixels finds the one that is pointed at.
+        for width in [640, 1000, 1024, 2560] {
+            let viewport = Viewport::new((width as usize, 600), (width, 600));
+            for pixel in 0..width {
+                let (x, _) = viewport.place(pixel.into(), 0.0);
+                assert_eq!((u32::from(x) * width) >> 16, pixel);
+            }
+        }
         assert_eq!(viewport.place(-5.0, 5000.0), (0, 0xffff));
         // A window without a size is none.
         Viewport::new((640, 400), (0, 0)).place(0.0, 0.0);

@@ -73,7 +73,8 @@ export class Mouse {
       if (!this.#enabled) return;
       if (this.#absolute && document.pointerLockElement !== canvas) {
         const { left, top, width, height } = canvas.getBoundingClientRect();
-        const place = (at, size) => Math.max(0, Math.min(0xffff, Math.round((at / size) * 0xffff)));
+        // The middle of the pixel: its corner would be the dot before, once rounded.
+        const place = (at, size) => Math.max(0, Math.min(0xffff, Math.round(((at + 0.5) / size) * 0xffff)));
         tell("pointerAt", place(event.clientX - left, width), place(event.clientY - top, height));
       } else if (event.movementX || event.movementY) {
         tell("pointerBy", Math.round(event.movementX), Math.round(event.movementY));

@@ -273,7 +273,7 @@ impl Vga {
         if self.vbe.active {
             return (self.vbe.width.into(), self.vbe.height.into());
         }
-        let lines = (self.crtc.vertical_display_end() + 1).min(self.crtc.vertical_blank_start()) as usize;
+        let lines = self.crtc.lines() as usize;
         let half = self.sequencer.registers[sequencer::CLOCKING_MODE] & sequencer::CLOCKING_HALF != 0;
         let width = (self.columns() * self.character_width()) << usize::from(half);
         if width == 0 || lines == 0 { NO_MODE } else { (width, lines) }
@@ -281,9 +281,7 @@ impl Vga {
 
     /// Characters in a line.
     fn columns(&self) -> usize {
-        let registers = &self.crtc.registers;
-        let end = usize::from(registers[crtc::HORIZONTAL_DISPLAY_END]) + 1;
-        end.min(registers[crtc::HORIZONTAL_BLANK_START].into())
+        self.crtc.columns() as usize
     }
 
     /// Dots of a character. In graphics there is no ninth.

@@ -35,6 +35,10 @@ use surface::Surface;
 
 /// Time between looks while something happens.
 const LIVELY: Duration = Duration::from_millis(16);
+/// Time between looks at a screen that may be about to answer what was done, ...
+const SOON: Duration = Duration::from_millis(4);
+/// ... for so long.
+const ANSWER: Duration = Duration::from_millis(50);
 /// Time between looks at a screen that has not changed for [`QUIET_AFTER`].
 const QUIET: Duration = Duration::from_millis(40);
 const QUIET_AFTER: Duration = Duration::from_secs(1);
@@ -137,6 +141,7 @@ impl Window {
             stale: 0..FIRST_SIZE.1,
             next_look: now,
             last_change: now,
+            last_input: now,
             state: State { own_mode: true, ..State::default() },
             keys: Vec::new(),
             modifiers: Modifiers::default(),
@@ -233,6 +238,7 @@ struct Desk {
     stale: Range<usize>,
     next_look: Instant,
     last_change: Instant,
+    last_input: Instant,
     state: State,
     /// Keys that are down in the guest, by the host's keys that hold them.
     keys: Vec<(KeyCode, Key)>,
@@ -266,8 +272,7 @@ impl Desk {
 
     /// The picture's proportions.
     fn shape(&self) -> Shape {
-        let has_shapes = self.shown.as_ref().is_none_or(|shown| shown.surface.has_shapes());
-        if self.state.own_mode && !self.options.square && has_shapes { Shape::Monitor } else { Shape::Square }
+        if self.state.own_mode && !self.options.square { Shape::Monitor } else { Shape::Square }
     }
 
     fn open(&mut self, event_loop: &ActiveEventLoop) -> Result<Shown, WindowError> {
@@ -329,7 +334,14 @@ impl Desk {
         if changed {
             self.last_change = now;
         }
-        self.next_look = now + if now - self.last_change < QUIET_AFTER { LIVELY } else { QUIET };
+        let answers = self.last_input > self.last_change && now - self.last_input < ANSWER;
+        let quiet = now - self.last_change.max(self.last_input) >= QUIET_AFTER;
+        self.next_look = now
+            + match (answers, quiet) {
+                (true, _) => SOON,
+                (_, false) => LIVELY,
+                (_, true) => QUIET,
+            };
         if resized || reshaped {
             self.follow_size(event_loop);
         }
@@ -426,10 +438,11 @@ impl Desk {
         }
     }
 
-    /// Something was done that the screen may answer.
+    /// Something was done that the screen may answer, most often before its next picture would be due.
     fn hurry(&mut self) {
-        self.last_change = Instant::now();
-        self.next_look = self.next_look.min(self.last_change + LIVELY);
+        self.last_input = Instant::now();
+        let soon = (self.last_input + SOON).max(self.last_change + LIVELY);
+        self.next_look = self.next_look.min(soon);
     }
 
     fn key(&mut self, event_loop: &ActiveEventLoop, event: &KeyEvent, is_synthetic: bool) {
@@ -621,7 +634,7 @@ impl ApplicationHandler<Told> for Desk {
             match self.open(event_loop) {
                 Ok(shown) => {
                     self.shown = Some(shown);
-                    // What it is drawn by has a say in it.
+                    // Only a window knows for certain how large its points are.
                     self.follow_size(event_loop);
                 }
                 Err(error) => self.fail(event_loop, error),

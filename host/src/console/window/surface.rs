@@ -15,13 +15,16 @@ use winit::window::Window;
 
 use crate::console::scale::{Scaler, Shape};
 
+/// How many times in a row a graphics adapter may say that it cannot draw on the window as it is.
+#[cfg(feature = "adapter")]
+const REFUSALS: u32 = 100;
+
 type Software = softbuffer::Surface<Arc<Window>, Arc<Window>>;
 
 /// Something that shows pictures in a window.
 pub(super) enum Surface {
-    /// With the size that it was made for.
     #[cfg(feature = "adapter")]
-    Adapter(Box<Pixels<'static>>, PhysicalSize<u32>),
+    Adapter(Box<Adapter>),
     Processor(Box<Software>, Scaler),
 }
 
@@ -44,7 +47,8 @@ impl Surface {
             Ok(mut pixels) => {
                 debug!(target: "window", adapter = ?pixels.adapter().get_info());
                 pixels.set_scaling_mode(ScalingMode::Fill);
-                Some(Self::Adapter(Box::new(pixels), size))
+                let (scaler, shaped, refusals) = Default::default();
+                Some(Self::Adapter(Box::new(Adapter { pixels, size, scaler, shaped, refusals })))
             }
             Err(error) => {
                 debug!(target: "window", %error, "No graphics adapter; the processor draws");
@@ -57,16 +61,6 @@ impl Surface {
         let context = softbuffer::Context::new(window.clone())?;
         let surface = softbuffer::Surface::new(&context, window.clone())?;
         Ok(Self::Processor(Box::new(surface), Scaler::default()))
-    }
-
-    /// Pictures can have the shape of a monitor.
-    pub fn has_shapes(&self) -> bool {
-        match self {
-            // The library keeps a picture's dots square.
-            #[cfg(feature = "adapter")]
-            Self::Adapter(..) => false,
-            Self::Processor(..) => true,
-        }
     }
 
     /// Shows a picture, of which these lines have changed since the last one. If the adapter is lost, the
@@ -83,10 +77,9 @@ impl Surface {
             return Ok(());
         };
         #[cfg(feature = "adapter")]
-        if let Self::Adapter(pixels, made_for) = self {
-            let resized = std::mem::replace(made_for, size) != size;
+        if let Self::Adapter(adapter) = self {
             window.pre_present_notify();
-            match show_by_adapter(pixels, resized.then_some(size), frame) {
+            match adapter.show(window, size, frame, shape, changed.clone()) {
                 Ok(()) => return Ok(()),
                 Err(error) => warn!(target: "window", error, "The graphics adapter is lost"),
             }
@@ -106,19 +99,73 @@ impl Surface {
     }
 }
 
+/// What the graphics adapter brings to the window's size.
 #[cfg(feature = "adapter")]
-fn show_by_adapter(
-    pixels: &mut Pixels,
-    resized: Option<PhysicalSize<u32>>,
-    frame: &Frame,
-) -> Result<(), String> {
-    let extent = pixels.context().texture_extent;
-    if (extent.width as usize, extent.height as usize) != (frame.width, frame.height) {
-        pixels.resize_buffer(frame.width as u32, frame.height as u32).map_err(|error| error.to_string())?;
+pub(super) struct Adapter {
+    pixels: Pixels<'static>,
+    /// The window's size that it is made for.
+    size: PhysicalSize<u32>,
+    scaler: Scaler,
+    /// The picture in a monitor's shape, if that is not its own: the library keeps a picture's dots square.
+    shaped: Vec<u32>,
+    /// See [`REFUSALS`].
+    refusals: u32,
+}
+
+#[cfg(feature = "adapter")]
+impl Adapter {
+    fn show(
+        &mut self,
+        window: &Window,
+        size: PhysicalSize<u32>,
+        frame: &Frame,
+        shape: Shape,
+        changed: Range<usize>,
+    ) -> Result<(), String> {
+        let own = (frame.width, frame.height);
+        let (width, height) = shape.least(own);
+        let extent = self.pixels.context().texture_extent;
+        if (extent.width as usize, extent.height as usize) != (width, height) {
+            self.pixels.resize_buffer(width as u32, height as u32).map_err(|error| error.to_string())?;
+        }
+        if self.size != size {
+            self.fit(size)?;
+        }
+        if (width, height) == own {
+            self.shaped.clear();
+            self.pixels.frame_mut().copy_from_slice(frame.pixels.as_flattened());
+        } else {
+            let keeps = self.shaped.len() == width * height;
+            self.shaped.resize(width * height, 0);
+            self.scaler.shape = shape;
+            self.scaler.draw(frame, changed, (width as u32, height as u32), keeps, &mut self.shaped);
+            for (out, pixel) in self.pixels.frame_mut().chunks_exact_mut(4).zip(&self.shaped) {
+                let [_, red, green, blue] = pixel.to_be_bytes();
+                out.copy_from_slice(&[red, green, blue, 0xff]);
+            }
+        }
+        self.render(window)
     }
-    if let Some(size) = resized {
-        pixels.resize_surface(size.width, size.height).map_err(|error| error.to_string())?;
+
+    /// Makes the surface of this size.
+    fn fit(&mut self, size: PhysicalSize<u32>) -> Result<(), String> {
+        self.size = size;
+        let (width, height) = (size.width.max(1), size.height.max(1));
+        self.pixels.resize_surface(width, height).map_err(|error| error.to_string())
     }
-    pixels.frame_mut().copy_from_slice(frame.pixels.as_flattened());
-    pixels.render().map_err(|error| error.to_string())
+
+    fn render(&mut self, window: &Window) -> Result<(), String> {
+        match self.pixels.render() {
+            Ok(()) => self.refusals = 0,
+            // The window may have another size already than we have been told.
+            Err(pixels::Error::Surface(refusal)) if self.refusals < REFUSALS => {
+                debug!(target: "window", %refusal, "Drawn once more");
+                self.refusals += 1;
+                self.fit(window.inner_size())?;
+                window.request_redraw();
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
 }
