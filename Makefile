@@ -27,7 +27,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak
+.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside web-examples examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -100,6 +100,11 @@ web-beside: web image peers ## Time and bytes to the demo image's prompt in Chro
 	@images/deps.sh chromium=chromium
 	@$(ENV86) prepare --force $(IMAGE) $(TARGET)/web-beside
 	node tests/web/beside.mjs $(TARGET)/web-beside $(TARGET)/peers/v86 $(IMAGE)
+
+web-examples: web ## v86's own examples, in the folder V86_REPOSITORY, with what they name in V86_FILES (docs/WEB.md)
+	@images/deps.sh chromium=chromium script=bsdutils
+	node tests/web/examples.mjs $(TARGET)/web $(or $(V86_REPOSITORY),$(error V86_REPOSITORY is a folder with v86's repository)) \
+	    $(or $(V86_FILES),$(error V86_FILES is a folder with bios/ and images/)) $(TARGET)/web-examples
 
 cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
 	@tests/cross/run build
