@@ -28,7 +28,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window desktop desktop-test
+.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside web-examples web-idle web-speed examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window desktop desktop-test
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -101,6 +101,21 @@ web-beside: web image peers ## Time and bytes to the demo image's prompt in Chro
 	@images/deps.sh chromium=chromium
 	@$(ENV86) prepare --force $(IMAGE) $(TARGET)/web-beside
 	node tests/web/beside.mjs $(TARGET)/web-beside $(TARGET)/peers/v86 $(IMAGE)
+
+web-speed: web image peers ## The benchmark guest in Chromium, beside v86's JIT: time by section, memory
+	@images/deps.sh chromium=chromium
+	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
+	node tests/web/speed.mjs $(TARGET)/web $(TARGET)/peers/v86 $(BENCH_GUEST) 3
+
+web-idle: web image ## An hour of a page that is left open with an idle guest: processor, memory
+	@images/deps.sh chromium=chromium
+	@$(ENV86) prepare --force $(IMAGE) $(TARGET)/web-idle
+	node tests/web/idle.mjs $(TARGET)/web-idle 60
+
+web-examples: web ## v86's own examples, in the folder V86_REPOSITORY, with what they name in V86_FILES (docs/WEB.md)
+	@images/deps.sh chromium=chromium script=bsdutils
+	node tests/web/examples.mjs $(TARGET)/web $(or $(V86_REPOSITORY),$(error V86_REPOSITORY is a folder with v86's repository)) \
+	    $(or $(V86_FILES),$(error V86_FILES is a folder with bios/ and images/)) $(TARGET)/web-examples
 
 cross: deps ## The program for Windows and for 64-bit ARM, unoptimised
 	@tests/cross/run build

@@ -1,6 +1,6 @@
 // One classic script of the package's modules, for pages without modules: `<script src="env86.js">` gives the globals
-// `V86`, `V86Starter` and `env86.boot`. The same script is the machine's worker and the browser's thread for sound,
-// which it tells by where it is run.
+// `V86`, `V86Starter` and `env86.boot`, and so does `importScripts("env86.js")` in a worker of the page's. The same script
+// is the machine's worker and the browser's thread for sound, which it tells by where it is run.
 //
 //   node bundle.mjs FOLDER OUT [PAGE]
 //
@@ -61,16 +61,18 @@ for (const name of ["env86.mjs", "worker.mjs", "worklet.mjs", ...(page ? [page] 
 const link = sources.get("link.mjs");
 const sound = sources.get("sound.mjs");
 sources.set("link.mjs", link.replace('new URL("./worker.mjs", import.meta.url)', "new URL($script)")
-  .replace('{ type: "module" }', "{}").replace("`import ${JSON.stringify(script.href)};`", "`globalThis.$env86 = ${JSON.stringify(script.href)}; importScripts($env86);`"));
+  .replace('type: "module", ', "").replace("`import ${JSON.stringify(script.href)};`", "`globalThis.$env86 = ${JSON.stringify(script.href)}; importScripts($env86);`"));
 sources.set("sound.mjs", sound.replace('new URL("./worklet.mjs", import.meta.url)', "$worklet()"));
 if (sources.get("link.mjs") === link || sources.get("sound.mjs") === sound) throw new Error("link.mjs or sound.mjs is not as bundle.mjs knows it");
 
 const script = `// env86 as one classic script, made by host/web/bundle.mjs of the modules beside it.
 (() => {
 "use strict";
+/** A worker is not told the address of a script that it imports; an error there tells it. */
+const $imported = () => /(?:blob:)?\\w+:\\/\\/\\S+?(?=:\\d+(?::\\d+)?\\)?$)/m.exec(new Error().stack)?.[0];
 /** Where this script's files are, and where it is itself: a script that stands in the page has an address made for it. */
 const $own = globalThis.document?.currentScript;
-const $here = globalThis.$env86 ?? ($own ? $own.src || document.baseURI : globalThis.location?.href);
+const $here = globalThis.$env86 ?? ($own ? $own.src || document.baseURI : $imported() ?? globalThis.location?.href);
 const $script = $own && !$own.src ? URL.createObjectURL(new Blob([$own.textContent], { type: "text/javascript" })) : $here;
 /** A page from a disk may not load the address made for its script as a module, but may one that has the script in it. */
 const $worklet = () => ($own && !$own.src ? "data:text/javascript," + encodeURIComponent($own.textContent) : $script);
@@ -80,7 +82,7 @@ const $once = (make) => {
 };
 ${order.map(wrapped).join("\n")}
 if (typeof AudioWorkletProcessor === "function") $worklet_mjs();
-else if (typeof WorkerGlobalScope === "function") $worker_mjs();
+else if (typeof WorkerGlobalScope === "function" && globalThis.name === $link_mjs().WORKER) $worker_mjs();
 else {
   const { V86, boot, FileNotFoundError } = $env86_mjs();
   Object.assign(globalThis, { V86, V86Starter: V86, env86: { V86, boot, FileNotFoundError } });${page ? `\n  ${identifier(page)}();` : ""}

@@ -8,8 +8,8 @@ import { join } from "node:path";
 const PROGRAM = process.env.CHROMIUM ?? "chromium";
 /** Messages end so (Chromium, --remote-debugging-pipe). */
 const END = 0;
-/** Longer than any machine takes. */
-const LIMIT_MS = 900_000;
+/** Longer than any machine takes, unless the environment has another. */
+const LIMIT_MS = Number(process.env.LIMIT_MS ?? 900_000);
 
 /** Starts Chromium without a window. */
 export async function start() {
@@ -97,13 +97,14 @@ class Browser {
     return Math.max(...sizes);
   }
 
-  /** Opens a page. */
-  async open(url) {
+  /** Opens a page, in which `script` is run before its own. */
+  async open(url, script) {
     const { targetId } = await this.call("Target.createTarget", { url: "about:blank" });
     const { sessionId } = await this.call("Target.attachToTarget", { targetId, flatten: true });
     const page = new Page((method, params) => this.call(method, params, sessionId));
     this.listeners.set(sessionId, (method, params) => page.heard(method, params));
     for (const domain of ["Page", "Runtime", "Log"]) await page.call(`${domain}.enable`);
+    if (script) await page.call("Page.addScriptToEvaluateOnNewDocument", { source: script });
     await page.go(url);
     return page;
   }

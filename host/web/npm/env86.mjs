@@ -60,7 +60,7 @@ function compiled(path) {
   const url = own ? absolute(path) : new URL("./env86.wasm", import.meta.url).href;
   if (!modules.has(url)) {
     // Beside the package's own there is a packed one, which is a quarter of the bytes.
-    const module = loadPacked(url, hasPage && !own).then((bytes) => WebAssembly.compile(bytes));
+    const module = loadPacked(url, !isNode && !own).then((bytes) => WebAssembly.compile(bytes));
     module.catch(() => modules.delete(url));
     modules.set(url, module);
   }
@@ -133,15 +133,16 @@ export class V86 {
       if (handle9p || proxy_url) {
         throw new Error("filesystem.handle9p and filesystem.proxy_url are not there yet; give basefs and baseurl");
       }
-      if (basefs) {
-        filesystem = { basefs: absolute(basefs.url ?? basefs), baseurl: baseurl ? slashed(absolute(baseurl)) : "", packed };
-      }
+      // Without an index it is empty, or that of a saved state, whose contents are fetched all the same.
+      filesystem = {
+        basefs: basefs && absolute(basefs.url ?? basefs), baseurl: baseurl ? slashed(absolute(baseurl)) : undefined, packed,
+      };
     }
     let state = options.initial_state;
     if (typeof state === "function") state = { buffer: await state((url) => load(absolute(url))) };
     if (state) state = state.parts ? { ...state, parts: state.parts.map(absolute) } : portable(state);
     const kernel = images.bzimage || options.bzimage_initrd_from_filesystem;
-    const rom = !!images.bios && !kernel && !!(images.hda ?? images.cdrom ?? images.fda ?? !filesystem);
+    const rom = !!images.bios && !kernel && !!(images.hda ?? images.cdrom ?? images.fda ?? !filesystem?.basefs);
     // Whatever is packed needs the one, and the machine the other.
     const small = options.filesystem?.packed || hasPage ? await unpacker() : undefined;
     await this.#link.call("init", await compiled(options.wasm_path), small, whatIsBrought());

@@ -1,5 +1,8 @@
 // The way to a Machine in a worker, so that a busy guest never stops the page.
 
+/** What such a worker is called, by which a script that is page and worker knows which it is. */
+export const WORKER = "env86 machine";
+
 /** A Machine in a worker. */
 export class Far {
   #worker;
@@ -8,7 +11,7 @@ export class Far {
 
   constructor(onevent) {
     const script = new URL("./worker.mjs", import.meta.url);
-    this.#worker = new Worker(sameOrigin(script), { type: "module" });
+    this.#worker = new Worker(sameOrigin(script), { type: "module", name: WORKER });
     this.#worker.onmessage = ({ data: { id, value, error, event, data } }) => {
       if (event !== undefined) return onevent(event, data);
       const call = this.#calls.get(id);

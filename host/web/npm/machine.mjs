@@ -282,7 +282,7 @@ export class Machine {
     }
     const names = Object.keys(images);
     const lazy = [];
-    const total = names.length + (state ? 1 : 0) + (filesystem && !state ? 1 : 0);
+    const total = names.length + (state ? 1 : 0) + (filesystem?.basefs && !state ? 1 : 0);
     let index = 0;
     const progress = (name) => {
       const file_index = index++;
@@ -303,12 +303,12 @@ export class Machine {
     if (filesystem) {
       const { baseurl, basefs, packed } = filesystem;
       this.#files.locate = (name) => {
-        const url = name === "fs.json" ? basefs : name.startsWith("fs/") ? baseurl + name.slice(3) : undefined;
+        const url = name === "fs.json" ? basefs : name.startsWith("fs/") ? baseurl && baseurl + name.slice(3) : undefined;
         return url && (() => loadPacked(url, packed));
       };
       // A machine that is resumed has its index.
       if (basefs && typeof basefs !== "string") this.#files.set("fs.json", new Bytes(basefs));
-      else if (!state) {
+      else if (basefs && !state) {
         const tell = progress(basefs);
         loading.push(loadPacked(basefs, packed, tell).then((bytes) => this.#files.set("fs.json", new Bytes(bytes))));
       }
@@ -321,7 +321,7 @@ export class Machine {
     const failed = (await Promise.allSettled(loading)).find(({ status }) => status === "rejected");
     if (failed) throw failed.reason;
     const urls = Object.fromEntries(names.map((name) => [name, { url: images[name].url ?? name }]));
-    const place = filesystem ? String(filesystem.basefs ?? "image") : "";
+    const place = String(filesystem?.basefs ?? "");
     this.#put(bytesOf(JSON.stringify({ config: { ...config, ...urls }, lazy, rom, place })));
     this.#check(this.#call("configure"));
     if (saved) await this.restore(saved);
