@@ -211,8 +211,10 @@ pub enum DiskError {
 /// The bytes of a disk in a file, which is locked: several machines may read one, or one may write to it.
 #[derive(Debug)]
 pub(super) struct FileImage {
+    // What is to be written when it is dropped is written before the lock ends.
     content: Content,
     size: u64,
+    _lock: Option<Lock>,
 }
 
 /// How they lie in the file.
@@ -250,20 +252,34 @@ impl DiskImage for FileImage {
     }
 }
 
+/// A lock of a file. It ends with this and not with the file: a process that another thread of this program begins has
+/// the file, too, until it is another program.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The file system that would not lock it has nothing to unlock.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Opens a file and locks it, so that one machine writes to it, or several read it.
-pub(super) fn open(path: &Path, options: &OpenOptions, write: bool) -> Result<File, DiskError> {
+pub(super) fn open(path: &Path, options: &OpenOptions, write: bool) -> Result<(File, Lock), DiskError> {
     let failed = |source| DiskError::Open { path: path.into(), source };
     let file = options.open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(failed(io::ErrorKind::IsADirectory.into()));
     }
     match if write { file.try_lock() } else { file.try_lock_shared() } {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DiskError::InUse(path.into())),
-        Err(TryLockError::Error(source)) if write => Err(failed(source)),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(DiskError::InUse(path.into())),
+        Err(TryLockError::Error(source)) if write => return Err(failed(source)),
         // A file system without locks, where at least this machine does not write.
-        Err(TryLockError::Error(_)) => Ok(file),
+        Err(TryLockError::Error(_)) => {}
     }
+    let lock = Lock(file.try_clone().map_err(failed)?);
+    Ok((file, lock))
 }
 
 fn begins(file: &File, magic: &[u8]) -> bool {
@@ -276,7 +292,7 @@ impl FileImage {
     /// here, from the plain bytes of a disk.
     pub fn open(path: &Path, write: bool) -> Result<Self, DiskError> {
         let failed = |source| DiskError::Open { path: path.into(), source };
-        let mut file = open(path, File::options().read(true).write(write), write)?;
+        let (mut file, lock) = open(path, File::options().read(true).write(write), write)?;
         let (content, size) = if Qcow2::is_in(&file) {
             let image = Qcow2::open(file, path, write)?;
             let size = image.size();
@@ -288,7 +304,11 @@ impl FileImage {
             let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
             (Content::Raw { file, start: 0 }, size)
         };
-        if size == 0 { Err(DiskError::Empty(path.into())) } else { Ok(Self { content, size }) }
+        if size == 0 {
+            Err(DiskError::Empty(path.into()))
+        } else {
+            Ok(Self { content, size, _lock: Some(lock) })
+        }
     }
 
     /// Fills a buffer from byte `offset` on.
@@ -531,7 +551,10 @@ pub(super) fn saved_units(config: &MachineBuilder, state: &StateFile) -> Result<
                 let failed = |source| DiskError::Open { path: state.path().into(), source };
                 let (start, size) = (range.start as u64, range.len() as u64);
                 let file = file.try_clone().map_err(failed)?;
-                Medium::new(FileImage { content: Content::Raw { file, start }, size }, Form::Whole)
+                Medium::new(
+                    FileImage { content: Content::Raw { file, start }, size, _lock: None },
+                    Form::Whole,
+                )
             }
             None => Medium::new(state.bytes()[range].to_vec(), Form::Whole),
         }),

@@ -23,7 +23,7 @@ use std::task::Poll;
 
 use env86_devices::ide::{DiskImage, DiskImageError};
 
-use super::disk::{DiskError, FileImage};
+use super::disk::{DiskError, FileImage, Lock};
 use crate::os::{read_exact_at, write_all_at};
 
 const MAGIC: &[u8; 8] = b"env86ovl";
@@ -37,6 +37,7 @@ pub(super) struct Overlay {
     base: FileImage,
     file: File,
     bits: Mutex<Bits>,
+    _lock: Lock,
 }
 
 #[derive(Debug)]
@@ -63,7 +64,8 @@ impl Overlay {
     /// Opens an overlay of an image, or makes one.
     pub fn open(base: FileImage, path: &Path) -> Result<Self, DiskError> {
         let failed = |source| DiskError::Open { path: path.into(), source };
-        let file = super::disk::open(path, File::options().read(true).write(true).create(true), true)?;
+        let (file, lock) =
+            super::disk::open(path, File::options().read(true).write(true).create(true), true)?;
         let size = base.size();
         let header = [&MAGIC[..], &VERSION.to_le_bytes(), &size.to_le_bytes()].concat();
         let mut bytes = vec![0; bits_of(size) as usize];
@@ -77,7 +79,7 @@ impl Overlay {
                 return Err(DiskError::OtherOverlay { path: path.into(), size });
             }
         }
-        Ok(Self { base, file, bits: Mutex::new(Bits { bytes, changed: false }) })
+        Ok(Self { base, file, bits: Mutex::new(Bits { bytes, changed: false }), _lock: lock })
     }
 
     fn bits(&self) -> MutexGuard<'_, Bits> {
@@ -183,6 +185,18 @@ mod tests {
     use super::*;
 
     const SIZE: usize = 3 * 4096 + 1000;
+
+    #[test]
+    fn a_lock_ends_although_another_process_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let open = || super::super::disk::open(&path, File::options().write(true).create(true), true);
+        let (file, lock) = open().unwrap();
+        let inherited = file.try_clone().unwrap();
+        drop((file, lock));
+        assert!(open().is_ok());
+        drop(inherited);
+    }
 
     fn base(dir: &Path) -> FileImage {
         let path = dir.join("base");
