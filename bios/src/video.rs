@@ -189,6 +189,19 @@ const PLANAR_GRAPHICS: [u8; 9] = [0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x05, 0x0f
 const PLANAR_ATTRIBUTE_MODE: u8 = 0x01;
 const GRAPHICS_SIZE: u32 = 0x1_0000;
 
+/// Ports, registers and their bits, as `vbe_display_api.txt` names them.
+mod dispi {
+    pub const INDEX: u16 = 0x1ce;
+    pub const DATA: u16 = 0x1cf;
+    pub const XRES: u16 = 1;
+    pub const YRES: u16 = 2;
+    pub const BPP: u16 = 3;
+    pub const ENABLE: u16 = 4;
+    pub const DISABLED: u16 = 0;
+    pub const ENABLED: u16 = 0x01;
+    pub const LFB_ENABLED: u16 = 0x40;
+}
+
 /// Sizes that VESA has numbered, each with its numbers for 8, 15, 16, 24 and 32 bits a pixel, of which Bochs has added
 /// the last. 0 stands for none.
 const VBE_MODES: [(u16, u16, [u16; 5]); 6] = [
@@ -252,13 +265,16 @@ impl Graphics {
 
 impl Linear {
     fn steps(self) -> Vec<Step> {
-        const INDEX: u16 = 0x1ce;
-        const DATA: u16 = 0x1cf;
-        /// On, with a linear framebuffer.
-        const ENABLE: u16 = 0x41;
-        let registers = [(4, 0), (1, self.width), (2, self.height), (3, self.bits.into()), (4, ENABLE)];
+        let registers = [
+            (dispi::ENABLE, dispi::DISABLED),
+            (dispi::XRES, self.width),
+            (dispi::YRES, self.height),
+            (dispi::BPP, self.bits.into()),
+            (dispi::ENABLE, dispi::ENABLED | dispi::LFB_ENABLED),
+        ];
         let word = |port, value: u16| Step::Out { port, width: Width::Word, value: value.into() };
-        registers.into_iter().flat_map(|(index, value)| [word(INDEX, index), word(DATA, value)]).collect()
+        let set = |(index, value)| [word(dispi::INDEX, index), word(dispi::DATA, value)];
+        registers.into_iter().flat_map(set).collect()
     }
 
     fn pitch(self) -> u16 {
