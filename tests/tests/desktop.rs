@@ -14,7 +14,7 @@ use crate::video::{Picture, roms};
 const LINES: usize = 250;
 
 /// Waits until the programs of the session have their windows, and prints what the root window shows: its size, and
-/// checksums of its dots in hexadecimal digits, one a line, from the top and to the bottom.
+/// checksums of the dots of its first and last [`LINES`] lines, in hexadecimal digits, one a line.
 const LOOK: &str = "\
 stty -echo
 export DISPLAY=:0
@@ -22,7 +22,7 @@ until xwininfo -root -tree 2> /dev/null | grep -q xterm; do sleep 1; done
 sleep 10
 xwd -root -silent > /run/root.xwd
 set -- $(xwininfo -root | sed -n 's/^ *\\(Width\\|Height\\): //p')
-dots() { tail -c $(($1 * $2 * 4)) /run/root.xwd | $3 -c $((250 * $1 * 4)) | od -An -v -tx4 -w4 | cut -c 4- | sha256sum; }
+dots() { tail -c $(($1 * $2 * 4)) /run/root.xwd | $3 -c $((LINES * $1 * 4)) | od -An -v -tx4 -w4 | cut -c 4- | sha256sum; }
 echo \"root: $1 by $2 $(dots $1 $2 head) $(dots $1 $2 tail)\" \"end\" of it
 ";
 
@@ -55,7 +55,7 @@ fn shows(test: &str, append: &str, bios: bool) -> Result<()> {
     let script = format!(
         "wait-serial {} 240s\nsend {}\nsend {}\nwait-serial \"end of it\" 240s\nscreenshot {shot}\n",
         quoted(PROMPT),
-        quoted(&format!("cat > /run/look << 'END'\n{LOOK}END\n")),
+        quoted(&format!("cat > /run/look << 'END'\nLINES={LINES}\n{LOOK}END\n")),
         quoted("sh /run/look\n"),
     );
     fs::write(&steps, script)?;

@@ -578,3 +578,20 @@ pub(super) fn saved_units(config: &MachineBuilder, state: &StateFile) -> Result<
     }
     Ok(units)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_although_another_process_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let open = || super::open(&path, File::options().write(true).create(true), true);
+        let (file, lock) = open().unwrap();
+        let inherited = file.try_clone().unwrap();
+        drop((file, lock));
+        assert!(open().is_ok());
+        drop(inherited);
+    }
+}

@@ -186,18 +186,6 @@ mod tests {
 
     const SIZE: usize = 3 * 4096 + 1000;
 
-    #[test]
-    fn a_lock_ends_although_another_process_has_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("disk");
-        let open = || super::super::disk::open(&path, File::options().write(true).create(true), true);
-        let (file, lock) = open().unwrap();
-        let inherited = file.try_clone().unwrap();
-        drop((file, lock));
-        assert!(open().is_ok());
-        drop(inherited);
-    }
-
     fn base(dir: &Path) -> FileImage {
         let path = dir.join("base");
         fs::write(&path, [1; SIZE]).unwrap();

@@ -35,9 +35,9 @@ use surface::Surface;
 
 /// Time between looks while something happens.
 const LIVELY: Duration = Duration::from_millis(16);
-/// Time between looks at a screen that may be about to answer what was done, ...
+/// Time between looks at a screen that has not changed since a key or the mouse: the guest is about to answer.
 const SOON: Duration = Duration::from_millis(4);
-/// ... for so long.
+/// How long such an answer is waited for with a look each [`SOON`].
 const ANSWER: Duration = Duration::from_millis(50);
 /// Time between looks at a screen that has not changed for [`QUIET_AFTER`].
 const QUIET: Duration = Duration::from_millis(40);
