@@ -96,6 +96,8 @@ const VBE: Family = Family {
         "vbe-16",
         "vbe-24",
         "vbe-32",
+        "vbe-4",
+        "vbe-4-banks",
         "vbe-virtual",
         "dispi-400x300",
         "dispi-offset",

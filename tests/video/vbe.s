@@ -1,4 +1,4 @@
-# VBE: 8 to 32 bits a pixel, banks and the linear window, a wider picture than is shown, and the registers
+# VBE: 4 to 32 bits a pixel, banks and the linear window, a wider picture than is shown, and the registers
 # themselves.
 .include "scenes.inc"
 
@@ -47,6 +47,20 @@ main:
     mov byte ptr [bytes], 4
     call linear
     SHOW vbe-32
+
+    # Four planes, of one bank each and of two.
+    mov bx, 0x0102
+    VBE 0x4f02
+    mov word ptr [width], 800 / 8
+    mov word ptr [height], 600
+    call planes
+    SHOW vbe-4
+    mov bx, 0x0104
+    VBE 0x4f02
+    mov word ptr [width], 1024 / 8
+    mov word ptr [height], 768
+    call planes
+    SHOW vbe-4-banks
 
     # 512 pixels a line, of which the picture begins at (100, 60).
     mov bx, 0x010e
@@ -174,6 +188,44 @@ pixels:
     inc bp
     cmp bp, [height]
     jne 1b
+    ret
+
+# Colours in planes by write mode 2, with what is in the latches in every second dot of each sixteenth line; the width is
+# in bytes of a plane.
+planes:
+    SEGMENT 0xa000
+    xor edi, edi
+    mov word ptr [bank], 0
+    call set_bank
+    mov dx, GRAPHICS
+    mov ax, 0x0205              # write mode 2
+    out dx, ax
+    xor bp, bp                  # line
+1:  xor bx, bx                  # column
+    mov ax, 0xff08              # bit mask
+    test bp, 15
+    jnz 2f
+    mov ax, 0xaa08
+2:  mov dx, GRAPHICS
+    out dx, ax
+3:  mov ax, bp
+    shr ax, 4
+    mov cx, bx
+    shr cx, 2
+    add ax, cx
+    mov cl, es:[di]             # the latches
+    call put_banked
+    inc bx
+    cmp bx, [width]
+    jne 3b
+    inc bp
+    cmp bp, [height]
+    jne 1b
+    mov dx, GRAPHICS
+    mov ax, 0x0005
+    out dx, ax
+    mov ax, 0xff08
+    out dx, ax
     ret
 
 put_banked:

@@ -308,8 +308,8 @@ fn read_vbe(vga: &mut Vga, record: &Record) -> Result<(), StateError> {
     vbe.width = record.u16("svga_width")?;
     vbe.height = record.u16("svga_height")?;
     vbe.bpp = match record.u16("svga_bpp")? {
-        bpp @ (8 | 15 | 16 | 24 | 32) => bpp,
-        other => return Err(record.wrong("svga_bpp", format!("is {other}, not 8, 15, 16, 24 or 32"))),
+        bpp @ (4 | 8 | 15 | 16 | 24 | 32) => bpp,
+        other => return Err(record.wrong("svga_bpp", format!("is {other}, not 4, 8, 15, 16, 24 or 32"))),
     };
     vbe.enable = record.u16("dispi_enable")?;
     vbe.active = record.bool("svga_enabled")? && vbe.fits(size);
@@ -450,7 +450,7 @@ mod suite {
                 m.board.vga.vbe.id => any,
                 m.board.vga.vbe.width => |r: &mut Random| 1 + r.below(0x3ff) as u16,
                 m.board.vga.vbe.height => any,
-                m.board.vga.vbe.bpp => one_of([8, 15, 16, 24, 32]),
+                m.board.vga.vbe.bpp => one_of([4, 8, 15, 16, 24, 32]),
                 m.board.vga.vbe.enable => any,
                 m.board.vga.vbe.bank => any,
                 m.board.vga.vbe.virtual_width => any,

@@ -93,6 +93,13 @@ impl Vga {
 
     /// Writes a byte of a plane.
     pub(super) fn put(&self, mem: &mut Memory, plane: u32, offset: u32, value: u8) {
+        if let Some(bank) = self.vbe.plane_bank() {
+            let at = (bank + offset % OFFSETS) * 4 + plane;
+            if at < self.memory.framebuffer.size() {
+                mem.region_mut(self.memory.framebuffer, at..at + 1).fill(value);
+            }
+            return;
+        }
         let offset = offset % OFFSETS;
         let (region, at) = if self.chained && offset.is_multiple_of(4) {
             (self.memory.chained, offset + plane)

@@ -27,6 +27,9 @@ impl Vga {
             let region = self.memory.framebuffer;
             return Some(Placement { address: WINDOW, len: PLANE_SIZE as u32, region, offset });
         }
+        if self.vbe.plane_bank().is_some() {
+            return None;
+        }
         if self.chained {
             let address = WINDOW + self.window().0;
             let len = (self.window().1 - self.window().0).min(PLANE_SIZE as u32);
@@ -48,7 +51,7 @@ impl Vga {
             return framebuffer.get((bank + (offset & 0xffff)) as usize).copied().unwrap_or(OPEN_BUS);
         }
         let Some(offset) = self.decode(offset) else { return OPEN_BUS };
-        if !self.attribute.graphics() {
+        if !self.graphics_shown() {
             let plane = self.graphics.registers[graphics::READ_MAP_SELECT] & 3;
             self.load_latches(mem, offset & 0xffff);
             let at = (usize::from(plane) << 16 | offset as usize) & (4 * PLANE_SIZE - 1);
@@ -79,7 +82,7 @@ impl Vga {
         }
         let Some(offset) = self.decode(offset) else { return };
         let map_mask = self.sequencer.registers[sequencer::MAP_MASK];
-        if !self.attribute.graphics() {
+        if !self.graphics_shown() {
             return match map_mask {
                 _ if map_mask & TEXT_PLANES != 0 => self.put(mem, offset >> 16, offset, value),
                 _ if map_mask & FONT_PLANE != 0 => self.put(mem, 2, offset, value),
@@ -118,7 +121,14 @@ impl Vga {
     }
 
     fn load_latches(&mut self, mem: &Memory, offset: u32) {
-        self.latch = u32::from_le_bytes(self.planes(mem).at(offset as usize));
+        self.latch = u32::from_le_bytes(match self.vbe.plane_bank() {
+            Some(bank) => {
+                let at = (bank + offset) as usize * 4;
+                let bytes = mem.region(self.memory.framebuffer).get(at..at + 4);
+                bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or([OPEN_BUS; 4])
+            }
+            None => self.planes(mem).at(offset as usize),
+        });
     }
 
     /// Read mode 1: a bit for each pixel whose colour is the one compared with.

@@ -343,6 +343,34 @@ fn vbe_modes() {
 }
 
 #[test]
+fn a_vbe_mode_of_planes_is_written_through_the_vga_s_registers() {
+    let mut vga = planar();
+    set_vbe(&mut vga, &[(1, 1024), (2, 768), (3, 4), (4, 0x41)]);
+    assert!(vga.vbe.active && vga.mapped(0).is_none());
+    indexed(&mut vga, SEQUENCER_INDEX, &[(2, 0b0101)]);
+    vga.write_window(3, Width::Byte, 0x81);
+    assert_eq!(vga.mem.read_u32(FRAMEBUFFER + 12), 0x0081_0081);
+    // The second bank begins 65,536 bytes of each plane later; read map 2 is its third byte.
+    set_vbe(&mut vga, &[(5, 1)]);
+    vga.write_window(0xffff, Width::Byte, 0x42);
+    indexed(&mut vga, GRAPHICS_INDEX, &[(4, 2)]);
+    assert_eq!(vga.mem.read_u32(FRAMEBUFFER + 4 * 0x1_ffff), 0x0042_0042);
+    assert_eq!(vga.read_window(0xffff, Width::Byte), 0x42);
+    // A bit mask keeps the rest of what was read last.
+    indexed(&mut vga, GRAPHICS_INDEX, &[(8, 0x0f)]);
+    vga.write_window(0, Width::Byte, 0xff);
+    assert_eq!(vga.mem.read_u32(FRAMEBUFFER + 4 * 0x1_0000), 0x004f_004f);
+    // A bank beyond the memory reads as nothing, and takes nothing.
+    set_vbe(&mut vga, &[(5, (RAM >> 16) as u16 - 1)]);
+    vga.write_window(0, Width::Byte, 1);
+    assert_eq!(vga.read_window(0, Width::Byte), 0xff);
+    // Its picture has a row each 128 bytes of a plane, and begins at multiples of eight dots.
+    set_vbe(&mut vga, &[(9, 1), (8, 17)]);
+    assert_eq!(vga.vbe.shown().start, 4 * (128 + 2));
+    assert_eq!(vga.vbe.pitch(), 512);
+}
+
+#[test]
 fn any_access_is_harmless() {
     for mut vga in [text_mode(), planar(), Card::new(1 << 20)] {
         for port in PORTS.chain(MONO_PORTS) {

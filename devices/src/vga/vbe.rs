@@ -22,6 +22,8 @@ const LAST_ID: u16 = 0xb0c5;
 const MAX_XRES: u16 = 2560;
 const MAX_YRES: u16 = 1600;
 const MAX_BPP: u16 = 32;
+/// Bits per pixel of modes in planes, and the number of those.
+const PLANES: u16 = 4;
 
 const ENABLED: u16 = 0x01;
 /// Resolution registers read the largest values possible.
@@ -42,7 +44,7 @@ pub struct Vbe {
     pub width: u16,
     /// Height in pixels.
     pub height: u16,
-    /// Bits per pixel: 8, 15, 16, 24 or 32.
+    /// Bits per pixel: 4, 8, 15, 16, 24 or 32.
     pub bpp: u16,
     /// The enable register as written.
     pub enable: u16,
@@ -79,13 +81,24 @@ impl Default for Vbe {
 impl Vbe {
     /// There is a mode with this size, whose picture has room in so many bytes of memory.
     pub(crate) fn fits(&self, memory: u32) -> bool {
-        let bytes = u64::from(self.width) * u64::from(self.height) * u64::from(self.bytes_per_pixel());
+        let bytes = u64::from(self.height) * u64::from(self.row_bytes(self.width));
         self.width <= MAX_XRES && self.height <= MAX_YRES && (1..=u64::from(memory)).contains(&bytes)
     }
 
-    /// The framebuffer offset of the window at A0000h while a mode is set.
+    /// The framebuffer offset of the window at A0000h while a mode of 8 bits or more is set.
     pub(super) fn window_bank(&self) -> Option<u32> {
-        self.active.then(|| u32::from(self.bank) << 16)
+        (self.active && !self.is_planar()).then(|| u32::from(self.bank) << 16)
+    }
+
+    /// What the window at A0000h begins with in each plane, while a mode of four planes is set.
+    pub(super) fn plane_bank(&self) -> Option<u32> {
+        (self.active && self.is_planar()).then(|| u32::from(self.bank) << 16)
+    }
+
+    /// A pixel has a bit in each of four planes, which are written through the VGA's registers. The byte of plane `p` at
+    /// address `a` is the framebuffer's at `4 a + p`.
+    pub(super) fn is_planar(&self) -> bool {
+        self.bpp == PLANES
     }
 
     /// The palette has 8 bits a component.
@@ -93,22 +106,25 @@ impl Vbe {
         self.enable & WIDE_DAC != 0
     }
 
-    /// Bytes that a pixel takes.
-    pub fn bytes_per_pixel(&self) -> u32 {
-        u32::from(self.bpp).div_ceil(8)
+    /// Bytes that so many pixels of a row take. In planes eight pixels are the least that an address has.
+    pub fn row_bytes(&self, pixels: u16) -> u32 {
+        match self.is_planar() {
+            true => u32::from(pixels / 8) * u32::from(PLANES),
+            false => u32::from(pixels) * u32::from(self.bpp).div_ceil(8),
+        }
     }
 
     /// Bytes from row to row.
     pub fn pitch(&self) -> u32 {
-        u32::from(self.virtual_width) * self.bytes_per_pixel()
+        self.row_bytes(self.virtual_width)
     }
 
     /// The part of the framebuffer that is shown, by offset. It may lie beyond its end.
     pub fn shown(&self) -> Range<u32> {
         let first = u32::from(self.y_offset).saturating_mul(self.pitch());
-        let first = first.saturating_add(u32::from(self.x_offset) * self.bytes_per_pixel());
+        let first = first.saturating_add(self.row_bytes(self.x_offset));
         let rows = u32::from(self.height.saturating_sub(1)).saturating_mul(self.pitch());
-        let row = u32::from(self.width) * self.bytes_per_pixel();
+        let row = self.row_bytes(self.width);
         first..first.saturating_add(rows).saturating_add(row)
     }
 
@@ -151,7 +167,7 @@ impl Vga {
             ID if (FIRST_ID..=LAST_ID).contains(&value) => vbe.id = value,
             XRES => vbe.width = value.min(MAX_XRES),
             YRES => vbe.height = value.min(MAX_YRES),
-            BPP if matches!(value, 8 | 15 | 16 | 24 | 32) => vbe.bpp = value,
+            BPP if matches!(value, PLANES | 8 | 15 | 16 | 24 | 32) => vbe.bpp = value,
             ENABLE => self.enable_vbe(mem, value),
             BANK if u64::from(value) << 16 < memory => vbe.bank = value,
             VIRTUAL_WIDTH => vbe.virtual_width = value.max(vbe.width),
@@ -179,6 +195,7 @@ impl Vga {
             self.clear(mem);
         }
     }
+
     /// Clears the framebuffer. Pages that are zero are left alone: the host need not have them.
     fn clear(&self, mem: &mut Memory) {
         let region = self.memory.framebuffer;

@@ -56,10 +56,15 @@ pub(super) fn line(
                 out.extend([6, 4, 2, 0].map(|shift| colors.attribute[pixel(shift)]));
             }
         } else {
-            out.extend((0..8).rev().map(|bit| {
-                let pixel = (0..4).fold(0, |pixel, plane| pixel | (bytes[plane] >> bit & 1) << plane);
-                colors.attribute[usize::from(pixel)]
-            }));
+            out.extend(planar(bytes, colors));
         }
     }
+}
+
+/// Eight pixels with a bit in each plane.
+pub(super) fn planar(planes: [u8; 4], colors: &Colors) -> [Pixel; 8] {
+    core::array::from_fn(|place| {
+        let pixel = (0..4).fold(0, |pixel, plane| pixel | (planes[plane] >> (7 - place) & 1) << plane);
+        colors.attribute[usize::from(pixel)]
+    })
 }

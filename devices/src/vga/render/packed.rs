@@ -1,6 +1,7 @@
-//! Lines of VBE modes: pixels side by side in the framebuffer.
+//! Lines of VBE modes: pixels side by side in the framebuffer, or eight of them in a byte of each of four planes.
 
 use super::super::Vbe;
+use super::graphics::planar;
 use super::{Colors, Pixel};
 use core::ops::Range;
 
@@ -19,10 +20,14 @@ impl Vbe {
 /// Draws a line. What lies beyond the memory is left to be black.
 pub(super) fn line(vbe: &Vbe, memory: &[u8], colors: &Colors, line: usize, out: &mut Vec<Pixel>) {
     let start = (vbe.shown().start as usize).saturating_add(line * vbe.pitch() as usize);
-    let bytes = vbe.bytes_per_pixel() as usize;
     let row = memory.get(start..).unwrap_or_default();
-    let row = &row[..row.len().min(usize::from(vbe.width) * bytes)];
+    let row = &row[..row.len().min(vbe.row_bytes(vbe.width) as usize)];
+    let bytes = usize::from(vbe.bpp).div_ceil(8);
     match vbe.bpp {
+        _ if vbe.is_planar() => {
+            let eight = row.chunks_exact(4).map(|planes| [planes[0], planes[1], planes[2], planes[3]]);
+            out.extend(eight.flat_map(|planes| planar(planes, colors)));
+        }
         8 => out.extend(row.iter().map(|index| colors.dac[usize::from(*index)])),
         15 => out.extend(words(row).map(|v| [five(v >> 10), five(v >> 5), five(v), 0xff])),
         16 => out.extend(words(row).map(|v| [five(v >> 11), six(v >> 5), five(v), 0xff])),
