@@ -1,5 +1,7 @@
 //! Executables in ELF32 (System V ABI, chapter 5; Intel386 supplement).
 
+use std::io::{self, Read};
+
 use env86_emu::Memory;
 
 use crate::{BoardInfo, BootError, fits};
@@ -13,6 +15,8 @@ const MACHINE_386: u16 = 3;
 const SEGMENT_LOAD: u32 = 1;
 const HEADER_SIZE: usize = 52;
 const PROGRAM_HEADER_SIZE: u64 = 32;
+/// Bytes that are read at a time.
+const CHUNK: usize = 64 << 10;
 
 /// The little-endian 16-bit value at an offset, if the bytes are there.
 pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
@@ -26,24 +30,26 @@ pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
 
 /// A segment to be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment<'a> {
+pub struct Segment {
     /// Where it goes, physically.
     pub paddr: u32,
     /// Where it is linked to run.
     pub vaddr: u32,
-    /// Its initialised bytes.
-    pub data: &'a [u8],
-    /// Its size in memory; what `data` does not cover is zero.
+    /// Where its initialised bytes are in the file.
+    pub offset: u32,
+    /// How many of those there are.
+    pub file_size: u32,
+    /// Its size in memory; what the file does not have of it is zero.
     pub size: u32,
 }
 
-/// An executable.
+/// An executable's headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Elf<'a> {
+pub struct Elf {
     /// The first instruction's physical address.
     pub entry: u32,
     /// The PT_LOAD segments that occupy memory.
-    pub segments: Vec<Segment<'a>>,
+    pub segments: Vec<Segment>,
 }
 
 /// Whether this is an ELF file, of any kind.
@@ -56,9 +62,9 @@ pub fn is_elf64(file: &[u8]) -> bool {
     is_elf(file) && file.get(4) == Some(&CLASS_64)
 }
 
-impl<'a> Elf<'a> {
-    /// Reads the headers of an i386 executable.
-    pub fn parse(file: &'a [u8]) -> Result<Self, BootError> {
+impl Elf {
+    /// Reads the headers of an i386 executable from its first bytes; the file has `len` in all.
+    pub fn parse(file: &[u8], len: u64) -> Result<Self, BootError> {
         if !is_elf(file) {
             return Err(BootError::Elf("it has no ELF header"));
         }
@@ -98,8 +104,10 @@ impl<'a> Elf<'a> {
                 return Err(BootError::Elf("a segment's sizes contradict each other"));
             }
             let end = u64::from(offset) + u64::from(file_size);
-            let data = file.get(offset as usize..end as usize).ok_or_else(|| truncated(file, end))?;
-            segments.push(Segment { paddr, vaddr, data, size });
+            if end > len {
+                return Err(BootError::Truncated { what: "ELF file", have: len, need: end });
+            }
+            segments.push(Segment { paddr, vaddr, offset, file_size, size });
         }
         if segments.is_empty() {
             return Err(BootError::Elf("it has no segment to load"));
@@ -115,16 +123,40 @@ impl<'a> Elf<'a> {
         start..end
     }
 
-    /// Copies the segments into memory and zeroes what they leave open.
-    pub fn load(&self, board: &BoardInfo, mem: &mut Memory) -> Result<(), BootError> {
-        for s in &self.segments {
-            fits("kernel", s.paddr.into(), u64::from(s.paddr) + u64::from(s.size), board, mem)?;
-        }
-        for s in &self.segments {
-            mem.write(s.paddr, s.data);
-            zero(s.paddr + s.data.len() as u32, s.paddr + s.size, mem);
+    /// Says what is in the way if memory has no room for a segment.
+    pub fn fits(&self, board: &BoardInfo, mem: &Memory) -> Result<(), BootError> {
+        let room =
+            |s: &Segment| fits("kernel", s.paddr.into(), u64::from(s.paddr) + u64::from(s.size), board, mem);
+        self.segments.iter().try_for_each(room)
+    }
+
+    /// Reads the segments into memory, which has room for them, and zeroes what the file leaves open. `read` gives the
+    /// bytes of the file from an offset on; the offsets rise if no two segments share bytes.
+    pub fn load(
+        &self,
+        mem: &mut Memory,
+        mut read: impl FnMut(u32, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut segments = self.segments.clone();
+        segments.sort_by_key(|s| s.offset);
+        let mut chunk = vec![0; CHUNK];
+        for s in segments {
+            for at in (0..s.file_size).step_by(CHUNK) {
+                let chunk = &mut chunk[..CHUNK.min((s.file_size - at) as usize)];
+                read(s.offset + at, chunk)?;
+                mem.write(s.paddr + at, chunk);
+            }
+            zero(s.paddr + s.file_size, s.paddr + s.size, mem);
         }
         Ok(())
+    }
+
+    /// Loads an executable that is there as a whole.
+    pub fn load_file(&self, file: &[u8], board: &BoardInfo, mem: &mut Memory) -> Result<(), BootError> {
+        self.fits(board, mem)?;
+        let read =
+            |offset: u32, chunk: &mut [u8]| file.get(offset as usize..).unwrap_or_default().read_exact(chunk);
+        self.load(mem, read).map_err(|_| BootError::Elf("a segment lies outside the file"))
     }
 }
 
@@ -178,15 +210,19 @@ pub(crate) mod tests {
         file
     }
 
+    fn parse(file: &[u8]) -> Result<Elf, BootError> {
+        Elf::parse(file, file.len() as u64)
+    }
+
     #[test]
     fn segments_land_at_their_physical_addresses() {
         let file = build(0x20_0000, 0xc020_0000, 0xc020_0004, b"code", 0x2000);
-        let elf = Elf::parse(&file).unwrap();
+        let elf = parse(&file).unwrap();
         assert_eq!(elf.entry, 0x20_0004);
         assert_eq!(elf.range(), 0x20_0000..0x20_2000);
         let mut mem = Memory::new(4 << 20).unwrap();
         mem.write(0x20_0000, &[0xff; 0x2001]);
-        elf.load(&BoardInfo::default(), &mut mem).unwrap();
+        elf.load_file(&file, &BoardInfo::default(), &mut mem).unwrap();
         assert_eq!(mem.slice(0x20_0000, 6).unwrap(), b"code\0\0");
         assert_eq!(mem.read_u16(0x20_1fff), 0xff00);
     }
@@ -195,25 +231,25 @@ pub(crate) mod tests {
     fn damage_is_an_error_at_every_byte() {
         let good = build(0x10_0000, 0x10_0000, 0x10_0000, b"code", 0x1000);
         for len in 0..good.len() {
-            assert!(Elf::parse(&good[..len]).is_err(), "cut to {len}");
+            assert!(parse(&good[..len]).is_err(), "cut to {len}");
         }
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] = !bad[at];
-            if let Ok(elf) = Elf::parse(&bad) {
-                let _ = elf.load(&BoardInfo::default(), &mut Memory::new(2 << 20).unwrap());
+            if let Ok(elf) = parse(&bad) {
+                let _ = elf.load_file(&bad, &BoardInfo::default(), &mut Memory::new(2 << 20).unwrap());
             }
         }
         let mut wide = good.clone();
         wide[4] = CLASS_64;
-        assert_eq!(Elf::parse(&wide), Err(BootError::Kernel64));
+        assert_eq!(parse(&wide), Err(BootError::Kernel64));
     }
 
     #[test]
     fn too_little_memory_says_how_much_would_do() {
         let file = build(0x100_0000, 0, 0, b"x", 0x1000);
         let mut mem = Memory::new(8 << 20).unwrap();
-        let error = Elf::parse(&file).unwrap().load(&BoardInfo::default(), &mut mem).unwrap_err();
+        let error = parse(&file).unwrap().load_file(&file, &BoardInfo::default(), &mut mem).unwrap_err();
         assert!(error.to_string().contains("needs 17 MiB"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Linux by its 32-bit boot protocol (kernel documentation, `arch/x86/boot.rst` and `zero-page.rst`).
 
 use core::ops::Range;
+use std::io::{self, Read};
 
 use env86_emu::{ArchState, Memory};
 use tracing::{debug, warn};
@@ -10,7 +11,7 @@ use crate::{
     elf::{self, Elf, u16_at, u32_at},
     firmware, fits, protected_mode,
     step::Step,
-    unpack,
+    unpack::Unpacked,
     video::{self, Graphics},
 };
 
@@ -24,6 +25,8 @@ const COMMAND_LINE_ROOM: u32 = firmware::EBDA - COMMAND_LINE;
 const BOOT_CS: u16 = 0x10;
 const PAGE: u32 = 4096;
 const SECTOR: usize = 512;
+/// Bytes of an unpacked kernel that are looked at for its headers.
+const HEAD: u64 = 4096;
 
 /// Offsets in the setup header; the zero page has it at the same place.
 mod hdr {
@@ -260,9 +263,9 @@ pub fn load(
     if cmdline.len() > limit {
         return Err(BootError::CommandLine { have: cmdline.len(), limit });
     }
-    let unpacked = if unpack { unpack_payload(&kernel)? } else { None };
-    let (entry, end) = match &unpacked {
-        Some(file) => load_unpacked(&kernel, &Elf::parse(file)?, board, mem)?,
+    let unpacked = if unpack { load_unpacked(&kernel, board, mem)? } else { None };
+    let (entry, end) = match unpacked {
+        Some(place) => place,
         None => load_packed(&kernel, board, mem)?,
     };
     let ramdisk = match initrd {
@@ -279,44 +282,54 @@ pub fn load(
     Ok((state, graphics.map(|mode| mode.steps()).unwrap_or_default()))
 }
 
-/// The kernel proper as an ELF file, if it is packed in a way that is understood.
-fn unpack_payload(kernel: &Kernel) -> Result<Option<Vec<u8>>, BootError> {
+/// Unpacks the kernel proper, an ELF file, to where it is linked to run, so that its relocations stay unused. Gives the
+/// entry and the first address after the kernel; `None` if it is packed in a way that is not understood. What is unpacked
+/// is nowhere as a whole but in the guest's memory: the 20 MB of a kernel are much in a browser.
+fn load_unpacked(
+    kernel: &Kernel,
+    board: &BoardInfo,
+    mem: &mut Memory,
+) -> Result<Option<(u32, u64)>, BootError> {
     let Some(payload) = kernel.payload() else {
         debug!("the kernel does not tell where its payload is; the guest unpacks it");
         return Ok(None);
     };
-    let file = match unpack::unpack(payload) {
-        Ok(file) => file,
-        Err(error) => {
-            debug!(%error, "the guest unpacks its kernel");
-            return Ok(None);
-        }
+    let by_guest = |error: &dyn std::fmt::Display| {
+        debug!(%error, "the guest unpacks its kernel");
+        Ok(None)
     };
-    match Elf::parse(&file) {
-        Ok(_) => Ok(Some(file)),
-        Err(BootError::Kernel64) => Err(BootError::Kernel64),
-        Err(error) => {
-            debug!(%error, "the guest loads its kernel");
-            Ok(None)
-        }
+    let mut file = match Unpacked::new(payload) {
+        Ok(file) => file,
+        Err(error) => return by_guest(&error),
+    };
+    let mut head = Vec::new();
+    if let Err(error) = file.by_ref().take(HEAD).read_to_end(&mut head) {
+        return by_guest(&error);
     }
-}
-
-/// Loads the kernel proper where it is linked to run, so that its relocations stay unused. Gives the
-/// entry and the first address after the kernel.
-fn load_unpacked(
-    kernel: &Kernel,
-    elf: &Elf,
-    board: &BoardInfo,
-    mem: &mut Memory,
-) -> Result<(u32, u64), BootError> {
+    let elf = match Elf::parse(&head, file.size()) {
+        Ok(elf) => elf,
+        Err(BootError::Kernel64) => return Err(BootError::Kernel64),
+        Err(error) => return by_guest(&error),
+    };
     let linked = elf.range();
-    let init = kernel.init_range(linked.start);
-    let end = init.end.max(linked.end.into());
+    let end = kernel.init_range(linked.start).end.max(linked.end.into());
     fits("kernel", linked.start.into(), end, board, mem)?;
-    elf.load(board, mem)?;
-    debug!(entry = elf.entry, end, "kernel unpacked");
-    Ok((elf.entry, end))
+    elf.fits(board, mem)?;
+    let (mut file, mut at) = (head.chain(file), 0);
+    let loaded = elf.load(mem, |offset, chunk| {
+        let skipped = offset.checked_sub(at).ok_or(io::ErrorKind::Unsupported)?;
+        io::copy(&mut file.by_ref().take(skipped.into()), &mut io::sink())?;
+        at = offset + chunk.len() as u32;
+        file.read_exact(chunk)
+    });
+    // What is damaged may show at the end only.
+    match loaded.and_then(|()| io::copy(&mut file, &mut io::sink())) {
+        Ok(_) => {
+            debug!(entry = elf.entry, end, "kernel unpacked");
+            Ok(Some((elf.entry, end)))
+        }
+        Err(error) => by_guest(&error),
+    }
 }
 
 /// Loads the decompressor with its payload. Gives the entry and the first address after both it and
@@ -474,7 +487,7 @@ fn boot_params(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{BootSource, board::tests::sample};
+    use crate::{BootSource, board::tests::sample, unpack};
 
     const LOAD: u32 = 0x10_0000;
     const PREFERRED: u32 = 0x40_0000;

@@ -103,8 +103,8 @@ pub fn load(
     let (entry, range) = if flags & HAS_ADDRESSES != 0 {
         load_by_addresses(kernel, header, board, mem)?
     } else {
-        let elf = Elf::parse(kernel)?;
-        elf.load(board, mem)?;
+        let elf = Elf::parse(kernel, kernel.len() as u64)?;
+        elf.load_file(kernel, board, mem)?;
         (elf.entry, elf.range())
     };
 

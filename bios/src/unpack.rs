@@ -1,6 +1,7 @@
 //! Unpacking of what a Linux kernel's build packs: the formats of its `lib/decompress.c`.
 
-use std::io::{Cursor, Read};
+use core::ops::Range;
+use std::io::{self, Read};
 
 use thiserror::Error;
 
@@ -53,28 +54,61 @@ const FORMATS: [(&[u8], Format); 8] = [
     (b"\x7fELF", Format::None),
 ];
 
-/// Unpacks a kernel's payload.
-///
-/// The kernel's build appends the unpacked size, four bytes little-endian, to every format; gzip has
-/// it as part of its own trailer.
+/// A kernel's payload while it is unpacked. It is read to its end without an error only if nothing is amiss with it.
+pub struct Unpacked<'a> {
+    reader: Box<dyn Read + 'a>,
+    format: Format,
+    size: u64,
+    read: u64,
+}
+
+impl<'a> Unpacked<'a> {
+    /// The kernel's build appends the unpacked size, four bytes little-endian, to every format; gzip has
+    /// it as part of its own trailer.
+    pub fn new(payload: &'a [u8]) -> Result<Self, UnpackError> {
+        let (_, format) =
+            *FORMATS.iter().find(|(magic, _)| payload.starts_with(magic)).ok_or(UnpackError::Format)?;
+        if format == Format::None {
+            return Ok(Self { reader: Box::new(payload), format, size: payload.len() as u64, read: 0 });
+        }
+        let size_at = payload.len().saturating_sub(4);
+        let size = u32_at(payload, size_at).unwrap_or(0) as usize;
+        if size > LIMIT {
+            return Err(format.damage(format!("unpacks to {size} bytes, more than any kernel")));
+        }
+        let packed = if format == Format::Gzip { payload } else { &payload[..size_at] };
+        let reader = format.reader(packed, size).map_err(|error| format.damage(error.to_string()))?;
+        Ok(Self { reader, format, size: size as u64, read: 0 })
+    }
+
+    /// What it unpacks to, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl Read for Unpacked<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(buf)?;
+        self.read += n as u64;
+        let (read, size) = (self.read, self.size);
+        if read > size || n == 0 && !buf.is_empty() && read < size {
+            let more = if read > size { "more" } else { "less" };
+            let error = self.format.damage(format!("unpacks to {more} than {size} bytes"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(n)
+    }
+}
+
+/// Unpacks a kernel's payload as a whole.
 pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, UnpackError> {
-    let (_, format) =
-        *FORMATS.iter().find(|(magic, _)| payload.starts_with(magic)).ok_or(UnpackError::Format)?;
-    if format == Format::None {
-        return Ok(payload.to_vec());
+    let mut reader = Unpacked::new(payload)?;
+    let mut unpacked = Vec::with_capacity(reader.size as usize);
+    match reader.read_to_end(&mut unpacked) {
+        Ok(_) => Ok(unpacked),
+        Err(error) => Err(reader.format.damage(error.to_string())),
     }
-    let fail = |reason: String| UnpackError::Data { format: format.name(), reason };
-    let size_at = payload.len().saturating_sub(4);
-    let size = u32_at(payload, size_at).unwrap_or(0) as usize;
-    if size > LIMIT {
-        return Err(fail(format!("unpacks to {size} bytes, more than any kernel")));
-    }
-    let packed = if format == Format::Gzip { payload } else { &payload[..size_at] };
-    let unpacked = format.decode(packed, size).map_err(fail)?;
-    if unpacked.len() != size {
-        return Err(fail(format!("unpacks to {} bytes instead of {size}", unpacked.len())));
-    }
-    Ok(unpacked)
 }
 
 impl Format {
@@ -90,55 +124,72 @@ impl Format {
         }
     }
 
-    /// Unpacks at most one byte more than `size`.
-    fn decode(self, packed: &[u8], size: usize) -> Result<Vec<u8>, String> {
-        match self {
-            Format::Gzip => drain(flate2::read::GzDecoder::new(packed), size),
-            Format::Bzip2 => drain(bzip2::read::BzDecoder::new(packed), size),
+    fn damage(self, reason: String) -> UnpackError {
+        UnpackError::Data { format: self.name(), reason }
+    }
+
+    /// Unpacks something of `size` bytes.
+    fn reader(self, packed: &[u8], size: usize) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match self {
+            Format::Gzip => Box::new(flate2::read::GzDecoder::new(packed)),
+            Format::Bzip2 => Box::new(bzip2::read::BzDecoder::new(packed)),
             Format::Lzma => {
-                let reader = lzma_rust2::LzmaReader::new_mem_limit(packed, WINDOW_LIMIT >> 10, None);
-                drain(reader.map_err(|e| e.to_string())?, size)
+                Box::new(lzma_rust2::LzmaReader::new_mem_limit(packed, WINDOW_LIMIT >> 10, None)?)
             }
-            Format::Xz => {
-                let reader = lzma_rust2::XzReader::new_mem_limit(packed, false, WINDOW_LIMIT >> 10);
-                drain(reader, size)
-            }
-            Format::Lz4 => lz4_legacy(packed, size),
+            Format::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(packed, false, WINDOW_LIMIT >> 10)),
+            Format::Lz4 => Box::new(Lz4Legacy::new(packed, size)),
             Format::Zstd => {
                 let window = u64::from(WINDOW_LIMIT);
                 let reader = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(packed, window);
-                drain(reader.map_err(|e| e.to_string())?, size)
+                Box::new(
+                    reader.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?,
+                )
             }
-            Format::None => Ok(packed.to_vec()),
-        }
+            Format::None => Box::new(packed),
+        })
     }
-}
-
-fn drain(reader: impl Read, size: usize) -> Result<Vec<u8>, String> {
-    let mut unpacked = Vec::with_capacity(size);
-    reader.take(size as u64 + 1).read_to_end(&mut unpacked).map_err(|e| e.to_string())?;
-    Ok(unpacked)
 }
 
 /// The LZ4 legacy format: a magic number, then blocks with their packed size in front.
-fn lz4_legacy(packed: &[u8], size: usize) -> Result<Vec<u8>, String> {
-    let mut unpacked = Vec::with_capacity(size);
-    let mut packed = Cursor::new(packed.get(4..).unwrap_or_default());
-    let mut block = vec![0; LZ4_BLOCK];
-    while unpacked.len() < size {
+struct Lz4Legacy<'a> {
+    packed: &'a [u8],
+    /// What is still to be unpacked, in bytes.
+    left: usize,
+    /// Room for an unpacked block, and what of it has not been read.
+    block: Vec<u8>,
+    unread: Range<usize>,
+}
+
+impl<'a> Lz4Legacy<'a> {
+    fn new(packed: &'a [u8], size: usize) -> Self {
+        let packed = packed.get(4..).unwrap_or_default();
+        Self { packed, left: size, block: vec![0; LZ4_BLOCK], unread: 0..0 }
+    }
+
+    fn next_block(&mut self) -> Result<(), String> {
         let mut word = [0; 4];
-        packed.read_exact(&mut word).map_err(|e| e.to_string())?;
-        let rest = &packed.get_ref()[packed.position() as usize..];
-        let len = u32::from_le_bytes(word);
-        let input = rest.get(..len as usize).ok_or("a block is cut short")?;
-        let n = lz4_flex::block::decompress_into(input, &mut block).map_err(|e| e.to_string())?;
+        self.packed.read_exact(&mut word).map_err(|error| error.to_string())?;
+        let cut = self.packed.split_at_checked(u32::from_le_bytes(word) as usize);
+        let (input, rest) = cut.ok_or("a block is cut short")?;
+        let n =
+            lz4_flex::block::decompress_into(input, &mut self.block).map_err(|error| error.to_string())?;
         if n == 0 {
             return Err("an empty block".into());
         }
-        unpacked.extend_from_slice(&block[..n]);
-        packed.set_position(packed.position() + u64::from(len));
+        (self.packed, self.left, self.unread) = (rest, self.left.saturating_sub(n), 0..n);
+        Ok(())
     }
-    Ok(unpacked)
+}
+
+impl Read for Lz4Legacy<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.unread.is_empty() && self.left > 0 {
+            self.next_block().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+        let n = self.block[self.unread.clone()].as_ref().read(buf)?;
+        self.unread.start += n;
+        Ok(n)
+    }
 }
 
 #[cfg(test)]
