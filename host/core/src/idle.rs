@@ -4,16 +4,20 @@
 //! caches that have gone cold meanwhile, for a look at the time. A timer that the guest starts anew in
 //! each of its interrupts loses nothing when one comes late, since the handler reads the time. So a
 //! guest that has done nothing else for a while is woken a few milliseconds late, for several ticks at
-//! once. Input wakes it as before.
+//! once, and one that goes on like that for seconds still later. Input wakes it as before.
 
 use env86_emu::cpu::Stats;
 
-/// By how much a guest is woken late at most, in ns.
+/// By how much a guest is woken late at most that has done nothing since [`QUIET_WAKES`], in ns, ...
 const LATENESS: u64 = 12_000_000;
+/// ... and one that has done nothing since [`STILL_WAKES`].
+const STILL_LATENESS: u64 = 48_000_000;
 /// Instructions that the interrupt of a clock takes at most.
 const TICK: u64 = 20_000;
 /// Wakes in a row for nothing but a tick, until lateness is allowed.
 const QUIET_WAKES: u32 = 8;
+/// As many, until more is: a second with Debian's kernel.
+const STILL_WAKES: u32 = 64;
 
 /// What a guest has done between its halts.
 #[derive(Debug, Default)]
@@ -31,7 +35,11 @@ impl Idleness {
             && stats.instructions.saturating_sub(self.instructions) <= TICK;
         self.quiet_wakes = if ticked { self.quiet_wakes.saturating_add(1) } else { 0 };
         (self.instructions, self.user_entries) = (stats.instructions, stats.user_entries);
-        if self.quiet_wakes >= QUIET_WAKES { slack.min(LATENESS) } else { 0 }
+        slack.min(match self.quiet_wakes {
+            ..QUIET_WAKES => 0,
+            QUIET_WAKES..STILL_WAKES => LATENESS,
+            STILL_WAKES.. => STILL_LATENESS,
+        })
     }
 }
 
@@ -54,6 +62,8 @@ mod tests {
         let (mut idleness, mut stats) = (Idleness::default(), Stats::default());
         assert_eq!(tick(&mut idleness, &mut stats, QUIET_WAKES - 1, u64::MAX), 0);
         assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), LATENESS);
+        assert_eq!(tick(&mut idleness, &mut stats, STILL_WAKES - QUIET_WAKES - 1, u64::MAX), LATENESS);
+        assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), STILL_LATENESS);
         // A program ran, however shortly: the next waits are exact.
         stats.user_entries += 1;
         assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), 0);
