@@ -97,6 +97,7 @@ impl Screen {
         let start = vga.shown_start(now, raster.is_some());
         let moved = std::mem::replace(&mut self.start, start) != start;
         let all = 0..self.frame.height;
+        let only_blinked = changes.is_none() && !(resized || moved || replayed);
         let lines = match &changes {
             _ if resized || blinked || moved || replayed => all.clone(),
             Some(changes) if changes.registers || !vga.vbe.active => all.clone(),
@@ -110,8 +111,10 @@ impl Screen {
         let mut colors = Colors::of(vga);
         let changed = if vga.vbe.active {
             let memory = mem.region(vga.memory.framebuffer);
-            let draw = |line: usize, out: &mut Vec<Pixel>| packed::line(&vga.vbe, memory, &colors, line, out);
-            self.draw(lines, draw)
+            self.draw(lines, |line, out| {
+                packed::line(&vga.vbe, memory, &colors, line, out);
+                true
+            })
         } else if let Some(frame) = raster {
             let planes = vga.planes(mem);
             let mut replay = frame.replay();
@@ -123,28 +126,35 @@ impl Screen {
                 }
                 beam.draw(&replay.vga, planes, &colors, phase, out);
                 beam.next_line(&replay.vga);
+                true
             })
         } else {
             let planes = vga.planes(mem);
             let mut beam = Beam::new(vga, start);
             self.draw(lines, |_, out| {
-                beam.draw(vga, planes, &colors, phase, out);
+                let drawn = !only_blinked || beam.blinks(vga, planes);
+                if drawn {
+                    beam.draw(vga, planes, &colors, phase, out);
+                }
                 beam.next_line(vga);
+                drawn
             })
         };
         if resized { Some(all) } else { changed }
     }
 
-    /// Draws lines and keeps those that differ.
+    /// Draws lines and keeps those that differ; where `draw` gives false, a line stays as it is.
     fn draw(
         &mut self,
         lines: Range<usize>,
-        mut draw: impl FnMut(usize, &mut Vec<Pixel>),
+        mut draw: impl FnMut(usize, &mut Vec<Pixel>) -> bool,
     ) -> Option<Range<usize>> {
         let mut changed: Option<Range<usize>> = None;
         for line in lines {
             self.line.clear();
-            draw(line, &mut self.line);
+            if !draw(line, &mut self.line) {
+                continue;
+            }
             self.line.resize(self.frame.width, BLACK);
             let old = &mut self.frame.pixels[line * self.frame.width..][..self.frame.width];
             if old != self.line {
@@ -247,6 +257,12 @@ impl Beam {
         } else {
             out.drain(..pan.min(out.len()));
         }
+    }
+
+    /// The line has something that blinks.
+    fn blinks(&self, vga: &Vga, planes: Planes) -> bool {
+        !vga.attribute.graphics()
+            && text::blinks(vga, planes.all(), self.row, self.scan, vga.columns() as u32 + 1)
     }
 
     fn next_line(&mut self, vga: &Vga) {

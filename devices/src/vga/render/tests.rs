@@ -106,6 +106,15 @@ fn cursor_and_characters_blink_and_only_then_are_drawn() {
     assert_eq!(dots(&screen, 13, 9..18), [0; 9]);
     assert_eq!(update(&mut screen, &mut card, 16 * frame), Some(0..15));
     assert_eq!(dots(&screen, 0, 0..1), [0], "a character without its foreground");
+    // What is drawn of a blink alone is what is drawn anew, also behind a split.
+    indexed(&mut card, CRTC_INDEX, &[(0x18, 100), (0x07, 0x0f), (0x09, 0x0f)]);
+    for frames in 16..64 {
+        update(&mut screen, &mut card, frames * frame);
+        let mut anew = Screen::default();
+        update(&mut anew, &mut card, frames * frame);
+        assert!(screen.frame() == anew.frame(), "{frames}");
+    }
+    indexed(&mut card, CRTC_INDEX, &[(0x18, 0xff), (0x07, 0x1f), (0x09, 0x4f)]);
     // Bit 7 is a colour.
     attributes(&mut card, &[(0x10, 4)]);
     let screen = shown(&mut card);

@@ -20,6 +20,15 @@ fn fonts(select: u8) -> [usize; 2] {
     [at(select, select >> 4), at(select >> 2, select >> 5)]
 }
 
+/// Line `scan` of the characters from address `row` on has something that blinks: a character, or the cursor.
+pub(super) fn blinks(vga: &Vga, planes: &[u8], row: u32, scan: u32, columns: u32) -> bool {
+    let cursor = vga.crtc.cursor_location().wrapping_sub(row) & 0xffff;
+    let characters = vga.attribute.registers[attribute::MODE_CONTROL] & attribute::MODE_BLINK != 0;
+    let cells = (0..columns).map(|column| cell_at(planes, row.wrapping_add(column) as usize));
+    cursor < columns && vga.cursor_lines().is_some_and(|lines| lines.contains(&scan))
+        || characters && { cells }.any(|cell| cell.attribute & BLINKS != 0)
+}
+
 /// Draws line `scan` of the characters from address `row` on.
 pub(super) fn line(
     vga: &Vga,
