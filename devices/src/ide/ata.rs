@@ -211,13 +211,12 @@ impl Drive {
                 How::Dma => (Phase::DmaOut, bytes),
                 _ => (Phase::PioOut, self.drq_block(access.how).min(bytes)),
             };
-            let block = self.drq_block(access.how);
-            self.transfer =
-                Transfer { phase, data: vec![0; bytes], end, block, start, ..Transfer::default() };
+            let (block, data) = (self.drq_block(access.how), self.room(bytes));
+            self.transfer = Transfer { phase, data, end, block, start, ..Transfer::default() };
             self.registers.status = READY | DRQ;
             return;
         }
-        let mut data = vec![0; bytes];
+        let mut data = self.room(bytes);
         self.asked = true;
         let read = match &self.medium {
             Some(medium) => medium.read(start, &mut data),

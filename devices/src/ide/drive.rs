@@ -138,6 +138,21 @@ pub struct Drive {
     pub tray: Tray,
     /// It has asked its medium for data.
     pub asked: bool,
+    /// Room for the data of the next command.
+    room: Room,
+}
+
+/// Room for data, which nobody has to clear: all are put there before they count. What is in it is no part of a drive's state.
+#[derive(Clone, Default)]
+struct Room(Vec<u8>);
+
+/// No more room than this is kept, in bytes.
+const MAX_ROOM: usize = 1 << 20;
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Room")
+    }
 }
 
 impl Drive {
@@ -158,6 +173,7 @@ impl Drive {
             transfer_mode: ata::MULTIWORD_DMA_2,
             tray: Tray::default(),
             asked: false,
+            room: Room::default(),
         }
     }
 
@@ -289,16 +305,31 @@ impl Drive {
         }
     }
 
+    /// Room for the data of a command, with anything in it.
+    pub fn room(&mut self, bytes: usize) -> Vec<u8> {
+        let Room(mut room) = std::mem::take(&mut self.room);
+        room.resize(bytes, 0);
+        room
+    }
+
+    /// The data of a command are not wanted any more.
+    fn end_transfer(&mut self) {
+        let Transfer { data, .. } = std::mem::take(&mut self.transfer);
+        if (self.room.0.capacity()..=MAX_ROOM).contains(&data.capacity()) {
+            self.room = Room(data);
+        }
+    }
+
     /// The command is done, and the host is told.
     pub fn succeed(&mut self) {
-        self.transfer = Transfer::default();
+        self.end_transfer();
         self.registers.status = READY;
         self.interrupt = true;
     }
 
     /// The command has failed, and the host is told.
     pub fn fail(&mut self, error: u8) {
-        self.transfer = Transfer::default();
+        self.end_transfer();
         self.registers.status = READY | ERR;
         self.registers.error = error;
         self.interrupt = true;
@@ -349,7 +380,7 @@ impl Drive {
         } else if packet {
             self.packet_done();
         } else {
-            self.transfer = Transfer::default();
+            self.end_transfer();
             self.registers.status = READY;
         }
     }

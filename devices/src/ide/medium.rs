@@ -38,6 +38,15 @@ pub trait DiskImage: Debug + Send + Sync {
         Err(DiskImageError("the image cannot be written".into()))
     }
 
+    /// Writes parts of whole [`BLOCK`]s one behind the other, as [`DiskImage::write`] does one.
+    fn write_parts(&self, mut offset: u64, parts: &[&[u8]]) -> Result<(), DiskImageError> {
+        for part in parts {
+            self.write(offset, part)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Returns when all that was written is where it outlives the host.
     fn flush(&self) -> Result<(), DiskImageError> {
         Ok(())
@@ -165,11 +174,7 @@ impl Medium {
         if self.through {
             let inside = self.size.saturating_sub(offset).min(data.len() as u64) as usize;
             self.image.write(offset, &data[..inside])?;
-            // What a state has brought, and the image could not take then.
-            let behind = first.saturating_add((data.len() / BLOCK) as u64);
-            if !self.written.is_empty() {
-                self.written.retain(|number, _| !(first..behind).contains(number));
-            }
+            self.forget(first, data.len());
             return Ok(());
         }
         let blocks = data.as_chunks::<BLOCK>().0;
@@ -180,6 +185,27 @@ impl Medium {
             }
         }
         Ok(())
+    }
+
+    /// Writes parts, one behind the other, at once, if the medium is written through and has room for them: says whether
+    /// it has done so. That is left to [`Medium::write`] unless each is whole [`BLOCK`]s.
+    pub fn write_parts(&mut self, offset: u64, parts: &[&[u8]]) -> Result<bool, DiskImageError> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let whole = parts.iter().all(|part| part.len().is_multiple_of(BLOCK));
+        if !self.through || !whole || self.size < offset.saturating_add(len as u64) {
+            return Ok(false);
+        }
+        self.image.write_parts(offset, parts)?;
+        self.forget(offset / BLOCK as u64, len);
+        Ok(true)
+    }
+
+    /// Forgets what a state has brought, and the image could not take then, of what it has got now.
+    fn forget(&mut self, first: u64, len: usize) {
+        let behind = first.saturating_add((len / BLOCK) as u64);
+        if !self.written.is_empty() {
+            self.written.retain(|number, _| !(first..behind).contains(number));
+        }
     }
 
     /// Returns when what the image has got is where it outlives the host.
@@ -283,6 +309,14 @@ mod tests {
         let mut buf = [0; 1536];
         assert_eq!(medium.read(0, &mut buf), Poll::Ready(Ok(())));
         assert_eq!([0, 256, 512, 1024, 1299, 1300].map(|at| buf[at]), [9, 1, 5, 6, 6, 0]);
+        // Several parts at once, if they are whole blocks and end on the medium.
+        medium.restore(Form::Written, [(0, Box::new([9; BLOCK]))].into());
+        assert_eq!(medium.write_parts(0, &[&[2; 512], &[3; 512]]), Ok(true));
+        assert_eq!(medium.read(0, &mut buf), Poll::Ready(Ok(())));
+        assert_eq!([0, 511, 512, 1023, 1024].map(|at| buf[at]), [2, 2, 3, 3, 6]);
+        assert_eq!(medium.write_parts(0, &[&[4; 100], &[4; 412]]), Ok(false));
+        assert_eq!(medium.write_parts(1024, &[&[4; 512]]), Ok(false));
+        assert_eq!(Medium::new(vec![1; 512], Form::Whole).write_parts(0, &[&[4; 512]]), Ok(false));
         assert!(Medium::written_through(vec![1; 512]).write(0, &[0; 512]).is_err());
     }
 }

@@ -610,6 +610,7 @@ mod suite {
             "open",
             "translation",
             "asked",
+            "room",
         ];
 
         fn fields() -> Vec<Field> {

@@ -200,8 +200,15 @@ impl VirtioBlock {
 
     fn write(&mut self, mem: &Memory, chain: &Chain, sector: u64, len: u64) -> u8 {
         let Some(offset) = self.place(sector, len) else { return status::IOERR };
+        // From the guest's memory, where it can be.
+        let parts = behind(&chain.readable, HEADER as u64).map(|(addr, len)| mem.slice(addr, len as u32));
+        let at_once = match parts.collect::<Option<Vec<_>>>() {
+            Some(parts) => self.medium.write_parts(offset, &parts),
+            None => Ok(false),
+        };
+        let Ok(at_once) = at_once else { return status::IOERR };
         let mut piece = vec![0; PIECE.min(len) as usize];
-        let mut done = 0;
+        let mut done = if at_once { len } else { 0 };
         while done < len {
             let piece = &mut piece[..PIECE.min(len - done) as usize];
             get(mem, &chain.readable, HEADER as u64 + done, piece);

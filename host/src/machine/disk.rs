@@ -22,7 +22,7 @@ use super::qcow2::Qcow2;
 use super::state::StateFile;
 use super::threaded::Threaded;
 use crate::image::{self, FileRef};
-use crate::os::{read_exact_at, write_all_at};
+use crate::os::{read_exact_at, write_all_at, write_parts_at};
 
 /// An image given by the user that has as many bytes is not put into states, as v86 does it with files.
 const LAZY_FROM: u64 = 256 << 20;
@@ -240,6 +240,18 @@ impl DiskImage for FileImage {
             Content::Raw { file, start } => write_all_at(file, data, start.saturating_add(offset)),
             Content::Qcow2(image) => image.write_at(offset, data),
         };
+        written.map_err(|error| DiskImageError(error.to_string()))
+    }
+
+    fn write_parts(&self, mut offset: u64, parts: &[&[u8]]) -> Result<(), DiskImageError> {
+        let Content::Raw { file, start } = &self.content else {
+            return parts.iter().try_for_each(|part| {
+                let at = offset;
+                offset += part.len() as u64;
+                self.write(at, part)
+            });
+        };
+        let written = write_parts_at(file, parts, start.saturating_add(offset));
         written.map_err(|error| DiskImageError(error.to_string()))
     }
 

@@ -73,6 +73,15 @@ pub fn write_all_at(file: &File, mut data: &[u8], mut offset: u64) -> io::Result
     Ok(())
 }
 
+/// Writes all of several parts from byte `offset` of a file on, one behind the other.
+pub fn write_parts_at(file: &File, parts: &[&[u8]], mut offset: u64) -> io::Result<()> {
+    for part in parts {
+        write_all_at(file, part, offset)?;
+        offset += part.len() as u64;
+    }
+    Ok(())
+}
+
 /// Opens a file to be read, but no symbolic link or other reparse point.
 pub fn open_no_follow(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(FILE_FLAG_OPEN_REPARSE_POINT).open(path)?;
