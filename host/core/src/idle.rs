@@ -4,7 +4,7 @@
 //! caches that have gone cold meanwhile, for a look at the time. A timer that the guest starts anew in
 //! each of its interrupts loses nothing when one comes late, since the handler reads the time. So a
 //! guest that has done nothing else for a while is woken a few milliseconds late, for several ticks at
-//! once, and one that goes on like that for seconds still later. Input wakes it as before.
+//! once, and one that goes on like that still later. Input wakes it as before.
 
 use env86_emu::cpu::Stats;
 
@@ -16,8 +16,8 @@ const STILL_LATENESS: u64 = 48_000_000;
 const TICK: u64 = 20_000;
 /// Wakes in a row for nothing but a tick, until lateness is allowed.
 const QUIET_WAKES: u32 = 8;
-/// As many, until more is: a second with Debian's kernel.
-const STILL_WAKES: u32 = 64;
+/// As many, until more is: a seventh of a second with Debian's kernel, some of whose timers are due each second.
+const STILL_WAKES: u32 = 16;
 
 /// What a guest has done between its halts.
 #[derive(Debug, Default)]

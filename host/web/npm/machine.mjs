@@ -16,8 +16,10 @@ const LONGEST_WAIT_MS = 60_000;
 /** A picture is drawn so often while a page looks, and so often while the guest sleeps. */
 const FRAME_MS = 16;
 const IDLE_FRAME_MS = 80;
-/** The count of instructions is told so often. */
+/** The count of instructions is told so often, and so often if it has grown by less than a guest that works executes. */
 const COUNT_MS = 100;
+const IDLE_COUNT_MS = 1000;
+const MUCH = 1_000_000;
 
 const PENDING = 1;
 const FAILED = 2;
@@ -85,6 +87,7 @@ export class Machine {
   #positions = false;
   #media = 0;
   #countedAt = 0;
+  #counted = 0;
 
   /**
    * `wasm` is a compiled module; `small`, where it was needed before, the one that unpacks; `brought`, what the page has
@@ -464,9 +467,12 @@ export class Machine {
   /** The count of instructions, the text screen and the picture, for who asked for them. */
   #look(now = false) {
     const time = performance.now();
-    if (now || time - this.#countedAt >= COUNT_MS) {
-      this.#countedAt = time;
-      this.onevent("instructions", this.#exports.env86_instructions(this.#desk));
+    const passed = time - this.#countedAt;
+    const count = this.#exports.env86_instructions(this.#desk);
+    const much = count - this.#counted >= MUCH || this.#sent || this.#received;
+    if (now || passed >= (much ? COUNT_MS : IDLE_COUNT_MS)) {
+      [this.#countedAt, this.#counted] = [time, count];
+      this.onevent("instructions", count);
       if (this.#sent) this.onevent("eth-transmit-end", [this.#sent]);
       if (this.#received) this.onevent("eth-receive-end", [this.#received]);
       this.#sent = this.#received = 0;
