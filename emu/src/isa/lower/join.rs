@@ -12,13 +12,13 @@ use super::build::FallThrough;
 use super::{Builder, Effect};
 use crate::cpu::regs::Int;
 use crate::dispatch::{Alone, Decision, Far, Fused, Handler, Op, Then, Unfused, Work, joined, quick, step};
-use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, One, Or, Sub, Test, Two, Xor};
+use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, One, Sub, Test, Two, Xor};
 use crate::isa::branch::{Branch, Call, Condition, Jmp, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
     Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
-use crate::isa::shift::{ByImm, Shl, Shr};
+use crate::isa::shift::{ByImm, Shr};
 use crate::isa::stack::{Pop, Push};
 
 /// Gives each of some operations a number and a name that stands for its type.
@@ -57,7 +57,6 @@ numbered! {
     Move = Mov<u32, DstReg, SrcReg>,
     MoveImm = Mov<u32, DstReg, SrcImm>,
     Address = Lea<DstReg, Flat>,
-    AddressIndexed = Lea<DstReg, FlatIndexed>,
     PushReg = Push<SrcReg>,
     PushImm = Push<SrcImm>,
     PushMem = Push<SrcMem<Flat>>,
@@ -66,16 +65,9 @@ numbered! {
     LoadByteIndexed = Extend<u32, u8, DstReg, SrcMem<FlatIndexed>, false>,
     AddReg = Two<Add, u32, DstReg, SrcReg, false>,
     AddImm = Two<Add, u32, DstReg, SrcImm, false>,
-    SubReg = Two<Sub, u32, DstReg, SrcReg, false>,
     SubImm = Two<Sub, u32, DstReg, SrcImm, false>,
-    AndImm = Two<And, u32, DstReg, SrcImm, false>,
-    OrReg = Two<Or, u32, DstReg, SrcReg, false>,
     XorReg = Two<Xor, u32, DstReg, SrcReg, false>,
     AddImmFlags = Two<Add, u32, DstReg, SrcImm, true>,
-    SubImmFlags = Two<Sub, u32, DstReg, SrcImm, true>,
-    XorRegFlags = Two<Xor, u32, DstReg, SrcReg, true>,
-    ShlImm = ByImm<Shl, u32, DstReg, false>,
-    ShrImm = ByImm<Shr, u32, DstReg, false>,
     IncReg = One<Inc, u32, DstReg, false>,
     LoadLow = Mov<u8, DstReg, SrcMem<Flat>>,
     StoreLow = Mov<u8, DstMem<Flat>, SrcReg>,
@@ -84,7 +76,6 @@ numbered! {
     DecReg = One<Dec, u32, DstReg, false>,
     IncRegFlags = One<Inc, u32, DstReg, true>,
     DecRegFlags = One<Dec, u32, DstReg, true>,
-    AddRegFlags = Two<Add, u32, DstReg, SrcReg, true>,
     AndImmFlags = Two<And, u32, DstReg, SrcImm, true>,
     ExtendByte = Extend<u32, u8, DstReg, SrcReg, false>,
     LoadWord = Extend<u32, u16, DstReg, SrcMem<Flat>, false>,
@@ -220,12 +211,15 @@ macro_rules! operations {
 }
 
 // The sets that are combined are what `make bench-dispatch` shows. All with all would be ten times as many.
+//
+// What only computes with registers is joined with a block's end, and with nothing else: handlers for its particular
+// registers pass a value on to the next without delay, and joined ones, which find their registers by number, do not.
 
 /// What is joined with anything.
 macro_rules! common {
     ($kind:expr, $T:ident => $e:expr) => {
         operations!($kind, $T in [
-            Load Store Move AddressIndexed AddImm AddReg XorReg SubImm PushReg
+            Load Store PushReg
         ] => $e)
     };
 }
@@ -234,23 +228,13 @@ macro_rules! common {
 macro_rules! other {
     ($kind:expr, $T:ident => $e:expr) => {
         operations!($kind, $T in [
-            LoadIndexed LoadSegmented LoadByte LoadByteIndexed LoadLow StoreLow StoreImm MoveImm Address
-            PushImm PushMem SubReg AndImm OrReg AddImmFlags SubImmFlags XorRegFlags ShlImm ShrImm IncReg
-            DecReg IncRegFlags DecRegFlags AddRegFlags AndImmFlags ShrImmFlags ExtendByte
+            LoadIndexed LoadSegmented LoadByte LoadByteIndexed LoadLow StoreLow StoreImm PushImm PushMem
             LoadWord LoadWordIndexed LoadLowIndexed StoreIndexed StoreLowIndexed StoreByteImm
         ] => $e)
     };
 }
 
-/// Arithmetic with two registers: to find both of them takes as many of the host's instructions as the rest.
-fn is_of_registers(kind: Kind) -> bool {
-    matches!(kind, Kind::AddReg | Kind::SubReg | Kind::OrReg | Kind::XorReg)
-}
-
 fn two(a: Kind, b: Kind) -> Option<Handler> {
-    if is_of_registers(a) && is_of_registers(b) {
-        return None;
-    }
     match common!(a, A => after::<A>(b)) {
         None => other!(a, A => common!(b, B => Some(pair::<A, B>()))),
         found => found,
@@ -271,13 +255,13 @@ fn pair<A: Op, B: Op>() -> Handler {
 fn three(a: Kind, b: Kind, c: Kind) -> Option<Handler> {
     match (b, c) {
         (Kind::PopReg, Kind::PopReg) => {
-            operations!(a, A in [Load Move Address AddImm AddImmFlags PopReg] => {
+            operations!(a, A in [Load PopReg] => {
                 Some(joined::<Then<A, A, Then<Pop<DstReg>, Pop<DstReg>, Alone<Pop<DstReg>, Pop<DstReg>>>>> as Handler)
             })
         }
-        _ => operations!(a, A in [Load Store Move PushReg Address XorReg] => {
-            operations!(b, B in [Load Store Move PushReg Address XorReg] => {
-                operations!(c, C in [Load Store Move PushReg Address XorReg AddImm SubImm] => {
+        _ => operations!(a, A in [Load Store PushReg] => {
+            operations!(b, B in [Load Store PushReg] => {
+                operations!(c, C in [Load Store PushReg] => {
                     Some(joined::<Then<A, A, Then<B, B, Alone<C, C>>>> as Handler)
                 })
             })
