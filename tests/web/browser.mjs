@@ -10,6 +10,8 @@ const PROGRAM = process.env.CHROMIUM ?? "chromium";
 const END = 0;
 /** Longer than any machine takes, unless the environment has another. */
 const LIMIT_MS = Number(process.env.LIMIT_MS ?? 900_000);
+/** Longer than any one answer takes. */
+const ANSWER_MS = 60_000;
 
 /** Starts Chromium without a window. */
 export async function start() {
@@ -182,9 +184,18 @@ class Page {
     return result.value;
   }
 
-  /** Waits until an expression is true. The limit is for what never comes. */
+  /**
+   * Waits until an expression is true. The limit is for what never comes. An answer that does not come is said and asked for
+   * again: when another process takes over a page that is being left, it may be lost.
+   */
   async until(expression) {
-    for (const end = Date.now() + LIMIT_MS; !(await this.value(expression)); ) {
+    const silence = Symbol("no answer");
+    for (const end = Date.now() + LIMIT_MS; ; ) {
+      let timer;
+      const patience = new Promise((resolve) => (timer = setTimeout(resolve, ANSWER_MS, silence)));
+      const answer = await Promise.race([this.value(expression), patience]).finally(() => clearTimeout(timer));
+      if (answer === silence) console.error(`no answer for ${ANSWER_MS / 1e3} s: ${expression}`);
+      else if (answer) return;
       if (Date.now() > end) throw new Error(`This does not come true: ${expression}`);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
