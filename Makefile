@@ -28,7 +28,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside web-examples web-idle web-speed examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window desktop desktop-test
+.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside web-examples web-idle web-speed examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window image-desktop desktop desktop-test
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -46,7 +46,7 @@ test: deps std-$(WASM) std-$(MUSL) ## Everything, with real boots of the demo im
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps xclip=xclip \
 	    wasm-opt=binaryen npm=npm zstd=zstd qemu-img=qemu-utils $(NET_PROGRAMS)
 	@$(MAKE) cross-deps
-	@mkdir -p $(TARGET); $(MAKE) image image-pae image-net peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
+	@mkdir -p $(TARGET); $(MAKE) image image-pae image-net image-desktop peers wasm web > $(TARGET)/images.log 2>&1 & images=$$!; \
 	trap 'kill $$images 2> /dev/null || true' EXIT; \
 	$(MAKE) lint cross; cargo test --workspace --no-run; \
 	failed=0; wait $$images || failed=$$?; cat $(TARGET)/images.log; [ $$failed = 0 ]
@@ -152,18 +152,19 @@ guest: std-$(MUSL) ## The service that runs commands in the guest, for the image
 image: release guest ## The demo image, in target/images/debian
 	@images/debian/build --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/debian
 
-desktop: release guest ## X with a window manager, in a window where there is a display
+image-desktop: release guest
 	@images/debian/build --with images/desktop --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/desktop
+
+desktop: image-desktop ## X with a window manager, in a window where there is a display
 	$(if $(DISPLAY)$(WAYLAND_DISPLAY),$(ENV86) boot $(TARGET)/images/desktop/image,@echo \
 	    'There is no display. A picture: $(ENV86) boot $(TARGET)/images/desktop/image --no-console --script FILE' >&2)
 
 # A debug build of env86 for the window, as for all tests of it, here with the graphics adapter, too (a software one will do;
 # no command stands for it); X is drawn by the image's own.
-desktop-test: image ## X by its drivers fbdev and vesa; the mouse in X, and the demo image, in a real window by either way to draw
+desktop-test: image image-desktop ## X by its drivers fbdev and vesa; the mouse in X, and the demo image, in a real window by either way to draw
 	@images/deps.sh Xvfb=xvfb 'xdotool=xdotool libxkbcommon-x11-0 libxcursor1 libxi6' xwd=x11-apps xclip=xclip openbox=openbox \
 	    $(if $(wildcard /usr/share/vulkan/icd.d/*),,vulkan=mesa-vulkan-drivers)
-	@images/debian/build --with images/desktop --env86 $(ENV86) --guest $(GUEST) $(TARGET)/images/desktop
-	cargo test -p env86-tests --test machine desktop:: -- --ignored
+	cargo test -p env86-tests --test machine desktop:: -- --include-ignored
 	cargo test -p env86 --features adapter --test host window:: -- --include-ignored
 
 image-pae: release guest

@@ -41,7 +41,7 @@ fn checksum(picture: &Picture, lines: std::ops::Range<usize>) -> String {
 
 /// Starts X with these words for the kernel, and looks.
 fn shows(test: &str, append: &str, bios: bool) -> Result<()> {
-    let image = env::var("ENV86_DESKTOP_IMAGE").expect("ENV86_DESKTOP_IMAGE: `make desktop-test` sets it");
+    let image = env::var("ENV86_DESKTOP_IMAGE").expect("ENV86_DESKTOP_IMAGE: `make test` sets it");
     let mut command = bound_to_us(program()?);
     command.args(["boot", &image, "--no-console", "--ttyS0", "--append", append]);
     if bios {
@@ -71,19 +71,18 @@ fn shows(test: &str, append: &str, bios: bool) -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs the image of images/desktop: make desktop-test"]
 fn x_by_the_frame_buffer_of_bochs_drm() -> Result<()> {
     shows("bochs-drm", "", false)
 }
 
 #[test]
-#[ignore = "needs the image of images/desktop: make desktop-test"]
+#[ignore = "as the first, by other drivers: make desktop-test"]
 fn x_by_the_frame_buffer_of_vesafb() -> Result<()> {
     shows("vesafb", "vga=0x343", false)
 }
 
 #[test]
-#[ignore = "needs the image of images/desktop: make desktop-test"]
+#[ignore = "as the first, by other drivers: make desktop-test"]
 fn x_by_vesa() -> Result<()> {
     shows("vesa", "env86.x=vesa", true)
 }
