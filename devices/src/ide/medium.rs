@@ -39,12 +39,8 @@ pub trait DiskImage: Debug + Send + Sync {
     }
 
     /// Writes parts of whole [`BLOCK`]s one behind the other, as [`DiskImage::write`] does one.
-    fn write_parts(&self, mut offset: u64, parts: &[&[u8]]) -> Result<(), DiskImageError> {
-        for part in parts {
-            self.write(offset, part)?;
-            offset += part.len() as u64;
-        }
-        Ok(())
+    fn write_parts(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DiskImageError> {
+        self.write(offset, &parts.concat())
     }
 
     /// Returns when all that was written is where it outlives the host.

@@ -7,7 +7,7 @@
 use super::queue::{Buffer, Chain};
 use super::{Action, BAR_DEVICE, F_INDIRECT_DESC, F_VERSION_1, Transport};
 use crate::board::device::{Access, Context, Device, Lines, Plug};
-use crate::ide::Medium;
+use crate::ide::{DiskImageError, Medium};
 use crate::pci::{ConfigSpace, Function, devfn};
 use env86_emu::{Memory, Width};
 use std::task::{Poll, ready};
@@ -200,26 +200,37 @@ impl VirtioBlock {
 
     fn write(&mut self, mem: &Memory, chain: &Chain, sector: u64, len: u64) -> u8 {
         let Some(offset) = self.place(sector, len) else { return status::IOERR };
-        // From the guest's memory, where it can be.
-        let parts = behind(&chain.readable, HEADER as u64).map(|(addr, len)| mem.slice(addr, len as u32));
-        let at_once = match parts.collect::<Option<Vec<_>>>() {
-            Some(parts) => self.medium.write_parts(offset, &parts),
-            None => Ok(false),
-        };
-        let Ok(at_once) = at_once else { return status::IOERR };
-        let mut piece = vec![0; PIECE.min(len) as usize];
-        let mut done = if at_once { len } else { 0 };
-        while done < len {
-            let piece = &mut piece[..PIECE.min(len - done) as usize];
-            get(mem, &chain.readable, HEADER as u64 + done, piece);
-            if self.medium.write(offset + done, piece).is_err() {
-                return status::IOERR;
-            }
-            done += piece.len() as u64;
+        if self.put_on_medium(mem, chain, offset, len).is_err() {
+            return status::IOERR;
         }
         // Without flushes of its own, a driver takes what is written for safe (5.2.6.2).
         let safe = self.transport.has_feature(F_FLUSH) || self.medium.flush().is_ok();
         if safe { status::OK } else { status::IOERR }
+    }
+
+    /// Writes the `len` bytes behind a request's header: from the guest's memory, where that can be, else in pieces.
+    fn put_on_medium(
+        &mut self,
+        mem: &Memory,
+        chain: &Chain,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), DiskImageError> {
+        let parts = behind(&chain.readable, HEADER as u64).map(|(addr, len)| mem.slice(addr, len as u32));
+        if let Some(parts) = parts.collect::<Option<Vec<_>>>()
+            && self.medium.write_parts(offset, &parts)?
+        {
+            return Ok(());
+        }
+        let mut piece = vec![0; PIECE.min(len) as usize];
+        let mut done = 0;
+        while done < len {
+            let piece = &mut piece[..PIECE.min(len - done) as usize];
+            get(mem, &chain.readable, HEADER as u64 + done, piece);
+            self.medium.write(offset + done, piece)?;
+            done += piece.len() as u64;
+        }
+        Ok(())
     }
 }
 

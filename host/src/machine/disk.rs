@@ -243,15 +243,11 @@ impl DiskImage for FileImage {
         written.map_err(|error| DiskImageError(error.to_string()))
     }
 
-    fn write_parts(&self, mut offset: u64, parts: &[&[u8]]) -> Result<(), DiskImageError> {
-        let Content::Raw { file, start } = &self.content else {
-            return parts.iter().try_for_each(|part| {
-                let at = offset;
-                offset += part.len() as u64;
-                self.write(at, part)
-            });
+    fn write_parts(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DiskImageError> {
+        let written = match &self.content {
+            Content::Raw { file, start } => write_parts_at(file, parts, start.saturating_add(offset)),
+            Content::Qcow2(image) => image.write_at(offset, &parts.concat()),
         };
-        let written = write_parts_at(file, parts, start.saturating_add(offset));
         written.map_err(|error| DiskImageError(error.to_string()))
     }
 
