@@ -9,11 +9,12 @@
 //   blank        {cdrom: bytes, ...}: empty media
 //   wait_ms      how long to run before the first step
 //   steps        [[text to send over COM1 or null, text to wait for or null], ...]
+//   sound        where to write what the sound card plays: 16-bit samples of its left side
 //   files        [name, ...]: files of the 9p share to print at the end
 //   timeout_s    for all of it
 //
 // COM1 goes to stdout; what this program has to say goes to stderr as lines `@ KEY VALUE`.
-import { closeSync, fsyncSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const plan = JSON.parse(readFileSync(process.argv[2], "utf8"));
@@ -68,6 +69,24 @@ const until = text => new Promise(resolve => {
   };
   wake();
 });
+if (plan.sound) {
+  // As v86's loudspeaker in a page does, it asks the card for more as long as what is queued is less than a
+  // fifth of a second.
+  const RATE = 44100, QUEUE = RATE / 5;
+  const to = openSync(plan.sound, "w");
+  let samples = 0, start = null;
+  const ask = () => {
+    const heard = start === null ? 0 : (performance.now() - start) / 1000 * RATE;
+    if (samples - heard < QUEUE) vm.bus.send("dac-request-data");
+  };
+  vm.bus.register("dac-send-data", ([left]) => {
+    start ??= performance.now();
+    samples += left.length;
+    writeSync(to, Int16Array.from(left, sample => Math.round(sample * 32767.5)));
+    setImmediate(ask);
+  }, vm);
+  setInterval(ask, 5);
+}
 await new Promise(resolve => vm.add_listener("emulator-ready", resolve));
 say("ready", (performance.now() - started).toFixed(0));
 
