@@ -13,8 +13,8 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 /// Seconds since 1970, by the real-time clock.
 const RTC: &str = "/sys/class/rtc/rtc0/since_epoch";
-/// Time between looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between looks. Each wakes a guest that would sleep else.
+const LOOK: Duration = Duration::from_secs(3);
 /// Time between looks for the moment at which a second of the real-time clock begins.
 const SECOND_BEGINS: Duration = Duration::from_millis(10);
 /// Looks for it, at most.

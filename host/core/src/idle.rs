@@ -4,20 +4,18 @@
 //! caches that have gone cold meanwhile, for a look at the time. A timer that the guest starts anew in
 //! each of its interrupts loses nothing when one comes late, since the handler reads the time. So a
 //! guest that has done nothing else for a while is woken a few milliseconds late, for several ticks at
-//! once, and one that goes on like that still later. Input wakes it as before.
+//! once, and one that goes on like that still later, step by step. Input wakes it as before.
 
 use env86_emu::cpu::Stats;
 
-/// By how much a guest is woken late at most that has done nothing since [`QUIET_WAKES`], in ns, ...
-const LATENESS: u64 = 12_000_000;
-/// ... and one that has done nothing since [`STILL_WAKES`].
-const STILL_LATENESS: u64 = 48_000_000;
+/// From so many wakes in a row for nothing but a tick on, the guest is woken late by at most so many ns. With Debian's
+/// kernel it has been quiet for 32 ms then, for a seventh of a second, and for 1.4 s.
+const STEPS: [(u32, u64); 3] = [(8, 12_000_000), (16, 48_000_000), (40, 96_000_000)];
 /// Instructions that the interrupt of a clock takes at most.
 const TICK: u64 = 20_000;
-/// Wakes in a row for nothing but a tick, until lateness is allowed.
-const QUIET_WAKES: u32 = 8;
-/// As many, until more is: a seventh of a second with Debian's kernel, some of whose timers are due each second.
-const STILL_WAKES: u32 = 16;
+/// Instructions of what a kernel does for itself now and then, as counting its pages: it is no reason to wake it
+/// exactly, nor one to wake it later.
+const CHORE: u64 = 200_000;
 
 /// What a guest has done between its halts.
 #[derive(Debug, Default)]
@@ -31,15 +29,20 @@ impl Idleness {
     /// The guest has halted, with these counts. Gives the ns that it may be woken late; `slack` is
     /// how late it can be without losing an interrupt.
     pub fn halted(&mut self, stats: &Stats, slack: u64) -> u64 {
-        let ticked = stats.user_entries == self.user_entries
-            && stats.instructions.saturating_sub(self.instructions) <= TICK;
-        self.quiet_wakes = if ticked { self.quiet_wakes.saturating_add(1) } else { 0 };
+        let executed = stats.instructions.saturating_sub(self.instructions);
+        self.quiet_wakes = match executed {
+            // It was not woken, only asked.
+            0 => self.quiet_wakes,
+            // A program that has slept for long sleeps for long again: only one that does not is woken exactly.
+            _ if stats.user_entries != self.user_entries && self.quiet_wakes >= STEPS[1].0 => STEPS[0].0,
+            _ if stats.user_entries != self.user_entries => 0,
+            ..=TICK => self.quiet_wakes.saturating_add(1),
+            ..=CHORE => self.quiet_wakes,
+            _ => 0,
+        };
         (self.instructions, self.user_entries) = (stats.instructions, stats.user_entries);
-        slack.min(match self.quiet_wakes {
-            ..QUIET_WAKES => 0,
-            QUIET_WAKES..STILL_WAKES => LATENESS,
-            STILL_WAKES.. => STILL_LATENESS,
-        })
+        let step = STEPS.iter().rfind(|(wakes, _)| *wakes <= self.quiet_wakes);
+        slack.min(step.map_or(0, |(_, lateness)| *lateness))
     }
 }
 
@@ -60,23 +63,32 @@ mod tests {
     #[test]
     fn only_a_guest_that_ticks_and_nothing_else_is_woken_late() {
         let (mut idleness, mut stats) = (Idleness::default(), Stats::default());
-        assert_eq!(tick(&mut idleness, &mut stats, QUIET_WAKES - 1, u64::MAX), 0);
-        assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), LATENESS);
-        assert_eq!(tick(&mut idleness, &mut stats, STILL_WAKES - QUIET_WAKES - 1, u64::MAX), LATENESS);
-        assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), STILL_LATENESS);
-        // A program ran, however shortly: the next waits are exact.
-        stats.user_entries += 1;
-        assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), 0);
-        assert_eq!(tick(&mut idleness, &mut stats, QUIET_WAKES, u64::MAX), LATENESS);
+        let mut ticks = 0;
+        for (wakes, lateness) in STEPS {
+            let before = tick(&mut idleness, &mut stats, wakes - 1 - ticks, u64::MAX);
+            assert!(before < lateness, "{wakes}");
+            assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), lateness);
+            ticks = wakes;
+        }
+        // Asked again, it has done nothing; a chore leaves it where it is.
+        assert_eq!(idleness.halted(&stats, u64::MAX), STEPS[2].1);
+        stats.instructions += CHORE;
+        assert_eq!(idleness.halted(&stats, u64::MAX), STEPS[2].1);
+        // A program ran that had slept for long, and again at once: the next waits are exact.
+        for lateness in [STEPS[0].1, 0] {
+            stats.user_entries += 1;
+            assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), lateness);
+        }
+        assert_eq!(tick(&mut idleness, &mut stats, STEPS[0].0, u64::MAX), STEPS[0].1);
         // So they are after work in the kernel.
-        stats.instructions += TICK;
+        stats.instructions += CHORE;
         assert_eq!(tick(&mut idleness, &mut stats, 1, u64::MAX), 0);
     }
 
     #[test]
     fn no_later_than_a_periodic_timer_allows() {
         let (mut idleness, mut stats) = (Idleness::default(), Stats::default());
-        assert_eq!(tick(&mut idleness, &mut stats, QUIET_WAKES, 500_000), 500_000);
+        assert_eq!(tick(&mut idleness, &mut stats, STEPS[0].0, 500_000), 500_000);
         assert_eq!(tick(&mut idleness, &mut stats, 1, 0), 0);
     }
 }

@@ -84,6 +84,8 @@ export class Machine {
   /** Who waits for a picture. */
   #viewer;
   #drawnAt = 0;
+  /** It stays what it is as long as the guest sleeps. */
+  #still = false;
   #positions = false;
   #media = 0;
   #countedAt = 0;
@@ -456,12 +458,13 @@ export class Machine {
   }
 
   #sleep(millis) {
-    const looks = this.#viewer ? IDLE_FRAME_MS : LONGEST_WAIT_MS;
+    const looks = this.#viewer && !this.#still ? IDLE_FRAME_MS : LONGEST_WAIT_MS;
     // What a device did not take is offered again.
     const offers = this.#hasInput() ? FRAME_MS : this.#plays ? SILENCE_MS : LONGEST_WAIT_MS;
     const wait = Math.min(millis, looks, offers);
     if (wait < 1) return this.#wake();
-    this.#timer = setTimeout(() => this.#wake(), wait);
+    // Timers cut off parts of milliseconds, and what was cut off would be waited for by looking at the clock.
+    this.#timer = setTimeout(() => this.#wake(), Math.ceil(wait));
   }
 
   /** The count of instructions, the text screen and the picture, for who asked for them. */
@@ -502,10 +505,15 @@ export class Machine {
 
   #draw(now) {
     const time = performance.now();
+    this.#still = false;
     if (!now && time - this.#drawnAt < FRAME_MS) return;
     this.#drawnAt = time;
-    const { env86_show, env86_picture } = this.#exports;
-    if (!env86_show || !env86_show(this.#desk)) return;
+    const { env86_show, env86_picture, env86_is_still } = this.#exports;
+    if (!env86_show) return;
+    if (!env86_show(this.#desk)) {
+      this.#still = env86_is_still(this.#desk) !== 0;
+      return;
+    }
     const [width, height, from, to, at] = [0, 1, 2, 3, 4].map((what) => env86_picture(this.#desk, what));
     const pixels = this.#view(at + from * width * 4, (to - from) * width * 4).slice();
     this.#viewer({ width, height, from, to, pixels });

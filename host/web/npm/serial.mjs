@@ -50,16 +50,37 @@ export class SerialText {
   }
 }
 
+/** As the cursor of the machine's screen, a terminal's blinks no longer when nothing has happened for so long. */
+const STEADY_MS = 10_000;
+
+/** A terminal's cursor blinks while something happens: a browser draws for each blink, which an idle page would be for. */
+export function blinkWhileUsed(terminal) {
+  let steady;
+  // Old xterm.js, which a page may bring, has other ways.
+  if (!terminal.options || !terminal.onCursorMove) return () => {};
+  const blink = () => {
+    clearTimeout(steady);
+    if (!terminal.options.cursorBlink) terminal.options.cursorBlink = true;
+    steady = setTimeout(() => (terminal.options.cursorBlink = false), STEADY_MS);
+  };
+  terminal.onCursorMove(blink);
+  terminal.onData(blink);
+  blink();
+  return () => clearTimeout(steady);
+}
+
 /** COM1 in a terminal. */
 export class SerialTerminal {
   #machine;
   #output;
+  #calm;
 
   constructor(element, machine, Terminal) {
     if (!Terminal) throw new Error("The page has no xterm.js: load it before, or give its class Terminal");
     this.#machine = machine;
     this.terminal = new Terminal({ cursorBlink: true, scrollback: 10_000 });
     this.terminal.open(element);
+    this.#calm = blinkWhileUsed(this.terminal);
     this.#output = (bytes) => this.terminal.write(bytes);
     for (const event of OUTPUT) machine.add_listener(event, this.#output);
     this.terminal.onData((text) => machine.serial0_send(text));
@@ -68,6 +89,7 @@ export class SerialTerminal {
 
   destroy() {
     for (const event of OUTPUT) this.#machine.remove_listener(event, this.#output);
+    this.#calm();
     this.terminal.dispose();
   }
 }

@@ -2,6 +2,7 @@
 import { boot } from "./env86.mjs";
 import { bring } from "./files.mjs";
 import { Keyboard } from "./input.mjs";
+import { blinkWhileUsed } from "./serial.mjs";
 import { FitAddon } from "./addon-fit.mjs";
 import { Terminal } from "./xterm.mjs";
 
@@ -100,8 +101,9 @@ vm.add_listener("emulator-loaded", () => {
   element("hint").textContent = "This page only shows the machine: keys and mouse do not go to it.";
 });
 
-const terminal = new Terminal({ cursorBlink: true, scrollback: 10_000, fontSize: 14, screenReaderMode: true });
+const terminal = new Terminal({ scrollback: 10_000, fontSize: 14, screenReaderMode: true });
 terminal.open(serial);
+blinkWhileUsed(terminal);
 /** The end of what COM1 has sent: a state has none of it, and a terminal without it is empty. */
 const SAID_BYTES = 64 << 10;
 let [said, length] = [[], 0];
@@ -210,6 +212,8 @@ vm.add_listener("network-change", (up) => {
 });
 element("net").hidden = !(vm.config.network_relay_url ?? vm.config.net_device?.relay_url);
 
+/** A guest that executes less than that a second does nothing but look at its clock. */
+const IDLE_MIPS = 1;
 let count = 0;
 setInterval(() => {
   if (document.hidden) return;
@@ -218,8 +222,11 @@ setInterval(() => {
   const mips = count === 0 && isRemote ? 0 : Math.max(0, now - count) / 1e6;
   count = now;
   const running = vm.is_running();
-  element("speed").textContent = running ? `${mips < 10 ? mips.toFixed(1) : Math.round(mips)} MIPS` : "stopped";
-  element("lamp").classList.toggle("on", running && mips > 0.5);
+  const busy = mips >= IDLE_MIPS;
+  const speed = !running ? "stopped" : busy ? `${mips < 10 ? mips.toFixed(1) : Math.round(mips)} MIPS` : "idle";
+  // What is written anew is drawn anew.
+  if (element("speed").textContent !== speed) element("speed").textContent = speed;
+  element("lamp").classList.toggle("on", running && busy);
 }, 1000);
 
 // ---- views ----

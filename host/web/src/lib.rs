@@ -30,6 +30,10 @@ use serde_json::{Value, json};
 use host::{Output, ToPage, take};
 use start::{StartError, Wanted, told};
 
+/// The cursor no longer blinks when nothing has changed on the screen for this time, in ns, so that a page that is left
+/// open costs next to nothing.
+const STEADY_AFTER: u64 = 10_000_000_000;
+
 /// A machine, its screen, and what passes between it and JavaScript.
 #[derive(Default)]
 pub struct Desk {
@@ -79,7 +83,8 @@ impl Desk {
     fn started(&mut self, computer: Result<Computer, StartError>) -> i32 {
         match computer {
             Ok(computer) => {
-                (self.computer, self.screen, self.resetting) = (Some(computer), Screen::default(), false);
+                let screen = Screen::with_steady_cursor(STEADY_AFTER);
+                (self.computer, self.screen, self.resetting) = (Some(computer), screen, false);
                 answer::DONE
             }
             Err(error) if error.is_pending() => answer::PENDING,
@@ -383,6 +388,12 @@ pub extern "C" fn env86_show(desk: &mut Desk) -> bool {
     let any = changed.is_some();
     desk.changed = changed.unwrap_or_default();
     any
+}
+
+/// The picture stays what it was at the last `env86_show` until the guest does something.
+#[unsafe(no_mangle)]
+pub extern "C" fn env86_is_still(desk: &Desk) -> bool {
+    desk.screen.is_still()
 }
 
 /// A number of the picture: 0 its width, 1 its height, 2 the first line that has changed, 3 the one after the

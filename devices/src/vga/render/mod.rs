@@ -28,6 +28,10 @@ const CURSOR_FRAMES: u64 = 8;
 /// Frames for which blinking characters are shown, and then are not.
 const BLINK_FRAMES: u64 = 16;
 
+/// A picture is drawn with what the guest wrote before this time, in ns, at the latest: the frame is over then, even one
+/// of 25 Hz.
+const SETTLED_AFTER: u64 = 40_000_000;
+
 /// A picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
@@ -77,9 +81,28 @@ pub struct Screen {
     replayed: bool,
     /// A line that is being drawn. It may be longer than the picture is wide, for panning.
     line: Vec<Pixel>,
+    /// Time in ns from the guest's last change until the cursor stays shown.
+    steady_after: Option<u64>,
+    /// Guest time in ns of that change, and of the last update.
+    changed_at: u64,
+    updated_at: u64,
+    /// Something may blink.
+    blinks: bool,
 }
 
 impl Screen {
+    /// A screen whose cursor no longer blinks when the guest has changed nothing for this time, in ns, as terminals do
+    /// it: the picture of a guest that sleeps then needs no more work.
+    #[must_use]
+    pub fn with_steady_cursor(after: u64) -> Self {
+        Self { steady_after: Some(after), ..Self::default() }
+    }
+
+    /// The picture stays what it was at the last [`Screen::update`] until the guest does something.
+    pub fn is_still(&self) -> bool {
+        !self.blinks && self.updated_at.saturating_sub(self.changed_at) >= SETTLED_AFTER
+    }
+
     /// The picture as it was at the last [`Screen::update`].
     pub fn frame(&self) -> &Frame {
         &self.frame
@@ -89,15 +112,22 @@ impl Screen {
     /// before, or `None` if none does. After a change of the picture's size all lines differ.
     pub fn update(&mut self, vga: &Vga, mem: &mut Memory, now: u64) -> Option<Range<usize>> {
         let changes = vga.changes(mem, &mut self.seen);
-        let phase = Phase::at(vga, now);
-        let blinked = std::mem::replace(&mut self.phase, phase) != phase;
         let resized = self.frame.resize(vga.size());
         let raster = vga.frame_before(now).filter(|_| !vga.vbe.active);
         let replayed = std::mem::replace(&mut self.replayed, raster.is_some()) || raster.is_some();
         let start = vga.shown_start(now, raster.is_some());
         let moved = std::mem::replace(&mut self.start, start) != start;
         let all = 0..self.frame.height;
+        self.updated_at = now;
         let only_blinked = changes.is_none() && !(resized || moved || replayed);
+        if !only_blinked {
+            self.changed_at = now;
+            self.blinks = !vga.graphics_shown();
+        }
+        let steady = self.steady_after.is_some_and(|after| now.saturating_sub(self.changed_at) >= after);
+        let phase = Phase::at(vga, now, steady);
+        let before = std::mem::replace(&mut self.phase, phase);
+        let blinked = before != phase && self.blinks;
         let lines = match &changes {
             _ if resized || blinked || moved || replayed => all.clone(),
             Some(changes) if changes.registers || !vga.vbe.active => all.clone(),
@@ -140,6 +170,9 @@ impl Screen {
                 drawn
             })
         };
+        if only_blinked && before.text != phase.text {
+            self.blinks = changed.is_some();
+        }
         if resized { Some(all) } else { changed }
     }
 
@@ -167,14 +200,14 @@ impl Screen {
 }
 
 impl Phase {
-    /// What is shown at a time. Where nothing blinks, it is always the same.
-    fn at(vga: &Vga, now: u64) -> Self {
+    /// What is shown at a time, with a cursor that blinks or is steady. Where nothing blinks, it is always the same.
+    fn at(vga: &Vga, now: u64, steady: bool) -> Self {
         if vga.graphics_shown() {
             return Self::default();
         }
         let frame = vga.frame_number(now);
         let shown = |frames: u64| (frame / frames).is_multiple_of(2);
-        Self { cursor: shown(CURSOR_FRAMES), text: shown(BLINK_FRAMES) }
+        Self { cursor: steady || shown(CURSOR_FRAMES), text: shown(BLINK_FRAMES) }
     }
 }
 

@@ -122,6 +122,36 @@ fn cursor_and_characters_blink_and_only_then_are_drawn() {
 }
 
 #[test]
+fn a_cursor_that_is_steady_needs_no_more_looks() {
+    const SECOND: u64 = 1_000_000_000;
+    const STEP: u64 = SECOND / 20;
+    let mut card = text();
+    indexed(&mut card, CRTC_INDEX, &[(0x0f, 1), (0x0a, 13), (0x0b, 14)]);
+    put(&mut card, 2, &[0x20, 0x07]);
+    let mut screen = Screen::with_steady_cursor(2 * SECOND);
+    let mut run = |screen: &mut Screen, card: &mut _, times: Range<u64>| -> (usize, bool) {
+        let changed = times.step_by(STEP as usize).filter(|now| update(screen, card, *now).is_some()).count();
+        (changed, screen.is_still())
+    };
+    let (changes, still) = run(&mut screen, &mut card, 0..2 * SECOND);
+    assert!((14..22).contains(&changes) && !still, "{changes}");
+    let (changes, still) = run(&mut screen, &mut card, 2 * SECOND..3 * SECOND);
+    assert!(changes <= 1 && still, "{changes}");
+    assert_eq!(dots(&screen, 13, 9..18), [7; 9], "it is shown");
+    // The guest writes something: it blinks again, and so does a character.
+    put(&mut card, 4, &[0x41, 0x8f]);
+    let (_, still) = run(&mut screen, &mut card, 3 * SECOND..3 * SECOND + 1);
+    assert!(!still);
+    let (changes, still) = run(&mut screen, &mut card, 6 * SECOND..8 * SECOND);
+    assert!((7..11).contains(&changes) && !still, "{changes}");
+    // Without both, there is nothing to look at.
+    indexed(&mut card, CRTC_INDEX, &[(0x0a, 0x20)]);
+    put(&mut card, 4, &[0x41, 0x0f]);
+    let (changes, still) = run(&mut screen, &mut card, 8 * SECOND..9 * SECOND);
+    assert!(changes == 1 && still, "{changes}");
+}
+
+#[test]
 fn what_is_written_is_drawn() {
     let mut card = text();
     indexed(&mut card, CRTC_INDEX, &[(0x0a, 0x20)]);
