@@ -4,7 +4,7 @@
 //
 // PACKAGE is env86.mjs with its program beside it. What COM1 has sent when MARK has come goes to stdout. Before the
 // state is saved, the page's side of the file system is tried: what the guest has put into /root/from-guest is
-// printed on stderr, and /root/from-page is made.
+// printed on stderr, and /root/from-page is made. At the end the machine is restarted until its prompt.
 import { writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
@@ -37,4 +37,11 @@ await vm.create_file("/root/from-page", new TextEncoder().encode("made by the pa
 const missing = await vm.read_file("/root/not-there").catch((error) => error);
 if (!(missing instanceof FileNotFoundError)) failed(new Error(`a file that is not there gives ${missing}`));
 writeFileSync(save, Buffer.from(await vm.save_state()));
+
+// The machine starts again from what it has kept, or from files that it has not read yet.
+said = "";
+const prompt = new Promise((resolve) => vm.add_listener("serial0-output-byte", () => said.endsWith("# ") && resolve()));
+await vm.restart();
+await vm.run();
+await prompt;
 await vm.destroy();

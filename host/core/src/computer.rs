@@ -212,6 +212,11 @@ impl Computer {
         }
     }
 
+    /// What it starts at each reset.
+    pub fn firmware(&self) -> &Firmware {
+        &self.firmware
+    }
+
     /// Does what firmware does after a reset.
     fn load(&mut self) -> Result<(), ComputerError> {
         let (source, name) = self.firmware.get()?;

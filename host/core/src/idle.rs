@@ -30,16 +30,16 @@ impl Idleness {
     /// how late it can be without losing an interrupt.
     pub fn halted(&mut self, stats: &Stats, slack: u64) -> u64 {
         let executed = stats.instructions.saturating_sub(self.instructions);
-        self.quiet_wakes = match executed {
-            // It was not woken, only asked.
-            0 => self.quiet_wakes,
+        let is_program = stats.user_entries != self.user_entries;
+        // A guest that has executed nothing was not woken, only asked.
+        if is_program && executed > 0 {
             // A program that has slept for long sleeps for long again: only one that does not is woken exactly.
-            _ if stats.user_entries != self.user_entries && self.quiet_wakes >= STEPS[1].0 => STEPS[0].0,
-            _ if stats.user_entries != self.user_entries => 0,
-            ..=TICK => self.quiet_wakes.saturating_add(1),
-            ..=CHORE => self.quiet_wakes,
-            _ => 0,
-        };
+            self.quiet_wakes = if self.quiet_wakes >= STEPS[1].0 { STEPS[0].0 } else { 0 };
+        } else if executed > CHORE {
+            self.quiet_wakes = 0;
+        } else if (1..=TICK).contains(&executed) {
+            self.quiet_wakes = self.quiet_wakes.saturating_add(1);
+        }
         (self.instructions, self.user_entries) = (stats.instructions, stats.user_entries);
         let step = STEPS.iter().rfind(|(wakes, _)| *wakes <= self.quiet_wakes);
         slack.min(step.map_or(0, |(_, lateness)| *lateness))

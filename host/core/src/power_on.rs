@@ -1,6 +1,7 @@
 //! From an image, and what a user wants instead, to what the machine starts.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use env86_bios::multiboot::is_multiboot;
 use env86_bios::unpack::unpack;
@@ -27,14 +28,14 @@ type Named<'a> = dyn FnMut(&'static str, &Option<FileRef>) -> Result<Option<Name
 
 /// What a machine starts, at power-on and again at every reset.
 pub struct Firmware {
-    known: Option<(BootSource, String)>,
+    known: Option<Arc<(BootSource, String)>>,
     read: Option<Read>,
 }
 
 impl Firmware {
     /// A kernel or ROM, with its name for messages.
     pub fn new(name: impl Into<String>, source: BootSource) -> Self {
-        Self { known: Some((source, name.into())), read: None }
+        Self { known: Some(Arc::new((source, name.into()))), read: None }
     }
 
     /// A kernel or ROM that is read when it is needed: a machine that is resumed may never be reset.
@@ -42,11 +43,17 @@ impl Firmware {
         Self { known: None, read: Some(Box::new(read)) }
     }
 
+    /// The same for another machine, if it has been read: they share it.
+    #[must_use]
+    pub fn share(&self) -> Option<Self> {
+        self.known.clone().map(|known| Self { known: Some(known), read: None })
+    }
+
     /// The kernel or ROM and its name, read if it has not been.
     pub(crate) fn get(&mut self) -> Result<&(BootSource, String), ComputerError> {
         match (&mut self.known, &mut self.read) {
             (Some(known), _) => Ok(known),
-            (unknown, Some(read)) => Ok(unknown.insert(read().map_err(ComputerError::Firmware)?)),
+            (unknown, Some(read)) => Ok(unknown.insert(Arc::new(read().map_err(ComputerError::Firmware)?))),
             (None, None) => Err(ComputerError::Firmware("there is nothing to start".into())),
         }
     }

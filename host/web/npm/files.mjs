@@ -56,6 +56,11 @@ async function readBrought(url, range) {
   return new Uint8Array(await part.arrayBuffer());
 }
 
+/** Gives up memory at once: a worker that has nothing to do collects no garbage. Nobody may have these bytes besides. */
+export function letGo(bytes) {
+  bytes.buffer.transfer?.(0);
+}
+
 /** Fetches once. `progress` is told (loaded, total). */
 async function fetchOnce(url, range, progress) {
   if (brought && url.startsWith(brought.base)) return readBrought(url, range);
@@ -88,6 +93,7 @@ async function fetchOnce(url, range, progress) {
   for (const part of parts) {
     bytes.set(part, at);
     at += part.length;
+    letGo(part);
   }
   return bytes;
 }
@@ -121,10 +127,11 @@ export async function sizeOf(url) {
   return Number(total[1]);
 }
 
-/** Bytes in memory. */
+/** Bytes in memory: somebody else's, too, or nobody's but this machine's. */
 export class Bytes {
-  constructor(bytes) {
+  constructor(bytes, own = false) {
     this.bytes = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
+    this.own = own;
   }
 
   size() {
@@ -150,6 +157,12 @@ class Cache {
       this.#pieces.set(key, piece);
     }
     return piece;
+  }
+
+  clear() {
+    for (const piece of this.#pieces.values()) letGo(piece);
+    this.#pieces.clear();
+    this.#bytes = 0;
   }
 
   put(key, piece) {
@@ -185,6 +198,19 @@ export class Files {
 
   has(name) {
     return this.#sources.has(name);
+  }
+
+  /** Lets go of a file that the machine has and that nobody asks for again. A page's own bytes stay the page's. */
+  letGo(name) {
+    const source = this.#sources.get(name);
+    if (!(source instanceof Bytes) || !source.own) return;
+    this.#sources.delete(name);
+    letGo(source.bytes);
+  }
+
+  /** Lets go of what has been fetched so far and can be fetched again. */
+  forget() {
+    this.#cache.clear();
   }
 
   size(name) {

@@ -1,6 +1,6 @@
 // The machine beside its page: in a worker, or in the same thread. It knows neither DOM nor messages: what it
 // tells goes to `onevent(name, data)`, what it is told are its methods.
-import { Bytes, Files, bring, load, sizeOf } from "./files.mjs";
+import { Bytes, Files, bring, letGo, load, sizeOf } from "./files.mjs";
 import { connect } from "./network.mjs";
 import { loadPacked, unpackBy } from "./unpack.mjs";
 
@@ -25,6 +25,8 @@ const PENDING = 1;
 const FAILED = 2;
 const NO_FILE = 3;
 const OUTPUT = { SERIAL: 0, CONSOLE: 1, STATE: 2, PANIC: 3, RESET: 4, SOUND: 5, FRAME: 6 };
+/** What is read when a machine is switched on, and not while it runs. */
+const STARTED = ["bzimage", "initrd"];
 const DRIVES = { cdrom: 0, fda: 1, fdb: 2 };
 /** Of images of this size and more, given as files, a saved state has only what was written. */
 const LAZY_FROM = 256 << 20;
@@ -272,7 +274,7 @@ export class Machine {
       this.#files.setParts(name, size, (range) => load(image.url, range));
       return true;
     }
-    this.#files.set(name, new Bytes(await load(image.url, undefined, progress)));
+    this.#files.set(name, new Bytes(await load(image.url, undefined, progress), true));
     return false;
   }
 
@@ -329,9 +331,18 @@ export class Machine {
     const place = String(filesystem?.basefs ?? "");
     this.#put(bytesOf(JSON.stringify({ config: { ...config, ...urls }, lazy, rom, place })));
     this.#check(this.#call("configure"));
-    if (saved) await this.restore(saved);
-    else await this.#patiently(() => this.#call("power_on"));
+    if (saved) {
+      await this.restore(saved);
+      if (!state.buffer) letGo(saved);
+    } else await this.#powerOn();
     this.#call("pause", 1);
+  }
+
+  async #powerOn() {
+    await this.#patiently(() => this.#call("power_on"));
+    // It starts the same again without them.
+    for (const name of STARTED) this.#files.letGo(name);
+    this.#files.forget();
   }
 
   /** A saved state: its bytes, or where it is, in one file or in parts. */
@@ -352,6 +363,7 @@ export class Machine {
     for (const part of parts) {
       bytes.set(part, at);
       at += part.length;
+      letGo(part);
     }
     return bytes;
   }
@@ -379,7 +391,7 @@ export class Machine {
   async restart() {
     this.#ended = false;
     this.#clearInput();
-    await this.#patiently(() => this.#call("power_on"));
+    await this.#powerOn();
     if (this.#running) this.#wake();
     else this.#call("pause", 1);
   }

@@ -2,7 +2,7 @@
 import { load } from "./files.mjs";
 
 /** A module's memory never shrinks: one of more than this is thrown away. */
-const KEPT_BYTES = 64 << 20;
+const KEPT_BYTES = 8 << 20;
 /** Frames of Zstandard, and files by gzip, begin with these. */
 const ZSTANDARD = [0x28, 0xb5, 0x2f, 0xfd];
 const GZIP = [0x1f, 0x8b];

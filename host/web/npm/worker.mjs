@@ -1,4 +1,5 @@
 // The machine's worker: carries calls and events between a page and its Machine.
+import { letGo } from "./files.mjs";
 import { Machine } from "./machine.mjs";
 
 const machine = new Machine();
@@ -14,6 +15,8 @@ machine.onevent = (event, data) => postMessage({ event, data }, handed(data));
 onmessage = async ({ data: { id, method, args } }) => {
   try {
     const value = await machine[method](...args);
+    // A state is large, and the page has kept its own.
+    if (method === "restore") letGo(args[0]);
     if (id !== undefined) postMessage({ id, value }, handed(value));
   } catch (error) {
     postMessage(id === undefined ? { event: "error", data: error.message } : { id, error: error.message });

@@ -22,7 +22,8 @@ mod start;
 use std::panic;
 
 use env86_core::{
-    Accepted, Button, Computer, ComputerError, Drive, Ending, ImageConfig, Input, Progress, Screen, keys,
+    Accepted, Button, Computer, ComputerError, Drive, Ending, Firmware, ImageConfig, Input, Progress, Screen,
+    keys,
 };
 use env86_devices::fs::{Errno, FsError};
 use serde_json::{Value, json};
@@ -39,6 +40,8 @@ const STEADY_AFTER: u64 = 10_000_000_000;
 pub struct Desk {
     wanted: Wanted,
     computer: Option<Computer>,
+    /// What the machines of the same files start, once it has been read.
+    firmware: Option<Firmware>,
     screen: Screen,
     /// The lines of the screen that changed last.
     changed: std::ops::Range<usize>,
@@ -83,6 +86,7 @@ impl Desk {
     fn started(&mut self, computer: Result<Computer, StartError>) -> i32 {
         match computer {
             Ok(computer) => {
+                self.firmware = computer.firmware().share();
                 let screen = Screen::with_steady_cursor(STEADY_AFTER);
                 (self.computer, self.screen, self.resetting) = (Some(computer), screen, false);
                 answer::DONE
@@ -90,6 +94,11 @@ impl Desk {
             Err(error) if error.is_pending() => answer::PENDING,
             Err(error) => self.fail(told(&error)),
         }
+    }
+
+    /// What another machine of the same files starts, if it is known.
+    fn shared_firmware(&self) -> Option<Firmware> {
+        self.firmware.as_ref().and_then(Firmware::share)
     }
 
     fn input(&mut self, input: &Input) -> Accepted {
@@ -163,6 +172,7 @@ pub extern "C" fn env86_configure(desk: &mut Desk) -> i32 {
         rom: wanted["rom"] == true,
         place: wanted["place"].as_str().unwrap_or_default().to_owned(),
     };
+    desk.firmware = None;
     answer::DONE
 }
 
@@ -171,7 +181,7 @@ pub extern "C" fn env86_configure(desk: &mut Desk) -> i32 {
 pub extern "C" fn env86_power_on(desk: &mut Desk) -> i32 {
     // The old machine's memory can be the new one's.
     desk.computer = None;
-    let computer = desk.wanted.power_on();
+    let computer = desk.wanted.power_on(desk.shared_firmware());
     desk.started(computer)
 }
 
@@ -180,7 +190,7 @@ pub extern "C" fn env86_power_on(desk: &mut Desk) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn env86_resume(desk: &mut Desk) -> i32 {
     let state = std::mem::take(&mut desk.inbox);
-    let computer = desk.wanted.resume(state);
+    let computer = desk.wanted.resume(state, desk.shared_firmware());
     desk.started(computer)
 }
 

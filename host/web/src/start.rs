@@ -110,12 +110,19 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// A machine after power-on.
-    pub fn power_on(&self) -> Result<Computer, StartError> {
+    /// A machine after power-on. It starts what the one before did, if that is given: the page need not keep the files.
+    pub fn power_on(&self, before: Option<Firmware>) -> Result<Computer, StartError> {
         let (filesystem, image) = self.filesystem()?;
         let world = Setup::new(Box::new(HostClock::start_at(0)), Box::new(HostEntropy));
         let setup = self.world(world).with_image(&self.config);
-        let (source, name) = self.firmware(&filesystem, setup.memory)?;
+        let firmware = match before {
+            // What tests the machine is told whether there is a cable.
+            Some(before) if !self.names_nothing() => before,
+            _ => {
+                let (source, name) = self.firmware(&filesystem, setup.memory)?;
+                Firmware::new(name, source)
+            }
+        };
         let setup = Setup {
             drives: Units::new(self.disk("hda")?, self.disk("hdb")?, self.disk("cdrom")?)
                 .with_secondary(self.disk("hdc")?, self.disk("hdd")?)?,
@@ -126,11 +133,11 @@ impl Wanted {
             mac: address(),
             ..setup
         };
-        Ok(Computer::power_on(setup, Firmware::new(name, source))?)
+        Ok(Computer::power_on(setup, firmware)?)
     }
 
-    /// The machine that a saved state is of.
-    pub fn resume(&self, state: Vec<u8>) -> Result<Computer, StartError> {
+    /// The machine that a saved state is of. At a reset it starts what the one before did, if that is given.
+    pub fn resume(&self, state: Vec<u8>, before: Option<Firmware>) -> Result<Computer, StartError> {
         let state = if is_compressed(&state) { unpack(&state)? } else { state };
         let plan = Plan::read(&Container::parse(&state)?)?;
         let world = Setup::new(Box::new(HostClock::start_at(plan.time)), Box::new(HostEntropy));
@@ -140,11 +147,13 @@ impl Wanted {
         })?;
         let virtio_disk = plan.virtio_disk().map(|_| host::disk("virtio_blk", Form::Written)).transpose()?;
         let mem = plan.pages().copy(&state).map_err(ComputerError::from)?;
-        let later = self.clone();
-        let memory = self.config.memory_size.unwrap_or(env86_core::DEFAULT_MEMORY);
-        let firmware = Firmware::later(move || {
-            let started = later.filesystem().and_then(|(files, _)| later.firmware(&files, memory));
-            started.map_err(LoadError::from)
+        let firmware = before.unwrap_or_else(|| {
+            let later = self.clone();
+            let memory = self.config.memory_size.unwrap_or(env86_core::DEFAULT_MEMORY);
+            Firmware::later(move || {
+                let started = later.filesystem().and_then(|(files, _)| later.firmware(&files, memory));
+                started.map_err(LoadError::from)
+            })
         });
         let setup = Setup { drives, virtio_disk, ..self.world(world) };
         Ok(Computer::resume(setup, plan, mem, &state, firmware)?)
