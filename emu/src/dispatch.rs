@@ -250,7 +250,8 @@ mod flavour {
 mod flavour {
     use super::*;
 
-    /// The next uop, or null for the driver; the budget travels in [`Cpu::budget`].
+    /// The next uop, or null for the driver, on WebAssembly [`crate::isa::hot::Hot::exit`]; the budget travels in
+    /// [`Cpu::budget`].
     pub(crate) type Ret = *const Uop;
 
     #[inline(always)]
@@ -263,6 +264,9 @@ mod flavour {
     pub(super) fn leave(cpu: &mut Cpu, budget: i32, why: Why) -> Ret {
         cpu.budget = budget;
         cpu.why = why;
+        #[cfg(target_family = "wasm")]
+        return cpu.hot.exit();
+        #[cfg(not(target_family = "wasm"))]
         std::ptr::null()
     }
 
@@ -272,26 +276,18 @@ mod flavour {
         // SAFETY: the caller's promise: `u` is not the last uop of its block, so there is another.
         unsafe {
             let next = u.add(1);
+            #[cfg(not(target_family = "wasm"))]
             std::hint::assert_unchecked(!next.is_null());
             next
         }
     }
 
-    /// Executes one uop by calling its handler.
-    ///
-    /// # Safety
-    /// `u` is in a live block.
-    #[cfg(not(target_family = "wasm"))]
-    #[inline(always)]
-    unsafe fn run_one(cpu: &mut Cpu, u: *const Uop) -> Ret {
-        // SAFETY: the caller's promise.
-        unsafe { (*u).run.get()(cpu, u, cpu.budget) }
-    }
     /// On WebAssembly a call through a pointer costs as much as what it leads to.
     #[cfg(target_family = "wasm")]
-    use crate::isa::hot::run_one;
+    pub(crate) use crate::isa::hot::run;
 
     /// Runs from `entry` until a handler gives control back; the reason is in `cpu.why`.
+    #[cfg(not(target_family = "wasm"))]
     #[inline(never)]
     pub(crate) unsafe fn run(cpu: &mut Cpu, entry: *const Uop) {
         let mut u = entry;
@@ -301,7 +297,7 @@ mod flavour {
             #[cfg(feature = "observe")]
             cpu.dispatched(unsafe { (*u).run.get() } as usize);
             // SAFETY: as above.
-            u = unsafe { run_one(cpu, u) };
+            u = unsafe { (*u).run.get()(cpu, u, cpu.budget) };
         }
     }
 }

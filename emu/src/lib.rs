@@ -3,6 +3,9 @@
 //! This crate knows no device and no operating system. What lies outside the processor (ports,
 //! memory-mapped registers, the interrupt pin, the clock) comes in through [`bus::Bus`].
 
+// isa/hot.rs lists its handlers one by one.
+#![cfg_attr(target_family = "wasm", recursion_limit = "512")]
+
 mod blocks;
 pub mod bus;
 pub mod cpu;

@@ -205,7 +205,7 @@ pub struct Cpu {
     /// Where blocks are built, and single instructions stay that are not kept.
     pub(crate) scratch: Scratch,
     #[cfg(target_family = "wasm")]
-    pub(crate) hot: crate::isa::hot::Numbers,
+    pub(crate) hot: crate::isa::hot::Hot,
     pub(crate) config: CpuConfig,
     pub(crate) stats: Stats,
     pub(crate) debugger: debugger::Debugger,
@@ -268,7 +268,7 @@ impl Cpu {
             blocks: Blocks::default(),
             scratch: Scratch::default(),
             #[cfg(target_family = "wasm")]
-            hot: crate::isa::hot::Numbers::new(),
+            hot: crate::isa::hot::Hot::new(),
             config,
             stats: Stats::default(),
             debugger: debugger::Debugger::default(),

@@ -201,6 +201,10 @@ impl Cpu {
             if far {
                 (*slot).dest = entry;
                 (*slot).run = far_link;
+                #[cfg(target_family = "wasm")]
+                {
+                    (*slot).run = self.hot.numbered((*slot).run);
+                }
             } else {
                 (*slot).target = entry;
             }
@@ -265,7 +269,13 @@ impl Cpu {
             }
             self.stats.blocks_decoded += 1;
             let host = self.host_page(page);
-            Some(self.blocks.insert(physical, self.mode, b.len, b.page2, host, &scratch.uops, b.links))
+            let entry = self.blocks.insert(physical, self.mode, b.len, b.page2, host, &scratch.uops, b.links);
+            #[cfg(target_family = "wasm")]
+            // SAFETY: these are the uops of the block that was made just now.
+            unsafe {
+                self.hot.number(entry, scratch.uops.len(), b.links);
+            }
+            Some(entry)
         });
         self.scratch = scratch;
         match result? {

@@ -441,7 +441,7 @@ pub(super) trait Unary: 'static {
 
 pub(super) struct Inc;
 pub(super) struct Dec;
-struct Neg;
+pub struct Neg;
 pub(super) struct Not;
 
 impl Unary for Inc {

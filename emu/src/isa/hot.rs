@@ -1,23 +1,32 @@
 //! The commonest handlers, inlined into the loop that runs uops on WebAssembly.
 //!
 //! There a call through a pointer checks the table's bounds and the function's type, and the callee
-//! sets up a frame: more work than most instructions are. So the loop looks up a small number for the
-//! handler's address and branches on that, and only the others are called. The list is what a
+//! sets up a frame: more work than most instructions are. So a uop has a small number beside its
+//! handler's address, and the loop branches on that; only the others are called. The list is what a
 //! profile of a Linux guest had on top: 19 of 20 uops executed are in it. Leaving one out costs
 //! speed and nothing else.
+//!
+//! What the loop does for each uop counts as much as what the uop does. It is one branch through one table, for which the
+//! numbers are the patterns of one `match`, and there is no test for the end: to leave the loop is to run a uop, too.
 
 #![allow(unsafe_code)]
 
-use super::alu::{Add, And, Cmp, CompareBranch, Dec, Inc, Not, One, OpBranch, Or, Sbb, Sub, Test, Two, Xor};
+use super::alu::{
+    Add, And, Cmp, CompareBranch, Dec, Inc, Neg, Not, One, OpBranch, Or, Sbb, Sub, Test, Two, Xor,
+};
 use super::branch::{Branch, Call, CallTo, Condition, Jmp, JmpTo, Ret};
 use super::lower::FallThrough;
-use super::mov::{Extend, Lea, Load, Mov, Set};
+use super::mov::{Cmov, Extend, Lea, Load, Mov, Set};
 use super::muldiv::Imul;
 use super::operand::{
     self, Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
 use super::shift::{ByCl, ByImm, Rol, Ror, Sar, Shl, Shr};
 use super::stack::{Leave, Pop, Push};
+#[cfg(target_family = "wasm")]
+use crate::Cpu;
+#[cfg(target_family = "wasm")]
+use crate::dispatch::Uop;
 use crate::dispatch::{
     Handler, branch, far_link, fused, guard_page, lead_fused, pair, quick, step, step_far, trio,
 };
@@ -37,15 +46,23 @@ type Other = operand::R<1>;
 /// Functions that a module may have and every handler still be found; there are 2500.
 #[cfg(target_family = "wasm")]
 const FUNCTIONS: usize = 8192;
-
-/// The numbers of the hot handlers, from 1, by address: on WebAssembly a function's address is its
-/// place in a table, which is a small number. Part of the processor, so that one load finds them.
+/// Where a uop has its handler's number. On WebAssembly a function's address is its place in a table, which is a small
+/// number.
 #[cfg(target_family = "wasm")]
-pub(crate) struct Numbers([u8; FUNCTIONS]);
+const NUMBER: u32 = 16;
+
+/// The numbers of the hot handlers, from 1, by address, and where the loop ends. Part of the processor, so that what
+/// leaves the loop need not be looked for.
+#[cfg(target_family = "wasm")]
+pub(crate) struct Hot {
+    numbers: [u8; FUNCTIONS],
+    exit: Uop,
+}
 
 #[cfg(target_family = "wasm")]
-impl Numbers {
+impl Hot {
     pub fn new() -> Self {
+        const { assert!(FUNCTIONS <= 1 << NUMBER) };
         let mut numbers = [0; FUNCTIONS];
         for (number, &handler) in (1..).zip(HANDLERS) {
             // One beyond the end is called, as those that are not hot.
@@ -53,14 +70,62 @@ impl Numbers {
                 *place = number;
             }
         }
-        Self(numbers)
+        Self { numbers, exit: crate::blocks::filler() }
     }
 
-    /// The number of a handler, or 0.
-    #[inline(always)]
-    fn of(&self, handler: Handler) -> u8 {
-        self.0.get(handler as usize).copied().unwrap_or(0)
+    /// A handler with its number, so that one load finds both: only [`run`] may call it.
+    pub fn numbered(&self, handler: Handler) -> Handler {
+        let address = handler as usize;
+        assert!(address < 1 << NUMBER, "this module has too many functions");
+        let number = self.numbers.get(address).copied().unwrap_or(0);
+        // SAFETY: on WebAssembly a pointer to a function is a number of 32 bits, and any may be one.
+        unsafe { std::mem::transmute::<usize, Handler>(address | usize::from(number) << NUMBER) }
     }
+
+    /// Gives the uops of a block their handlers' numbers, but not its link slots, which are others' until they lead
+    /// somewhere; those have a bit in `links`.
+    ///
+    /// # Safety
+    /// `first` is the first of so many uops of a live block.
+    pub unsafe fn number(&self, first: *const Uop, uops: usize, links: u128) {
+        for at in (0..uops).filter(|at| *at >= 128 || links >> at & 1 == 0) {
+            // SAFETY: the caller's promise.
+            let run = unsafe { &(*first.add(at)).run };
+            run.set(self.numbered(run.get()));
+        }
+    }
+
+    /// What is run to leave the loop.
+    #[inline(always)]
+    pub fn exit(&self) -> *const Uop {
+        &self.exit
+    }
+}
+
+/// A number as a pattern.
+#[cfg(target_family = "wasm")]
+struct Number<const N: u32>;
+
+#[cfg(target_family = "wasm")]
+impl<const N: u32> Number<N> {
+    const N: u32 = N;
+}
+
+/// What the handler of a number does: one branch through a table.
+#[cfg(target_family = "wasm")]
+macro_rules! choose {
+    ($number:ident, $cpu:ident, $u:ident, $cold:expr, $n:expr, [$($arms:tt)*]) => {
+        match $number {
+            0 => $cold,
+            $($arms)*
+            // SAFETY: `Hot` gives no others.
+            _ => std::hint::unreachable_unchecked(),
+        }
+    };
+    ($number:ident, $cpu:ident, $u:ident, $cold:expr, $n:expr, [$($arms:tt)*] $handler:expr, $($rest:tt)*) => {
+        choose!($number, $cpu, $u, $cold, $n + 1,
+            [$($arms)* <Number<{ $n }>>::N => $handler($cpu, $u, $cpu.budget),] $($rest)*)
+    };
 }
 
 macro_rules! hot {
@@ -70,27 +135,28 @@ macro_rules! hot {
         #[cfg(test)]
         const NAMES: &[&str] = &[$(stringify!($handler)),*];
 
-        /// Executes one uop. The comparisons with constants become one branch through a table.
+        /// Runs from `entry` until a handler gives control back; the reason is in `cpu.why`.
         ///
         /// # Safety
-        /// `u` is in a live block.
+        /// `entry` is in a live block.
         #[cfg(target_family = "wasm")]
-        #[inline(always)]
-        pub(crate) unsafe fn run_one(
-            cpu: &mut crate::Cpu,
-            u: *const crate::dispatch::Uop,
-        ) -> crate::dispatch::Ret {
-            // SAFETY: the caller's promise; the number is that of the uop's own handler.
-            unsafe {
-                let number = cpu.hot.of((*u).run.get());
-                let mut candidate = 0;
-                $(
-                    candidate += 1;
-                    if number == candidate {
-                        return $handler(cpu, u, cpu.budget);
-                    }
-                )*
-                (*u).run.get()(cpu, u, cpu.budget)
+        #[inline(never)]
+        pub(crate) unsafe fn run(cpu: &mut Cpu, entry: *const Uop) {
+            let mut u = entry;
+            loop {
+                // SAFETY: `u` is in a live block, or the exit: the caller's promise for the first, the handlers'
+                // for the others. The number is that of the uop's own handler.
+                unsafe {
+                    let handler = (*u).run.get() as usize;
+                    let number = (handler >> NUMBER) as u32;
+                    u = choose!(number, cpu, u, {
+                        if u == cpu.hot.exit() {
+                            return;
+                        }
+                        let address = handler & ((1 << NUMBER) - 1);
+                        std::mem::transmute::<usize, Handler>(address)(cpu, u, cpu.budget)
+                    }, 1, [] $($handler,)*);
+                }
             }
         }
     };
@@ -149,7 +215,10 @@ hot! {
     step::<Mov<u16, DstMem<Flat>, SrcReg>>, step::<Mov<u16, DstMem<FlatIndexed>, SrcReg>>,
     zero_extend!(u8, SrcMem<Flat>), zero_extend!(u8, SrcMem<FlatIndexed>), zero_extend!(u8, SrcReg),
     zero_extend!(u16, SrcMem<Flat>), zero_extend!(u16, SrcMem<FlatIndexed>), zero_extend!(u16, SrcReg),
+    step::<Mov<u16, DstReg, SrcMem<FlatIndexed>>>,
+    quick::<Extend<u32, u16, R, SrcMem<Flat>, true>, Extend<u32, u16, DstReg, SrcMem<Flat>, true>>,
     step::<Lea<R, Flat>>, step::<Lea<R, FlatIndexed>>,
+    step::<Cmov<u32, SrcReg, 2>>, step::<Cmov<u32, SrcReg, 4>>, step::<Cmov<u32, SrcReg, 5>>,
     quick::<Push<R>, Push<SrcReg>>, step::<Push<SrcImm>>, step::<Push<SrcMem<Flat>>>,
     quick::<Pop<R>, Pop<DstReg>>, step::<Leave>,
     pair::<Push<R>, Push<SrcReg>, Push<R>, Push<SrcReg>>, pair::<Pop<R>, Pop<DstReg>, Pop<R>, Pop<DstReg>>,
@@ -165,19 +234,26 @@ hot! {
     two!(Sub, u32, R, R, true), two!(Sub, u32, R, R, false),
     two!(Sub, u32, R, SrcImm, true), two!(Sub, u32, R, SrcImm, false),
     two!(Sub, u32, R, SrcMem<Flat>, true), two!(Sub, u32, R, SrcMem<Segmented>, true),
-    two!(Sub, u32, DstMem<Flat>, SrcReg, false),
+    two!(Sub, u32, DstMem<Flat>, SrcReg, false), two!(Sub, u32, DstMem<Flat>, SrcReg, true),
+    two!(Sub, u32, DstMem<Flat>, SrcImm, true), two!(Add, u16, DstReg, SrcImm, false),
     two!(And, u32, R, R, true), two!(And, u32, R, R, false),
     two!(And, u32, R, SrcImm, true), two!(And, u32, R, SrcImm, false), two!(And, u32, R, SrcMem<Flat>, true),
-    two!(Or, u32, R, R, true), two!(Or, u32, R, R, false),
+    two!(Or, u32, R, R, true), two!(Or, u32, R, R, false), two!(Or, u32, R, SrcImm, true),
+    two!(Or, u32, DstMem<Flat>, SrcReg, true),
     two!(Xor, u32, R, R, true), two!(Xor, u32, R, R, false),
     two!(Xor, u32, R, SrcMem<FlatIndexed>, true),
-    two!(Sbb, u32, DstReg, SrcReg, true),
+    two!(Sbb, u32, DstReg, SrcReg, true), two!(Sbb, u32, DstReg, SrcReg, false),
+    two!(Test, u32, DstReg, SrcReg, true), two!(Test, u8, DstReg, SrcImm, true),
+    two!(Cmp, u32, DstReg, SrcImm, true), two!(Cmp, u8, DstMem<Flat>, SrcImm, true),
+    two!(Cmp, u32, DstMem<FlatIndexed>, SrcImm, true),
     two!(Cmp, u32, DstMem<Flat>, SrcReg, true), two!(Cmp, u32, DstMem<Flat>, SrcImm, true),
     two!(Cmp, u32, DstReg, SrcReg, true),
     one!(Inc, R, true), one!(Inc, R, false), one!(Dec, R, true), one!(Dec, R, false),
-    one!(Dec, DstMem<Flat>, true), one!(Not, DstReg, true),
+    one!(Dec, DstMem<Flat>, true), one!(Not, DstReg, true), one!(Neg, DstReg, true),
+    one!(Inc, DstMem<Segmented>, true), one!(Dec, DstMem<Segmented>, true),
     by_imm!(Shl, true), by_imm!(Shl, false), by_imm!(Shr, true), by_imm!(Shr, false),
     by_imm!(Sar, true), by_imm!(Sar, false), by_imm!(Rol, true), by_imm!(Rol, false), by_imm!(Ror, false),
+    by_imm!(Ror, true),
     step::<ByCl<Shl, u32, DstReg, true>>, step::<ByCl<Shr, u32, DstReg, true>>,
     quick::<ByCl<Shl, u32, DstReg, false>, ByCl<Shl, u32, DstReg, true>>,
     quick::<ByCl<Shr, u32, DstReg, false>, ByCl<Shr, u32, DstReg, true>>,
@@ -210,10 +286,16 @@ hot! {
     compare_branch!(Test, u32, R, R, 9), compare_branch!(Test, u32, R, R, 14), compare_branch!(Test, u32, R, R, 15),
     compare_branch!(Test, u8, DstReg, SrcReg, 4), compare_branch!(Test, u8, DstReg, SrcReg, 5),
     compare_branch!(Test, u8, DstReg, SrcImm, 4), compare_branch!(Test, u8, DstReg, SrcImm, 5),
-    compare_branch!(Test, u8, DstMem<Flat>, SrcImm, 4),
+    compare_branch!(Test, u8, DstMem<Flat>, SrcImm, 4), compare_branch!(Test, u8, DstMem<Flat>, SrcImm, 5),
+    compare_branch!(Test, u8, DstReg, SrcReg, 9),
+    compare_branch!(Test, u32, R, SrcImm, 4), compare_branch!(Test, u32, R, SrcImm, 5),
+    compare_branch!(Cmp, u16, DstReg, SrcImm, 3), compare_branch!(Cmp, u16, DstReg, SrcImm, 7),
+    compare_branch!(Cmp, u16, DstMem<Flat>, SrcImm, 5),
     fused::<OpBranch<One<Dec, u32, R, true>, 5>>, fused::<OpBranch<Two<Add, u32, DstReg, SrcImm, true>, 5>>,
     fused::<OpBranch<Two<Sub, u32, DstReg, SrcImm, true>, 5>>,
     fused::<OpBranch<Two<And, u32, DstReg, SrcImm, true>, 4>>,
+    fused::<OpBranch<Two<And, u32, DstReg, SrcImm, true>, 5>>,
+    fused::<OpBranch<One<Dec, u32, DstMem<Flat>, true>, 5>>, fused::<OpBranch<One<Inc, u32, R, true>, 5>>,
     load_compare_branch!(Test, R, 4), load_compare_branch!(Test, R, 5),
     load_compare_branch!(Test, R, 8), load_compare_branch!(Test, R, 14),
     load_compare_branch!(Cmp, SrcImm, 4), load_compare_branch!(Cmp, SrcImm, 5),

@@ -181,7 +181,7 @@ pub(super) fn lea(b: &mut Builder, i: &Insn) {
 }
 
 /// CMOVcc. A memory source is read, and may fault, whatever the condition.
-struct Cmov<T, S, const CC: u8>(P<(T, S)>);
+pub struct Cmov<T, S, const CC: u8>(P<(T, S)>);
 
 impl<T: Int, S: Source, const CC: u8> Op for Cmov<T, S, CC> {
     #[inline(always)]
