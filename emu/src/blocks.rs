@@ -13,7 +13,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::ManuallyDrop;
 
 use crate::Cpu;
-use crate::dispatch::{Extent, Header, Link, Slot, Uop, forward, resolve, stale};
+use crate::dispatch::{Extent, Header, Link, Run, Slot, Uop, forward, resolve, stale};
 
 /// Uops in an arena chunk.
 const CHUNK: usize = 16 << 10;
@@ -138,7 +138,7 @@ impl Blocks {
         self.blocks.push(Block { entry, key: k, len, page2, valid: true });
         self.index.insert(k, id);
         if let Some(old) = self.stale.remove(&k) {
-            let link = Link { run: forward, target: entry, dest: entry };
+            let link = Link { run: Run::new(forward), target: entry, dest: entry };
             // SAFETY: uops stay allocated until `clear`, which also empties `stale`.
             unsafe { old.cast::<Link>().write(link) };
         }
@@ -185,7 +185,7 @@ impl Blocks {
                 self.stale.insert(block.key, block.entry);
                 // SAFETY: uops stay allocated until `clear`. The uop may be executing right now: its
                 // handler refers to it, but a cell may be set meanwhile.
-                unsafe { (*block.entry).run.set(stale) };
+                unsafe { (*block.entry).run.set(Run::new(stale)) };
                 return false;
             }
             kept_lines |= line_mask(from, to - from);
@@ -206,7 +206,7 @@ impl Blocks {
 pub(crate) fn filler() -> Uop {
     use crate::cpu::regs::Reg;
     Uop {
-        run: Cell::new(stale),
+        run: Cell::new(Run::new(stale)),
         imm: 0,
         disp: 0,
         dst: Reg::ZERO,
@@ -237,7 +237,8 @@ pub(crate) unsafe fn init_links(first: *mut Uop, mut links: u128) {
 
 /// An unresolved link slot.
 pub(crate) fn link_slot(far: bool) -> Uop {
-    Uop { run: Cell::new(if far { crate::dispatch::resolve_far } else { resolve }), ..filler() }
+    let run = if far { Run::new(crate::dispatch::resolve_far) } else { Run::new(resolve) };
+    Uop { run: Cell::new(run), ..filler() }
 }
 
 /// The latest calls: where to they return, and the slots that lead there.

@@ -29,13 +29,28 @@ use crate::{Cpu, exception};
 /// handlers, which have nothing to clean up.
 pub(crate) type Handler = unsafe extern "C-unwind" fn(&mut Cpu, *const Uop, i32) -> Ret;
 
+/// What a uop has its handler as.
+#[cfg(not(target_family = "wasm"))]
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Run(pub Handler);
+#[cfg(target_family = "wasm")]
+pub(crate) use crate::isa::hot::Run;
+
+#[cfg(not(target_family = "wasm"))]
+impl Run {
+    pub fn new(handler: Handler) -> Self {
+        Self(handler)
+    }
+}
+
 /// One decoded instruction.
 #[derive(Clone)]
 #[repr(C)]
 pub(crate) struct Uop {
     /// A cell, because an instruction may write over the code that its own block was decoded from, which
     /// changes the handler of the block's first uop.
-    pub run: Cell<Handler>,
+    pub run: Cell<Run>,
     /// Immediate operand; in a block's last uop the distance from the block's start to the target.
     pub imm: u32,
     /// Displacement of a memory operand.
@@ -127,7 +142,7 @@ impl Uop {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Link {
-    pub run: Handler,
+    pub run: Run,
     /// Where control goes: the slot itself until the target is known, and for good if the target
     /// is in another page (the slot then checks that the page is still mapped there).
     pub target: *const Uop,
@@ -218,7 +233,7 @@ mod flavour {
     #[inline(always)]
     pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
         // SAFETY: `u` is in a live block, whose handlers all follow this protocol.
-        unsafe { (*u).run.get()(cpu, u, budget) }
+        unsafe { (*u).run.get().0(cpu, u, budget) }
     }
 
     #[inline(always)]
@@ -295,9 +310,9 @@ mod flavour {
             // SAFETY: `u` is in a live block: the caller's promise for the first, the handlers'
             // for the others.
             #[cfg(feature = "observe")]
-            cpu.dispatched(unsafe { (*u).run.get() } as usize);
+            cpu.dispatched(unsafe { (*u).run.get() }.0 as usize);
             // SAFETY: as above.
-            u = unsafe { (*u).run.get()(cpu, u, cpu.budget) };
+            u = unsafe { (*u).run.get().0(cpu, u, cpu.budget) };
         }
     }
 }

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use super::interrupt::TripleFault;
 use super::{Cpu, Exit, flags};
 use crate::bus::Bus;
-use crate::dispatch::{self, Link, Uop, Why, far_link};
+use crate::dispatch::{self, Link, Run, Uop, Why, far_link};
 use crate::exception::{Exception, Result};
 use crate::isa::lower;
 
@@ -200,7 +200,7 @@ impl Cpu {
         unsafe {
             if far {
                 (*slot).dest = entry;
-                (*slot).run = far_link;
+                (*slot).run = Run::new(far_link);
                 #[cfg(target_family = "wasm")]
                 {
                     (*slot).run = self.hot.numbered((*slot).run);

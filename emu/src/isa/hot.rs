@@ -46,12 +46,33 @@ type Other = operand::R<1>;
 /// Functions that a module may have and every handler still be found; there are 2500.
 #[cfg(target_family = "wasm")]
 const FUNCTIONS: usize = 8192;
-/// Where a uop has its handler's number. On WebAssembly a function's address is its place in a table, which is a small
-/// number.
-#[cfg(target_family = "wasm")]
-const NUMBER: u32 = 16;
 
-/// The numbers of the hot handlers, from 1, by address, and where the loop ends. Part of the processor, so that what
+/// What a uop has its handler as: a hot one's number, or a function's address, which on WebAssembly is its place in a
+/// table, after these.
+#[cfg(target_family = "wasm")]
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Run(u32);
+
+#[cfg(target_family = "wasm")]
+impl Run {
+    /// Numbers of hot handlers are below it.
+    const ADDRESSES: u32 = 256;
+
+    pub fn new(handler: Handler) -> Self {
+        Self(handler as usize as u32 + Self::ADDRESSES)
+    }
+
+    /// # Safety
+    /// It is not a number.
+    #[inline(always)]
+    unsafe fn handler(self) -> Handler {
+        // SAFETY: it was made of a handler.
+        unsafe { std::mem::transmute::<usize, Handler>((self.0 - Self::ADDRESSES) as usize) }
+    }
+}
+
+/// The numbers of the hot handlers by address, and where the loop ends. Part of the processor, so that what
 /// leaves the loop need not be looked for.
 #[cfg(target_family = "wasm")]
 pub(crate) struct Hot {
@@ -61,10 +82,12 @@ pub(crate) struct Hot {
 
 #[cfg(target_family = "wasm")]
 impl Hot {
+    /// No number.
+    const NONE: u8 = u8::MAX;
+
     pub fn new() -> Self {
-        const { assert!(FUNCTIONS <= 1 << NUMBER) };
-        let mut numbers = [0; FUNCTIONS];
-        for (number, &handler) in (1..).zip(HANDLERS) {
+        let mut numbers = [Self::NONE; FUNCTIONS];
+        for (number, &handler) in (0..).zip(HANDLERS) {
             // One beyond the end is called, as those that are not hot.
             if let Some(place) = numbers.get_mut(handler as usize) {
                 *place = number;
@@ -73,13 +96,13 @@ impl Hot {
         Self { numbers, exit: crate::blocks::filler() }
     }
 
-    /// A handler with its number, so that one load finds both: only [`run`] may call it.
-    pub fn numbered(&self, handler: Handler) -> Handler {
-        let address = handler as usize;
-        assert!(address < 1 << NUMBER, "this module has too many functions");
-        let number = self.numbers.get(address).copied().unwrap_or(0);
-        // SAFETY: on WebAssembly a pointer to a function is a number of 32 bits, and any may be one.
-        unsafe { std::mem::transmute::<usize, Handler>(address | usize::from(number) << NUMBER) }
+    /// The same with its number, if it is hot.
+    pub fn numbered(&self, run: Run) -> Run {
+        let address = run.0.wrapping_sub(Run::ADDRESSES);
+        match self.numbers.get(address as usize) {
+            Some(&number) if number != Self::NONE => Run(number.into()),
+            _ => run,
+        }
     }
 
     /// Gives the uops of a block their handlers' numbers, but not its link slots, which are others' until they lead
@@ -116,10 +139,8 @@ impl<const N: u32> Number<N> {
 macro_rules! choose {
     ($number:ident, $cpu:ident, $u:ident, $cold:expr, $n:expr, [$($arms:tt)*]) => {
         match $number {
-            0 => $cold,
             $($arms)*
-            // SAFETY: `Hot` gives no others.
-            _ => std::hint::unreachable_unchecked(),
+            _ => $cold,
         }
     };
     ($number:ident, $cpu:ident, $u:ident, $cold:expr, $n:expr, [$($arms:tt)*] $handler:expr, $($rest:tt)*) => {
@@ -131,7 +152,7 @@ macro_rules! choose {
 macro_rules! hot {
     ($($handler:expr,)*) => {
         const HANDLERS: &[Handler] = &[$($handler),*];
-        const _: () = assert!(HANDLERS.len() <= u8::MAX as usize);
+        const _: () = assert!(HANDLERS.len() < u8::MAX as usize);
         #[cfg(test)]
         const NAMES: &[&str] = &[$(stringify!($handler)),*];
 
@@ -147,15 +168,14 @@ macro_rules! hot {
                 // SAFETY: `u` is in a live block, or the exit: the caller's promise for the first, the handlers'
                 // for the others. The number is that of the uop's own handler.
                 unsafe {
-                    let handler = (*u).run.get() as usize;
-                    let number = (handler >> NUMBER) as u32;
+                    let run = (*u).run.get();
+                    let number = run.0;
                     u = choose!(number, cpu, u, {
                         if u == cpu.hot.exit() {
                             return;
                         }
-                        let address = handler & ((1 << NUMBER) - 1);
-                        std::mem::transmute::<usize, Handler>(address)(cpu, u, cpu.budget)
-                    }, 1, [] $($handler,)*);
+                        run.handler()(cpu, u, cpu.budget)
+                    }, 0, [] $($handler,)*);
                 }
             }
         }
@@ -338,7 +358,7 @@ mod tests {
             self.cpu.eip = at;
             self.cpu.mem.write(at, &[&pieces.concat(), &[HLT][..]].concat());
             lower::build(&mut self.cpu, &mut self.scratch, false).unwrap();
-            self.given.extend(self.scratch.uops.iter().map(|u| u.run.get() as usize));
+            self.given.extend(self.scratch.uops.iter().map(|u| u.run.get().0 as usize));
         }
 
         /// Lowers an instruction by itself and with neighbours that flags and fusing depend on.

@@ -7,7 +7,7 @@ use super::{Builder, End, MAX_EXITS, PAGE_SIZE, Prior};
 use crate::Cpu;
 use crate::blocks::filler;
 use crate::cpu::mode;
-use crate::dispatch::{self, Flow, Op, Step, Uop, step, step_far};
+use crate::dispatch::{self, Flow, Op, Run, Step, Uop, step, step_far};
 use crate::exception::{self, Exception};
 use crate::isa::decode::{self, DecodeError, MAX_LEN};
 
@@ -41,7 +41,7 @@ impl Builder<'_> {
             Exception::INVALID_OPCODE => dispatch::last_handler_of(raise_ud),
             _ => dispatch::last_handler_of(raise_gp),
         };
-        let u = Uop { run: run.into(), n: self.n, at: self.extent(), ..filler() };
+        let u = Uop { run: Cell::new(Run::new(run)), n: self.n, at: self.extent(), ..filler() };
         self.push(u);
         self.opaque();
         self.end();
@@ -111,10 +111,10 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         alone,
     };
     if limited {
-        b.push(Uop { run: Cell::new(dispatch::guard_limit), ..filler() });
+        b.push(Uop { run: Cell::new(Run::new(dispatch::guard_limit)), ..filler() });
     }
     if !alone && cpu.debugger.ends_block(linear) {
-        b.push(Uop { run: Cell::new(dispatch::guard_breakpoint), ..filler() });
+        b.push(Uop { run: Cell::new(Run::new(dispatch::guard_breakpoint)), ..filler() });
     }
     let mut first = b.uops.len();
     let room = cpu.code_end() - u64::from(cpu.eip);
@@ -146,7 +146,12 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
                     page2 = Some(page >> 12);
                     if !alone {
                         let disp = page >> 12;
-                        b.push(Uop { run: Cell::new(dispatch::guard_page), imm: boundary, disp, ..filler() });
+                        b.push(Uop {
+                            run: Cell::new(Run::new(dispatch::guard_page)),
+                            imm: boundary,
+                            disp,
+                            ..filler()
+                        });
                         first = b.uops.len();
                     }
                 }
@@ -181,7 +186,7 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         let len = b.next;
         let far = b.is_far(len);
         let run = if far { step_far::<FallThrough> } else { step::<FallThrough> };
-        let end = Uop { run: Cell::new(run), imm: len, n: count - 1, at: b.extent(), ..filler() };
+        let end = Uop { run: Cell::new(Run::new(run)), imm: len, n: count - 1, at: b.extent(), ..filler() };
         b.push(end);
         b.ends(End::FallThrough { far });
         b.link(len);

@@ -4,7 +4,7 @@
 
 use super::{Builder, Choice, End, Kind};
 use crate::Cpu;
-use crate::dispatch::{Uop, uop_mark};
+use crate::dispatch::{Run, Uop, uop_mark};
 use crate::isa::alu;
 
 /// How arithmetic flags and registers pass through an instruction.
@@ -45,7 +45,7 @@ pub(crate) struct Recovery {
 impl Effect {
     /// The instruction of this uop gets another handler.
     fn becomes(&mut self, u: &mut Uop, choice: Choice) {
-        u.run = choice.run.into();
+        u.run.set(Run::new(choice.run));
         self.kind = choice.kind;
     }
 

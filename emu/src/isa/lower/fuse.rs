@@ -1,7 +1,7 @@
 //! Neighbouring instructions that one handler executes.
 
 use super::{Builder, Compared, End};
-use crate::dispatch::{Handler, Uop};
+use crate::dispatch::{Handler, Run, Uop};
 use crate::isa::decode::Insn;
 
 /// Gives the handler that fuses an instruction with a branch on a condition.
@@ -46,14 +46,14 @@ impl Builder<'_> {
 
     /// Runs the last uop, and the one about to be emitted, by one handler.
     pub fn pair(&mut self, run: Handler) {
-        self.last().run = run.into();
+        self.last().run.set(Run::new(run));
         self.effect().uops = 2;
     }
 
     /// Runs the last two uops, and the one about to be emitted, by one handler.
     pub fn trio(&mut self, run: Handler) {
         let first = self.uops.len() - 2;
-        self.uops[first].run = run.into();
+        self.uops[first].run.set(Run::new(run));
         self.effects[first].uops = 3;
     }
 
@@ -67,12 +67,12 @@ impl Builder<'_> {
             self.ends(End::Condition(condition));
         }
         if let Prior::Compare { fuse, loaded, compared } = prior {
-            self.uops[at - 1].run = fuse(i.condition()).into();
+            self.uops[at - 1].run.set(Run::new(fuse(i.condition())));
             self.effects[at - 1].uops = 2;
             self.effects[at - 1].kind = None;
             self.effects[at - 1].end = compared.map(|compared| End::Branch { compared, condition, far });
             if let Some(loaded) = loaded {
-                self.uops[at - 2].run = loaded(i.condition()).into();
+                self.uops[at - 2].run.set(Run::new(loaded(i.condition())));
                 self.effects[at - 2].uops = 3;
             }
         }

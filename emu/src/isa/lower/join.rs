@@ -11,7 +11,9 @@ use std::marker::PhantomData;
 use super::build::FallThrough;
 use super::{Builder, Effect};
 use crate::cpu::regs::Int;
-use crate::dispatch::{Alone, Decision, Far, Fused, Handler, Op, Then, Unfused, Work, joined, quick, step};
+use crate::dispatch::{
+    Alone, Decision, Far, Fused, Handler, Op, Run, Then, Unfused, Work, joined, quick, step,
+};
 use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, One, Sub, Test, Two, Xor};
 use crate::isa::branch::{Branch, Call, Condition, Jmp, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
@@ -391,7 +393,7 @@ impl Builder<'_> {
             }
             self.effects[at].left = best.0;
             if let Some(run) = best.1 {
-                self.uops[at].run = run.into();
+                self.uops[at].run.set(Run::new(run));
             }
         }
     }

@@ -22,6 +22,8 @@ pub(crate) use fuse::{Fuse, Prior};
 pub(crate) use join::{Choice, Compared, End, Kind};
 pub(crate) use select::{AddrKind, by_addr, by_base, by_octal, by_reg};
 
+use std::cell::Cell;
+
 use super::decode::{Insn, What};
 use super::mov::Nop;
 use super::table::Spec;
@@ -29,7 +31,7 @@ use crate::Cpu;
 use crate::blocks::{filler, link_slot};
 use crate::cpu::regs::Reg;
 use crate::cpu::{SegName, mode};
-use crate::dispatch::{self, Extent, Handler, Uop, form, step};
+use crate::dispatch::{self, Extent, Handler, Run, Uop, form, step};
 use crate::exception;
 
 const PAGE_SIZE: u32 = 0x1000;
@@ -140,7 +142,8 @@ impl Builder<'_> {
     }
 
     fn uop(&self, i: &Insn, run: Handler) -> Uop {
-        let mut u = Uop { run: run.into(), imm: i.imm, n: self.n, at: self.extent(), ..filler() };
+        let mut u =
+            Uop { run: Cell::new(Run::new(run)), imm: i.imm, n: self.n, at: self.extent(), ..filler() };
         if i.op16 {
             u.form |= form::OP16;
         }
