@@ -129,7 +129,7 @@ fn a_cursor_that_is_steady_needs_no_more_looks() {
     indexed(&mut card, CRTC_INDEX, &[(0x0f, 1), (0x0a, 13), (0x0b, 14)]);
     put(&mut card, 2, &[0x20, 0x07]);
     let mut screen = Screen::with_steady_cursor(2 * SECOND);
-    let mut run = |screen: &mut Screen, card: &mut _, times: Range<u64>| -> (usize, bool) {
+    let run = |screen: &mut Screen, card: &mut _, times: Range<u64>| -> (usize, bool) {
         let changed = times.step_by(STEP as usize).filter(|now| update(screen, card, *now).is_some()).count();
         (changed, screen.is_still())
     };
