@@ -475,8 +475,10 @@ export class Machine {
     const offers = this.#hasInput() ? FRAME_MS : this.#plays ? SILENCE_MS : LONGEST_WAIT_MS;
     const wait = Math.min(millis, looks, offers);
     if (wait < 1) return this.#wake();
-    // Timers cut off parts of milliseconds, and what was cut off would be waited for by looking at the clock.
-    this.#timer = setTimeout(() => this.#wake(), Math.ceil(wait));
+    // Timers cut off parts of milliseconds, and what was cut off would be waited for by looking at the clock. The turn is
+    // taken at once: a message to itself for each would fill an idle worker's memory, whose garbage nobody collects.
+    const turn = () => this.#running && !this.#scheduled && this.#guarded(() => this.#turn());
+    this.#timer = setTimeout(turn, Math.ceil(wait));
   }
 
   /** The count of instructions, the text screen and the picture, for who asked for them. */
