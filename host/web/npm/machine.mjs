@@ -59,7 +59,12 @@ export class Machine {
   #soon = makeSoon();
   #scheduled = false;
   #timer;
-  #wakeAt = 0;
+  /** The timer's milliseconds, and what it does. */
+  #beat = 0;
+  #beats = () => {
+    if (!this.#running) this.#rest();
+    else if (!this.#scheduled) this.#guarded(() => this.#turn());
+  };
   #running = false;
   #ended = false;
   #budget = BUDGET;
@@ -383,7 +388,7 @@ export class Machine {
     if (!this.#running) return false;
     this.#running = false;
     this.#call("pause", 1);
-    clearTimeout(this.#timer);
+    this.#rest();
     this.#look(true);
     return true;
   }
@@ -400,7 +405,7 @@ export class Machine {
   destroy() {
     this.#running = false;
     this.#ended = true;
-    clearTimeout(this.#timer);
+    this.#rest();
     this.#network?.close();
     this.#network = undefined;
     this.#ear?.close?.();
@@ -419,12 +424,17 @@ export class Machine {
   /** Something is there to be done: the machine is looked at soon. */
   #wake() {
     if (!this.#running || this.#scheduled) return;
-    clearTimeout(this.#timer);
+    this.#rest();
     this.#scheduled = true;
     this.#soon(() => {
       this.#scheduled = false;
       if (this.#running) this.#guarded(() => this.#turn());
     });
+  }
+
+  #rest() {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
   }
 
   /** Errors of the machine end it, and are told. */
@@ -475,10 +485,13 @@ export class Machine {
     const offers = this.#hasInput() ? FRAME_MS : this.#plays ? SILENCE_MS : LONGEST_WAIT_MS;
     const wait = Math.min(millis, looks, offers);
     if (wait < 1) return this.#wake();
-    // Timers cut off parts of milliseconds, and what was cut off would be waited for by looking at the clock. The turn is
-    // taken at once: a message to itself for each would fill an idle worker's memory, whose garbage nobody collects.
-    const turn = () => this.#running && !this.#scheduled && this.#guarded(() => this.#turn());
-    this.#timer = setTimeout(turn, Math.ceil(wait));
+    // A timer that beats at about this rate goes on: a new one for each wait would fill an idle worker's memory, whose
+    // garbage nobody collects. So would a message to itself, and the turn is taken at once.
+    if (this.#timer !== undefined && Math.abs(wait - this.#beat) <= 1) return;
+    clearInterval(this.#timer);
+    // Timers cut off parts of milliseconds, and what was cut off would be waited for by looking at the clock.
+    this.#beat = Math.ceil(wait);
+    this.#timer = setInterval(this.#beats, this.#beat);
   }
 
   /** The count of instructions, the text screen and the picture, for who asked for them. */
