@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use env86_tests::{Result, bound_to_us, image, program, skipped, web_package, workspace};
+use env86_tests::{
+    Result, bound_to_us, image, image_root, only_file, program, skipped, web_package, workspace,
+};
 
 /// What is typed for the first machine. The quotes keep the echo of a mark from being it.
 const FIRST: &str =
@@ -66,4 +68,18 @@ fn the_demo_image_moves_between_a_page_and_the_program() -> Result<()> {
     assert!(said.contains("\n= 1-2-3 made by the page\r\n"), "{said}");
     assert_eq!(file.trim(), "again");
     Ok(fs::remove_dir_all(dir)?)
+}
+
+#[test]
+fn a_kernel_that_the_page_has_let_go_of_is_started_again() -> Result<()> {
+    let Some(package) = package("a_kernel_that_the_page_has_let_go_of_is_started_again") else {
+        return Ok(());
+    };
+    let boot = |prefix| only_file(&image_root()?.join("boot"), prefix);
+    let mut node = bound_to_us("timeout");
+    node.args(["240", "node"]).arg(workspace().join("tests/web/restart.mjs")).arg(package);
+    node.arg(boot("vmlinuz")?).arg(boot("initramfs")?).args(["Linux version", "console=ttyS0 tsc=reliable"]);
+    let out = node.stdin(Stdio::null()).output()?;
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    Ok(())
 }

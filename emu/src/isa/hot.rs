@@ -43,7 +43,7 @@ type Other = R;
 #[cfg(not(target_family = "wasm"))]
 type Other = operand::R<1>;
 
-/// Functions that a module may have and every handler still be found; there are 2500.
+/// Functions that a module may have and every handler still be found; there are some 3600.
 #[cfg(target_family = "wasm")]
 const FUNCTIONS: usize = 8192;
 

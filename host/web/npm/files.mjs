@@ -56,9 +56,12 @@ async function readBrought(url, range) {
   return new Uint8Array(await part.arrayBuffer());
 }
 
-/** Gives up memory at once: a worker that has nothing to do collects no garbage. Nobody may have these bytes besides. */
+/**
+ * Gives up memory at once: a worker that has nothing to do collects no garbage. Nobody may have these bytes besides; what is
+ * a part of something larger may be somebody's.
+ */
 export function letGo(bytes) {
-  bytes.buffer.transfer?.(0);
+  if (bytes.byteLength === bytes.buffer.byteLength) bytes.buffer.transfer?.(0);
 }
 
 /** Fetches once. `progress` is told (loaded, total). */

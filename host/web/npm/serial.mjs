@@ -53,7 +53,7 @@ export class SerialText {
 /** As the cursor of the machine's screen, a terminal's blinks no longer when nothing has happened for so long. */
 const STEADY_MS = 10_000;
 
-/** A terminal's cursor blinks while something happens: a browser draws for each blink, which an idle page would be for. */
+/** A terminal's cursor blinks while something happens. A browser draws for each blink, and in an idle page for nothing else. */
 export function blinkWhileUsed(terminal) {
   let steady;
   // Old xterm.js, which a page may bring, has other ways.

@@ -191,11 +191,13 @@ impl Wanted {
         }
     }
 
-    /// There is neither an image nor a medium.
+    /// There is neither an image, nor a kernel, a BIOS or a medium.
     fn names_nothing(&self) -> bool {
-        let ImageConfig { hda, hdb, hdc, hdd, fda, fdb, cdrom, virtio_blk, .. } = &self.config;
+        let ImageConfig { bios, bzimage, hda, hdb, hdc, hdd, fda, fdb, cdrom, virtio_blk, .. } = &self.config;
         self.place.is_empty()
-            && [hda, hdb, hdc, hdd, fda, fdb, cdrom, virtio_blk].iter().all(|file| file.is_none())
+            && [bios, bzimage, hda, hdb, hdc, hdd, fda, fdb, cdrom, virtio_blk]
+                .iter()
+                .all(|file| file.is_none())
     }
 
     fn disk(&self, slot: &'static str) -> Result<Option<Medium>, StartError> {

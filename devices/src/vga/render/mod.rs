@@ -28,8 +28,8 @@ const CURSOR_FRAMES: u64 = 8;
 /// Frames for which blinking characters are shown, and then are not.
 const BLINK_FRAMES: u64 = 16;
 
-/// A picture is drawn with what the guest wrote before this time, in ns, at the latest: the frame is over then, even one
-/// of 25 Hz.
+/// A register that is written in the middle of a frame changes the picture of the next one, too. Both are over after this
+/// time, in ns, at 50 Hz and above.
 const SETTLED_AFTER: u64 = 40_000_000;
 
 /// A picture.
