@@ -20,14 +20,16 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 
 use crate::cpu::regs::Reg;
+use crate::mmu::tlb::Selected;
 use crate::{Cpu, exception};
 
 /// What runs a uop. The third argument is the number of instructions that may still be executed
-/// before the driver wants control back; it is counted down where blocks end.
+/// before the driver wants control back; it is counted down where blocks end. The fourth is which of the TLB's
+/// entries are in use: handlers hand it on in a register, for most instructions would load it.
 ///
 /// A device that panics ends the run of its processor and nothing else: a panic passes through
 /// handlers, which have nothing to clean up.
-pub(crate) type Handler = unsafe extern "C-unwind" fn(&mut Cpu, *const Uop, i32) -> Ret;
+pub(crate) type Handler = unsafe extern "C-unwind" fn(&mut Cpu, *const Uop, i32, Selected) -> Ret;
 
 /// What a uop has its handler as.
 #[cfg(not(target_family = "wasm"))]
@@ -231,9 +233,9 @@ mod flavour {
     pub(crate) type Ret = ();
 
     #[inline(always)]
-    pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
         // SAFETY: `u` is in a live block, whose handlers all follow this protocol.
-        unsafe { (*u).run.get().0(cpu, u, budget) }
+        unsafe { (*u).run.get().0(cpu, u, budget, tlb) }
     }
 
     #[inline(always)]
@@ -244,16 +246,24 @@ mod flavour {
 
     /// Goes on with the uop behind `u`.
     #[inline(always)]
-    pub(super) unsafe fn next(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    pub(super) unsafe fn next(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
         // SAFETY: as in `go`.
-        unsafe { go(cpu, u.add(1), budget) }
+        unsafe { go(cpu, u.add(1), budget, tlb) }
+    }
+
+    /// Keeps the two ways of a conditional branch two branches, where the compiler would otherwise select a pointer
+    /// and make everything wait for it.
+    #[inline(always)]
+    pub(super) fn keep_apart() {
+        // SAFETY: no instruction, of which the compiler knows nothing.
+        unsafe { std::arch::asm!("", options(nomem, nostack, preserves_flags)) };
     }
 
     /// Runs from `entry` until a handler gives control back; the reason is in `cpu.why`.
     pub(crate) unsafe fn run(cpu: &mut Cpu, entry: *const Uop) {
-        let budget = cpu.budget;
+        let (budget, tlb) = (cpu.budget, cpu.tlb.selected());
         // SAFETY: the caller gives a live block's first uop.
-        unsafe { go(cpu, entry, budget) }
+        unsafe { go(cpu, entry, budget, tlb) }
     }
 }
 
@@ -270,7 +280,7 @@ mod flavour {
     pub(crate) type Ret = *const Uop;
 
     #[inline(always)]
-    pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    pub(super) unsafe fn go(cpu: &mut Cpu, u: *const Uop, budget: i32, _: Selected) -> Ret {
         cpu.budget = budget;
         u
     }
@@ -287,7 +297,7 @@ mod flavour {
 
     /// Goes on with the uop behind `u`, whose handler was given the budget that the processor has.
     #[inline(always)]
-    pub(super) unsafe fn next(_: &mut Cpu, u: *const Uop, _: i32) -> Ret {
+    pub(super) unsafe fn next(_: &mut Cpu, u: *const Uop, _: i32, _: Selected) -> Ret {
         // SAFETY: the caller's promise: `u` is not the last uop of its block, so there is another.
         unsafe {
             let next = u.add(1);
@@ -296,6 +306,9 @@ mod flavour {
             next
         }
     }
+
+    #[inline(always)]
+    pub(super) fn keep_apart() {}
 
     /// On WebAssembly a call through a pointer costs as much as what it leads to.
     #[cfg(target_family = "wasm")]
@@ -312,34 +325,49 @@ mod flavour {
             #[cfg(feature = "observe")]
             cpu.dispatched(unsafe { (*u).run.get() }.0 as usize);
             // SAFETY: as above.
-            u = unsafe { (*u).run.get().0(cpu, u, cpu.budget) };
+            u = unsafe { (*u).run.get().0(cpu, u, cpu.budget, cpu.tlb.selected()) };
         }
     }
 }
 
 pub(crate) use flavour::{Ret, run};
-use flavour::{go, leave, next};
+use flavour::{go, keep_apart, leave, next};
 
 /// The handler of an [`Op`].
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C-unwind" fn step<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn step<O: Op>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: dispatch passes uops of live blocks, each of them to the handler that lowering chose for it.
-    unsafe { quick::<O, O>(cpu, u, budget) }
+    unsafe { quick::<O, O>(cpu, u, budget, tlb) }
 }
 
 /// As [`step`], for one that ends its block and has a link slot for another page: what [`far_link`] would do
 /// is done at once where it can be.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C-unwind" fn step_far<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn step_far<O: Op>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`.
-    unsafe { Far::<O>::run(cpu, u, budget) }
+    unsafe { Far::<O>::run(cpu, u, budget, tlb) }
 }
 
 /// The handler of an [`Op`] for particular registers, with the one for any to take the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C-unwind" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn quick<O: Op, S: Op>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`.
-    unsafe { Alone::<O, S>::run(cpu, u, budget) }
+    unsafe { Alone::<O, S>::run(cpu, u, budget, tlb) }
 }
 
 /// What a handler does, from its uop on. Handlers of several instructions are made by putting these together,
@@ -348,7 +376,7 @@ pub(crate) unsafe extern "C-unwind" fn quick<O: Op, S: Op>(cpu: &mut Cpu, u: *co
 pub(crate) trait Work {
     /// # Safety
     /// `u` is in a live block, and what is behind it is what the type says.
-    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret;
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret;
 }
 
 /// One instruction, with the slow path `S`.
@@ -364,26 +392,27 @@ pub(crate) struct Decision<F, const FAR: bool>(PhantomData<F>);
 
 /// Executes one uop. Returns from the caller what the slow path or the driver gives, if it is for them.
 macro_rules! exec {
-    ($O:ident, $S:ident, $cpu:ident, $u:ident, $budget:ident) => {
+    ($O:ident, $S:ident, $cpu:ident, $u:ident, $budget:ident, $tlb:ident) => {{
+        $cpu.tlb.has_selected($tlb);
         match $O::exec::<false>($cpu, &*$u) {
             Ok(flow) => flow,
-            Err(Stop::Slow) => return slow::<$S>($cpu, $u, $budget),
+            Err(Stop::Slow) => return slow::<$S>($cpu, $u, $budget, $tlb),
             Err(Stop::Fault) => return fault($cpu, $u, $budget),
         }
-    };
+    }};
 }
 
 impl<O: Op, S: Op> Work for Alone<O, S> {
     #[inline(always)]
-    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
         // SAFETY: dispatch only passes uops of live blocks, and a block ends in a uop that never
         // returns `Next`.
         unsafe {
-            match exec!(O, S, cpu, u, budget) {
-                Flow::Next => next(cpu, u, budget),
-                Flow::Link(slot) => follow(cpu, u, budget, slot),
-                Flow::Jump => jump(cpu, u, budget),
-                Flow::Return => go_back(cpu, u, budget),
+            match exec!(O, S, cpu, u, budget, tlb) {
+                Flow::Next => next(cpu, u, budget, tlb),
+                Flow::Link(slot) => follow(cpu, u, budget, tlb, slot),
+                Flow::Jump => jump(cpu, u, budget, tlb),
+                Flow::Return => go_back(cpu, u, budget, tlb),
             }
         }
     }
@@ -391,12 +420,12 @@ impl<O: Op, S: Op> Work for Alone<O, S> {
 
 impl<O: Op> Work for Far<O> {
     #[inline(always)]
-    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
         // SAFETY: as for `Alone`.
         unsafe {
-            match exec!(O, O, cpu, u, budget) {
-                Flow::Link(slot) => follow_far(cpu, u, budget, slot),
-                _ => jump(cpu, u, budget),
+            match exec!(O, O, cpu, u, budget, tlb) {
+                Flow::Link(slot) => follow_far(cpu, u, budget, tlb, slot),
+                _ => jump(cpu, u, budget, tlb),
             }
         }
     }
@@ -404,19 +433,24 @@ impl<O: Op> Work for Far<O> {
 
 impl<O: Op, S: Op, W: Work> Work for Then<O, S, W> {
     #[inline(always)]
-    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
         // SAFETY: as for `Alone`; lowering puts together only uops that follow one another.
         unsafe {
-            exec!(O, S, cpu, u, budget);
-            W::run(cpu, u.add(1), budget)
+            exec!(O, S, cpu, u, budget, tlb);
+            W::run(cpu, u.add(1), budget, tlb)
         }
     }
 }
 
 /// The handler of several instructions.
-pub(crate) unsafe extern "C-unwind" fn joined<W: Work>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn joined<W: Work>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`.
-    unsafe { W::run(cpu, u, budget) }
+    unsafe { W::run(cpu, u, budget, tlb) }
 }
 
 /// The handler of two instructions in a row.
@@ -425,6 +459,7 @@ pub(crate) unsafe extern "C-unwind" fn pair<A, SlowA, B, SlowB>(
     cpu: &mut Cpu,
     u: *const Uop,
     budget: i32,
+    tlb: Selected,
 ) -> Ret
 where
     A: Op,
@@ -433,7 +468,7 @@ where
     SlowB: Op,
 {
     // SAFETY: as in `step`.
-    unsafe { Then::<A, SlowA, Alone<B, SlowB>>::run(cpu, u, budget) }
+    unsafe { Then::<A, SlowA, Alone<B, SlowB>>::run(cpu, u, budget, tlb) }
 }
 
 /// As [`pair`], for three.
@@ -442,6 +477,7 @@ pub(crate) unsafe extern "C-unwind" fn trio<A, SlowA, B, SlowB, C, SlowC>(
     cpu: &mut Cpu,
     u: *const Uop,
     budget: i32,
+    tlb: Selected,
 ) -> Ret
 where
     A: Op,
@@ -452,21 +488,23 @@ where
     SlowC: Op,
 {
     // SAFETY: as in `step`.
-    unsafe { Then::<A, SlowA, Then<B, SlowB, Alone<C, SlowC>>>::run(cpu, u, budget) }
+    unsafe { Then::<A, SlowA, Then<B, SlowB, Alone<C, SlowC>>>::run(cpu, u, budget, tlb) }
 }
 
 /// As [`step`], for what the TLB could not answer.
 #[cold]
 #[inline(never)]
-unsafe extern "C-unwind" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32, _: Selected) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
-        match O::exec::<true>(cpu, &*u) {
+        let done = O::exec::<true>(cpu, &*u);
+        let tlb = cpu.tlb.selected();
+        match done {
             Ok(Flow::Next) if cpu.attention => after(cpu, u, budget),
-            Ok(Flow::Next) => next(cpu, u, budget),
+            Ok(Flow::Next) => next(cpu, u, budget, tlb),
             Ok(_) if cpu.attention => leave(cpu, budget - cost(u), Why::Attention),
-            Ok(Flow::Link(slot)) => follow(cpu, u, budget, slot),
-            Ok(Flow::Jump | Flow::Return) => jump(cpu, u, budget),
+            Ok(Flow::Link(slot)) => follow(cpu, u, budget, tlb, slot),
+            Ok(Flow::Jump | Flow::Return) => jump(cpu, u, budget, tlb),
             Err(_) => fault(cpu, u, budget),
         }
     }
@@ -480,83 +518,85 @@ unsafe fn cost(u: *const Uop) -> i32 {
 }
 
 #[inline(always)]
-unsafe fn follow(cpu: &mut Cpu, u: *const Uop, budget: i32, slot: usize) -> Ret {
+unsafe fn follow(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected, slot: usize) -> Ret {
     // SAFETY: as in `step`; a uop that returns `Link(n)` has n slots behind it.
     unsafe {
         let budget = budget - cost(u);
         let link = u.add(slot).cast::<Link>();
-        if budget < 0 { leave(cpu, budget, Why::Budget) } else { go(cpu, (*link).target, budget) }
+        if budget < 0 { spent(cpu, budget) } else { go(cpu, (*link).target, budget, tlb) }
     }
 }
 
 /// As [`follow`], through a link to another page.
 #[inline(always)]
-unsafe fn follow_far(cpu: &mut Cpu, u: *const Uop, budget: i32, slot: usize) -> Ret {
+unsafe fn follow_far(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected, slot: usize) -> Ret {
     // SAFETY: as in `follow`; a link's destination is null or a live block's first uop.
     unsafe {
+        cpu.tlb.has_selected(tlb);
         let budget = budget - cost(u);
         let link = u.add(slot).cast::<Link>();
         let dest = (*link).dest;
         if budget < 0 {
-            leave(cpu, budget, Why::Budget)
+            spent(cpu, budget)
         } else if !dest.is_null() && cpu.is_mapped(dest) {
-            go(cpu, dest, budget)
+            go(cpu, dest, budget, tlb)
         } else {
-            go(cpu, (*link).target, budget)
+            go(cpu, (*link).target, budget, tlb)
         }
     }
 }
 
-/// A conditional branch that is taken. Out of line: keeps the two ways of a conditional branch two branches, where
-/// the compiler would otherwise select a pointer and make everything wait for it.
-#[cfg_attr(not(target_family = "wasm"), inline(never))]
-#[cfg_attr(target_family = "wasm", inline(always))]
-unsafe extern "C-unwind" fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+/// A conditional branch that is taken.
+#[inline(always)]
+unsafe fn follow_taken(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
+    keep_apart();
     // SAFETY: as in `step`; a conditional branch has a slot behind it.
     unsafe {
         cpu.eip = cpu.eip.wrapping_add((*u).imm);
-        follow(cpu, u, budget, 1)
+        follow(cpu, u, budget, tlb, 1)
     }
 }
 
 /// Behind a conditional branch that is not taken, and behind its slot.
 #[inline(always)]
-unsafe fn not_taken(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe fn not_taken(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
     // SAFETY: as in `step`; no block ends with a conditional branch.
-    unsafe { next(cpu, u.add(1), budget) }
+    unsafe { next(cpu, u.add(1), budget, tlb) }
 }
 
 /// To the block behind the last call, if that is where `eip` is.
 #[inline(always)]
-unsafe fn go_back(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe fn go_back(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
     // SAFETY: as in `step`; the calls hold slots of live blocks, and a slot's destination is one.
     unsafe {
-        let Some(slot) = cpu.calls.pop(cpu.linear_eip(), cpu.mode) else { return jump(cpu, u, budget) };
+        let Some(slot) = cpu.calls.pop(cpu.linear_eip(), cpu.mode) else { return jump(cpu, u, budget, tlb) };
+        cpu.tlb.has_selected(tlb);
         let budget = budget - cost(u);
         let dest = (*slot).dest;
         if budget < 0 {
-            leave(cpu, budget, Why::Budget)
+            spent(cpu, budget)
         } else if dest.is_null() {
-            resolve_far(cpu, slot.cast(), budget)
+            resolve_far(cpu, slot.cast(), budget, tlb)
         } else if cpu.is_mapped(dest) {
-            go(cpu, dest, budget)
+            go(cpu, dest, budget, tlb)
         } else {
-            missed_link(cpu, slot.cast(), budget)
+            missed_link(cpu, slot.cast(), budget, tlb)
         }
     }
 }
 
 #[inline(always)]
-unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
     // SAFETY: as in `step`; the jump cache holds only first uops of live blocks.
     unsafe {
+        cpu.tlb.has_selected(tlb);
         let budget = budget - cost(u);
         if budget < 0 {
-            return leave(cpu, budget, Why::Budget);
+            return spent(cpu, budget);
         }
         match cpu.jumps.get(cpu.linear_eip(), cpu.mode) {
-            Some(entry) if cpu.is_mapped(entry) => go(cpu, entry, budget),
-            Some(entry) => missed_jump(cpu, entry, budget),
+            Some(entry) if cpu.is_mapped(entry) => go(cpu, entry, budget, tlb),
+            Some(entry) => missed_jump(cpu, entry, budget, tlb),
             None => leave(cpu, budget, Why::Lookup),
         }
     }
@@ -565,20 +605,27 @@ unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
 /// To a block that the jump cache has, if it is there still and only the TLB has forgotten.
 #[cold]
 #[inline(never)]
-unsafe extern "C-unwind" fn missed_jump(cpu: &mut Cpu, entry: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn missed_jump(cpu: &mut Cpu, entry: *const Uop, budget: i32, tlb: Selected) -> Ret {
     // SAFETY: as in `jump`.
-    unsafe { if cpu.is_there(entry) { go(cpu, entry, budget) } else { leave(cpu, budget, Why::Lookup) } }
+    unsafe { if cpu.is_there(entry) { go(cpu, entry, budget, tlb) } else { leave(cpu, budget, Why::Lookup) } }
 }
 
 /// Through a link whose target is known, if it is there still and only the TLB has forgotten.
 #[cold]
 #[inline(never)]
-unsafe extern "C-unwind" fn missed_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn missed_link(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
     // SAFETY: as in `step`; the caller has seen that the link has a destination.
     unsafe {
         let dest = (*u.cast::<Link>()).dest;
-        if cpu.is_there(dest) { go(cpu, dest, budget) } else { resolve_far(cpu, u, budget) }
+        if cpu.is_there(dest) { go(cpu, dest, budget, tlb) } else { resolve_far(cpu, u, budget, tlb) }
     }
+}
+
+/// Leaves with the budget spent.
+#[cold]
+#[inline(never)]
+extern "C-unwind" fn spent(cpu: &mut Cpu, budget: i32) -> Ret {
+    leave(cpu, budget, Why::Budget)
 }
 
 /// Leaves with an exception in the instruction `u`.
@@ -606,13 +653,13 @@ unsafe extern "C-unwind" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
 }
 
 /// As [`follow_taken`], to another page.
-#[cfg_attr(not(target_family = "wasm"), inline(never))]
-#[cfg_attr(target_family = "wasm", inline(always))]
-unsafe extern "C-unwind" fn follow_taken_far(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+#[inline(always)]
+unsafe fn follow_taken_far(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
+    keep_apart();
     // SAFETY: as in `follow_taken`.
     unsafe {
         cpu.eip = cpu.eip.wrapping_add((*u).imm);
-        follow_far(cpu, u, budget, 1)
+        follow_far(cpu, u, budget, tlb, 1)
     }
 }
 
@@ -622,23 +669,25 @@ pub(crate) unsafe extern "C-unwind" fn branch<O: Op, const FAR: bool>(
     cpu: &mut Cpu,
     u: *const Uop,
     budget: i32,
+    tlb: Selected,
 ) -> Ret {
     // SAFETY: as in `step`.
-    unsafe { Unfused::<O, FAR>::run(cpu, u, budget) }
+    unsafe { Unfused::<O, FAR>::run(cpu, u, budget, tlb) }
 }
 
 /// `Op::exec` answers with `Next` for not taken and `Link(1)` for taken, and leaves `eip` alone. `imm` is the
 /// distance to the target. The block goes on behind the branch's slot.
 impl<O: Op, const FAR: bool> Work for Unfused<O, FAR> {
     #[inline(always)]
-    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
         // SAFETY: as for `Alone`.
         unsafe {
+            cpu.tlb.has_selected(tlb);
             match O::exec::<false>(cpu, &*u) {
-                Ok(Flow::Next) => not_taken(cpu, u, budget),
-                Ok(_) if FAR => follow_taken_far(cpu, u, budget),
-                Ok(_) => follow_taken(cpu, u, budget),
-                Err(Stop::Slow) => slow_branch::<O>(cpu, u, budget),
+                Ok(Flow::Next) => not_taken(cpu, u, budget, tlb),
+                Ok(_) if FAR => follow_taken_far(cpu, u, budget, tlb),
+                Ok(_) => follow_taken(cpu, u, budget, tlb),
+                Err(Stop::Slow) => slow_branch::<O>(cpu, u, budget, tlb),
                 Err(Stop::Fault) => fault(cpu, u, budget),
             }
         }
@@ -657,9 +706,14 @@ pub(crate) trait Fused {
 /// The handler of a fused pair. The branch's own uop stays where it is: it has the distances, and is run by
 /// itself if the first needs the slow path.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C-unwind" fn fused<F: Fused>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn fused<F: Fused>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`.
-    unsafe { Decision::<F, false>::run(cpu, u, budget) }
+    unsafe { Decision::<F, false>::run(cpu, u, budget, tlb) }
 }
 
 /// The handler of an instruction and the fused pair behind it.
@@ -668,6 +722,7 @@ pub(crate) unsafe extern "C-unwind" fn lead_fused<A, SlowA, F>(
     cpu: &mut Cpu,
     u: *const Uop,
     budget: i32,
+    tlb: Selected,
 ) -> Ret
 where
     A: Op,
@@ -675,20 +730,21 @@ where
     F: Fused,
 {
     // SAFETY: as in `step`.
-    unsafe { Then::<A, SlowA, Decision<F, false>>::run(cpu, u, budget) }
+    unsafe { Then::<A, SlowA, Decision<F, false>>::run(cpu, u, budget, tlb) }
 }
 
 impl<F: Fused, const FAR: bool> Work for Decision<F, FAR> {
     #[inline(always)]
-    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
         // SAFETY: as for `Alone`; lowering fuses only with a branch that is next.
         unsafe {
             let branch = u.add(1);
+            cpu.tlb.has_selected(tlb);
             match F::test(cpu, &*u) {
-                Ok(true) if FAR => follow_taken_far(cpu, branch, budget),
-                Ok(true) => follow_taken(cpu, branch, budget),
-                Ok(false) => not_taken(cpu, branch, budget),
-                Err(_) => slow::<F::First>(cpu, u, budget),
+                Ok(true) if FAR => follow_taken_far(cpu, branch, budget, tlb),
+                Ok(true) => follow_taken(cpu, branch, budget, tlb),
+                Ok(false) => not_taken(cpu, branch, budget, tlb),
+                Err(_) => slow::<F::First>(cpu, u, budget, tlb),
             }
         }
     }
@@ -696,18 +752,25 @@ impl<F: Fused, const FAR: bool> Work for Decision<F, FAR> {
 
 #[cold]
 #[inline(never)]
-unsafe extern "C-unwind" fn slow_branch<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+unsafe extern "C-unwind" fn slow_branch<O: Op>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    _: Selected,
+) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
-        match O::exec::<true>(cpu, &*u) {
+        let done = O::exec::<true>(cpu, &*u);
+        let tlb = cpu.tlb.selected();
+        match done {
             Ok(Flow::Next) if cpu.attention => after(cpu, u, budget),
-            Ok(Flow::Next) => not_taken(cpu, u, budget),
+            Ok(Flow::Next) => not_taken(cpu, u, budget, tlb),
             Ok(_) => {
                 cpu.eip = cpu.eip.wrapping_add((*u).imm);
                 if cpu.attention {
                     return leave(cpu, budget - cost(u), Why::Attention);
                 }
-                follow(cpu, u, budget, 1)
+                follow(cpu, u, budget, tlb, 1)
             }
             Err(_) => fault(cpu, u, budget),
         }
@@ -732,7 +795,7 @@ where
 }
 
 /// The handler of an instruction written as a plain function: the many that are not hot.
-pub(crate) unsafe extern "C-unwind" fn call<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+pub(crate) unsafe extern "C-unwind" fn call<F>(cpu: &mut Cpu, u: *const Uop, budget: i32, _: Selected) -> Ret
 where
     F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
 {
@@ -740,7 +803,10 @@ where
     unsafe {
         match invoke::<F>(cpu, &*u) {
             Ok(()) if cpu.attention => after(cpu, u, budget),
-            Ok(()) => next(cpu, u, budget),
+            Ok(()) => {
+                let tlb = cpu.tlb.selected();
+                next(cpu, u, budget, tlb)
+            }
             Err(e) => {
                 cpu.fault = e;
                 fault(cpu, u, budget)
@@ -751,7 +817,12 @@ where
 
 /// As [`call`], for an instruction that sets `Cpu::eip` itself and ends its block: far transfers,
 /// mode changes.
-pub(crate) unsafe extern "C-unwind" fn call_last<F>(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret
+pub(crate) unsafe extern "C-unwind" fn call_last<F>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    _: Selected,
+) -> Ret
 where
     F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
 {
@@ -784,47 +855,73 @@ where
 }
 
 /// A link slot whose target is not known yet.
-pub(crate) unsafe extern "C-unwind" fn resolve(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn resolve(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    _: Selected,
+) -> Ret {
     cpu.exit_link = u.cast::<Link>().cast_mut();
     leave(cpu, budget, Why::Resolve)
 }
 
 /// A link slot to another page whose target is not known yet.
-pub(crate) unsafe extern "C-unwind" fn resolve_far(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn resolve_far(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    _: Selected,
+) -> Ret {
     cpu.exit_link = u.cast::<Link>().cast_mut();
     leave(cpu, budget, Why::ResolveFar)
 }
 
 /// A link slot to another page: good as long as the page is mapped where it was.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C-unwind" fn far_link(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn far_link(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`; a far link has a destination.
     unsafe {
+        cpu.tlb.has_selected(tlb);
         let dest = (*u.cast::<Link>()).dest;
-        if cpu.is_mapped(dest) { go(cpu, dest, budget) } else { missed_link(cpu, u, budget) }
+        if cpu.is_mapped(dest) { go(cpu, dest, budget, tlb) } else { missed_link(cpu, u, budget, tlb) }
     }
 }
 
 /// The first uop of a block that is no longer valid.
-pub(crate) unsafe extern "C-unwind" fn stale(cpu: &mut Cpu, _: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn stale(cpu: &mut Cpu, _: *const Uop, budget: i32, _: Selected) -> Ret {
     leave(cpu, budget, Why::Lookup)
 }
 
 /// The first uop of an invalidated block that has a successor.
-pub(crate) unsafe extern "C-unwind" fn forward(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn forward(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`; a forwarder's `dest` is the successor's first uop.
-    unsafe { go(cpu, (*u.cast::<Link>()).dest, budget) }
+    unsafe { go(cpu, (*u.cast::<Link>()).dest, budget, tlb) }
 }
 
 /// First uop of a block that runs over the end of its page: `imm` bytes from the start the next
 /// page begins, and `disp` is the RAM page it must be.
 #[cfg_attr(target_family = "wasm", inline(always))]
-pub(crate) unsafe extern "C-unwind" fn guard_page(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn guard_page(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         let linear = cpu.linear_eip().wrapping_add((*u).imm);
         if cpu.mapped_page(linear) == Some((*u).disp) {
-            next(cpu, u, budget)
+            next(cpu, u, budget, tlb)
         } else {
             leave(cpu, budget, Why::Lookup)
         }
@@ -832,11 +929,16 @@ pub(crate) unsafe extern "C-unwind" fn guard_page(cpu: &mut Cpu, u: *const Uop, 
 }
 
 /// First uop of a block in a code segment with a limit: the block has `imm` bytes.
-pub(crate) unsafe extern "C-unwind" fn guard_limit(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn guard_limit(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         if u64::from(cpu.eip) + u64::from((*u).imm) <= cpu.code_end() {
-            next(cpu, u, budget)
+            next(cpu, u, budget, tlb)
         } else {
             leave(cpu, budget, Why::Lookup)
         }
@@ -845,13 +947,18 @@ pub(crate) unsafe extern "C-unwind" fn guard_limit(cpu: &mut Cpu, u: *const Uop,
 
 /// First uop of a block that begins at a breakpoint of the host's, or where the same place of another page
 /// has one.
-pub(crate) unsafe extern "C-unwind" fn guard_breakpoint(cpu: &mut Cpu, u: *const Uop, budget: i32) -> Ret {
+pub(crate) unsafe extern "C-unwind" fn guard_breakpoint(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
     // SAFETY: as in `step`.
     unsafe {
         if cpu.debugger.has_breakpoint(cpu.linear_eip()) {
             leave(cpu, budget, Why::Lookup)
         } else {
-            next(cpu, u, budget)
+            next(cpu, u, budget, tlb)
         }
     }
 }

@@ -14,6 +14,8 @@ pub trait Int: Copy + Eq + Send + Sync + 'static {
     fn zext(self) -> u32;
     /// Sign-extended.
     fn sext(self) -> u32;
+    /// As often as 32 bits have room for it: a rotation of all is one of each.
+    fn repeated(self) -> u32;
 }
 
 macro_rules! int {
@@ -31,6 +33,10 @@ macro_rules! int {
             #[inline(always)]
             fn sext(self) -> u32 {
                 self as $s as i32 as u32
+            }
+            #[inline(always)]
+            fn repeated(self) -> u32 {
+                u32::from(self) * (u32::MAX / <$t>::MAX as u32)
             }
         }
     };
@@ -119,6 +125,22 @@ impl RegFile {
     #[inline(always)]
     pub fn set_r32(&mut self, n: u8, v: u32) {
         self.words[n as usize & 7] = v;
+    }
+
+    /// The low bits of a 32-bit register by number (0 to 7), of which all are read: what stored it stored all, and
+    /// some processors hand that on at once, but not a part of it.
+    #[inline(always)]
+    pub fn low<T: Int>(&self, n: u8) -> T {
+        // SAFETY: a reference to the register.
+        T::truncate(unsafe { (&raw const self.words[n as usize & 7]).read_volatile() })
+    }
+
+    /// Replaces the low bits of a 32-bit register by number (0 to 7), all of which are written: what reads it may
+    /// read all, and no processor hands on the store of a part to that.
+    #[inline(always)]
+    pub fn set_low<T: Int>(&mut self, n: u8, v: T) {
+        let mask = u32::MAX >> (32 - T::BITS);
+        self.set_r32(n, self.r32(n) & !mask | v.zext());
     }
 
     /// The eight general registers.

@@ -39,24 +39,18 @@ pub(super) enum Inverse {
 
 #[inline(always)]
 fn add_with<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, b: T, carry: u32) -> T {
-    let (x, y) = (a.zext(), b.zext());
-    let r = x.wrapping_add(y).wrapping_add(carry);
     if FLAGS {
-        let carries = (x & y) | ((x | y) & !r);
-        f.set_carries(T::truncate(r), T::truncate(carries));
+        return f.add(a, b, carry);
     }
-    T::truncate(r)
+    T::truncate(a.zext().wrapping_add(b.zext()).wrapping_add(carry))
 }
 
 #[inline(always)]
 fn sub_with<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, b: T, borrow: u32) -> T {
-    let (x, y) = (a.zext(), b.zext());
-    let r = x.wrapping_sub(y).wrapping_sub(borrow);
     if FLAGS {
-        let borrows = (!x & y) | ((!x | y) & r);
-        f.set_carries(T::truncate(r), T::truncate(borrows));
+        return f.sub(a, b, borrow);
     }
-    T::truncate(r)
+    T::truncate(a.zext().wrapping_sub(b.zext()).wrapping_sub(borrow))
 }
 
 #[inline(always)]
@@ -449,11 +443,7 @@ impl Unary for Inc {
     const RECOVERY: Option<u8> = Some(how::INC);
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T) -> T {
-        let r = a.zext().wrapping_add(1);
-        if FLAGS {
-            f.set_carries_keep_cf(T::truncate(r), T::truncate(a.zext() & !r));
-        }
-        T::truncate(r)
+        if FLAGS { f.inc(a) } else { T::truncate(a.zext().wrapping_add(1)) }
     }
 }
 
@@ -462,12 +452,7 @@ impl Unary for Dec {
     const RECOVERY: Option<u8> = Some(how::DEC);
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T) -> T {
-        let r = a.zext().wrapping_sub(1);
-        if FLAGS {
-            // Borrows: from a zero bit on, up to the lowest one.
-            f.set_carries_keep_cf(T::truncate(r), T::truncate(!a.zext() & r));
-        }
-        T::truncate(r)
+        if FLAGS { f.dec(a) } else { T::truncate(a.zext().wrapping_sub(1)) }
     }
 }
 

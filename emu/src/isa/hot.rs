@@ -43,6 +43,16 @@ type Other = R;
 #[cfg(not(target_family = "wasm"))]
 type Other = operand::R<1>;
 
+/// The low byte or word of a register, read and written. Elsewhere those of the first four have handlers of their own.
+#[cfg(target_family = "wasm")]
+type LowSource = SrcReg;
+#[cfg(target_family = "wasm")]
+type LowDest = DstReg;
+#[cfg(not(target_family = "wasm"))]
+type LowSource = operand::Low<0>;
+#[cfg(not(target_family = "wasm"))]
+type LowDest = operand::Low<0>;
+
 /// Functions that a module may have and every handler still be found; there are some 3600.
 #[cfg(target_family = "wasm")]
 const FUNCTIONS: usize = 8192;
@@ -145,7 +155,7 @@ macro_rules! choose {
     };
     ($number:ident, $cpu:ident, $u:ident, $cold:expr, $n:expr, [$($arms:tt)*] $handler:expr, $($rest:tt)*) => {
         choose!($number, $cpu, $u, $cold, $n + 1,
-            [$($arms)* <Number<{ $n }>>::N => $handler($cpu, $u, $cpu.budget),] $($rest)*)
+            [$($arms)* <Number<{ $n }>>::N => $handler($cpu, $u, $cpu.budget, $cpu.tlb.selected()),] $($rest)*)
     };
 }
 
@@ -174,7 +184,7 @@ macro_rules! hot {
                         if u == cpu.hot.exit() {
                             return;
                         }
-                        run.handler()(cpu, u, cpu.budget)
+                        run.handler()(cpu, u, cpu.budget, cpu.tlb.selected())
                     }, 0, [] $($handler,)*);
                 }
             }
@@ -233,8 +243,8 @@ hot! {
     step::<Mov<u8, DstMem<Flat>, SrcReg>>, step::<Mov<u8, DstMem<FlatIndexed>, SrcReg>>,
     step::<Mov<u8, DstMem<Flat>, SrcImm>>,
     step::<Mov<u16, DstMem<Flat>, SrcReg>>, step::<Mov<u16, DstMem<FlatIndexed>, SrcReg>>,
-    zero_extend!(u8, SrcMem<Flat>), zero_extend!(u8, SrcMem<FlatIndexed>), zero_extend!(u8, SrcReg),
-    zero_extend!(u16, SrcMem<Flat>), zero_extend!(u16, SrcMem<FlatIndexed>), zero_extend!(u16, SrcReg),
+    zero_extend!(u8, SrcMem<Flat>), zero_extend!(u8, SrcMem<FlatIndexed>), zero_extend!(u8, LowSource),
+    zero_extend!(u16, SrcMem<Flat>), zero_extend!(u16, SrcMem<FlatIndexed>), zero_extend!(u16, LowSource),
     step::<Mov<u16, DstReg, SrcMem<FlatIndexed>>>,
     quick::<Extend<u32, u16, R, SrcMem<Flat>, true>, Extend<u32, u16, DstReg, SrcMem<Flat>, true>>,
     step::<Lea<R, Flat>>, step::<Lea<R, FlatIndexed>>,
@@ -320,7 +330,7 @@ hot! {
     load_compare_branch!(Test, R, 8), load_compare_branch!(Test, R, 14),
     load_compare_branch!(Cmp, SrcImm, 4), load_compare_branch!(Cmp, SrcImm, 5),
     load_compare_branch!(Cmp, SrcImm, 6), load_compare_branch!(Cmp, SrcImm, 7),
-    step::<Set<DstReg, 4>>, step::<Set<DstReg, 5>>,
+    step::<Set<LowDest, 4>>, step::<Set<LowDest, 5>>,
     step::<Jmp>, step::<Call<true>>, step::<Ret>, step::<FallThrough>,
     step_far::<Jmp>, step_far::<Call<true>>, step_far::<FallThrough>,
     step::<JmpTo<SrcReg>>, step::<JmpTo<SrcMem<Flat>>>, step::<JmpTo<SrcMem<FlatIndexed>>>,

@@ -3,7 +3,7 @@
 use std::marker::PhantomData as P;
 
 use super::decode::{Insn, Mem};
-use super::lower::{AddrKind, Builder, Choice, Kind, Place, Prior, by_addr, by_base, by_reg};
+use super::lower::{AddrKind, Builder, Choice, Kind, Place, Prior, by_addr, by_base, by_low, by_reg};
 use super::operand::{
     Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
@@ -115,6 +115,9 @@ fn extend<N: Int, const SIGNED: bool>(b: &mut Builder, i: &Insn) {
     let run = match (i.op16, i.place(1)) {
         (false, Place::Mem) => {
             by_reg!(d, D => by_addr!(kind, A => extends::<u32, N, D, SrcMem<A>, SIGNED>()))
+        }
+        (false, Place::Reg(s)) => {
+            by_reg!(d, D => by_low!(s, SrcReg, S => extends::<u32, N, D, S, SIGNED>()))
         }
         (false, _) => by_reg!(d, D => extends::<u32, N, D, SrcReg, SIGNED>()),
         (true, Place::Mem) => by_addr!(kind, A => extends::<u16, N, DstReg, SrcMem<A>, SIGNED>()),
@@ -238,7 +241,8 @@ pub(super) fn cmov(b: &mut Builder, i: &Insn) {
 pub(super) fn set(b: &mut Builder, i: &Insn) {
     let run = match i.place(0) {
         Place::Mem => by_condition!(i.condition(), CC => step::<Set<DstMem<Segmented>, CC>>),
-        _ => by_condition!(i.condition(), CC => step::<Set<DstReg, CC>>),
+        Place::Reg(d) => by_low!(d, DstReg, D => by_condition!(i.condition(), CC => step::<Set<D, CC>>)),
+        Place::Imm => by_condition!(i.condition(), CC => step::<Set<DstReg, CC>>),
     };
     b.emit(i, run);
     b.reads_flags();
@@ -405,12 +409,11 @@ fn cmpxchg_sized<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     cpu.probe_rm::<T>(u)?;
     let old = cpu.get_rm::<T>(u)?;
     let accumulator = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
-    let (a, b) = (accumulator.zext(), old.zext());
-    let r = a.wrapping_sub(b);
+    let equal = accumulator == old;
     // The destination is written either way.
-    cpu.set_rm(u, if a == b { cpu.regs.get(u.src) } else { old })?;
-    cpu.flags.set_carries(T::truncate(r), T::truncate((!a & b) | ((!a | b) & r)));
-    if a != b {
+    cpu.set_rm(u, if equal { cpu.regs.get(u.src) } else { old })?;
+    cpu.flags.sub(accumulator, old, 0);
+    if !equal {
         cpu.regs.set(Reg::dword(gpr::EAX), old);
     }
     Ok(())
@@ -428,17 +431,17 @@ pub(super) fn cmpxchg(b: &mut Builder, i: &Insn) {
 fn xadd_sized<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     cpu.probe_rm::<T>(u)?;
     let old = cpu.get_rm::<T>(u)?;
-    let (a, b) = (old.zext(), cpu.regs.get::<T>(u.src).zext());
-    let r = a.wrapping_add(b);
+    let added = cpu.regs.get::<T>(u.src);
+    let sum = T::truncate(old.zext().wrapping_add(added.zext()));
     // With one register as both operands the sum is what stays.
     if u.is_mem() {
-        cpu.set_rm(u, T::truncate(r))?;
+        cpu.set_rm(u, sum)?;
         cpu.regs.set(u.src, old);
     } else {
         cpu.regs.set(u.src, old);
-        cpu.regs.set(u.dst, T::truncate(r));
+        cpu.regs.set(u.dst, sum);
     }
-    cpu.flags.set_carries(T::truncate(r), T::truncate((a & b) | ((a | b) & !r)));
+    cpu.flags.add(old, added, 0);
     Ok(())
 }
 

@@ -39,7 +39,7 @@ fn mul_sized<T: Int, const SIGNED: bool>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let (low, high) = (T::truncate(product as u32), T::truncate((product >> T::BITS) as u32));
     set_pair(cpu, low, high);
     let over = if SIGNED { high.sext() != (low.sext() as i32 >> 31) as u32 } else { high.zext() != 0 };
-    cpu.flags.set_result(low, over, over);
+    cpu.flags.set_result(low, over.into(), over);
     Ok(())
 }
 
@@ -111,7 +111,7 @@ impl<T: Int, S: Source, const IMM: bool, const FLAGS: bool> Op for Imul<T, S, IM
         let r = T::truncate(product as u32);
         if FLAGS || SLOW {
             let over = i64::from(r.sext() as i32) != product;
-            cpu.flags.set_result(r, over, over);
+            cpu.flags.set_result(r, over.into(), over);
         }
         cpu.regs.set(u.dst, r);
         Ok(Flow::Next)

@@ -134,6 +134,10 @@ pub(crate) struct DstMem<A>(std::marker::PhantomData<A>);
 /// With [`ANY`] for `N` it is the operand that the uop names.
 pub(crate) struct R<const N: u8>;
 
+/// The low byte or word of general register `N`.
+#[cfg_attr(target_family = "wasm", allow(dead_code))]
+pub(crate) struct Low<const N: u8>;
+
 /// In place of a register's number: where dispatch costs so much that handlers of each register's own
 /// would bring nothing.
 pub(crate) const ANY: u8 = 8;
@@ -175,6 +179,27 @@ impl<const N: u8> Source for R<N> {
     #[inline(always)]
     fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
         Ok(cpu.regs.get(Self::place(u.src)))
+    }
+}
+
+impl<const N: u8> Source for Low<N> {
+    type Plain = SrcReg;
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Result<T, Stop> {
+        Ok(cpu.regs.low(N))
+    }
+}
+
+impl<const N: u8> Dest for Low<N> {
+    type Plain = DstReg;
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Result<T, Stop> {
+        Ok(cpu.regs.low(N))
+    }
+    #[inline(always)]
+    fn set<T: Int, const SLOW: bool>(cpu: &mut Cpu, _: &Uop, v: T) -> Result<(), Stop> {
+        cpu.regs.set_low(N, v);
+        Ok(())
     }
 }
 

@@ -37,12 +37,10 @@ impl Shift for Shl {
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
         let wide = u64::from(a.zext()) << count;
-        let r = wide as u32;
         if FLAGS {
-            let cf = wide >> T::BITS & 1 != 0;
-            f.set_result(T::truncate(r), cf, top::<T>(r) != cf);
+            f.set_shifted_left::<T>(wide);
         }
-        T::truncate(r)
+        T::truncate(wide as u32)
     }
 }
 
@@ -53,7 +51,7 @@ impl Shift for Shr {
         let x = a.zext();
         let r = x >> count;
         if FLAGS {
-            f.set_result(T::truncate(r), x >> (count - 1) & 1 != 0, top::<T>(r ^ (r << 1)));
+            f.set_result(T::truncate(r), x >> (count - 1), top::<T>(r ^ (r << 1)));
         }
         T::truncate(r)
     }
@@ -66,7 +64,7 @@ impl Shift for Sar {
         let x = a.sext() as i32;
         let r = (x >> count) as u32;
         if FLAGS {
-            f.set_result(T::truncate(r), x >> (count - 1) & 1 != 0, false);
+            f.set_result(T::truncate(r), (x >> (count - 1)) as u32, false);
         }
         T::truncate(r)
     }
@@ -76,9 +74,7 @@ impl Shift for Rol {
     const ALL_FLAGS: bool = false;
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
-        let x = u64::from(a.zext());
-        let by = count % T::BITS;
-        let r = (x << by | x >> (T::BITS - by)) as u32;
+        let r = a.repeated().rotate_left(count);
         if FLAGS {
             f.set_cf_of(r & 1 != 0, top::<T>(r) != (r & 1 != 0));
         }
@@ -90,9 +86,7 @@ impl Shift for Ror {
     const ALL_FLAGS: bool = false;
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
-        let x = u64::from(a.zext());
-        let by = count % T::BITS;
-        let r = (x >> by | x << (T::BITS - by)) as u32;
+        let r = a.repeated().rotate_right(count);
         if FLAGS {
             f.set_cf_of(top::<T>(r), top::<T>(r ^ (r << 1)));
         }
@@ -293,7 +287,7 @@ fn double<T: Int, const LEFT: bool>(cpu: &mut Cpu, u: &Uop, count: u32) -> Resul
     let cf = cf && count <= n;
     let of =
         if LEFT { cf != (count < n && top::<T>(r.zext())) } else { top::<T>(r.zext() ^ (r.zext() << 1)) };
-    cpu.flags.set_result(r, cf, of);
+    cpu.flags.set_result(r, cf.into(), of);
     Ok(())
 }
 

@@ -246,9 +246,7 @@ impl<T: Int> Element for Lods<T> {
 }
 
 fn compare<T: Int>(cpu: &mut Cpu, a: T, b: T) {
-    let (x, y) = (a.zext(), b.zext());
-    let r = x.wrapping_sub(y);
-    cpu.flags.set_carries(T::truncate(r), T::truncate((!x & y) | ((!x | y) & r)));
+    cpu.flags.sub(a, b, 0);
 }
 
 struct Cmps<T>(P<T>);

@@ -49,8 +49,8 @@ pub(crate) struct Fill {
 
 #[repr(C)]
 pub(crate) struct Tlb {
-    /// The first of the ENTRIES entries in use, which are among `entries`.
-    selected: *const Entry,
+    /// The entries in use, which are among `entries`.
+    selected: Selected,
     /// Supervisor entries, user entries, and as many that never match.
     entries: Entries,
     /// What may not be empty: entries filled with pages that are not global, and with those that are.
@@ -62,6 +62,12 @@ pub(crate) struct Tlb {
     large_regions: Box<[u64; 1024 / 64]>,
     watched: bool,
 }
+
+/// Which entries are in use: the address of the first of ENTRIES. A number, for the compiler does not take a
+/// pointer for another that equals it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Selected(usize);
 
 /// All entries. They are allocated once and reached through this pointer alone, from which that to the
 /// selected ones derives.
@@ -80,6 +86,11 @@ impl Entries {
         assert!(i < Self::COUNT, "one of the entries");
         // SAFETY: it lies inside the allocation.
         unsafe { self.0.as_ptr().add(i) }
+    }
+
+    /// The entries from `first` on.
+    fn select(&self, first: usize) -> Selected {
+        Selected(self.at(first).expose_provenance())
     }
 
     fn get(&self, i: usize) -> Entry {
@@ -147,9 +158,8 @@ fn set_bit(bits: &mut [u64], i: usize, on: bool) {
 impl Tlb {
     pub fn new() -> Self {
         let entries = Entries::new();
-        let selected = entries.at(0);
         Self {
-            selected,
+            selected: entries.select(0),
             entries,
             filled: [List::new(), List::new()],
             global: Box::new([0; _]),
@@ -164,14 +174,33 @@ impl Tlb {
     pub fn select(&mut self, user: bool, watched: bool) {
         let first = if watched { 2 * ENTRIES } else { usize::from(user) * ENTRIES };
         self.watched = watched;
-        self.selected = self.entries.at(first);
+        self.selected = self.entries.select(first);
+    }
+
+    /// Which entries are in use.
+    #[inline(always)]
+    pub fn selected(&self) -> Selected {
+        self.selected
+    }
+
+    /// Tells the compiler which entries are in use, so that it need not load what it has at hand.
+    ///
+    /// # Safety
+    /// They are in use.
+    #[inline(always)]
+    pub unsafe fn has_selected(&self, selected: Selected) {
+        // SAFETY: the caller's promise.
+        unsafe { std::hint::assert_unchecked(self.selected == selected) };
     }
 
     #[inline(always)]
     fn entry(&self, linear: u32) -> &Entry {
+        // The index times the size of an entry, with one shift.
+        let offset =
+            linear >> (12 - size_of::<Entry>().ilog2()) & ((ENTRIES - 1) * size_of::<Entry>()) as u32;
         // SAFETY: `selected` points at ENTRIES entries (only `new` and `select` set it), which live as
-        // long as `self` and change only while it is borrowed exclusively; `index` is less than ENTRIES.
-        unsafe { &*self.selected.add(index(linear)) }
+        // long as `self` and change only while it is borrowed exclusively; `offset` is that of one of them.
+        unsafe { &*std::ptr::with_exposed_provenance::<Entry>(self.selected.0 + offset as usize) }
     }
 
     /// The host address for reading `bytes` bytes.

@@ -99,6 +99,31 @@ macro_rules! by_base {
 }
 pub(crate) use by_base;
 
+/// Picks the instance of a handler for the low byte or word of a general register, if it is of the first four, as
+/// those with a low byte are: `by_low!(number, Any, L => expression using L)`, with `Any` for others.
+#[cfg(not(target_family = "wasm"))]
+macro_rules! by_low {
+    ($n:expr, $Any:ty, $L:ident => $e:expr) => {
+        $crate::isa::lower::by_low!(@ $n, $Any, $L => $e, 0 1 2 3)
+    };
+    (@ $n:expr, $Any:ty, $L:ident => $e:expr, $($k:literal)*) => {
+        match $n {
+            $($k => { type $L = $crate::isa::operand::Low<$k>; $e })*
+            _ => { type $L = $Any; $e }
+        }
+    };
+}
+/// On WebAssembly one for all of them.
+#[cfg(target_family = "wasm")]
+macro_rules! by_low {
+    ($n:expr, $Any:ty, $L:ident => $e:expr) => {{
+        type $L = $Any;
+        let _: u8 = $n;
+        $e
+    }};
+}
+pub(crate) use by_low;
+
 impl Builder<'_> {
     /// How the address of an instruction's memory operand is made.
     pub fn addr_kind(&self, i: &Insn) -> AddrKind {
