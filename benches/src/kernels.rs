@@ -144,6 +144,17 @@ pub const KERNELS: &[Kernel] = &[
     kernel("interrupt/page-fault", &[], &[0xa1, 0, 0xf0, 0xff, 1]),
     // mov eax, cr3; mov cr3, eax
     kernel("system/tlb-flush", &[], &[0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8]),
+    // invlpg [esi]; mov eax, [esi]
+    kernel("system/invlpg", &[], &[0x0f, 0x01, 0x3e, 0x8b, 0x06]),
+    // mov ecx, 174h; mov eax, CODE_SELECTOR; xor edx, edx; wrmsr; inc ecx; mov eax, esp; wrmsr
+    // inc ecx; mov eax, CODE + 29; wrmsr; jmp $+4; sysexit
+    // / call $+5; pop edx; lea edx, [edx+8]; mov ecx, esp; sysenter
+    kernel("system/sysenter",
+        &[0xb9, 0x74, 1, 0, 0, 0xb8, 8, 0, 0, 0, 0x31, 0xd2, 0x0f, 0x30, 0x41, 0x89, 0xe0, 0x0f, 0x30,
+            0x41, 0xb8, 29, 0, 0x10, 0, 0x0f, 0x30, 0xeb, 2, 0x0f, 0x35],
+        &[0xe8, 0, 0, 0, 0, 0x5a, 0x8d, 0x52, 8, 0x89, 0xe1, 0x0f, 0x34]),
+    // rdtsc
+    kernel("system/time-stamp", &[], &[0x0f, 0x31]),
 
     // in al, 40h
     kernel("port/in", &[], &[0xe4, 0x40]),
@@ -303,7 +314,8 @@ fn tables(mem: &mut Memory) {
     const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
     const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
     const INTERRUPT_GATE: u64 = 0x8e00 << 32;
-    const PRESENT_WRITABLE: u32 = 3;
+    /// And for level 3, where SYSEXIT goes.
+    const PRESENT_WRITABLE: u32 = 7;
     mem.write_u64(GDT + u32::from(CODE_SELECTOR), FLAT_CODE);
     mem.write_u64(GDT + u32::from(DATA_SELECTOR), FLAT_DATA);
     for vector in 0..256 {
@@ -394,6 +406,7 @@ mod tests {
         };
         assert!(stats("memory/load/tlb-miss").tlb_misses > 9_000);
         assert!(stats("memory/load/aligned").tlb_misses < 20);
+        assert!(stats("system/invlpg").tlb_misses > 4_500);
         assert!(stats("block/invalidate").blocks_invalidated > 3_000);
         assert!(stats("block/miss").blocks_decoded > 900);
         for name in ["video/store/framebuffer", "video/store/window", "video/pages/unseen"] {
