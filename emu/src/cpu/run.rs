@@ -138,9 +138,7 @@ impl Cpu {
             }
             let trap_flag = self.flags.system & flags::TF != 0;
             self.stepping = trap_flag || single;
-            let resume = self.flags.system & flags::RF != 0;
-            let alone =
-                self.shadow || self.stepping || resume || self.watch.code || self.watch.data || passed;
+            let alone = self.shadow || self.stepping || self.watch.code || self.watch.data || passed;
             self.shadow = false;
             let held = std::mem::take(&mut self.hold_traps);
             if self.watch.code && !held && self.code_breakpoint() {

@@ -65,36 +65,41 @@ pub(crate) struct Seg {
     read_end: u64,
     /// As `read_end`, for writes.
     write_end: u64,
+    /// All 4 GiB can be read and written without a further check, from address 0 on.
+    is_flat_data: bool,
+    /// Base and limit are those of all 4 GiB.
+    is_flat: bool,
 }
 
 impl Default for Seg {
     fn default() -> Self {
-        Self { arch: Segment::real(0), read_end: 0, write_end: 0 }
+        Self::new(Segment::real(0), false)
     }
 }
 
 impl Seg {
-    fn refresh(&mut self, protected: bool) {
-        let a = self.arch;
-        (self.read_end, self.write_end) = (0, 0);
-        let end = u64::from(a.limit) + 1;
-        if !protected {
-            (self.read_end, self.write_end) = (end, end);
-        } else if a.null || a.access & PRESENT == 0 {
-        } else if a.access & CODE != 0 {
-            if a.access & READ_WRITE != 0 {
-                self.read_end = end;
-            }
-        } else if a.access & EXPAND_DOWN == 0 {
-            self.read_end = end;
-            if a.access & READ_WRITE != 0 {
-                self.write_end = end;
-            }
+    fn new(arch: Segment, protected: bool) -> Self {
+        let end = u64::from(arch.limit) + 1;
+        let is_code = arch.access & CODE != 0;
+        let (read, write) = if !protected {
+            (true, true)
+        } else if arch.null || arch.access & PRESENT == 0 {
+            (false, false)
+        } else if is_code {
+            (arch.access & READ_WRITE != 0, false)
+        } else if arch.access & EXPAND_DOWN == 0 {
+            (true, arch.access & READ_WRITE != 0)
+        } else {
+            (false, false)
+        };
+        let is_flat = arch.base == 0 && arch.limit == u32::MAX;
+        Self {
+            arch,
+            read_end: if read { end } else { 0 },
+            write_end: if write { end } else { 0 },
+            is_flat_data: is_flat && read && write,
+            is_flat,
         }
-    }
-
-    fn is_flat_data(&self) -> bool {
-        self.arch.base == 0 && self.read_end > u32::MAX.into() && self.write_end > u32::MAX.into()
     }
 
     /// Whether `bytes` bytes at `offset` need no further check.
@@ -181,7 +186,7 @@ impl Cpu {
     pub(crate) fn refresh_segments(&mut self) {
         let protected = self.protected();
         for seg in &mut self.seg {
-            seg.refresh(protected);
+            *seg = Seg::new(seg.arch, protected);
         }
         self.refresh_mode();
     }
@@ -195,10 +200,10 @@ impl Cpu {
         if ss.arch.big {
             m |= mode::STACK32;
         }
-        if es.is_flat_data() && ss.is_flat_data() && ds.is_flat_data() {
+        if es.is_flat_data && ss.is_flat_data && ds.is_flat_data {
             m |= mode::FLAT_DATA;
         }
-        if cs.arch.base == 0 && cs.arch.limit == u32::MAX {
+        if cs.is_flat {
             m |= mode::FLAT_CODE;
         }
         self.mode = m;
@@ -206,10 +211,7 @@ impl Cpu {
 
     /// Replaces a segment register's contents.
     pub(crate) fn set_segment(&mut self, name: SegName, segment: Segment) {
-        let protected = self.protected();
-        let seg = &mut self.seg[name as usize];
-        seg.arch = segment;
-        seg.refresh(protected);
+        self.seg[name as usize] = Seg::new(segment, self.protected());
         let before = self.mode;
         self.refresh_mode();
         // A block is decoded for its mode.
