@@ -215,6 +215,14 @@ impl Cpu {
         if u64::from(self.eip) >= self.code_end() {
             return Err(Exception::GP0);
         }
+        // A block that was left because it must be looked for is looked for.
+        if !alone && self.why != Why::Lookup {
+            // SAFETY: the jump cache holds only first uops of live blocks.
+            let found = self.jumps.get(linear, self.mode).filter(|entry| unsafe { self.is_mapped(*entry) });
+            if let Some(entry) = found {
+                return Ok((entry, true));
+            }
+        }
         let page = self.fetch_page(linear)?;
         let Ok(page) = page else { return self.decode_alone() };
         if alone {
