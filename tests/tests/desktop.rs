@@ -14,12 +14,14 @@ use crate::video::{Picture, roms};
 const LINES: usize = 250;
 
 /// Waits until the programs of the session have their windows, and prints what the root window shows: its size, and
-/// checksums of the dots of its first and last [`LINES`] lines, in hexadecimal digits, one a line.
+/// checksums of the dots of its first and last [`LINES`] lines, in hexadecimal digits, one a line. It does so early in a
+/// minute, for there are clocks among the programs, and the screen is looked at some seconds later.
 const LOOK: &str = "\
 stty -echo
 export DISPLAY=:0
 until xwininfo -root -tree 2> /dev/null | grep -q xterm; do sleep 1; done
 sleep 10
+until [ $(date +%S) -lt 40 ]; do sleep 1; done
 xwd -root -silent > /run/root.xwd
 set -- $(xwininfo -root | sed -n 's/^ *\\(Width\\|Height\\): //p')
 dots() { tail -c $(($1 * $2 * 4)) /run/root.xwd | $3 -c $((LINES * $1 * 4)) | od -An -v -tx4 -w4 | cut -c 4- | sha256sum; }
