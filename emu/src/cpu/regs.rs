@@ -131,7 +131,7 @@ impl RegFile {
     /// some processors hand that on at once, but not a part of it.
     #[inline(always)]
     pub fn low<T: Int>(&self, n: u8) -> T {
-        // SAFETY: a reference to the register.
+        // SAFETY: it is one of `words`, which are borrowed here.
         T::truncate(unsafe { (&raw const self.words[n as usize & 7]).read_volatile() })
     }
 

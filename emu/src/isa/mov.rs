@@ -116,10 +116,7 @@ fn extend<N: Int, const SIGNED: bool>(b: &mut Builder, i: &Insn) {
         (false, Place::Mem) => {
             by_reg!(d, D => by_addr!(kind, A => extends::<u32, N, D, SrcMem<A>, SIGNED>()))
         }
-        (false, Place::Reg(s)) => {
-            by_reg!(d, D => by_low!(s, SrcReg, S => extends::<u32, N, D, S, SIGNED>()))
-        }
-        (false, _) => by_reg!(d, D => extends::<u32, N, D, SrcReg, SIGNED>()),
+        (false, _) => by_reg!(d, D => by_low!(i.rm(), SrcReg, S => extends::<u32, N, D, S, SIGNED>())),
         (true, Place::Mem) => by_addr!(kind, A => extends::<u16, N, DstReg, SrcMem<A>, SIGNED>()),
         (true, _) => extends::<u16, N, DstReg, SrcReg, SIGNED>(),
     };
@@ -241,8 +238,7 @@ pub(super) fn cmov(b: &mut Builder, i: &Insn) {
 pub(super) fn set(b: &mut Builder, i: &Insn) {
     let run = match i.place(0) {
         Place::Mem => by_condition!(i.condition(), CC => step::<Set<DstMem<Segmented>, CC>>),
-        Place::Reg(d) => by_low!(d, DstReg, D => by_condition!(i.condition(), CC => step::<Set<D, CC>>)),
-        Place::Imm => by_condition!(i.condition(), CC => step::<Set<DstReg, CC>>),
+        _ => by_low!(i.rm(), DstReg, D => by_condition!(i.condition(), CC => step::<Set<D, CC>>)),
     };
     b.emit(i, run);
     b.reads_flags();

@@ -245,10 +245,6 @@ impl<T: Int> Element for Lods<T> {
     }
 }
 
-fn compare<T: Int>(cpu: &mut Cpu, a: T, b: T) {
-    cpu.flags.sub(a, b, 0);
-}
-
 struct Cmps<T>(P<T>);
 
 impl<T: Int> Element for Cmps<T> {
@@ -258,7 +254,7 @@ impl<T: Int> Element for Cmps<T> {
         let at = destination::<T>(cpu, u, false)?;
         let b = cpu.read::<T>(at)?;
         let a = source::<T>(cpu, u)?;
-        compare(cpu, a, b);
+        cpu.flags.sub(a, b, 0);
         advance::<T>(cpu, u, gpr::ESI, 1);
         advance::<T>(cpu, u, gpr::EDI, 1);
         Ok(())
@@ -269,7 +265,7 @@ impl<T: Int> Element for Cmps<T> {
         let Some((with, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, false) else { return 0 };
         let found = cpu.compare_in_pages::<T>(at, with, count, until == Until::Equal);
         let Some((done, a, b)) = found else { return 0 };
-        compare(cpu, a, b);
+        cpu.flags.sub(a, b, 0);
         advance::<T>(cpu, u, gpr::ESI, done);
         advance::<T>(cpu, u, gpr::EDI, done);
         done
@@ -284,7 +280,7 @@ impl<T: Int> Element for Scas<T> {
         let at = destination::<T>(cpu, u, false)?;
         let b = cpu.read::<T>(at)?;
         let a = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
-        compare(cpu, a, b);
+        cpu.flags.sub(a, b, 0);
         advance::<T>(cpu, u, gpr::EDI, 1);
         Ok(())
     }
@@ -294,7 +290,7 @@ impl<T: Int> Element for Scas<T> {
         let a = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
         let found = cpu.scan_in_page(at, count, a, until == Until::Equal);
         let Some((done, b)) = found else { return 0 };
-        compare(cpu, a, b);
+        cpu.flags.sub(a, b, 0);
         advance::<T>(cpu, u, gpr::EDI, done);
         done
     }

@@ -198,8 +198,9 @@ impl Tlb {
         // The index times the size of an entry, with one shift.
         let offset =
             linear >> (12 - size_of::<Entry>().ilog2()) & ((ENTRIES - 1) * size_of::<Entry>()) as u32;
-        // SAFETY: `selected` points at ENTRIES entries (only `new` and `select` set it), which live as
-        // long as `self` and change only while it is borrowed exclusively; `offset` is that of one of them.
+        // SAFETY: `selected` is the address of ENTRIES entries (only `Entries::select` makes one, and exposes its
+        // provenance), which live as long as `self` and change only while it is borrowed exclusively; `offset` is that of
+        // one of them.
         unsafe { &*std::ptr::with_exposed_provenance::<Entry>(self.selected.0 + offset as usize) }
     }
 
