@@ -215,8 +215,9 @@ impl Cpu {
         if u64::from(self.eip) >= self.code_end() {
             return Err(Exception::GP0);
         }
-        // A block that was left because it must be looked for is looked for.
-        if !alone && self.why != Why::Lookup {
+        // Not where a handler has asked for the block: it has been in the jump cache itself, or its link is to lead to the
+        // block that is valid now.
+        if !alone && matches!(self.why, Why::Attention | Why::Fault | Why::Budget) {
             // SAFETY: the jump cache holds only first uops of live blocks.
             let found = self.jumps.get(linear, self.mode).filter(|entry| unsafe { self.is_mapped(*entry) });
             if let Some(entry) = found {
