@@ -314,8 +314,8 @@ fn tables(mem: &mut Memory) {
     const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
     const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
     const INTERRUPT_GATE: u64 = 0x8e00 << 32;
-    /// And for level 3, where SYSEXIT goes.
-    const PRESENT_WRITABLE: u32 = 7;
+    /// Level 3 is where SYSEXIT goes.
+    const PRESENT_WRITABLE_USER: u32 = 7;
     mem.write_u64(GDT + u32::from(CODE_SELECTOR), FLAT_CODE);
     mem.write_u64(GDT + u32::from(DATA_SELECTOR), FLAT_DATA);
     for vector in 0..256 {
@@ -327,14 +327,14 @@ fn tables(mem: &mut Memory) {
     mem.write(PAGE_FAULT_HANDLER, &[0x83, 0x44, 0x24, 4, 5, 0x83, 0xc4, 4, 0xcf]);
     mem.write(FUNCTION, &[0xc3]);
     for page in (0..ABSENT_PAGE).step_by(0x1000) {
-        mem.write_u32(PAGE_TABLES + page / 0x1000 * 4, page | PRESENT_WRITABLE);
+        mem.write_u32(PAGE_TABLES + page / 0x1000 * 4, page | PRESENT_WRITABLE_USER);
     }
     for page in 0..1024 {
-        mem.write_u32(FRAMEBUFFER_TABLE + 4 * page, (FRAMEBUFFER + page * 0x1000) | PRESENT_WRITABLE);
+        mem.write_u32(FRAMEBUFFER_TABLE + 4 * page, (FRAMEBUFFER + page * 0x1000) | PRESENT_WRITABLE_USER);
     }
-    mem.write_u32(PAGE_DIRECTORY + (FRAMEBUFFER >> 20), FRAMEBUFFER_TABLE | PRESENT_WRITABLE);
+    mem.write_u32(PAGE_DIRECTORY + (FRAMEBUFFER >> 20), FRAMEBUFFER_TABLE | PRESENT_WRITABLE_USER);
     for table in 0..MEMORY >> 22 {
-        mem.write_u32(PAGE_DIRECTORY + 4 * table, (PAGE_TABLES + 0x1000 * table) | PRESENT_WRITABLE);
+        mem.write_u32(PAGE_DIRECTORY + 4 * table, (PAGE_TABLES + 0x1000 * table) | PRESENT_WRITABLE_USER);
     }
 }
 
@@ -407,6 +407,8 @@ mod tests {
         assert!(stats("memory/load/tlb-miss").tlb_misses > 9_000);
         assert!(stats("memory/load/aligned").tlb_misses < 20);
         assert!(stats("system/invlpg").tlb_misses > 4_500);
+        // An exception would go on, too.
+        assert_eq!(stats("system/sysenter").interrupts, 0);
         assert!(stats("block/invalidate").blocks_invalidated > 3_000);
         assert!(stats("block/miss").blocks_decoded > 900);
         for name in ["video/store/framebuffer", "video/store/window", "video/pages/unseen"] {
