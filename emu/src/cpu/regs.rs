@@ -80,6 +80,11 @@ impl Reg {
         if n < 4 { Reg(n * 4) } else { Reg((n - 4) * 4 + 1) }
     }
 
+    /// The number of a register of 32 bits.
+    pub const fn number(self) -> u8 {
+        self.0 / 4
+    }
+
     /// The register of number `n` in an operand of `bytes` bytes.
     pub const fn of_size(n: u8, bytes: u32) -> Reg {
         if bytes == 1 { Self::byte(n) } else { Self::dword(n) }

@@ -9,18 +9,19 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 
 use super::build::FallThrough;
+use super::moved::moved;
 use super::{Builder, Effect};
 use crate::cpu::regs::Int;
 use crate::dispatch::{
     Alone, Decision, Far, Fused, Handler, Op, Run, Then, Unfused, Work, joined, quick, step,
 };
-use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, One, Sub, Test, Two, Xor};
+use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, One, Or, Sub, Test, Two, Xor};
 use crate::isa::branch::{Branch, Call, Condition, Jmp, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
     Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
-use crate::isa::shift::{ByImm, Shr};
+use crate::isa::shift::{ByImm, Rol, Ror, Sar, Shl, Shr};
 use crate::isa::stack::{Pop, Push};
 
 /// Gives each of some operations a number and a name that stands for its type.
@@ -30,9 +31,9 @@ macro_rules! numbered {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $Enum { $($Name),* }
 
-        mod $module {
+        pub(super) mod $module {
             use super::*;
-            $(pub(super) type $Name = $T;)*
+            $(pub(in super::super) type $Name = $T;)*
         }
 
         impl $Enum {
@@ -68,7 +69,18 @@ numbered! {
     AddReg = Two<Add, u32, DstReg, SrcReg, false>,
     AddImm = Two<Add, u32, DstReg, SrcImm, false>,
     SubImm = Two<Sub, u32, DstReg, SrcImm, false>,
+    SubReg = Two<Sub, u32, DstReg, SrcReg, false>,
+    AndReg = Two<And, u32, DstReg, SrcReg, false>,
+    AndImm = Two<And, u32, DstReg, SrcImm, false>,
+    OrReg = Two<Or, u32, DstReg, SrcReg, false>,
+    OrImm = Two<Or, u32, DstReg, SrcImm, false>,
     XorReg = Two<Xor, u32, DstReg, SrcReg, false>,
+    XorImm = Two<Xor, u32, DstReg, SrcImm, false>,
+    ShlImm = ByImm<Shl, u32, DstReg, false>,
+    ShrImm = ByImm<Shr, u32, DstReg, false>,
+    SarImm = ByImm<Sar, u32, DstReg, false>,
+    RolImm = ByImm<Rol, u32, DstReg, false>,
+    RorImm = ByImm<Ror, u32, DstReg, false>,
     AddImmFlags = Two<Add, u32, DstReg, SrcImm, true>,
     IncReg = One<Inc, u32, DstReg, false>,
     LoadLow = Mov<u8, DstReg, SrcMem<Flat>>,
@@ -211,6 +223,7 @@ macro_rules! operations {
         choose!($kind, $T in [Kind in kind: $($Name)*] => $e)
     };
 }
+pub(super) use {choose, operations};
 
 // The sets that are combined are what `make bench-dispatch` shows. All with all would be ten times as many.
 //
@@ -384,6 +397,9 @@ impl Builder<'_> {
                         }
                     }
                     consider(2, &|| two(*a, b));
+                    if *a == Kind::Move {
+                        consider(2, &|| moved(&self.uops[at], b, &self.uops[at + 1]));
+                    }
                 }
                 if let Some(end) = second.end {
                     consider(1 + second.uops.max(1), &|| one_and_end(*a, end));

@@ -8,6 +8,7 @@ mod build;
 mod flags;
 mod fuse;
 mod join;
+mod moved;
 mod select;
 #[cfg(test)]
 mod tests;
