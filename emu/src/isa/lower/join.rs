@@ -9,13 +9,13 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 
 use super::build::FallThrough;
-use super::moved::moved;
+use super::pairs;
 use super::{Builder, Effect};
 use crate::cpu::regs::Int;
 use crate::dispatch::{
     Alone, Decision, Far, Fused, Handler, Op, Run, Then, Unfused, Work, joined, quick, step,
 };
-use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, One, Or, Sub, Test, Two, Xor};
+use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, Not, One, Or, Sub, Test, Two, Xor};
 use crate::isa::branch::{Branch, Call, Condition, Jmp, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
@@ -67,30 +67,39 @@ numbered! {
     LoadByte = Extend<u32, u8, DstReg, SrcMem<Flat>, false>,
     LoadByteIndexed = Extend<u32, u8, DstReg, SrcMem<FlatIndexed>, false>,
     AddReg = Two<Add, u32, DstReg, SrcReg, false>,
+    AddRegFlags = Two<Add, u32, DstReg, SrcReg, true>,
     AddImm = Two<Add, u32, DstReg, SrcImm, false>,
-    SubImm = Two<Sub, u32, DstReg, SrcImm, false>,
+    AddImmFlags = Two<Add, u32, DstReg, SrcImm, true>,
     SubReg = Two<Sub, u32, DstReg, SrcReg, false>,
+    SubRegFlags = Two<Sub, u32, DstReg, SrcReg, true>,
+    SubImm = Two<Sub, u32, DstReg, SrcImm, false>,
     AndReg = Two<And, u32, DstReg, SrcReg, false>,
+    AndRegFlags = Two<And, u32, DstReg, SrcReg, true>,
     AndImm = Two<And, u32, DstReg, SrcImm, false>,
+    AndImmFlags = Two<And, u32, DstReg, SrcImm, true>,
     OrReg = Two<Or, u32, DstReg, SrcReg, false>,
+    OrRegFlags = Two<Or, u32, DstReg, SrcReg, true>,
     OrImm = Two<Or, u32, DstReg, SrcImm, false>,
     XorReg = Two<Xor, u32, DstReg, SrcReg, false>,
+    XorRegFlags = Two<Xor, u32, DstReg, SrcReg, true>,
     XorImm = Two<Xor, u32, DstReg, SrcImm, false>,
+    NotReg = One<Not, u32, DstReg, true>,
     ShlImm = ByImm<Shl, u32, DstReg, false>,
+    ShlImmFlags = ByImm<Shl, u32, DstReg, true>,
     ShrImm = ByImm<Shr, u32, DstReg, false>,
+    ShrImmFlags = ByImm<Shr, u32, DstReg, true>,
     SarImm = ByImm<Sar, u32, DstReg, false>,
     RolImm = ByImm<Rol, u32, DstReg, false>,
+    RolImmFlags = ByImm<Rol, u32, DstReg, true>,
     RorImm = ByImm<Ror, u32, DstReg, false>,
-    AddImmFlags = Two<Add, u32, DstReg, SrcImm, true>,
+    RorImmFlags = ByImm<Ror, u32, DstReg, true>,
     IncReg = One<Inc, u32, DstReg, false>,
     LoadLow = Mov<u8, DstReg, SrcMem<Flat>>,
     StoreLow = Mov<u8, DstMem<Flat>, SrcReg>,
-    ShrImmFlags = ByImm<Shr, u32, DstReg, true>,
     SubSegmentedFlags = Two<Sub, u32, DstReg, SrcMem<Segmented>, true>,
     DecReg = One<Dec, u32, DstReg, false>,
     IncRegFlags = One<Inc, u32, DstReg, true>,
     DecRegFlags = One<Dec, u32, DstReg, true>,
-    AndImmFlags = Two<And, u32, DstReg, SrcImm, true>,
     ExtendByte = Extend<u32, u8, DstReg, SrcReg, false>,
     LoadWord = Extend<u32, u16, DstReg, SrcMem<Flat>, false>,
     LoadWordIndexed = Extend<u32, u16, DstReg, SrcMem<FlatIndexed>, false>,
@@ -396,10 +405,8 @@ impl Builder<'_> {
                             consider(3, &|| three(*a, b, c));
                         }
                     }
+                    consider(2, &|| pairs::pair((*a, &self.uops[at]), (b, &self.uops[at + 1])));
                     consider(2, &|| two(*a, b));
-                    if *a == Kind::Move {
-                        consider(2, &|| moved(&self.uops[at], b, &self.uops[at + 1]));
-                    }
                 }
                 if let Some(end) = second.end {
                     consider(1 + second.uops.max(1), &|| one_and_end(*a, end));

@@ -8,7 +8,7 @@ mod build;
 mod flags;
 mod fuse;
 mod join;
-mod moved;
+mod pairs;
 mod select;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,101 @@
+//! Two instructions in a row on one register, which one handler executes that is made for this register.
+//!
+//! Compilers make two instructions of an operation with three operands: MOV, and the operation on the register that
+//! MOV writes; what is computed in several steps is most often in one register, too. The handler stores that register
+//! once, at a place that is a constant of its code, where two handlers store, load and store it.
+
+use super::join::{Kind, choose, kind, operations};
+use super::{by_octal, by_reg};
+use crate::cpu::regs::Reg;
+use crate::dispatch::{Alone, Handler, Op, Then, Uop, joined};
+use crate::isa::alu::{Alu, One, Two, Unary};
+use crate::isa::mov::Mov;
+use crate::isa::operand::{Addr, Based, Dest, DstReg, Flat, Source, SrcImm, SrcMem, SrcReg};
+use crate::isa::shift::{ByImm, Shift};
+
+/// An instruction that writes a register, whichever it is.
+trait OnRegister: Op + 'static {
+    /// The same for `D`, with `S` if its second operand is a register, too.
+    type On<D: Dest, S: Source>: Op;
+}
+
+impl<O: Alu, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcImm, FLAGS> {
+    type On<D: Dest, S: Source> = Two<O, u32, D, SrcImm, FLAGS>;
+}
+
+impl<O: Alu, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcReg, FLAGS> {
+    type On<D: Dest, S: Source> = Two<O, u32, D, S, FLAGS>;
+}
+
+impl<O: Unary, const FLAGS: bool> OnRegister for One<O, u32, DstReg, FLAGS> {
+    type On<D: Dest, S: Source> = One<O, u32, D, FLAGS>;
+}
+
+impl<O: Shift, const FLAGS: bool> OnRegister for ByImm<O, u32, DstReg, FLAGS> {
+    type On<D: Dest, S: Source> = ByImm<O, u32, D, FLAGS>;
+}
+
+impl OnRegister for Mov<u32, DstReg, SrcReg> {
+    type On<D: Dest, S: Source> = Mov<u32, D, S>;
+}
+
+impl<A: Addr> OnRegister for Mov<u32, DstReg, SrcMem<A>> {
+    type On<D: Dest, S: Source> = Mov<u32, D, S>;
+}
+
+/// `A` on register `D`, with `S`, and `B` on it, with `T`.
+fn both<D: Dest, A: OnRegister, S: Source, B: OnRegister, T: Source>() -> Handler {
+    joined::<Then<A::On<D, S>, A, Alone<B::On<D, T>, B>>>
+}
+
+/// The handler of two instructions of these kinds, if there is one.
+pub(super) fn pair(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
+    if a.1.dst != b.1.dst {
+        return None;
+    }
+    by_reg!(a.1.dst.number(), D => match a.0 {
+        Kind::Move => by_reg!(a.1.src.number(), S => moved::<D, S>(b)),
+        Kind::Load if a.1.base == Reg::ZERO => None,
+        Kind::Load => loaded::<D>(a.1, b.0),
+        _ => computed::<D>(a.0, b.0),
+    })
+}
+
+/// The sources of the second instruction are the value that the first has made, and most often one that is older.
+fn moved<D: Dest, S: Source>((kind, b): (Kind, &Uop)) -> Option<Handler> {
+    type Move = Mov<u32, DstReg, SrcReg>;
+    let by_immediate = operations!(kind, B in [
+        AddImm SubImm AndImm OrImm XorImm ShlImm ShrImm SarImm RolImm RorImm NotReg AndImmFlags ShrImmFlags
+    ] => Some(both::<D, Move, S, B, SrcReg>()));
+    by_immediate.or_else(|| {
+        operations!(kind, B in [AddReg SubReg AndReg OrReg XorReg] => {
+            Some(by_reg!(b.src.number(), T => both::<D, Move, S, B, T>()))
+        })
+    })
+}
+
+fn loaded<D: Dest>(a: &Uop, b: Kind) -> Option<Handler> {
+    type Load = Mov<u32, DstReg, SrcMem<Flat>>;
+    operations!(b, B in [
+        AddReg SubReg AndReg OrReg XorReg AddImm SubImm AndImm ShlImm ShrImm
+        AddRegFlags SubRegFlags AndRegFlags XorRegFlags AddImmFlags AndImmFlags ShrImmFlags
+    ] => Some(by_octal!(a.base.number(), N => both::<D, Load, SrcMem<Based<N>>, B, SrcReg>())))
+}
+
+fn computed<D: Dest>(a: Kind, b: Kind) -> Option<Handler> {
+    operations!(a, A in [
+        AddReg SubReg AndReg OrReg XorReg AddImm AndImm ShlImm ShrImm SarImm RolImm RorImm NotReg
+    ] => {
+        operations!(b, B in [
+            AddReg SubReg AndReg OrReg XorReg AddImm SubImm AndImm ShlImm ShrImm SarImm RolImm RorImm NotReg
+            AddRegFlags SubRegFlags AndRegFlags OrRegFlags XorRegFlags AddImmFlags AndImmFlags ShlImmFlags
+            ShrImmFlags
+        ] => Some(both::<D, A, SrcReg, B, SrcReg>()))
+    })
+    .or_else(|| {
+        // A rotation changes two flags, and leaves the others as an addition has made them.
+        operations!(a, A in [AddRegFlags] => {
+            operations!(b, B in [RolImmFlags RorImmFlags] => Some(both::<D, A, SrcReg, B, SrcReg>()))
+        })
+    })
+}
