@@ -70,6 +70,8 @@ numbered! {
     AddRegFlags = Two<Add, u32, DstReg, SrcReg, true>,
     AddImm = Two<Add, u32, DstReg, SrcImm, false>,
     AddImmFlags = Two<Add, u32, DstReg, SrcImm, true>,
+    AddMem = Two<Add, u32, DstReg, SrcMem<Flat>, false>,
+    AddMemFlags = Two<Add, u32, DstReg, SrcMem<Flat>, true>,
     SubReg = Two<Sub, u32, DstReg, SrcReg, false>,
     SubRegFlags = Two<Sub, u32, DstReg, SrcReg, true>,
     SubImm = Two<Sub, u32, DstReg, SrcImm, false>,
@@ -281,9 +283,9 @@ fn three(a: Kind, b: Kind, c: Kind) -> Option<Handler> {
                 Some(joined::<Then<A, A, Then<Pop<DstReg>, Pop<DstReg>, Alone<Pop<DstReg>, Pop<DstReg>>>>> as Handler)
             })
         }
-        _ => operations!(a, A in [Load Store PushReg] => {
-            operations!(b, B in [Load Store PushReg] => {
-                operations!(c, C in [Load Store PushReg] => {
+        _ => operations!(a, A in [Store PushReg] => {
+            operations!(b, B in [Store PushReg] => {
+                operations!(c, C in [Store PushReg] => {
                     Some(joined::<Then<A, A, Then<B, B, Alone<C, C>>>> as Handler)
                 })
             })

@@ -6,41 +6,59 @@
 
 use super::join::{Kind, choose, kind, operations};
 use super::{by_octal, by_reg};
-use crate::cpu::regs::Reg;
+use crate::cpu::regs::{Int, Reg};
 use crate::dispatch::{Alone, Handler, Op, Then, Uop, joined};
 use crate::isa::alu::{Alu, One, Two, Unary};
-use crate::isa::mov::Mov;
+use crate::isa::mov::{Extend, Mov};
 use crate::isa::operand::{Addr, Based, Dest, DstReg, Flat, Source, SrcImm, SrcMem, SrcReg};
 use crate::isa::shift::{ByImm, Shift};
 
 /// An instruction that writes a register, whichever it is.
 trait OnRegister: Op + 'static {
-    /// The same for `D`, with `S` if its second operand is a register, too.
+    /// Its second operand.
+    type From: Source;
+    /// The same for `D`, from `S` unless its second operand is an immediate.
     type On<D: Dest, S: Source>: Op;
 }
 
 impl<O: Alu, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcImm, FLAGS> {
+    type From = SrcImm;
     type On<D: Dest, S: Source> = Two<O, u32, D, SrcImm, FLAGS>;
 }
 
 impl<O: Alu, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcReg, FLAGS> {
+    type From = SrcReg;
     type On<D: Dest, S: Source> = Two<O, u32, D, S, FLAGS>;
 }
 
 impl<O: Unary, const FLAGS: bool> OnRegister for One<O, u32, DstReg, FLAGS> {
+    type From = SrcImm;
     type On<D: Dest, S: Source> = One<O, u32, D, FLAGS>;
 }
 
 impl<O: Shift, const FLAGS: bool> OnRegister for ByImm<O, u32, DstReg, FLAGS> {
+    type From = SrcImm;
     type On<D: Dest, S: Source> = ByImm<O, u32, D, FLAGS>;
 }
 
 impl OnRegister for Mov<u32, DstReg, SrcReg> {
+    type From = SrcReg;
     type On<D: Dest, S: Source> = Mov<u32, D, S>;
 }
 
 impl<A: Addr> OnRegister for Mov<u32, DstReg, SrcMem<A>> {
+    type From = SrcMem<A>;
     type On<D: Dest, S: Source> = Mov<u32, D, S>;
+}
+
+impl<N: Int, A: Addr> OnRegister for Extend<u32, N, DstReg, SrcMem<A>, false> {
+    type From = SrcMem<A>;
+    type On<D: Dest, S: Source> = Extend<u32, N, D, S, false>;
+}
+
+impl<O: Alu, A: Addr, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcMem<A>, FLAGS> {
+    type From = SrcMem<A>;
+    type On<D: Dest, S: Source> = Two<O, u32, D, S, FLAGS>;
 }
 
 /// `A` on register `D`, with `S`, and `B` on it, with `T`.
@@ -50,6 +68,10 @@ fn both<D: Dest, A: OnRegister, S: Source, B: OnRegister, T: Source>() -> Handle
 
 /// The handler of two instructions of these kinds, if there is one.
 pub(super) fn pair(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
+    on_one(a, b).or_else(|| on_two(a, b))
+}
+
+fn on_one(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     if a.1.dst != b.1.dst {
         return None;
     }
@@ -59,6 +81,28 @@ pub(super) fn pair(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
         Kind::Load => loaded::<D>(a.1, b.0),
         _ => computed::<D>(a.0, b.0),
     })
+}
+
+/// Two that have nothing to do with one another. What they read is found by number.
+fn on_two(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
+    if a.0 == Kind::Store {
+        return operations!(a.0, A in [Store] => then::<A, A>(b));
+    }
+    if [b.1.src, b.1.base, b.1.index].contains(&a.1.dst) {
+        return None;
+    }
+    operations!(a.0, A in [Load Move LoadByte AddImm] => {
+        by_reg!(a.1.dst.number(), D => then::<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>(b))
+    })
+}
+
+fn then<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
+    operations!(kind, B in [Load LoadIndexed Move LoadByte LoadByteIndexed LoadWordIndexed AddMem AddMemFlags] => {
+        by_reg!(b.dst.number(), D => {
+            Some(joined::<Then<A, Plain, Alone<<B as OnRegister>::On<D, <B as OnRegister>::From>, B>>> as Handler)
+        })
+    })
+    .or_else(|| operations!(kind, B in [Store] => Some(joined::<Then<A, Plain, Alone<B, B>>> as Handler)))
 }
 
 /// The sources of the second instruction are the value that the first has made, and most often one that is older.
