@@ -4,7 +4,7 @@ use std::marker::PhantomData as P;
 
 use super::decode::Insn;
 use super::lower::{
-    AddrKind, Builder, Choice, Compared, Fuse, Kind, Place, Prior, Recovery, by_addr, by_reg,
+    AddrKind, Builder, Choice, Compared, Fuse, Kind, Place, Prior, Recovery, by_addr, by_low, by_reg,
 };
 use super::mov::{Load, by_condition};
 use super::operand::{Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Source, SrcImm, SrcMem, SrcReg};
@@ -222,7 +222,7 @@ fn fusable<O: Compare>(b: &mut Builder, i: &Insn, prior: Prior) {
 /// How to fuse a comparison with these operands, if there is a handler for them.
 fn fuse_of<O: Compare>(b: &Builder, i: &Insn) -> Option<Fusable> {
     match i.width(0) {
-        1 => fuse_sized::<O, u8>(b, i),
+        1 => fuse_low::<O>(i).or_else(|| fuse_sized::<O, u8>(b, i)),
         2 => fuse_sized::<O, u16>(b, i),
         4 => fuse_registers::<O>(i).or_else(|| fuse_sized::<O, u32>(b, i)),
         _ => None,
@@ -235,6 +235,17 @@ fn fuse_registers<O: Compare>(i: &Insn) -> Option<Fusable> {
         (Place::Reg(d), Place::Reg(s)) if d == s => Some(by_reg!(d, D => fusing::<O, u32, D, D>())),
         (Place::Reg(d), Place::Reg(_)) => Some(by_reg!(d, D => fusing::<O, u32, D, SrcReg>())),
         (Place::Reg(d), Place::Imm) => Some(by_reg!(d, D => fusing::<O, u32, D, SrcImm>())),
+        _ => None,
+    }
+}
+
+/// Comparisons of the registers that most bytes are in.
+fn fuse_low<O: Compare>(i: &Insn) -> Option<Fusable> {
+    match (i.place(0), i.place(1)) {
+        (Place::Reg(d), Place::Reg(s)) if d == s => {
+            Some(by_low!(d, DstReg, D => by_low!(d, SrcReg, S => fusing::<O, u8, D, S>())))
+        }
+        (Place::Reg(d), Place::Imm) => Some(by_low!(d, DstReg, D => fusing::<O, u8, D, SrcImm>())),
         _ => None,
     }
 }

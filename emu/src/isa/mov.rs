@@ -61,16 +61,36 @@ fn mov_dword(b: &mut Builder, i: &Insn) {
 /// The commonest source of what is compared.
 pub(super) type Load<D> = Mov<u32, D, SrcMem<Flat>>;
 
-fn mov_sized<T: Int>(b: &mut Builder, i: &Insn) {
+fn mov_word(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
     let run = match (i.place(0), i.place(1)) {
-        (Place::Mem, Place::Imm) => by_addr!(kind, A => Choice::plain::<Mov<T, DstMem<A>, SrcImm>>()),
-        (Place::Mem, _) => by_addr!(kind, A => Choice::plain::<Mov<T, DstMem<A>, SrcReg>>()),
-        (_, Place::Mem) => by_addr!(kind, A => Choice::plain::<Mov<T, DstReg, SrcMem<A>>>()),
-        (_, Place::Imm) => Choice::plain::<Mov<T, DstReg, SrcImm>>(),
-        _ => Choice::plain::<Mov<T, DstReg, SrcReg>>(),
+        (Place::Mem, Place::Imm) => by_addr!(kind, A => Choice::plain::<Mov<u16, DstMem<A>, SrcImm>>()),
+        (Place::Mem, _) => by_addr!(kind, A => Choice::plain::<Mov<u16, DstMem<A>, SrcReg>>()),
+        (_, Place::Mem) => by_addr!(kind, A => Choice::plain::<Mov<u16, DstReg, SrcMem<A>>>()),
+        (_, Place::Imm) => Choice::plain::<Mov<u16, DstReg, SrcImm>>(),
+        _ => Choice::plain::<Mov<u16, DstReg, SrcReg>>(),
     };
     b.emit_choice(i, run);
+    if i.mem.is_some() {
+        b.leaves();
+    }
+}
+
+/// Bytes, with handlers of their own for the registers that most of them are in.
+fn mov_byte(b: &mut Builder, i: &Insn) {
+    let kind = b.addr_kind(i);
+    let choice = match (i.place(0), i.place(1)) {
+        (Place::Reg(d), Place::Reg(s)) => {
+            by_low!(d, DstReg, D => by_low!(s, SrcReg, S => moves::<u8, D, S>()))
+        }
+        (Place::Reg(d), Place::Imm) => by_low!(d, DstReg, D => moves::<u8, D, SrcImm>()),
+        (Place::Reg(d), Place::Mem) => {
+            by_low!(d, DstReg, D => by_addr!(kind, A => moves::<u8, D, SrcMem<A>>()))
+        }
+        (_, Place::Reg(s)) => by_low!(s, SrcReg, S => by_addr!(kind, A => moves::<u8, DstMem<A>, S>())),
+        _ => by_addr!(kind, A => moves::<u8, DstMem<A>, SrcImm>()),
+    };
+    b.emit_choice(i, choice);
     if i.mem.is_some() {
         b.leaves();
     }
@@ -86,8 +106,8 @@ pub(super) fn mov(b: &mut Builder, i: &Insn) {
         return nop(b, i);
     }
     match i.width(0) {
-        1 => mov_sized::<u8>(b, i),
-        2 => mov_sized::<u16>(b, i),
+        1 => mov_byte(b, i),
+        2 => mov_word(b, i),
         _ => mov_dword(b, i),
     }
 }

@@ -19,7 +19,7 @@ use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, Not, One,
 use crate::isa::branch::{Branch, Call, Condition, Jmp, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
-    Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
+    Dest, DstMem, DstReg, Flat, FlatIndexed, Low, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
 use crate::isa::shift::{ByImm, Rol, Ror, Sar, Shl, Shr};
 use crate::isa::stack::{Pop, Push};
@@ -184,7 +184,7 @@ pub(crate) enum End {
 }
 
 /// What a handler does before it comes to the end of its block.
-trait Before: 'static {
+pub(super) trait Before: 'static {
     type And<W: Work>: Work;
 }
 
@@ -204,6 +204,13 @@ struct AfterTwo<O, P>(PhantomData<(O, P)>);
 
 impl<O: Op + 'static, P: Op + 'static> Before for AfterTwo<O, P> {
     type And<W: Work> = Then<O, O, Then<P, P, W>>;
+}
+
+/// As [`After`], for particular registers.
+pub(super) struct AfterQuick<O, Plain>(PhantomData<(O, Plain)>);
+
+impl<O: Op + 'static, Plain: Op + 'static> Before for AfterQuick<O, Plain> {
+    type And<W: Work> = Then<O, Plain, W>;
 }
 
 /// `choose!(what, T in [Enum in module: Names] => expression with T)`: the expression for the operation that
@@ -333,7 +340,7 @@ fn two_and_end(a: Kind, b: Kind, end: End) -> Option<Handler> {
     }
 }
 
-fn leaving<B: Before>(end: End) -> Option<Handler> {
+pub(super) fn leaving<B: Before>(end: End) -> Option<Handler> {
     Some(match end {
         End::Branch { .. } | End::Condition(_) => return None,
         End::Return => joined::<B::And<Alone<Ret, Ret>>> as Handler,
@@ -360,6 +367,37 @@ fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> O
             CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm CmpByteMemReg
             CmpByteIndexedReg CmpByteIndexedImm TestByte TestByteImm TestByteMemImm
         ] => conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, FAR>()))),
+    }
+}
+
+/// As [`branching`], for the commonest conditions.
+pub(super) fn commonly_branching<B: Before>(compared: Compared, condition: u8) -> Option<Handler> {
+    choose!(compared, C in [Compared in compared: CmpReg CmpImm] => {
+        conditions!(condition, CC in [2 3 4 5 6 7] => Some(branch::<B, C, CC, false>()))
+    })
+    .or_else(|| {
+        choose!(compared, C in [Compared in compared: TestReg] => {
+            conditions!(condition, CC in [4 5 8 9] => Some(branch::<B, C, CC, false>()))
+        })
+    })
+    .or_else(|| {
+        choose!(compared, C in [Compared in compared:
+        CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm CmpByteMemReg
+        CmpByteIndexedReg CmpByteIndexedImm TestByte TestByteImm TestByteMemImm
+    ] => conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, false>())))
+    })
+}
+
+/// A comparison of byte register `N`, which was written just before, and the branch behind it.
+pub(super) fn branching_on_low<B: Before, const N: u8>(compared: Compared, condition: u8) -> Option<Handler> {
+    match compared {
+        Compared::CmpByteImm => conditions!(condition, CC in [2 3 4 5 6 7] => {
+            Some(joined::<B::And<Decision<CompareBranch<Cmp, u8, Low<N>, SrcImm, CC>, false>>> as Handler)
+        }),
+        Compared::TestByte => conditions!(condition, CC in [4 5 8 9] => {
+            Some(joined::<B::And<Decision<CompareBranch<Test, u8, Low<N>, Low<N>, CC>, false>>> as Handler)
+        }),
+        _ => None,
     }
 }
 
@@ -411,6 +449,8 @@ impl Builder<'_> {
                     consider(2, &|| two(*a, b));
                 }
                 if let Some(end) = second.end {
+                    let (first, last) = (&self.uops[at], &self.uops[at + 1]);
+                    consider(1 + second.uops.max(1), &|| pairs::with_end((*a, first), last, end));
                     consider(1 + second.uops.max(1), &|| one_and_end(*a, end));
                 }
             }

@@ -4,13 +4,15 @@
 //! MOV writes; what is computed in several steps is most often in one register, too. The handler stores that register
 //! once, at a place that is a constant of its code, where two handlers store, load and store it.
 
-use super::join::{Kind, choose, kind, operations};
+use super::join::{
+    AfterQuick, Compared, End, Kind, branching_on_low, choose, commonly_branching, kind, leaving, operations,
+};
 use super::{by_octal, by_reg};
 use crate::cpu::regs::{Int, Reg};
 use crate::dispatch::{Alone, Handler, Op, Then, Uop, joined};
 use crate::isa::alu::{Alu, One, Two, Unary};
 use crate::isa::mov::{Extend, Mov};
-use crate::isa::operand::{Addr, Based, Dest, DstReg, Flat, Source, SrcImm, SrcMem, SrcReg};
+use crate::isa::operand::{Addr, Based, Dest, DstReg, Flat, Low, Source, SrcImm, SrcMem, SrcReg};
 use crate::isa::shift::{ByImm, Shift};
 
 /// An instruction that writes a register, whichever it is.
@@ -103,6 +105,38 @@ fn then<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
         })
     })
     .or_else(|| operations!(kind, B in [Store] => Some(joined::<Then<A, Plain, Alone<B, B>>> as Handler)))
+}
+
+/// An instruction and how the block ends behind it, for the register that the instruction writes.
+pub(super) fn with_end(a: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler> {
+    let dst = a.1.dst;
+    if let End::Branch { compared, condition, far: false } = end {
+        if a.0 == Kind::LoadLow {
+            return by_low_only(dst, last, compared, condition);
+        }
+        return operations!(a.0, A in [Load Move IncReg AddImm] => by_reg!(dst.number(), D => {
+            commonly_branching::<AfterQuick<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>>(compared, condition)
+        }));
+    }
+    operations!(a.0, A in [Load Move] => by_reg!(dst.number(), D => {
+        leaving::<AfterQuick<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>>(end)
+    }))
+}
+
+/// The load of a byte and a branch.
+fn by_low_only(dst: Reg, last: &Uop, compared: Compared, condition: u8) -> Option<Handler> {
+    type Load<D> = Mov<u8, D, SrcMem<Flat>>;
+    if !(0..4).any(|n| dst == Reg::byte(n)) {
+        return None;
+    }
+    by_octal!(dst.number() & 3, N => {
+        type B = AfterQuick<Load<Low<N>>, Load<DstReg>>;
+        let same = last.dst == dst && (compared == Compared::CmpByteImm || last.src == dst);
+        match same.then(|| branching_on_low::<B, N>(compared, condition)).flatten() {
+            None => commonly_branching::<B>(compared, condition),
+            found => found,
+        }
+    })
 }
 
 /// The sources of the second instruction are the value that the first has made, and most often one that is older.
