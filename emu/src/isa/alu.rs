@@ -193,7 +193,7 @@ impl<O: Op, const CC: u8> Fused for OpBranch<O, CC> {
     }
 }
 
-fn fuse_op<O: Op>(condition: u8) -> Handler {
+pub(super) fn fuse_op<O: Op>(condition: u8) -> Handler {
     by_condition!(condition, CC => fused::<OpBranch<O, CC>>)
 }
 
@@ -279,8 +279,8 @@ fn pair<O: Alu, T: Int, D: Dest, S: Source>() -> (Choice, Choice) {
     )
 }
 
-/// As [`two`], with handlers of their own for 32-bit registers.
-fn common<O: Alu>(b: &mut Builder, i: &Insn) {
+/// As [`two_operands`], with handlers of their own for 32-bit registers.
+fn by_registers<O: Alu>(b: &mut Builder, i: &Insn) {
     let kind = b.addr_kind(i);
     let (with, without) = match (i.place(0), i.place(1)) {
         _ if i.width(0) != 4 => return two_operands::<O>(b, i),
@@ -291,7 +291,13 @@ fn common<O: Alu>(b: &mut Builder, i: &Insn) {
     };
     b.emit_choice(i, with);
     finish::<O>(b, i, without);
+}
+
+/// As [`by_registers`], and such an operation is fused with the branch that may come next.
+fn common<O: Alu>(b: &mut Builder, i: &Insn) {
+    by_registers::<O>(b, i);
     match (i.place(0), i.place(1)) {
+        _ if i.width(0) != 4 => {}
         (Place::Reg(_), Place::Reg(_)) => b.fusable(Some(fuse_op::<Two<O, u32, DstReg, SrcReg, true>>)),
         (Place::Reg(_), Place::Imm) => b.fusable(Some(fuse_op::<Two<O, u32, DstReg, SrcImm, true>>)),
         _ => {}
@@ -332,6 +338,7 @@ mod how {
     pub const SUB_IMM: u8 = 4;
     pub const INC: u8 = 5;
     pub const DEC: u8 = 6;
+    pub const NEG: u8 = 7;
 }
 
 fn recovery<O: Alu>(i: &Insn) -> Option<Recovery> {
@@ -381,6 +388,9 @@ fn recover_sized<T: Int>(cpu: &mut Cpu, u: &Uop) {
         how::INC => {
             Inc::apply::<T, true>(f, T::truncate(r.zext().wrapping_sub(1)));
         }
+        how::NEG => {
+            Neg::apply::<T, true>(f, T::truncate(r.zext().wrapping_neg()));
+        }
         how::DEC => {
             Dec::apply::<T, true>(f, T::truncate(r.zext().wrapping_add(1)));
         }
@@ -408,10 +418,10 @@ pub(super) fn or(b: &mut Builder, i: &Insn) {
     common::<Or>(b, i);
 }
 pub(super) fn adc(b: &mut Builder, i: &Insn) {
-    two_operands::<Adc>(b, i);
+    by_registers::<Adc>(b, i);
 }
 pub(super) fn sbb(b: &mut Builder, i: &Insn) {
-    two_operands::<Sbb>(b, i);
+    by_registers::<Sbb>(b, i);
 }
 pub(super) fn and(b: &mut Builder, i: &Insn) {
     common::<And>(b, i);
@@ -469,6 +479,7 @@ impl Unary for Dec {
 
 impl Unary for Neg {
     const ALL_FLAGS: bool = true;
+    const RECOVERY: Option<u8> = Some(how::NEG);
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T) -> T {
         sub_with::<T, FLAGS>(f, T::truncate(0), a, 0)
@@ -531,18 +542,27 @@ fn emit_one<O: Unary>(b: &mut Builder, i: &Insn, (with, without): (Choice, Choic
     }
 }
 
-/// INC and DEC, with handlers of their own for 32-bit registers.
-fn count<O: Unary>(b: &mut Builder, i: &Insn) {
+/// As [`one_operand`], with handlers of their own for 32-bit registers.
+fn by_register<O: Unary>(b: &mut Builder, i: &Insn) {
     match i.place(0) {
         Place::Reg(d) if i.width(0) == 4 => {
             emit_one::<O>(b, i, by_reg!(d, D => one_pair::<O, u32, D>()));
+        }
+        _ => one_operand::<O>(b, i),
+    }
+}
+
+/// INC and DEC, which are fused with the branch that may come next.
+fn count<O: Unary>(b: &mut Builder, i: &Insn) {
+    by_register::<O>(b, i);
+    match i.place(0) {
+        Place::Reg(d) if i.width(0) == 4 => {
             b.fusable(Some(by_reg!(d, D => fuse_op::<One<O, u32, D, true>>)));
         }
         Place::Mem if i.width(0) == 4 && b.addr_kind(i) == AddrKind::Flat => {
-            one_operand::<O>(b, i);
             b.fusable(Some(fuse_op::<One<O, u32, DstMem<Flat>, true>>));
         }
-        _ => one_operand::<O>(b, i),
+        _ => {}
     }
 }
 
@@ -561,8 +581,8 @@ pub(super) fn dec(b: &mut Builder, i: &Insn) {
     count::<Dec>(b, i);
 }
 pub(super) fn neg(b: &mut Builder, i: &Insn) {
-    one_operand::<Neg>(b, i);
+    by_register::<Neg>(b, i);
 }
 pub(super) fn not(b: &mut Builder, i: &Insn) {
-    one_operand::<Not>(b, i);
+    by_register::<Not>(b, i);
 }

@@ -218,6 +218,16 @@ macro_rules! by_imm {
         quick::<ByImm<$O, u32, R, $FLAGS>, ByImm<$O, u32, DstReg, true>>
     };
 }
+macro_rules! by_cl {
+    ($O:ty, $FLAGS:literal) => {
+        quick::<ByCl<$O, u32, R, $FLAGS>, ByCl<$O, u32, DstReg, true>>
+    };
+}
+macro_rules! cmov {
+    ($CC:literal) => {
+        quick::<Cmov<u32, R, SrcReg, $CC>, Cmov<u32, DstReg, SrcReg, $CC>>
+    };
+}
 macro_rules! compare_branch {
     ($O:ty, $T:ty, $D:ty, $S:ty, $CC:literal) => {
         fused::<CompareBranch<$O, $T, $D, $S, $CC>>
@@ -248,7 +258,7 @@ hot! {
     step::<Mov<u16, DstReg, SrcMem<FlatIndexed>>>,
     quick::<Extend<u32, u16, R, SrcMem<Flat>, true>, Extend<u32, u16, DstReg, SrcMem<Flat>, true>>,
     step::<Lea<R, Flat>>, step::<Lea<R, FlatIndexed>>,
-    step::<Cmov<u32, SrcReg, 2>>, step::<Cmov<u32, SrcReg, 4>>, step::<Cmov<u32, SrcReg, 5>>,
+    cmov!(2), cmov!(4), cmov!(5),
     quick::<Push<R>, Push<SrcReg>>, step::<Push<SrcImm>>, step::<Push<SrcMem<Flat>>>,
     quick::<Pop<R>, Pop<DstReg>>, step::<Leave>,
     pair::<Push<R>, Push<SrcReg>, Push<R>, Push<SrcReg>>, pair::<Pop<R>, Pop<DstReg>, Pop<R>, Pop<DstReg>>,
@@ -272,22 +282,20 @@ hot! {
     two!(Or, u32, DstMem<Flat>, SrcReg, true),
     two!(Xor, u32, R, R, true), two!(Xor, u32, R, R, false),
     two!(Xor, u32, R, SrcMem<FlatIndexed>, true),
-    two!(Sbb, u32, DstReg, SrcReg, true), two!(Sbb, u32, DstReg, SrcReg, false),
+    two!(Sbb, u32, R, R, true), two!(Sbb, u32, R, R, false),
     two!(Test, u32, DstReg, SrcReg, true), two!(Test, u8, DstReg, SrcImm, true),
     two!(Cmp, u32, DstReg, SrcImm, true), two!(Cmp, u8, DstMem<Flat>, SrcImm, true),
     two!(Cmp, u32, DstMem<FlatIndexed>, SrcImm, true),
     two!(Cmp, u32, DstMem<Flat>, SrcReg, true), two!(Cmp, u32, DstMem<Flat>, SrcImm, true),
     two!(Cmp, u32, DstReg, SrcReg, true),
     one!(Inc, R, true), one!(Inc, R, false), one!(Dec, R, true), one!(Dec, R, false),
-    one!(Dec, DstMem<Flat>, true), one!(Not, DstReg, true), one!(Neg, DstReg, true),
+    one!(Dec, DstMem<Flat>, true), one!(Not, R, true), one!(Neg, R, true),
     one!(Inc, DstMem<Segmented>, true), one!(Dec, DstMem<Segmented>, true),
     by_imm!(Shl, true), by_imm!(Shl, false), by_imm!(Shr, true), by_imm!(Shr, false),
     by_imm!(Sar, true), by_imm!(Sar, false), by_imm!(Rol, true), by_imm!(Rol, false), by_imm!(Ror, false),
     by_imm!(Ror, true),
-    step::<ByCl<Shl, u32, DstReg, true>>, step::<ByCl<Shr, u32, DstReg, true>>,
-    quick::<ByCl<Shl, u32, DstReg, false>, ByCl<Shl, u32, DstReg, true>>,
-    quick::<ByCl<Shr, u32, DstReg, false>, ByCl<Shr, u32, DstReg, true>>,
-    step::<Imul<u32, SrcReg, false, true>>,
+    by_cl!(Shl, true), by_cl!(Shl, false), by_cl!(Shr, true), by_cl!(Shr, false),
+    quick::<Imul<u32, R, R, false, true>, Imul<u32, DstReg, SrcReg, false, true>>,
     // Branches.
     jcc!(2), jcc!(3), jcc!(4), jcc!(5), jcc!(6), jcc!(7), jcc!(8), jcc!(9), jcc!(12), jcc!(13), jcc!(14), jcc!(15),
     compare_branch!(Cmp, u32, R, SrcReg, 2), compare_branch!(Cmp, u32, R, SrcReg, 3),

@@ -3,7 +3,9 @@
 use std::marker::PhantomData as P;
 
 use super::decode::{Insn, Mem};
-use super::lower::{AddrKind, Builder, Choice, Kind, Place, Prior, by_addr, by_base, by_low, by_reg};
+use super::lower::{
+    AddrKind, Builder, Choice, Kind, Place, Prior, by_addr, by_base, by_low, by_operand, by_reg,
+};
 use super::operand::{
     Addr, Dest, DstMem, DstReg, Flat, FlatIndexed, Segmented, Source, SrcImm, SrcMem, SrcReg,
 };
@@ -201,14 +203,14 @@ pub(super) fn lea(b: &mut Builder, i: &Insn) {
 }
 
 /// CMOVcc. A memory source is read, and may fault, whatever the condition.
-pub struct Cmov<T, S, const CC: u8>(P<(T, S)>);
+pub struct Cmov<T, D, S, const CC: u8>(P<(T, D, S)>);
 
-impl<T: Int, S: Source, const CC: u8> Op for Cmov<T, S, CC> {
+impl<T: Int, D: Dest, S: Source, const CC: u8> Op for Cmov<T, D, S, CC> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
         let v = S::get::<T, SLOW>(cpu, u)?;
         if cpu.flags.condition(CC) {
-            cpu.regs.set(u.dst, v);
+            D::set::<T, SLOW>(cpu, u, v)?;
         }
         Ok(Flow::Next)
     }
@@ -240,15 +242,19 @@ macro_rules! by_condition {
 }
 pub(super) use by_condition;
 
+fn conditional<T: Int, D: Dest, S: Source>(condition: u8) -> Choice {
+    by_condition!(condition, CC => Choice::of::<Cmov<T, D, S, CC>, Cmov<T, D::Plain, S::Plain, CC>>())
+}
+
 pub(super) fn cmov(b: &mut Builder, i: &Insn) {
-    let mem = i.place(1) == Place::Mem;
-    let run = match (i.op16, mem) {
-        (false, false) => by_condition!(i.condition(), CC => step::<Cmov<u32, SrcReg, CC>>),
-        (false, true) => by_condition!(i.condition(), CC => step::<Cmov<u32, SrcMem<Segmented>, CC>>),
-        (true, false) => by_condition!(i.condition(), CC => step::<Cmov<u16, SrcReg, CC>>),
-        (true, true) => by_condition!(i.condition(), CC => step::<Cmov<u16, SrcMem<Segmented>, CC>>),
+    let cc = i.condition();
+    let run = match (i.op16, i.place(1)) {
+        (false, Place::Mem) => conditional::<u32, DstReg, SrcMem<Segmented>>(cc),
+        (false, _) => by_reg!(i.reg(), D => conditional::<u32, D, SrcReg>(cc)),
+        (true, Place::Mem) => conditional::<u16, DstReg, SrcMem<Segmented>>(cc),
+        (true, _) => conditional::<u16, DstReg, SrcReg>(cc),
     };
-    b.emit(i, run);
+    b.emit_choice(i, run);
     b.reads_flags();
     if i.mem.is_some() {
         b.leaves();
@@ -421,53 +427,69 @@ pub(super) fn lgs(b: &mut Builder, i: &Insn) {
     b.call(i, |cpu: &mut Cpu, u: &Uop| load_far(cpu, u, SegName::GS));
 }
 
-fn cmpxchg_sized<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
-    cpu.probe_rm::<T>(u)?;
-    let old = cpu.get_rm::<T>(u)?;
-    let accumulator = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
-    let equal = accumulator == old;
-    // The destination is written either way.
-    cpu.set_rm(u, if equal { cpu.regs.get(u.src) } else { old })?;
-    cpu.flags.sub(accumulator, old, 0);
-    if !equal {
-        cpu.regs.set(Reg::dword(gpr::EAX), old);
+/// CMPXCHG.
+struct CompareExchange<T, D>(P<(T, D)>);
+
+impl<T: Int, D: Dest> Op for CompareExchange<T, D> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let accumulator = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
+        let new = cpu.regs.get::<T>(u.src);
+        // The destination is written either way.
+        D::modify::<T, SLOW>(cpu, u, |cpu, old| {
+            cpu.flags.sub(accumulator, old, 0);
+            if accumulator == old {
+                return new;
+            }
+            cpu.regs.set(Reg::dword(gpr::EAX), old);
+            old
+        })?;
+        Ok(Flow::Next)
     }
-    Ok(())
+}
+
+/// XADD.
+struct ExchangeAdd<T, D>(P<(T, D)>);
+
+impl<T: Int, D: Dest> Op for ExchangeAdd<T, D> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let added = cpu.regs.get::<T>(u.src);
+        // With one register as both operands the sum is what stays: it is written last.
+        D::modify::<T, SLOW>(cpu, u, |cpu, old| {
+            cpu.regs.set(u.src, old);
+            cpu.flags.add(old, added, 0)
+        })?;
+        Ok(Flow::Next)
+    }
+}
+
+/// Emits CMPXCHG or XADD, which write the register `n`, too.
+fn emit_exchange(b: &mut Builder, i: &Insn, run: Choice, n: u8) {
+    b.emit_choice(i, run);
+    b.writes_flags(true, None);
+    b.writes(if i.width(0) == 1 { n & 3 } else { n });
+    if i.mem.is_some() {
+        b.leaves();
+    }
+}
+
+fn compare_exchange<T: Int, D: Dest>() -> Choice {
+    Choice::of::<CompareExchange<T, D>, CompareExchange<T, D::Plain>>()
+}
+
+fn exchange_add<T: Int, D: Dest>() -> Choice {
+    Choice::of::<ExchangeAdd<T, D>, ExchangeAdd<T, D::Plain>>()
 }
 
 pub(super) fn cmpxchg(b: &mut Builder, i: &Insn) {
-    match i.width(0) {
-        1 => b.call(i, cmpxchg_sized::<u8>),
-        2 => b.call(i, cmpxchg_sized::<u16>),
-        _ => b.call(i, cmpxchg_sized::<u32>),
-    };
-    b.writes_flags(true, None);
-}
-
-fn xadd_sized<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<()> {
-    cpu.probe_rm::<T>(u)?;
-    let old = cpu.get_rm::<T>(u)?;
-    let added = cpu.regs.get::<T>(u.src);
-    let sum = T::truncate(old.zext().wrapping_add(added.zext()));
-    // With one register as both operands the sum is what stays.
-    if u.is_mem() {
-        cpu.set_rm(u, sum)?;
-        cpu.regs.set(u.src, old);
-    } else {
-        cpu.regs.set(u.src, old);
-        cpu.regs.set(u.dst, sum);
-    }
-    cpu.flags.add(old, added, 0);
-    Ok(())
+    let run = by_operand!(b, i, (T, D) => compare_exchange::<T, D>());
+    emit_exchange(b, i, run, gpr::EAX);
 }
 
 pub(super) fn xadd(b: &mut Builder, i: &Insn) {
-    match i.width(0) {
-        1 => b.call(i, xadd_sized::<u8>),
-        2 => b.call(i, xadd_sized::<u16>),
-        _ => b.call(i, xadd_sized::<u32>),
-    };
-    b.writes_flags(true, None);
+    let run = by_operand!(b, i, (T, D) => exchange_add::<T, D>());
+    emit_exchange(b, i, run, i.reg());
 }
 
 pub(super) fn cmpxchg8b(b: &mut Builder, i: &Insn) {

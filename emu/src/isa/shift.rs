@@ -7,7 +7,7 @@ use super::lower::{Builder, Choice, Kind, Place, by_addr, by_reg};
 use super::operand::{Dest, DstMem, DstReg, Segmented};
 use crate::Cpu;
 use crate::cpu::flags::Flags;
-use crate::cpu::regs::{Int, Reg, gpr};
+use crate::cpu::regs::{Int, gpr};
 use crate::dispatch::{Flow, Op, Step, Uop, quick};
 use crate::exception::Result;
 
@@ -94,23 +94,31 @@ impl Shift for Ror {
     }
 }
 
+/// What RCL and RCR rotate: the operand with CF on top.
+#[inline(always)]
+fn with_carry<T: Int>(f: &Flags, a: T) -> u64 {
+    u64::from(a.zext()) | u64::from(f.cf()) << T::BITS
+}
+
+/// By how many bits, of one more than the operand has. No count is as much as 33.
+#[inline(always)]
+fn turns<T: Int>(count: u32) -> u32 {
+    if T::BITS == 32 { count } else { count % (T::BITS + 1) }
+}
+
 impl Shift for Rcl {
     const ALL_FLAGS: bool = false;
     const CARRY_IN: bool = true;
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
-        // A rotate of width + 1 bits, CF on top.
-        let by = count % (T::BITS + 1);
-        if by == 0 {
-            // The count was not zero, but the rotation is: CF stays and OF follows from it.
-            let cf = f.cf();
-            f.set_cf_of(cf, top::<T>(a.zext()) != cf);
-            return a;
-        }
-        let x = u64::from(a.zext()) | u64::from(f.cf()) << T::BITS;
+        let x = with_carry(f, a);
+        // If the count was not zero, but the rotation is, CF stays and OF follows from it.
+        let by = turns::<T>(count);
         let all = x << by | x >> (T::BITS + 1 - by);
         let (r, cf) = (all as u32, all >> T::BITS & 1 != 0);
-        f.set_cf_of(cf, top::<T>(r) != cf);
+        if FLAGS {
+            f.set_cf_of(cf, top::<T>(r) != cf);
+        }
         T::truncate(r)
     }
 }
@@ -120,17 +128,13 @@ impl Shift for Rcr {
     const CARRY_IN: bool = true;
     #[inline(always)]
     fn apply<T: Int, const FLAGS: bool>(f: &mut Flags, a: T, count: u32) -> T {
-        let by = count % (T::BITS + 1);
-        let old = a.zext();
-        if by == 0 {
-            let cf = f.cf();
-            f.set_cf_of(cf, top::<T>(old ^ (old << 1)));
-            return a;
-        }
-        let x = u64::from(old) | u64::from(f.cf()) << T::BITS;
+        let x = with_carry(f, a);
+        let by = turns::<T>(count);
         let all = x >> by | x << (T::BITS + 1 - by);
         let (r, cf) = (all as u32, all >> T::BITS & 1 != 0);
-        f.set_cf_of(cf, top::<T>(r ^ (r << 1)));
+        if FLAGS {
+            f.set_cf_of(cf, top::<T>(r ^ (r << 1)));
+        }
         T::truncate(r)
     }
 }
@@ -177,36 +181,50 @@ fn imm_pair<O: Shift, T: Int, D: Dest>() -> (Choice, Choice) {
 }
 
 fn cl_pair<O: Shift, T: Int, D: Dest>() -> (Choice, Choice) {
-    let run = quick::<ByCl<O, T, D, false>, ByCl<O, T, D, true>>;
-    (Choice::plain::<ByCl<O, T, D, true>>(), Choice { run, kind: None })
+    Choice::pair::<ByCl<O, T, D, true>, ByCl<O, T, D, false>, ByCl<O, T, D::Plain, true>>()
 }
 
-/// Handlers that set flags and that do not, for a register by number.
-type ByRegister = fn(u8) -> (Choice, Choice);
+/// Handlers that set flags and that do not.
+type Pair = (Choice, Choice);
 
-fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn, by_register: ByRegister) {
-    // RCL and RCR read CF, so they are never without flags; keeping both variants is harmless.
-    let count = match i.opcode {
-        0xc0 | 0xc1 => Some(i.imm & 31),
+/// Handlers for a register by number, by CL or by an immediate.
+type ForRegister = fn(number: u8, by_cl: bool) -> Pair;
+
+fn register<O: Shift, T: Int, D: Dest>(by_cl: bool) -> Pair {
+    if by_cl { cl_pair::<O, T, D>() } else { imm_pair::<O, T, D>() }
+}
+
+/// The count of an instruction, if it is not in CL.
+fn immediate(i: &Insn) -> Option<u32> {
+    match i.opcode {
         0xd0 | 0xd1 => Some(1),
-        _ => None,
+        0xd2 | 0xd3 => None,
+        _ => Some(i.imm & 31),
+    }
+}
+
+fn sized<O: Shift, T: Int>(b: &mut Builder, i: &Insn, for_register: ForRegister) {
+    let count = immediate(i);
+    let pair = match (i.place(0), count) {
+        (Place::Reg(n), _) => for_register(n, count.is_none()),
+        (_, Some(_)) => by_addr!(b.addr_kind(i), A => imm_pair::<O, T, DstMem<A>>()),
+        (_, None) => cl_pair::<O, T, DstMem<Segmented>>(),
     };
-    let (with, without) = match (count, i.place(0)) {
-        (Some(_), Place::Reg(n)) => by_register(n),
-        (Some(_), _) => by_addr!(b.addr_kind(i), A => imm_pair::<O, T, DstMem<A>>()),
-        (None, Place::Reg(_)) => cl_pair::<O, T, DstReg>(),
-        (None, _) => cl_pair::<O, T, DstMem<Segmented>>(),
-    };
+    emit::<T>(b, i, count, O::ALL_FLAGS, pair);
+    if O::CARRY_IN && count != Some(0) {
+        b.reads_flags();
+    }
+}
+
+/// Emits a shift by a count, or by CL, that overwrites `all_flags` or some.
+fn emit<T: Int>(b: &mut Builder, i: &Insn, count: Option<u32>, all_flags: bool, (with, without): Pair) {
     if count == Some(0) {
         zero_count::<T>(b, i);
         return;
     }
     b.emit_choice(i, with).imm = count.unwrap_or(0);
-    if O::CARRY_IN {
-        b.reads_flags();
-    } else {
-        b.writes_flags(O::ALL_FLAGS && count.is_some(), Some(without));
-    }
+    // CL may be zero, and then no flag is written.
+    b.writes_flags(all_flags && count.is_some(), Some(without));
     if i.mem.is_some() {
         b.leaves();
     }
@@ -226,35 +244,26 @@ fn zero_count<T: Int>(b: &mut Builder, i: &Insn) {
 
 fn shift<O: Shift>(b: &mut Builder, i: &Insn) {
     match i.width(0) {
-        1 => sized::<O, u8>(b, i, |_| imm_pair::<O, u8, DstReg>()),
-        2 => sized::<O, u16>(b, i, |_| imm_pair::<O, u16, DstReg>()),
-        _ => sized::<O, u32>(b, i, |_| imm_pair::<O, u32, DstReg>()),
-    }
-}
-
-/// As [`shift`], with handlers of their own for 32-bit registers.
-fn common<O: Shift>(b: &mut Builder, i: &Insn) {
-    if i.width(0) == 4 {
-        sized::<O, u32>(b, i, |n| by_reg!(n, D => imm_pair::<O, u32, D>()));
-    } else {
-        shift::<O>(b, i);
+        1 => sized::<O, u8>(b, i, |_, by_cl| register::<O, u8, DstReg>(by_cl)),
+        2 => sized::<O, u16>(b, i, |_, by_cl| register::<O, u16, DstReg>(by_cl)),
+        _ => sized::<O, u32>(b, i, |n, by_cl| by_reg!(n, D => register::<O, u32, D>(by_cl))),
     }
 }
 
 pub(super) fn shl(b: &mut Builder, i: &Insn) {
-    common::<Shl>(b, i);
+    shift::<Shl>(b, i);
 }
 pub(super) fn shr(b: &mut Builder, i: &Insn) {
-    common::<Shr>(b, i);
+    shift::<Shr>(b, i);
 }
 pub(super) fn sar(b: &mut Builder, i: &Insn) {
-    common::<Sar>(b, i);
+    shift::<Sar>(b, i);
 }
 pub(super) fn rol(b: &mut Builder, i: &Insn) {
-    common::<Rol>(b, i);
+    shift::<Rol>(b, i);
 }
 pub(super) fn ror(b: &mut Builder, i: &Insn) {
-    common::<Ror>(b, i);
+    shift::<Ror>(b, i);
 }
 pub(super) fn rcl(b: &mut Builder, i: &Insn) {
     shift::<Rcl>(b, i);
@@ -263,49 +272,79 @@ pub(super) fn rcr(b: &mut Builder, i: &Insn) {
     shift::<Rcr>(b, i);
 }
 
-/// SHLD and SHRD by `count`. For 16-bit operands a count above 16 is undefined by the manuals; the
-/// bits that come in are then again those of the source, as AMD's processors have it.
-fn double<T: Int, const LEFT: bool>(cpu: &mut Cpu, u: &Uop, count: u32) -> Result<()> {
-    let count = count & 31;
-    cpu.probe_rm::<T>(u)?;
-    if count == 0 {
-        return Ok(());
-    }
-    let (a, b) = (u64::from(cpu.get_rm::<T>(u)?.zext()), u64::from(cpu.regs.get::<T>(u.src).zext()));
-    let n = T::BITS;
-    let (r, cf) = if LEFT {
+/// SHLD and SHRD by a count that is not zero and has been masked to five bits. For 16-bit operands one above 16 is
+/// undefined by the manuals; the bits that come in are then again those of the source, as AMD's processors have it.
+#[inline(always)]
+fn double<T: Int, const LEFT: bool, const FLAGS: bool>(f: &mut Flags, a: T, b: T, count: u32) -> T {
+    let (a, b, n) = (u64::from(a.zext()), u64::from(b.zext()), T::BITS);
+    let (r, carried) = if LEFT {
         let x = if n == 16 { a << 32 | b << 16 | b } else { a << 32 | b };
-        let shifted = u128::from(x) << count;
-        ((shifted >> 32) as u32, shifted >> (32 + n) & 1 != 0)
+        (x << count >> 32, x >> (32 + n - count))
     } else {
         let x = if n == 16 { b << 32 | b << 16 | a } else { b << 32 | a };
-        ((x >> count) as u32, x >> (count - 1) & 1 != 0)
+        (x >> count, x >> (count - 1))
     };
-    let r = T::truncate(r);
-    cpu.set_rm(u, r)?;
-    // Counts past the width lose the carry; to the left OF no longer sees the result's sign.
-    let cf = cf && count <= n;
-    let of =
-        if LEFT { cf != (count < n && top::<T>(r.zext())) } else { top::<T>(r.zext() ^ (r.zext() << 1)) };
-    cpu.flags.set_result(r, cf.into(), of);
-    Ok(())
+    let r = T::truncate(r as u32);
+    if FLAGS {
+        // Counts past the width lose the carry; to the left OF no longer sees the result's sign.
+        let cf = carried & 1 != 0 && count <= n;
+        let of =
+            if LEFT { cf != (count < n && top::<T>(r.zext())) } else { top::<T>(r.zext() ^ (r.zext() << 1)) };
+        f.set_result(r, cf.into(), of);
+    }
+    r
 }
 
-fn double_by<T: Int, const LEFT: bool>(b: &mut Builder, i: &Insn) {
-    if i.opcode & 1 == 0 {
-        b.call(i, |cpu: &mut Cpu, u: &Uop| double::<T, LEFT>(cpu, u, u.imm));
-    } else {
-        b.call(i, |cpu: &mut Cpu, u: &Uop| {
-            let count = cpu.regs.get::<u8>(Reg::byte(gpr::ECX));
-            double::<T, LEFT>(cpu, u, count.into())
-        });
+/// SHLD and SHRD by an immediate that is not zero, or by CL.
+struct Double<T, D, const LEFT: bool, const BY_CL: bool, const FLAGS: bool>(P<(T, D)>);
+
+impl<T: Int, D: Dest, const LEFT: bool, const BY_CL: bool, const FLAGS: bool> Op
+    for Double<T, D, LEFT, BY_CL, FLAGS>
+{
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let count = if BY_CL { cpu.regs.r32(gpr::ECX) & 31 } else { u.imm };
+        let b = cpu.regs.get::<T>(u.src);
+        D::modify::<T, SLOW>(cpu, u, |cpu, a| {
+            if BY_CL && count == 0 {
+                a
+            } else if SLOW {
+                double::<T, LEFT, true>(&mut cpu.flags, a, b, count)
+            } else {
+                double::<T, LEFT, FLAGS>(&mut cpu.flags, a, b, count)
+            }
+        })?;
+        Ok(Flow::Next)
     }
+}
+
+fn double_pair<T: Int, D: Dest, const LEFT: bool, const BY_CL: bool>() -> Pair {
+    Choice::pair::<
+        Double<T, D, LEFT, BY_CL, true>,
+        Double<T, D, LEFT, BY_CL, false>,
+        Double<T, D::Plain, LEFT, BY_CL, true>,
+    >()
+}
+
+fn double_by<const LEFT: bool, const BY_CL: bool>(b: &mut Builder, i: &Insn) {
+    let count = (!BY_CL).then_some(i.imm & 31);
+    match (i.op16, i.place(0)) {
+        (false, Place::Reg(n)) => {
+            emit::<u32>(b, i, count, true, by_reg!(n, D => double_pair::<u32, D, LEFT, BY_CL>()));
+        }
+        (false, _) => emit::<u32>(b, i, count, true, double_pair::<u32, DstMem<Segmented>, LEFT, BY_CL>()),
+        (true, Place::Reg(_)) => emit::<u16>(b, i, count, true, double_pair::<u16, DstReg, LEFT, BY_CL>()),
+        (true, _) => emit::<u16>(b, i, count, true, double_pair::<u16, DstMem<Segmented>, LEFT, BY_CL>()),
+    }
+}
+
+fn by_opcode<const LEFT: bool>(b: &mut Builder, i: &Insn) {
+    if i.opcode & 1 == 0 { double_by::<LEFT, false>(b, i) } else { double_by::<LEFT, true>(b, i) }
 }
 
 pub(super) fn shld(b: &mut Builder, i: &Insn) {
-    if i.op16 { double_by::<u16, true>(b, i) } else { double_by::<u32, true>(b, i) }
+    by_opcode::<true>(b, i);
 }
-
 pub(super) fn shrd(b: &mut Builder, i: &Insn) {
-    if i.op16 { double_by::<u16, false>(b, i) } else { double_by::<u32, false>(b, i) }
+    by_opcode::<false>(b, i);
 }

@@ -158,6 +158,12 @@ impl Choice {
     pub fn plain<O: Op + 'static>() -> Self {
         Self { run: step::<O>, kind: Kind::of::<O>() }
     }
+
+    /// For operations that set flags and that do not, of which neither is joined with anything. `Plain` sets them.
+    pub fn pair<With: Op, Without: Op, Plain: Op>() -> (Self, Self) {
+        let choice = |run| Self { run, kind: None };
+        (choice(quick::<With, Plain>), choice(quick::<Without, Plain>))
+    }
 }
 
 /// How a block ends: `far` to another page.

@@ -124,6 +124,46 @@ macro_rules! by_low {
 }
 pub(crate) use by_low;
 
+/// Picks the instance of a handler for the first operand and its width, with an instance for each register of 32 bits
+/// and one for each kind of address that such an operand has: `by_operand!(builder, insn, (T, D) => expression using both)`.
+macro_rules! by_operand {
+    ($b:expr, $i:expr, ($T:ident, $D:ident) => $e:expr) => {{
+        use $crate::isa::lower::{Place, by_addr, by_reg};
+        use $crate::isa::operand::{DstMem, DstReg, Segmented};
+        match ($i.width(0), $i.place(0)) {
+            (4, Place::Reg(n)) => {
+                type $T = u32;
+                by_reg!(n, $D => $e)
+            }
+            (4, _) => {
+                type $T = u32;
+                by_addr!($b.addr_kind($i), A => { type $D = DstMem<A>; $e })
+            }
+            (2, Place::Reg(_)) => {
+                type $T = u16;
+                type $D = DstReg;
+                $e
+            }
+            (2, _) => {
+                type $T = u16;
+                type $D = DstMem<Segmented>;
+                $e
+            }
+            (_, Place::Reg(_)) => {
+                type $T = u8;
+                type $D = DstReg;
+                $e
+            }
+            _ => {
+                type $T = u8;
+                type $D = DstMem<Segmented>;
+                $e
+            }
+        }
+    }};
+}
+pub(crate) use by_operand;
+
 impl Builder<'_> {
     /// How the address of an instruction's memory operand is made.
     pub fn addr_kind(&self, i: &Insn) -> AddrKind {

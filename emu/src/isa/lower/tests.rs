@@ -47,7 +47,7 @@ impl Numbers {
         let with = |opcode: &[u8], rest: Vec<u8>| [opcode, &rest].concat();
         let alu = [0x01, 0x29, 0x21, 0x09, 0x31, 0x11, 0x39, 0x85][self.below(8) as usize];
         let shift = [4, 5, 7][self.below(3) as usize];
-        match self.below(34) {
+        match self.below(45) {
             0 | 1 => with(&[0x8b], self.memory(d)),
             2 | 3 => with(&[0x89], self.memory(s)),
             4 => [&[0xc7][..], &self.memory(0), &[imm, 0, 0, 0]].concat(),
@@ -74,6 +74,17 @@ impl Numbers {
             28 => [&[0xc6][..], &self.memory(0), &[imm]].concat(),
             29 => vec![alu, 0xc0 | d << 3 | d],
             30 => with(&[0xff], self.memory(1)),
+            34 => vec![0xf7, 0xd0 | (imm & 1) << 3 | d],
+            35 => vec![0xf7, 0xe0 | (imm & 3) << 3 | d],
+            36 => with(&[0xf7], self.memory(4 | imm & 3)),
+            37 => with(&[0x0f, 0xaf], vec![0xc0 | d << 3 | s]),
+            38 => vec![0x0f, 0xa4 | imm & 8, 0xc0 | s << 3 | d, imm & 31],
+            39 => vec![0xd3, 0xc0 | shift << 3 | d],
+            40 => vec![0x0f, 0xba, 0xe0 | (imm >> 5 & 3) << 3 | d, imm & 31],
+            41 => vec![0x0f, 0xbc | imm & 1, 0xc0 | d << 3 | s],
+            42 => with(&[0x0f, 0xb1], self.memory(s)),
+            43 => with(&[0x0f, 0xc1], self.memory(s)),
+            44 => vec![0x0f, 0xa5 | imm & 8, 0xc0 | s << 3 | d],
             // What does nothing.
             23 => vec![0x8d, 0x74, 0x26, 0],
             _ => vec![0x90],
@@ -129,13 +140,15 @@ impl Numbers {
     }
 }
 
-/// Paging is on, and a page fault ends in a HLT. Registers are by chance.
+/// Paging is on, and what memory operands and divisions may raise ends in a HLT. Registers are by chance.
 fn machine(code: &[u8], numbers: &mut Numbers) -> Cpu {
     let mut cpu = flat(&[]);
     cpu.mem.write(CODE, code);
     cpu.mem.write(HANDLER, &[HLT]);
-    cpu.mem.write_u32(IDT + 14 * 8, 8 << 16 | HANDLER);
-    cpu.mem.write_u32(IDT + 14 * 8 + 4, 0x8e00);
+    for vector in [0, 13, 14] {
+        cpu.mem.write_u32(IDT + vector * 8, 8 << 16 | HANDLER);
+        cpu.mem.write_u32(IDT + vector * 8 + 4, 0x8e00);
+    }
     for (n, high) in [(1, 0x00cf_9b00), (2, 0x00cf_9300)] {
         cpu.mem.write_u32(GDT + n * 8, 0xffff);
         cpu.mem.write_u32(GDT + n * 8 + 4, high);
