@@ -176,7 +176,7 @@ pub(super) fn imul2(b: &mut Builder, i: &Insn) {
     let (d, kind) = (i.reg(), b.addr_kind(i));
     let pair = match (i.op16, i.place(1)) {
         (false, Place::Reg(s)) => by_reg!(d, D => by_reg!(s, S => imul_pair::<u32, D, S, false>())),
-        (false, _) => by_reg!(d, D => by_addr!(kind, A => imul_pair::<u32, D, SrcMem<A>, false>())),
+        (false, _) => by_addr!(kind, A => imul_pair::<u32, DstReg, SrcMem<A>, false>()),
         (true, Place::Reg(_)) => imul_pair::<u16, DstReg, SrcReg, false>(),
         (true, _) => imul_pair::<u16, DstReg, SrcMem<Segmented>, false>(),
     };
