@@ -165,8 +165,12 @@ impl Cpu {
             let before = self.budget;
             self.stats.exits += 1;
             done = single;
+            // What is executed alone must not go on into a block that its target is known to be.
+            let held_back = if alone { self.budget } else { 0 };
+            self.budget -= held_back;
             // SAFETY: `entry` is the first uop of a live block.
             unsafe { dispatch::run(self, entry) };
+            self.budget += held_back;
             self.budget -= std::mem::take(&mut self.rounds).min(self.budget.max(0) as u32) as i32;
             self.stats.instructions += i64::from(before - self.budget) as u64;
             match self.why {

@@ -560,3 +560,41 @@ fn a_device_that_panics_ends_the_run_and_is_disconnected() {
         assert_eq!(run(&mut cpu), Exit::Halted);
     }
 }
+
+/// `flat_with_tables`; the handler of interrupt 20h at 3000h runs this code, and that of #DB at 3100h is INC EBP; IRET.
+fn interruptible(code: &[u8], handler: &[u8]) -> Cpu {
+    let mut cpu = flat_with_tables(code, false);
+    cpu.mem.write(0x3000, handler);
+    cpu.mem.write(0x3100, &[0x45, 0xcf]);
+    cpu.mem.write_u64(0x5000 + 0x20 * 8, 0x0000_8e00_0008_3000);
+    cpu.mem.write_u64(0x5000 + 8, 0x0000_8e00_0008_3100);
+    cpu
+}
+
+#[test]
+fn a_return_in_the_shadow_of_sti_is_all_that_comes_before_the_interrupt() {
+    // call f; inc ecx; hlt; f: cli; out dx, al; sti; ret — handler: mov ebx, ecx; mov esi, [esp]; iret.
+    let code = [0xe8, 2, 0, 0, 0, 0x41, 0xf4, 0xfa, 0xee, 0xfb, 0xc3];
+    let mut cpu = interruptible(&code, &[0x89, 0xcb, 0x8b, 0x34, 0x24, 0xcf]);
+    // Until the port is that of the interrupt the processor gets to know where the call returns to.
+    for (port, seen) in [(0, 0), (0, 0), (0x99, 2)] {
+        (cpu.eip, cpu.halted) = (0x1000, false);
+        cpu.regs.set_r32(gpr::EAX, 0x20);
+        cpu.regs.set_r32(gpr::EDX, port);
+        assert_eq!(run(&mut cpu), Exit::Halted);
+        assert_eq!(cpu.regs.r32(gpr::EBX), seen);
+    }
+    assert_eq!(cpu.regs.r32(gpr::ESI), 0x1005);
+}
+
+#[test]
+fn a_single_step_over_a_return_is_one_instruction() {
+    // call f; call f; push 2; popf; hlt; f: ret
+    let mut cpu = interruptible(&[0xe8, 9, 0, 0, 0, 0xe8, 4, 0, 0, 0, 0x6a, 2, 0x9d, 0xf4, 0xc3], &[]);
+    // Without TF first, so that the processor knows where the calls return to.
+    for (eflags, traps) in [(2, 0), (2, 0), (2 | flags::TF, 6)] {
+        (cpu.eip, cpu.halted, cpu.flags.system) = (0x1000, false, eflags);
+        assert_eq!(run(&mut cpu), Exit::Halted);
+        assert_eq!(cpu.regs.r32(gpr::EBP), traps);
+    }
+}
