@@ -47,6 +47,17 @@ pub struct HypervisorCall {
     pub edx: u32,
 }
 
+/// What waits for the processor to look at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// [`Bus::yield_requested`].
+    pub yield_requested: bool,
+    /// [`Bus::nmi`].
+    pub nmi: bool,
+    /// [`Bus::interrupt`].
+    pub interrupt: bool,
+}
+
 /// The board as the processor sees it.
 ///
 /// Accesses carry the guest's memory, so that a device that is a bus master can reach it. Nothing
@@ -113,11 +124,10 @@ pub trait Bus {
         false
     }
 
-    /// Whether anything of this is so, asked in one call because it follows every access to a port:
-    /// the board wants the processor to return, an NMI waits if `nmi` may be taken, or a vector if
-    /// `interrupts` may.
-    fn pending(&self, nmi: bool, interrupts: bool) -> bool {
-        self.yield_requested() || nmi && self.nmi() || interrupts && self.interrupt()
+    /// All that the processor looks at after each access, asked in one call. Only what the processor asks of the
+    /// board changes it while the processor runs.
+    fn pins(&self) -> Pins {
+        Pins { yield_requested: self.yield_requested(), nmi: self.nmi(), interrupt: self.interrupt() }
     }
 
     /// Guest time in nanoseconds since power-on; never goes back. The TSC counts it.

@@ -838,6 +838,33 @@ where
     }
 }
 
+/// As [`call_last`], for a transfer that a system makes all the time: it goes on to the block at its target by itself
+/// if there is nothing that the driver would do before.
+pub(crate) unsafe extern "C-unwind" fn call_jump<F>(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    _: Selected,
+) -> Ret
+where
+    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+{
+    // SAFETY: as in `step`.
+    unsafe {
+        match invoke::<F>(cpu, &*u) {
+            Ok(()) if cpu.wants_driver() => leave(cpu, budget - cost(u), Why::Attention),
+            Ok(()) => {
+                let tlb = cpu.tlb.selected();
+                jump(cpu, u, budget, tlb)
+            }
+            Err(e) => {
+                cpu.fault = e;
+                fault(cpu, u, budget)
+            }
+        }
+    }
+}
+
 /// The handler of type `F` for a function item.
 pub(crate) fn handler_of<F>(_: F) -> Handler
 where
@@ -852,6 +879,14 @@ where
     F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
 {
     call_last::<F>
+}
+
+/// The jumping handler of type `F` for a function item.
+pub(crate) fn jump_handler_of<F>(_: F) -> Handler
+where
+    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+{
+    call_jump::<F>
 }
 
 /// A link slot whose target is not known yet.

@@ -18,7 +18,7 @@ pub mod mmu;
 pub mod simd;
 pub mod state;
 
-pub use bus::{Bus, HypervisorCall, Unconnected, Width};
+pub use bus::{Bus, HypervisorCall, Pins, Unconnected, Width};
 pub use cpu::debugger::{NoMemory, WatchKind, Watchpoint};
 pub use cpu::{Cpu, CpuConfig, Exit};
 pub use exception::Exception;

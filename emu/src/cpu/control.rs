@@ -294,10 +294,10 @@ impl Cpu {
         self.merge_flags(v, mask);
     }
 
-    /// Replaces the flags in `mask`.
+    /// Replaces the arithmetic flags and those in `mask`.
     pub(crate) fn merge_flags(&mut self, v: u32, mask: u32) {
-        let old = self.flags.get();
-        self.flags.set((old & !mask) | (v & mask));
+        let old = self.flags.system;
+        self.flags.set((old & !mask) | (v & (mask | flags::ARITH)));
         if (old ^ v) & mask & flags::AC != 0 {
             self.refresh_watch();
         }

@@ -23,7 +23,7 @@ pub(crate) mod tests;
 use std::ptr::NonNull;
 
 use crate::blocks::{Blocks, Calls, Jumps};
-use crate::bus::{Bus, Unconnected};
+use crate::bus::{Bus, Pins, Unconnected};
 use crate::dispatch::{Link, Why};
 use crate::fpu::Fpu;
 use crate::isa::lower::Scratch;
@@ -156,6 +156,8 @@ pub struct Cpu {
     /// Something for the driver happened; blocks are left after the current instruction.
     pub(crate) attention: bool,
     pub(crate) cpl: u8,
+    /// The board's pins as they are while it runs: seen whenever the board may have changed them.
+    pub(crate) pins: Pins,
     pub(crate) seg: [Seg; 6],
     pub(crate) jumps: Jumps,
     pub(crate) calls: Calls,
@@ -231,6 +233,7 @@ impl Cpu {
             flags: Flags::default(),
             attention: false,
             cpl: 0,
+            pins: Pins::default(),
             seg: [Seg::default(); 6],
             jumps: Jumps::new(),
             calls: Calls::new(),
@@ -465,8 +468,28 @@ impl Cpu {
             self.attention = true;
             self.retag();
         }
-        self.attention |= bus.pending(!self.nmi_blocked, self.flags.system & flags::IF != 0);
+        self.pins = bus.pins();
+        self.attention |= self.is_called();
         r
+    }
+
+    /// The board wants the processor to return, or something waits that may be taken.
+    #[inline(always)]
+    pub(crate) fn is_called(&self) -> bool {
+        self.pins.yield_requested
+            || self.pins.nmi && !self.nmi_blocked
+            || self.pins.interrupt && self.flags.system & flags::IF != 0
+    }
+
+    /// After an instruction that may have changed anything but debug registers: whether the driver has something to do
+    /// before the next.
+    #[inline(always)]
+    pub(crate) fn wants_driver(&self) -> bool {
+        self.attention
+            || self.is_called()
+            || self.late_fault.is_some()
+            || self.dr6_pending != 0
+            || self.flags.system & (flags::TF | flags::RF) != 0
     }
 
     /// The time stamp counter.

@@ -598,3 +598,52 @@ fn a_single_step_over_a_return_is_one_instruction() {
         assert_eq!(cpu.regs.r32(gpr::EBP), traps);
     }
 }
+
+#[test]
+fn popf_lets_an_interrupt_in_before_the_next_instruction() {
+    // mov al, 20h; push 202h; pushf; out 99h, al; inc ecx; popf; inc ecx; popf; inc ecx; hlt
+    // handler: mov ebx, ecx; mov esi, [esp]; iret
+    let code = [0xb0, 0x20, 0x68, 2, 2, 0, 0, 0x9c, 0xe6, 0x99, 0x41, 0x9d, 0x41, 0x9d, 0x41, 0xf4];
+    let mut cpu = interruptible(&code, &[0x89, 0xcb, 0x8b, 0x34, 0x24, 0xcf]);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.regs.r32(gpr::ECX), cpu.regs.r32(gpr::EBX)), (3, 2), "the second POPF sets IF");
+    assert_eq!((cpu.regs.r32(gpr::ESI), cpu.regs.r32(gpr::ESP)), (0x100e, 0x8000));
+}
+
+#[test]
+fn iret_lets_an_interrupt_in_before_the_next_instruction() {
+    // mov al, 20h; out 99h, al; pushf; or dword [esp], 200h; push cs; push TARGET; iret; target: inc ecx; hlt. Twice, so
+    // that the target is known to the processor already.
+    let code = [
+        0xb0, 0x20, 0xe6, 0x99, 0x9c, 0x81, 0x0c, 0x24, 0, 2, 0, 0, 0x0e, 0x68, 0x13, 0x10, 0, 0, 0xcf, 0x41,
+        0xfa, 0xf4, 0xeb, 0xe8,
+    ];
+    // inc edx; mov ebx, ecx; iret
+    let mut cpu = interruptible(&code, &[0x42, 0x89, 0xcb, 0xcf]);
+    for round in 0..3 {
+        cpu.halted = false;
+        assert_eq!(run(&mut cpu), Exit::Halted);
+        assert_eq!((cpu.regs.r32(gpr::EDX), cpu.regs.r32(gpr::EBX)), (round + 1, round));
+    }
+}
+
+#[test]
+fn a_trap_flag_that_popf_sets_traps_after_the_next_instruction() {
+    // pushf; or dword [esp], 100h; popf; inc eax; inc eax; push 2; popf; inc eax; hlt
+    let code = [0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x40, 0x40, 0x6a, 2, 0x9d, 0x40, 0xf4];
+    let mut cpu = interruptible(&code, &[]);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    // INC, INC, PUSH and the second POPF.
+    assert_eq!((cpu.regs.r32(gpr::EAX), cpu.regs.r32(gpr::EBP)), (3, 4));
+}
+
+#[test]
+fn flags_that_popf_would_replace_are_there_if_it_faults() {
+    // mov esp, 3ffffeh; xor eax, eax; popf; nop: the page behind is not mapped. #PF's handler halts.
+    let mut cpu = flat_with_tables(&[0xbc, 0xfe, 0xff, 0x3f, 0, 0x31, 0xc0, 0x9d, 0x90], true);
+    cpu.mem.write(0x3000, &[0xf4]);
+    cpu.mem.write_u64(0x5000 + 14 * 8, 0x0000_8e00_0008_3000);
+    assert_eq!(run(&mut cpu), Exit::Halted);
+    assert_eq!((cpu.eip, cpu.cr2, cpu.regs.r32(gpr::ESP)), (0x3001, 0x40_0000, 0x3f_fffe - 16));
+    assert_eq!(cpu.mem.read_u32(0x3f_fffe - 4) & flags::ARITH, flags::ZF | flags::PF);
+}

@@ -407,7 +407,7 @@ pub(super) fn retf(b: &mut Builder, i: &Insn) {
 }
 
 pub(super) fn iret(b: &mut Builder, i: &Insn) {
-    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+    b.call_jump(i, |cpu: &mut Cpu, u: &Uop| {
         let next = cpu.next_eip(u);
         cpu.interrupt_return(!u.op16(), next)
     });
@@ -428,7 +428,7 @@ fn interrupt(cpu: &mut Cpu, u: &Uop, vector: u8, source: InterruptSource) -> Res
 }
 
 pub(super) fn int(b: &mut Builder, i: &Insn) {
-    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+    b.call_jump(i, |cpu: &mut Cpu, u: &Uop| {
         if cpu.vm86() && cpu.flags.iopl() < 3 {
             return Err(Exception::GP0);
         }
@@ -474,11 +474,11 @@ pub(super) fn bound(b: &mut Builder, i: &Insn) {
 }
 
 pub(super) fn sysenter(b: &mut Builder, i: &Insn) {
-    b.call_last(i, |cpu: &mut Cpu, _: &Uop| cpu.sysenter());
+    b.call_jump(i, |cpu: &mut Cpu, _: &Uop| cpu.sysenter());
 }
 
 pub(super) fn sysexit(b: &mut Builder, i: &Insn) {
-    b.call_last(i, |cpu: &mut Cpu, _: &Uop| cpu.sysexit());
+    b.call_jump(i, |cpu: &mut Cpu, _: &Uop| cpu.sysexit());
 }
 
 pub(super) fn ud(b: &mut Builder, i: &Insn) {

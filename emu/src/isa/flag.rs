@@ -5,8 +5,8 @@ use super::lower::Builder;
 use crate::Cpu;
 use crate::cpu::flags::{self, AF, CF, PF, SF, ZF};
 use crate::cpu::regs::{Reg, gpr};
-use crate::dispatch::Uop;
-use crate::exception::{Exception, Result};
+use crate::dispatch::{Flow, Op, Step, Stop, Uop, step};
+use crate::exception::Exception;
 
 const AH: Reg = Reg::byte(4);
 
@@ -73,29 +73,47 @@ pub(super) fn salc(b: &mut Builder, i: &Insn) {
     });
 }
 
-fn check_interrupt_flag(cpu: &Cpu) -> Result<()> {
-    if cpu.iopl_allows() { Ok(()) } else { Err(Exception::GP0) }
+/// CLI.
+struct Cli;
+/// STI.
+struct Sti;
+
+impl Op for Cli {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Step {
+        if !cpu.iopl_allows() {
+            return Err(cpu.stop(Exception::GP0));
+        }
+        cpu.flags.system &= !flags::IF;
+        Ok(Flow::Next)
+    }
+}
+
+impl Op for Sti {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> Step {
+        if !cpu.iopl_allows() {
+            return Err(cpu.stop(Exception::GP0));
+        }
+        if cpu.flags.system & flags::IF == 0 && cpu.pins.interrupt {
+            // The interrupt that waits is taken after the next instruction. The slow path leaves the block.
+            if !SLOW {
+                return Err(Stop::Slow);
+            }
+            cpu.shadow = true;
+            cpu.attention = true;
+        }
+        cpu.flags.system |= flags::IF;
+        Ok(Flow::Next)
+    }
 }
 
 pub(super) fn cli(b: &mut Builder, i: &Insn) {
-    b.call(i, |cpu: &mut Cpu, _: &Uop| {
-        check_interrupt_flag(cpu)?;
-        cpu.flags.system &= !flags::IF;
-        Ok(())
-    });
+    b.emit(i, step::<Cli>);
+    b.leaves();
 }
 
 pub(super) fn sti(b: &mut Builder, i: &Insn) {
-    b.call(i, |cpu: &mut Cpu, _: &Uop| {
-        check_interrupt_flag(cpu)?;
-        if cpu.flags.system & flags::IF == 0 {
-            cpu.flags.system |= flags::IF;
-            // An interrupt that waits is taken after the next instruction.
-            if cpu.with_bus(|bus, _| bus.interrupt()) {
-                cpu.shadow = true;
-                cpu.attention = true;
-            }
-        }
-        Ok(())
-    });
+    b.emit(i, step::<Sti>);
+    b.leaves();
 }

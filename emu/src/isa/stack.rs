@@ -9,9 +9,9 @@ use super::operand::{Dest, DstReg, Source, SrcImm, SrcMem, SrcReg};
 use crate::Cpu;
 use crate::cpu::flags;
 use crate::cpu::mode;
-use crate::cpu::regs::{Reg, gpr};
+use crate::cpu::regs::{Int, Reg, gpr};
 use crate::cpu::{CR0_PE, SegName};
-use crate::dispatch::{Flow, Op, Step, Uop, pair, step};
+use crate::dispatch::{Flow, Op, Step, Stop, Uop, pair, step};
 use crate::exception::{Exception, Result};
 
 /// PUSH of 32 bits on a flat stack.
@@ -206,36 +206,99 @@ fn check_vm86_iopl(cpu: &Cpu) -> Result<()> {
     if cpu.vm86() && cpu.flags.iopl() < 3 { Err(Exception::GP0) } else { Ok(()) }
 }
 
+/// What PUSHF pushes.
+fn pushed_flags(cpu: &Cpu) -> Result<u32> {
+    check_vm86_iopl(cpu)?;
+    Ok(cpu.flags.get() & !(flags::VM | flags::RF))
+}
+
+/// The flags, for PUSHF.
+struct SrcFlags;
+
+impl Source for SrcFlags {
+    type Plain = Self;
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, _: &Uop) -> core::result::Result<T, Stop> {
+        pushed_flags(cpu).map(T::truncate).map_err(|e| cpu.stop(e))
+    }
+}
+
 pub(super) fn pushf(b: &mut Builder, i: &Insn) {
+    if b.flat_stack() && !i.op16 {
+        b.emit(i, step::<Push<SrcFlags>>);
+        b.reads_flags();
+        b.leaves();
+        b.writes(gpr::ESP);
+        return;
+    }
     b.call(i, |cpu: &mut Cpu, u: &Uop| {
-        check_vm86_iopl(cpu)?;
-        push_value(cpu, cpu.flags.get() & !(flags::VM | flags::RF), !u.op16())
+        let v = pushed_flags(cpu)?;
+        push_value(cpu, v, !u.op16())
     });
 }
 
+/// The flags that POPF may change here.
+#[inline(always)]
+fn popped_mask(cpu: &Cpu, wide: bool) -> u32 {
+    let mut mask = flags::ARITH | flags::TF | flags::DF | flags::NT;
+    if wide {
+        mask |= flags::AC | flags::ID;
+    }
+    if cpu.cr0 & CR0_PE == 0 || cpu.cpl == 0 {
+        mask |= flags::IF | flags::IOPL;
+    } else if cpu.cpl <= cpu.flags.iopl() {
+        mask |= flags::IF;
+    }
+    mask
+}
+
+fn pop_flags(cpu: &mut Cpu, u: &Uop) -> Result<()> {
+    check_vm86_iopl(cpu)?;
+    let wide = !u.op16();
+    let mut stack = cpu.stack();
+    let v = stack.pop_sized(cpu, wide)?;
+    cpu.merge_flags(v, popped_mask(cpu, wide));
+    cpu.flags.system &= !flags::RF;
+    cpu.commit(&stack);
+    // An interrupt may wait; a trap flag takes effect after the next instruction.
+    cpu.attention |= cpu.is_called() || v & flags::TF != 0;
+    Ok(())
+}
+
+/// POPF of 32 bits from a flat stack.
+struct Popf;
+
+impl Op for Popf {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        if SLOW {
+            pop_flags(cpu, u).map_err(|e| cpu.stop(e))?;
+            return Ok(Flow::Next);
+        }
+        let esp = cpu.regs.r32(gpr::ESP);
+        let v = cpu.load::<u32, false>(esp)?;
+        let (old, mask) = (cpu.flags.system, popped_mask(cpu, true));
+        let new = old & !mask | v & mask;
+        // TF is for the driver, as is an interrupt that waits; AC decides which of the TLB's entries are used.
+        let interrupts = new & flags::IF != 0 && cpu.pins.interrupt;
+        if (old | new) & (flags::TF | flags::VM) != 0 || (old ^ new) & flags::AC != 0 || interrupts {
+            return Err(Stop::Slow);
+        }
+        cpu.regs.set_r32(gpr::ESP, esp.wrapping_add(4));
+        cpu.flags.set(new);
+        Ok(Flow::Next)
+    }
+}
+
 pub(super) fn popf(b: &mut Builder, i: &Insn) {
-    b.call(i, |cpu: &mut Cpu, u: &Uop| {
-        check_vm86_iopl(cpu)?;
-        let wide = !u.op16();
-        let mut stack = cpu.stack();
-        let v = stack.pop_sized(cpu, wide)?;
-        let mut mask = flags::ARITH | flags::TF | flags::DF | flags::NT;
-        if wide {
-            mask |= flags::AC | flags::ID;
-        }
-        if cpu.cr0 & CR0_PE == 0 || cpu.cpl == 0 {
-            mask |= flags::IF | flags::IOPL;
-        } else if cpu.cpl <= cpu.flags.iopl() {
-            mask |= flags::IF;
-        }
-        cpu.merge_flags(v, mask);
-        cpu.flags.system &= !flags::RF;
-        cpu.commit(&stack);
-        // Looks whether an interrupt waits; a trap flag takes effect after the next instruction.
-        cpu.with_bus(|_, _| ());
-        cpu.attention |= v & flags::TF != 0;
-        Ok(())
-    });
+    if b.flat_stack() && !i.op16 {
+        b.emit(i, step::<Popf>);
+        b.leaves();
+        b.writes(gpr::ESP);
+        b.writes_flags(true, None);
+        return;
+    }
+    b.call(i, pop_flags);
 }
 
 pub(super) fn enter(b: &mut Builder, i: &Insn) {

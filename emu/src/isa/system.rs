@@ -243,7 +243,7 @@ pub(super) fn lmsw(b: &mut Builder, i: &Insn) {
 }
 
 pub(super) fn invlpg(b: &mut Builder, i: &Insn) {
-    b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+    b.call_jump(i, |cpu: &mut Cpu, u: &Uop| {
         cpu.require_cpl0()?;
         let base = cpu.seg[usize::from(u.form & 7) % 6].arch.base;
         let linear = base.wrapping_add(cpu.offset(u));
@@ -374,7 +374,7 @@ pub(super) fn mov_to_cr(b: &mut Builder, i: &Insn) {
     if !matches!(i.reg(), 0 | 2..=4) {
         return super::branch::ud(b, i);
     }
-    let u = b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
+    let u = b.call_jump(i, |cpu: &mut Cpu, u: &Uop| {
         cpu.require_cpl0()?;
         let v = cpu.regs.get::<u32>(u.dst);
         match u.imm {

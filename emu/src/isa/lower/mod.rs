@@ -142,6 +142,17 @@ impl Builder<'_> {
         self.last()
     }
 
+    /// As `call_last`, for one after which the driver has nothing to do as a rule.
+    pub fn call_jump<F>(&mut self, i: &Insn, f: F) -> &mut Uop
+    where
+        F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
+    {
+        self.emit_rm(i, dispatch::jump_handler_of(f));
+        self.opaque();
+        self.done = true;
+        self.last()
+    }
+
     fn uop(&self, i: &Insn, run: Handler) -> Uop {
         let mut u =
             Uop { run: Cell::new(Run::new(run)), imm: i.imm, n: self.n, at: self.extent(), ..filler() };
