@@ -647,3 +647,42 @@ fn flags_that_popf_would_replace_are_there_if_it_faults() {
     assert_eq!((cpu.eip, cpu.cr2, cpu.regs.r32(gpr::ESP)), (0x3001, 0x40_0000, 0x3f_fffe - 16));
     assert_eq!(cpu.mem.read_u32(0x3f_fffe - 4) & flags::ARITH, flags::ZF | flags::PF);
 }
+
+#[test]
+fn scans_and_comparisons_go_over_pages() {
+    // One element in pages of zeros is not zero. What repeats until it differs, or until it is found: repe scas,
+    // repne scas, repe cmps, each for 8, 16 and 32 bits.
+    const AT: u32 = 0x10_0f00;
+    for (opcode, size) in [(0xaeu8, 1u32), (0xaf, 2), (0xaf, 4), (0xa6, 1), (0xa7, 2), (0xa7, 4)] {
+        for (prefix, from) in [(0xf3u8, 0), (0xf2, 1), (0xf3, 0x11)] {
+            for found in [0, 1, 31, 32, 33, 63, 64, 200, 256 / size, 1000, 4999] {
+                let compares = opcode < 0xa8;
+                if compares && prefix == 0xf2 {
+                    continue;
+                }
+                let mut code = vec![prefix, opcode, 0xf4];
+                if size == 2 {
+                    code.insert(0, 0x66);
+                }
+                let mut cpu = flat(&code);
+                let at = AT + from;
+                cpu.mem.write(at + found * size, &[1]);
+                cpu.regs.set_r32(gpr::EAX, u32::from(prefix == 0xf2));
+                cpu.regs.set_r32(gpr::ECX, 5000);
+                cpu.regs.set_r32(gpr::EDI, at);
+                cpu.regs.set_r32(gpr::ESI, 0x20_0ff0);
+                assert_eq!(run(&mut cpu), Exit::Halted);
+                let done = found + 1;
+                assert_eq!(cpu.regs.r32(gpr::ECX), 5000 - done, "{prefix:x} {code:x?} {found}");
+                assert_eq!(cpu.regs.r32(gpr::EDI), at + done * size);
+                let esi = if compares { done * size } else { 0 };
+                assert_eq!(cpu.regs.r32(gpr::ESI), 0x20_0ff0 + esi);
+                // Nothing less something, or something less itself.
+                let last =
+                    if prefix == 0xf2 { flags::ZF | flags::PF } else { flags::CF | flags::AF | flags::SF };
+                let known = flags::ARITH & !flags::PF | last & flags::PF;
+                assert_eq!(cpu.flags.arith() & known, last);
+            }
+        }
+    }
+}

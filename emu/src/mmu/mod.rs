@@ -29,6 +29,15 @@ enum Place {
     Device(u32),
 }
 
+/// The first number below `count` that is `wanted`. It is looked for in rows, of which the host compares all at once.
+#[inline(always)]
+fn first(count: u32, wanted: impl Fn(u32) -> bool) -> Option<u32> {
+    const ROW: u32 = 32;
+    let has_none = |row: &u32| !(0..ROW).fold(false, |any, i| any | wanted(row * ROW + i));
+    let rows = (0..count / ROW).take_while(has_none).count() as u32;
+    (rows * ROW..count).find(|i| wanted(*i))
+}
+
 impl Cpu {
     /// Reads from linear memory.
     #[inline(always)]
@@ -199,7 +208,7 @@ impl Cpu {
         let host = self.tlb.read(at, count * T::BYTES)? as *const T;
         // SAFETY: as in `load`, for `count` elements within a page.
         let element = |i: u32| unsafe { host.add(i as usize).read_unaligned() };
-        let last = (0..count).find(|i| (element(*i) == value) == equal).unwrap_or(count - 1);
+        let last = first(count, |i| (element(i) == value) == equal).unwrap_or(count - 1);
         Some((last + 1, element(last)))
     }
 
@@ -216,11 +225,11 @@ impl Cpu {
         // SAFETY: as in `load`, for `count` elements within a page each.
         let pair =
             |i: u32| unsafe { (a.add(i as usize).read_unaligned(), b.add(i as usize).read_unaligned()) };
-        let ends = |i: &u32| {
-            let (a, b) = pair(*i);
+        let ends = |i| {
+            let (a, b) = pair(i);
             (a == b) == equal
         };
-        let last = (0..count).find(ends).unwrap_or(count - 1);
+        let last = first(count, ends).unwrap_or(count - 1);
         let (a, b) = pair(last);
         Some((last + 1, a, b))
     }
