@@ -311,13 +311,15 @@ pub(super) fn fxrstor(b: &mut Builder, i: &Insn) {
     });
 }
 
-/// The processor as an MMX or SSE instruction sees it.
-struct Simd<'a> {
+/// The processor as an MMX or SSE instruction sees it. If the operand is to be `NEAR`, it is at `at` and read through
+/// the TLB alone.
+struct Simd<'a, const NEAR: bool> {
     cpu: &'a mut Cpu,
     u: &'a Uop,
+    at: u32,
 }
 
-impl Simd<'_> {
+impl<const NEAR: bool> Simd<'_, NEAR> {
     fn linear(&self, size: u8, aligned: bool, write: bool) -> Result<u32> {
         // Before the segment is asked: a misaligned operand beyond the stack's limit is #GP, too.
         let base = self.cpu.seg[usize::from(self.u.form & 7) % 6].arch.base;
@@ -328,7 +330,7 @@ impl Simd<'_> {
     }
 }
 
-impl simd::Operands for Simd<'_> {
+impl<const NEAR: bool> simd::Operands for Simd<'_, NEAR> {
     fn xmm(&self, index: u8) -> u128 {
         self.cpu.xmm[usize::from(index & 7)]
     }
@@ -353,7 +355,13 @@ impl simd::Operands for Simd<'_> {
     fn set_gpr(&mut self, index: u8, value: u32) {
         self.cpu.regs.set_r32(index, value);
     }
+    #[inline(always)]
     fn load(&mut self, size: u8, aligned: bool) -> Result<u128> {
+        if NEAR {
+            let value =
+                if aligned && self.at & 15 != 0 { None } else { self.cpu.load_wide(self.at, size).ok() };
+            return value.ok_or(NOT_NEAR);
+        }
         let at = self.linear(size, aligned, false)?;
         Ok(match size {
             1 => self.cpu.read::<u8>(at)?.into(),
@@ -425,12 +433,107 @@ fn check_unit(cpu: &mut Cpu, row: &simd::Row, memory: bool) -> Result<()> {
 fn simd_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let row = &simd::TABLE[(u.imm >> 16) as usize];
     check_unit(cpu, row, u.is_mem())?;
-    let modrm = (u.imm >> 8) as u8;
-    let insn = simd::Insn { reg: modrm >> 3 & 7, rm: modrm & 7, imm: u.imm as u8, memory: u.is_mem() };
-    simd::execute(row, &insn, &mut Simd { cpu, u }).map_err(|e| match e {
+    let insn = simd_insn(u, u.is_mem());
+    simd::execute(row, &insn, &mut Simd::<false> { cpu, u, at: 0 }).map_err(|e| match e {
         Exception::SIMD_ERROR if cpu.cr4 & CR4_OSXMMEXCPT == 0 => Exception::INVALID_OPCODE,
         e => e,
     })
+}
+
+#[inline(always)]
+fn simd_insn(u: &Uop, memory: bool) -> simd::Insn {
+    let modrm = (u.imm >> 8) as u8;
+    simd::Insn { reg: modrm >> 3 & 7, rm: modrm & 7, imm: u.imm as u8, memory }
+}
+
+/// An SSE instruction by its row, on registers.
+struct OnXmm<const ROW: usize>;
+/// The same with an operand in memory.
+struct OnXmmMemory<A, const ROW: usize>(P<A>);
+
+/// Any MMX or SSE instruction, whatever it needs.
+struct AnySimd;
+
+impl Op for AnySimd {
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        simd_run(cpu, u).map_err(|e| cpu.stop(e))?;
+        Ok(Flow::Next)
+    }
+}
+
+impl<const ROW: usize> Op for OnXmm<ROW> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        simd_step(cpu, u, 0, simd_quick::<ROW, false>)
+    }
+}
+
+impl<A: Addr, const ROW: usize> Op for OnXmmMemory<A, ROW> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let at = A::linear::<false>(cpu, u, 1, false)?;
+        simd_step(cpu, u, at, simd_quick::<ROW, true>)
+    }
+}
+
+/// SSE is there and on.
+#[inline(always)]
+fn has_sse(cpu: &Cpu) -> bool {
+    cpu.cr0 & (CR0_EM | CR0_TS) == 0 && cpu.cr4 & CR4_OSFXSR != 0
+}
+
+#[inline(always)]
+fn simd_step(cpu: &mut Cpu, u: &Uop, at: u32, run: fn(&mut Cpu, &Uop, u32) -> bool) -> Step {
+    if has_sse(cpu) && run(cpu, u, at) { Ok(Flow::Next) } else { Err(Stop::Slow) }
+}
+
+/// Executes the instruction if its operand is at hand and it raises nothing, and says whether it did. It has a frame of
+/// its own, because it passes the addresses of its locals on.
+#[inline(never)]
+fn simd_quick<const ROW: usize, const MEMORY: bool>(cpu: &mut Cpu, u: &Uop, at: u32) -> bool {
+    let row = const {
+        let row = simd::TABLE[ROW];
+        assert!(
+            matches!(row.unit(), Unit::Sse) && !row.touches_mmx(),
+            "all that is to be checked is checked"
+        );
+        row
+    };
+    let before = cpu.mxcsr;
+    let done = simd::execute(&row, &simd_insn(u, MEMORY), &mut Simd::<true> { cpu, u, at }).is_ok();
+    if !done {
+        // The slow path raises it, with all that comes with it.
+        cpu.mxcsr = before;
+    }
+    done
+}
+
+/// Picks the instance of a handler for the row of an instruction that numerical programs are full of:
+/// `by_row!(name, ROW => expression using ROW)`, or none.
+macro_rules! by_row {
+    ($name:expr, $ROW:ident => $e:expr) => {
+        by_row!(@ $name, $ROW => $e,
+            "addss" "addsd" "subss" "subsd" "mulss" "mulsd" "divss" "divsd" "sqrtss" "sqrtsd"
+            "minss" "minsd" "maxss" "maxsd" "cmpss" "cmpsd" "ucomiss" "ucomisd" "comiss" "comisd"
+            "cvtss2sd" "cvtsd2ss" "cvtsi2ss" "cvtsi2sd" "cvtss2si" "cvtsd2si" "cvttss2si" "cvttsd2si"
+            "addps" "addpd" "subps" "subpd" "mulps" "mulpd" "divps" "divpd")
+    };
+    (@ $name:expr, $ROW:ident => $e:expr, $($known:literal)*) => {
+        match $name {
+            $($known => { const $ROW: usize = simd::row($known); Some($e) })*
+            _ => None,
+        }
+    };
+}
+
+/// The quick handler of a row, if it has one.
+fn by_opcode(kind: Option<AddrKind>, row: &simd::Row) -> Option<Handler> {
+    match kind {
+        None => by_row!(row.name, ROW => quick::<OnXmm<ROW>, AnySimd>),
+        Some(AddrKind::Flat) => by_row!(row.name, ROW => quick::<OnXmmMemory<Flat, ROW>, AnySimd>),
+        Some(AddrKind::Indexed) => by_row!(row.name, ROW => quick::<OnXmmMemory<FlatIndexed, ROW>, AnySimd>),
+        Some(AddrKind::Segmented) => None,
+    }
 }
 
 /// The registers in a SIMD uop's ModR/M byte: reg and r/m.
@@ -438,16 +541,15 @@ fn xmm_operands(u: &Uop) -> (usize, usize) {
     ((u.imm >> 11 & 7) as usize, (u.imm >> 8 & 7) as usize)
 }
 
-/// The common shapes of SSE instructions on whole XMM registers, without the generality of
-/// [`simd::execute`]. The slow path is that of all others.
+/// The common shapes of other SSE instructions, without the generality of [`simd::execute`]. The slow path is that of all others.
 macro_rules! shape {
     ($name:ident $(<$p:ident>)?, |$cpu:ident, $u:ident| $body:expr) => {
-        impl $(<$p: Addr>)? Op for $name $(<$p>)? {
+        impl $(<$p: Addr, const SIZE: u8>)? Op for $name $(<$p, SIZE>)? {
             #[inline(always)]
             fn exec<const SLOW: bool>($cpu: &mut Cpu, $u: &Uop) -> Step {
                 if SLOW {
                     simd_run($cpu, $u).map_err(|e| $cpu.stop(e))?;
-                } else if $cpu.cr0 & (CR0_EM | CR0_TS) == 0 && $cpu.cr4 & CR4_OSFXSR != 0 {
+                } else if has_sse($cpu) {
                     $body
                 } else {
                     return Err(Stop::Slow);
@@ -460,43 +562,66 @@ macro_rules! shape {
 
 /// Moves between registers.
 struct Copy;
+/// Moves from a general register.
+struct FromGpr;
 /// Operations between registers.
 struct Wide;
-/// Loads of 16 bytes.
-struct Load<A>(P<A>);
-/// Stores of 16 bytes.
-struct Store<A>(P<A>);
-/// Operations with 16 bytes of memory.
-struct WideMem<A>(P<A>);
+/// Loads of SIZE bytes, zero-extended.
+struct Load<A, const SIZE: u8>(P<A>);
+/// Stores of SIZE bytes.
+struct Store<A, const SIZE: u8>(P<A>);
+/// Operations with SIZE bytes of memory.
+struct WideMem<A, const SIZE: u8>(P<A>);
+/// Operations that end in SIZE bytes of memory.
+struct WideStore<A, const SIZE: u8>(P<A>);
 /// Operations that end in a general register.
 struct ToGpr;
+/// Moves to a general register.
+struct CopyToGpr;
 
 shape!(Copy, |cpu, u| {
     let (reg, rm) = xmm_operands(u);
     cpu.xmm[reg] = cpu.xmm[rm];
 });
+shape!(FromGpr, |cpu, u| {
+    let (reg, rm) = xmm_operands(u);
+    cpu.xmm[reg] = cpu.regs.r32(rm as u8).into();
+});
 shape!(Wide, |cpu, u| wide(cpu, u, cpu.xmm[xmm_operands(u).1]));
 shape!(Load<A>, |cpu, u| {
-    let at = aligned::<A>(cpu, u, false)?;
-    cpu.xmm[xmm_operands(u).0] = cpu.load_wide(at)?;
+    let at = aligned::<A, SIZE>(cpu, u, false)?;
+    cpu.xmm[xmm_operands(u).0] = cpu.load_wide(at, SIZE)?;
 });
 shape!(Store<A>, |cpu, u| {
-    let at = aligned::<A>(cpu, u, true)?;
-    cpu.store_wide(at, cpu.xmm[xmm_operands(u).0])?;
+    let at = aligned::<A, SIZE>(cpu, u, true)?;
+    cpu.store_wide(at, SIZE, cpu.xmm[xmm_operands(u).0])?;
 });
 shape!(WideMem<A>, |cpu, u| {
-    let at = aligned::<A>(cpu, u, false)?;
-    let src = cpu.load_wide(at)?;
+    let at = aligned::<A, SIZE>(cpu, u, false)?;
+    let src = cpu.load_wide(at, SIZE)?;
     wide(cpu, u, src);
 });
-shape!(ToGpr, |cpu, u| to_gpr(cpu, u));
+shape!(WideStore<A>, |cpu, u| {
+    let at = aligned::<A, SIZE>(cpu, u, true)?;
+    let v = low_of(cpu, u, xmm_operands(u).0);
+    cpu.store_wide(at, SIZE, v.into())?;
+});
+shape!(ToGpr, |cpu, u| {
+    let (reg, rm) = xmm_operands(u);
+    let v = low_of(cpu, u, rm);
+    cpu.regs.set_r32(reg as u8, v as u32);
+});
+shape!(CopyToGpr, |cpu, u| {
+    let (reg, rm) = xmm_operands(u);
+    cpu.regs.set_r32(rm as u8, cpu.xmm[reg] as u32);
+});
 
-/// The address of 16 bytes; alignment, where the row wants it, is the slow path's to complain of.
+/// The address of the operand; alignment, where the row wants it, is the slow path's to complain of.
 #[inline(always)]
-fn aligned<A: Addr>(cpu: &mut Cpu, u: &Uop, write: bool) -> core::result::Result<u32, Stop> {
-    let at = A::linear::<false>(cpu, u, 16, write)?;
-    let row = &simd::TABLE[(u.imm >> 16) as usize];
-    if row.form.aligned && at & 15 != 0 { Err(Stop::Slow) } else { Ok(at) }
+fn aligned<A: Addr, const SIZE: u8>(cpu: &mut Cpu, u: &Uop, write: bool) -> core::result::Result<u32, Stop> {
+    let at = A::linear::<false>(cpu, u, SIZE.into(), write)?;
+    let misaligned = SIZE == 16 && at & 15 != 0 && simd::TABLE[(u.imm >> 16) as usize].form.aligned;
+    if misaligned { Err(Stop::Slow) } else { Ok(at) }
 }
 
 // Out of line, so that the copies whose addresses are passed on are gone when the handler jumps.
@@ -507,38 +632,58 @@ fn wide(cpu: &mut Cpu, u: &Uop, src: u128) {
     }
 }
 
+/// The low quadword of what the operation makes of a register, where the destination's old value does not matter.
 #[inline(never)]
-fn to_gpr(cpu: &mut Cpu, u: &Uop) {
-    let (reg, rm) = xmm_operands(u);
+fn low_of(cpu: &mut Cpu, u: &Uop, register: usize) -> u64 {
+    let mut v = 0;
     if let simd::Op::Wide(f) = simd::TABLE[(u.imm >> 16) as usize].op {
-        let mut v = 0;
-        f(&mut v, &cpu.xmm[rm], u.imm as u8);
-        cpu.regs.set_r32(reg as u8, v as u32);
+        f(&mut v, &cpu.xmm[register], u.imm as u8);
     }
+    v as u64
+}
+
+/// Picks the instance of a handler for the size of an operand in memory: `by_size!(size, SIZE => expression using
+/// SIZE)`, or none.
+macro_rules! by_size {
+    ($size:expr, $SIZE:ident => $e:expr) => {
+        by_size!(@ $size, $SIZE => $e, 4 8 16)
+    };
+    (@ $size:expr, $SIZE:ident => $e:expr, $($known:literal)*) => {
+        match $size {
+            $($known => { const $SIZE: u8 = $known; Some($e) })*
+            _ => None,
+        }
+    };
 }
 
 /// The quick handler for a row's shape, if it has one.
-fn whole(b: &Builder, i: &Insn, row: &simd::Row) -> Option<Handler> {
+fn by_shape(kind: Option<AddrKind>, row: &simd::Row) -> Option<Handler> {
     use simd::{Class, Dest};
     let copies = matches!(row.op, simd::Op::Copy);
-    if !copies && !matches!(row.op, simd::Op::Wide(_)) {
+    if !copies && !matches!(row.op, simd::Op::Wide(_)) || row.touches_mmx() {
         return None;
     }
     let form = &row.form;
-    if i.mem.is_none() && matches!((form.reg, form.rm, form.dest), (Class::Gpr, Class::Xmm, Dest::Reg)) {
-        return Some(step::<ToGpr>);
-    }
-    if form.reg != Class::Xmm || form.rm != Class::Xmm || form.size != 16 {
+    let Some(kind) = kind else {
+        return match (form.reg, form.rm, form.dest) {
+            (Class::Xmm, Class::Xmm, Dest::Reg) if copies => Some(step::<Copy>),
+            (Class::Xmm, Class::Xmm, Dest::Reg) => Some(step::<Wide>),
+            (Class::Xmm, Class::Gpr, Dest::Reg) if copies => Some(step::<FromGpr>),
+            (Class::Xmm, Class::Gpr, Dest::Rm) if copies => Some(step::<CopyToGpr>),
+            (Class::Gpr, Class::Xmm, Dest::Reg) => Some(step::<ToGpr>),
+            _ => None,
+        };
+    };
+    if form.reg != Class::Xmm {
         return None;
     }
-    let kind = b.addr_kind(i);
-    match (form.dest, i.mem.is_some()) {
-        (Dest::Reg, false) if copies => Some(step::<Copy>),
-        (Dest::Reg, false) => Some(step::<Wide>),
-        (Dest::Reg, true) if copies => Some(by_addr!(kind, A => step::<Load<A>>)),
-        (Dest::Reg, true) => Some(by_addr!(kind, A => step::<WideMem<A>>)),
-        (Dest::Rm, true) if copies => Some(by_addr!(kind, A => step::<Store<A>>)),
-        _ => None,
+    match form.dest {
+        Dest::Reg if copies => by_size!(form.size, SIZE => by_addr!(kind, A => step::<Load<A, SIZE>>)),
+        Dest::Reg => by_size!(form.size, SIZE => by_addr!(kind, A => step::<WideMem<A, SIZE>>)),
+        Dest::Rm if copies => by_size!(form.size, SIZE => by_addr!(kind, A => step::<Store<A, SIZE>>)),
+        // MOVQ, MOVHPS and MOVHPD.
+        Dest::Rm if form.size == 8 => Some(by_addr!(kind, A => step::<WideStore<A, 8>>)),
+        Dest::Rm => None,
     }
 }
 
@@ -546,14 +691,19 @@ fn whole(b: &Builder, i: &Insn, row: &simd::Row) -> Option<Handler> {
 pub(super) fn simd(b: &mut Builder, i: &Insn, row: u16) {
     let imm = u32::from(row) << 16 | u32::from(i.modrm) << 8 | (i.imm & 0xff);
     let entry = &simd::TABLE[usize::from(row)];
-    match whole(b, i, entry) {
-        Some(run) => {
-            b.emit(i, run).imm = imm;
-            b.leaves();
-            if entry.form.reg == simd::Class::Gpr {
-                b.writes(i.reg());
-            }
-        }
-        None => b.call(i, simd_run).imm = imm,
+    let kind = i.mem.is_some().then(|| b.addr_kind(i));
+    let Some(run) = by_opcode(kind, entry).or_else(|| by_shape(kind, entry)) else {
+        b.call(i, simd_run).imm = imm;
+        return;
+    };
+    b.emit(i, run).imm = imm;
+    b.leaves();
+    match (entry.form.reg, entry.form.rm, entry.form.dest) {
+        (simd::Class::Gpr, _, simd::Dest::Reg) => b.writes(i.reg()),
+        (_, simd::Class::Gpr, simd::Dest::Rm) => b.writes(i.rm()),
+        _ => {}
+    }
+    if matches!(entry.op, simd::Op::Compare(_)) {
+        b.writes_flags(true, None);
     }
 }

@@ -67,25 +67,26 @@ impl Cpu {
         Ok(())
     }
 
-    /// Reads 16 bytes through the TLB.
+    /// Reads 4, 8 or 16 bytes through the TLB, zero-extended.
     #[inline(always)]
-    pub(crate) fn load_wide(&self, linear: u32) -> Result<u128, Stop> {
-        match self.tlb.read(linear, 16) {
-            // SAFETY: as in `load`.
-            Some(host) => Ok(unsafe { (host as *const u128).read_unaligned() }),
-            None => Err(Stop::Slow),
-        }
+    pub(crate) fn load_wide(&self, linear: u32, size: u8) -> Result<u128, Stop> {
+        let value = match size {
+            4 => self.tlb.load(linear).map(|bytes| u32::from_le_bytes(bytes).into()),
+            8 => self.tlb.load(linear).map(|bytes| u64::from_le_bytes(bytes).into()),
+            _ => self.tlb.load(linear).map(u128::from_le_bytes),
+        };
+        value.ok_or(Stop::Slow)
     }
 
-    /// Writes 16 bytes through the TLB.
+    /// Writes the low 4, 8 or 16 bytes through the TLB.
     #[inline(always)]
-    pub(crate) fn store_wide(&mut self, linear: u32, value: u128) -> Result<(), Stop> {
-        match self.tlb.write(linear, 16) {
-            // SAFETY: as in `store`.
-            Some(host) => unsafe { (host as *mut u128).write_unaligned(value) },
-            None => return Err(Stop::Slow),
-        }
-        Ok(())
+    pub(crate) fn store_wide(&mut self, linear: u32, size: u8, value: u128) -> Result<(), Stop> {
+        let stored = match size {
+            4 => self.tlb.store(linear, (value as u32).to_le_bytes()),
+            8 => self.tlb.store(linear, (value as u64).to_le_bytes()),
+            _ => self.tlb.store(linear, value.to_le_bytes()),
+        };
+        if stored { Ok(()) } else { Err(Stop::Slow) }
     }
 
     /// Replaces a value in linear memory by a function of it.

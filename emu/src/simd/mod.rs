@@ -231,6 +231,25 @@ pub fn lookup(prefix: Prefix, opcode: u8, reg: u8, memory: bool) -> Option<u16> 
     found.map(|(_, index)| index)
 }
 
+/// The index of the row with this mnemonic, which is one instruction's only.
+pub const fn row(name: &str) -> usize {
+    let mut row = 0;
+    while !is_same(TABLE[row].name, name) {
+        row += 1;
+    }
+    row
+}
+
+/// Equality, for constants.
+const fn is_same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
 /// An instruction's variable parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Insn {
@@ -283,6 +302,9 @@ pub trait Operands {
 
 /// Carries out `row`. On an error nothing has changed, except that #XM (which the caller turns into
 /// #UD if `CR4.OSXMMEXCPT` is clear) leaves MXCSR's flags and MMX mode behind.
+///
+/// Where the row is a constant there is nothing left of the table.
+#[inline(always)]
 pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
     let form = &row.form;
     let value = match row.op {
@@ -350,6 +372,7 @@ pub fn execute(row: &Row, insn: &Insn, m: &mut impl Operands) -> Result<()> {
 }
 
 /// The operands' values: destination, source. A destination in memory is not read.
+#[inline(always)]
 fn fetch(form: &Form, insn: &Insn, m: &mut impl Operands) -> Result<(u128, u128)> {
     let reg = match form.reg {
         Class::Imm => insn.imm.into(),
@@ -366,6 +389,7 @@ fn fetch(form: &Form, insn: &Insn, m: &mut impl Operands) -> Result<(u128, u128)
     })
 }
 
+#[inline(always)]
 fn read(class: Class, index: u8, m: &impl Operands) -> u128 {
     match class {
         Class::Xmm => m.xmm(index),
@@ -375,6 +399,7 @@ fn read(class: Class, index: u8, m: &impl Operands) -> u128 {
     }
 }
 
+#[inline(always)]
 fn write(class: Class, index: u8, value: u128, m: &mut impl Operands) {
     match class {
         Class::Xmm => m.set_xmm(index, value),
