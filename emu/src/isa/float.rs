@@ -430,6 +430,7 @@ fn check_unit(cpu: &mut Cpu, row: &simd::Row, memory: bool) -> Result<()> {
     Ok(())
 }
 
+#[inline(never)]
 fn simd_run(cpu: &mut Cpu, u: &Uop) -> Result<()> {
     let row = &simd::TABLE[(u.imm >> 16) as usize];
     check_unit(cpu, row, u.is_mem())?;
@@ -705,5 +706,107 @@ pub(super) fn simd(b: &mut Builder, i: &Insn, row: u16) {
     }
     if matches!(entry.op, simd::Op::Compare(_)) {
         b.writes_flags(true, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::bus::Unconnected;
+    use crate::cpu::tests::flat;
+    use crate::cpu::{CR4_OSFXSR, CR4_OSXMMEXCPT};
+    use crate::simd::{Class, Prefix, RmKind, Row, TABLE, mxcsr};
+    use crate::{Cpu, Exit};
+
+    const DATA: u32 = 0x10_0000;
+    const CODE: u32 = 0x1000;
+
+    /// Numbers that are the same each time, and among them those at which something changes.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn any(&mut self) -> u64 {
+            self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            self.0 ^ self.0 >> 29
+        }
+
+        fn quadword(&mut self) -> u64 {
+            let double =
+                [0.0, -0.0, 1.0, 3.0, -2.5, 1e300, 1e-300, 5e-324, f64::INFINITY, f64::NAN, 2e9, -3e9];
+            let single = [0.0f32, -1.0, 3.0, 1e38, 1e-38, 1e-45, f32::NEG_INFINITY, f32::NAN, 4e9, 0.1];
+            let n = self.any() as usize;
+            match n >> 8 & 3 {
+                0 => double[n % 12].to_bits(),
+                1 => u64::from(single[n % 10].to_bits()) << 32 | u64::from(single[(n >> 4) % 10].to_bits()),
+                _ => self.any(),
+            }
+        }
+    }
+
+    /// The instruction with XMM1 or its like and XMM2, or what ESI points to.
+    fn encode(row: &Row, memory: bool, imm: u8) -> Vec<u8> {
+        let mut code = match row.prefix {
+            Prefix::None | Prefix::Any => vec![],
+            Prefix::P66 => vec![0x66],
+            Prefix::F3 => vec![0xf3],
+            Prefix::F2 => vec![0xf2],
+        };
+        code.extend([0x0f, row.opcode]);
+        if row.has_modrm() {
+            let rm = if memory { 6 } else { 0xc2 };
+            code.push(row.extension.unwrap_or(1) << 3 | rm);
+        }
+        if row.form.imm {
+            code.push(imm);
+        }
+        code
+    }
+
+    fn machine(code: &[u8], numbers: &mut Numbers, watched: bool) -> Cpu {
+        let mut cpu = flat(&[]);
+        cpu.mem.write(CODE, code);
+        let mut s = cpu.state();
+        s.cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
+        s.xmm =
+            std::array::from_fn(|_| u128::from(numbers.quadword()) << 64 | u128::from(numbers.quadword()));
+        s.mxcsr = match numbers.any() & 3 {
+            0 => numbers.any() as u32 & mxcsr::VALID,
+            _ => mxcsr::DEFAULT | numbers.any() as u32 & 0x3f,
+        };
+        (s.gpr[0], s.gpr[1], s.gpr[2]) = (numbers.any() as u32, numbers.any() as u32, numbers.any() as u32);
+        // Now and then it is misaligned.
+        s.gpr[6] = DATA + if numbers.any() & 7 == 0 { 4 } else { 0 };
+        for at in (DATA..DATA + 32).step_by(8) {
+            cpu.mem.write_u64(at, numbers.quadword());
+        }
+        if watched {
+            // A breakpoint on data elsewhere: nothing is reached through the TLB.
+            (s.dr[0], s.dr[7]) = (DATA + 0x1000, 0x1_0402);
+        }
+        cpu.set_state(&s);
+        cpu
+    }
+
+    #[test]
+    fn quick_handlers_do_what_the_slow_path_does() {
+        // What the TLB does not have is the slow path's, so the page is read and written first: mov al, [esi]; mov [esi], al
+        const WARM: [u8; 4] = [0x8a, 0x06, 0x88, 0x06];
+        for row in TABLE.iter().filter(|row| row.form.reg == Class::Xmm || row.form.rm == Class::Xmm) {
+            for seed in 0..if cfg!(miri) { 2 } else { 100 } {
+                let memory = match row.form.rm_kind {
+                    RmKind::Any => seed & 1 != 0,
+                    kind => kind == RmKind::Memory,
+                };
+                let code = [&WARM[..], &encode(row, memory, seed as u8), &[0xf4]].concat();
+                let [quick, slow] = [false, true].map(|watched| {
+                    let mut cpu = machine(&code, &mut Numbers(seed), watched);
+                    let exit = cpu.run(&mut Unconnected, 100);
+                    assert!(matches!(exit, Exit::Halted | Exit::Shutdown), "{}", row.name);
+                    let s = cpu.state();
+                    let data: Vec<u32> = (0..8).map(|n| cpu.mem.read_u32(DATA + n * 4)).collect();
+                    (exit, s.gpr, s.eip, s.eflags, s.xmm, s.mxcsr, data)
+                });
+                assert_eq!(quick, slow, "{} {code:02x?} {seed}", row.name);
+            }
+        }
     }
 }
