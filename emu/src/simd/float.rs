@@ -171,6 +171,8 @@ macro_rules! lanewise {
     };
     (one $f:ident, $name:ident, $format:ty, $lanes:literal, $kind:literal) => {
         #[doc = concat!("`", stringify!($f), "`, ", $kind, ".")]
+        // In line, so that a register of which a lane was just stored is not read as a whole, which waits for the store.
+        #[inline(always)]
         pub fn $name(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
             each::<$format, $lanes>(env, dst, src, $f)
         }
@@ -378,11 +380,13 @@ pub fn cvtpd2ps(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<(
 }
 
 /// CVTSS2SD.
+#[inline(always)]
 pub fn cvtss2sd(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     fill::<Double, 1>(env, dst, |env, _, _| softfloat::convert(env, Single::lane(src, 0)))
 }
 
 /// CVTSD2SS.
+#[inline(always)]
 pub fn cvtsd2ss(env: &mut Env, dst: &mut u128, src: &u128, _imm: u8) -> Result<()> {
     fill::<Single, 1>(env, dst, |env, _, _| softfloat::convert(env, Double::lane(src, 0)))
 }
