@@ -251,9 +251,9 @@ pub(super) use {choose, operations};
 
 // The sets that are combined are what `make bench-dispatch` shows. All with all would be ten times as many.
 //
-// What only computes with registers is joined with a block's end, and with nothing else: handlers for its particular
-// registers pass a value on to the next without delay, and joined ones, which find their registers by number, do not.
-// A load is joined with two others or with an end, which saves more than the delay costs, but not with one.
+// What writes a register is joined here with a block's end and nothing else, but for POP: handlers for particular registers
+// pass a value on to the next without delay, and those that find their registers by number do not. Its pairs are
+// those of [`pairs`].
 
 /// What is joined with anything.
 macro_rules! common {

@@ -1,8 +1,12 @@
-//! Two instructions in a row on one register, which one handler executes that is made for this register.
+//! Two instructions in a row, or one and the end of its block, executed by one handler for the registers that they write.
+//!
+//! Processors hand a value on from a store to a load at once if both are at a constant place, and not if the place is
+//! found by number. So a handler is made for each register that is written; what is read is most often older, and may be
+//! found by number where handlers for its particular registers would be too many.
 //!
 //! Compilers make two instructions of an operation with three operands: MOV, and the operation on the register that
-//! MOV writes; what is computed in several steps is most often in one register, too. The handler stores that register
-//! once, at a place that is a constant of its code, where two handlers store, load and store it.
+//! MOV writes; what is computed in several steps is most often in one register, too. Such a handler stores that register
+//! once, where two handlers store, load and store it.
 
 use super::join::{
     AfterQuick, Compared, End, Kind, branching_on_low, choose, commonly_branching, kind, leaving, operations,
@@ -73,6 +77,7 @@ pub(super) fn pair(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     on_one(a, b).or_else(|| on_two(a, b))
 }
 
+/// Two that write the same register.
 fn on_one(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     if a.1.dst != b.1.dst {
         return None;
@@ -85,7 +90,7 @@ fn on_one(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     })
 }
 
-/// Two that have nothing to do with one another. What they read is found by number.
+/// Two of which the second does not read what the first writes.
 fn on_two(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     if a.0 == Kind::Store {
         return operations!(a.0, A in [Store] => then::<A, A>(b));
@@ -107,12 +112,12 @@ fn then<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
     .or_else(|| operations!(kind, B in [Store] => Some(joined::<Then<A, Plain, Alone<B, B>>> as Handler)))
 }
 
-/// An instruction and how the block ends behind it, for the register that the instruction writes.
+/// The handler of an instruction and of how the block ends behind it with `last`, if there is one.
 pub(super) fn with_end(a: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler> {
     let dst = a.1.dst;
     if let End::Branch { compared, condition, far: false } = end {
         if a.0 == Kind::LoadLow {
-            return by_low_only(dst, last, compared, condition);
+            return byte_and_branch(dst, last, compared, condition);
         }
         return operations!(a.0, A in [Load Move IncReg AddImm] => by_reg!(dst.number(), D => {
             commonly_branching::<AfterQuick<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>>(compared, condition)
@@ -123,8 +128,8 @@ pub(super) fn with_end(a: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler>
     }))
 }
 
-/// The load of a byte and a branch.
-fn by_low_only(dst: Reg, last: &Uop, compared: Compared, condition: u8) -> Option<Handler> {
+/// The load of a byte and a branch: AL, CL, DL and BL are read and written as the whole registers, see [`Low`].
+fn byte_and_branch(dst: Reg, last: &Uop, compared: Compared, condition: u8) -> Option<Handler> {
     type Load<D> = Mov<u8, D, SrcMem<Flat>>;
     if !(0..4).any(|n| dst == Reg::byte(n)) {
         return None;
@@ -139,7 +144,7 @@ fn by_low_only(dst: Reg, last: &Uop, compared: Compared, condition: u8) -> Optio
     })
 }
 
-/// The sources of the second instruction are the value that the first has made, and most often one that is older.
+/// MOV to `D` from `S`, and `b` on `D`.
 fn moved<D: Dest, S: Source>((kind, b): (Kind, &Uop)) -> Option<Handler> {
     type Move = Mov<u32, DstReg, SrcReg>;
     let by_immediate = operations!(kind, B in [
@@ -152,6 +157,7 @@ fn moved<D: Dest, S: Source>((kind, b): (Kind, &Uop)) -> Option<Handler> {
     })
 }
 
+/// The load of `D`, and an operation on it.
 fn loaded<D: Dest>(a: &Uop, b: Kind) -> Option<Handler> {
     type Load = Mov<u32, DstReg, SrcMem<Flat>>;
     operations!(b, B in [
@@ -160,6 +166,7 @@ fn loaded<D: Dest>(a: &Uop, b: Kind) -> Option<Handler> {
     ] => Some(by_octal!(a.base.number(), N => both::<D, Load, SrcMem<Based<N>>, B, SrcReg>())))
 }
 
+/// Two operations on `D`.
 fn computed<D: Dest>(a: Kind, b: Kind) -> Option<Handler> {
     operations!(a, A in [
         AddReg SubReg AndReg OrReg XorReg AddImm AndImm ShlImm ShrImm SarImm RolImm RorImm NotReg
