@@ -56,11 +56,13 @@ fn a_terminal_at_hvc0() -> Result<()> {
     hvc0.write_all(&[4])?;
     wait(&mut hvc0, SUM_OF_3000)?;
 
-    // The last of the consoles, and Ctrl-C as a key.
-    hvc0.write_all(b"stty echo; cat /dev/hvc2 & read word < /dev/hvc2; echo $word > /dev/hvc2\n")?;
-    // Not before it is in the foreground: until then the key is for the shell, which goes on waiting for it.
-    hvc0.write_all(b"kill %1; sh -c 'echo slee''ping; exec sleep 1000'\n")?;
-    wait(&mut hvc0, "sleeping\r\n")?;
+    // The last of the consoles, and Ctrl-C as a key. It comes when the shell executes the line: while the shell still reads
+    // it, the key would end nothing.
+    hvc0.write_all(
+        b"stty echo; cat /dev/hvc2 & echo wai''ting; read word < /dev/hvc2; echo $word > /dev/hvc2\n",
+    )?;
+    wait(&mut hvc0, "waiting\r\n")?;
+    hvc0.write_all(b"kill %1; sleep 1000\n")?;
     hvc0.write_all(&[3])?;
     hvc0.write_all(b"echo al''ive > /dev/hvc2\n")?;
     wait(&mut hvc2, "alive\r\n")?;
