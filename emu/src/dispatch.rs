@@ -815,9 +815,9 @@ where
     }
 }
 
-/// As [`call`], for an instruction that sets `Cpu::eip` itself and ends its block: far transfers,
-/// mode changes.
-pub(crate) unsafe extern "C-unwind" fn call_last<F>(
+/// As [`call`], for an instruction that sets `Cpu::eip` itself and ends its block: far transfers, mode changes. With
+/// `GOES_ON` the block at its target is next, if there is nothing that the driver would do before.
+pub(crate) unsafe extern "C-unwind" fn call_last<F, const GOES_ON: bool>(
     cpu: &mut Cpu,
     u: *const Uop,
     budget: i32,
@@ -829,34 +829,11 @@ where
     // SAFETY: as in `step`.
     unsafe {
         match invoke::<F>(cpu, &*u) {
-            Ok(()) => leave(cpu, budget - cost(u), Why::Attention),
-            Err(e) => {
-                cpu.fault = e;
-                fault(cpu, u, budget)
-            }
-        }
-    }
-}
-
-/// As [`call_last`], for a transfer that a system makes all the time: it goes on to the block at its target by itself
-/// if there is nothing that the driver would do before.
-pub(crate) unsafe extern "C-unwind" fn call_jump<F>(
-    cpu: &mut Cpu,
-    u: *const Uop,
-    budget: i32,
-    _: Selected,
-) -> Ret
-where
-    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
-{
-    // SAFETY: as in `step`.
-    unsafe {
-        match invoke::<F>(cpu, &*u) {
-            Ok(()) if cpu.wants_driver() => leave(cpu, budget - cost(u), Why::Attention),
-            Ok(()) => {
+            Ok(()) if GOES_ON && !cpu.wants_driver() => {
                 let tlb = cpu.tlb.selected();
                 jump(cpu, u, budget, tlb)
             }
+            Ok(()) => leave(cpu, budget - cost(u), Why::Attention),
             Err(e) => {
                 cpu.fault = e;
                 fault(cpu, u, budget)
@@ -874,19 +851,11 @@ where
 }
 
 /// The block-ending handler of type `F` for a function item.
-pub(crate) fn last_handler_of<F>(_: F) -> Handler
+pub(crate) fn last_handler_of<F, const GOES_ON: bool>(_: F) -> Handler
 where
     F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
 {
-    call_last::<F>
-}
-
-/// The jumping handler of type `F` for a function item.
-pub(crate) fn jump_handler_of<F>(_: F) -> Handler
-where
-    F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
-{
-    call_jump::<F>
+    call_last::<F, GOES_ON>
 }
 
 /// A link slot whose target is not known yet.

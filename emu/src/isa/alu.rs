@@ -388,11 +388,11 @@ fn recover_sized<T: Int>(cpu: &mut Cpu, u: &Uop) {
         how::INC => {
             Inc::apply::<T, true>(f, T::truncate(r.zext().wrapping_sub(1)));
         }
-        how::NEG => {
-            Neg::apply::<T, true>(f, T::truncate(r.zext().wrapping_neg()));
-        }
         how::DEC => {
             Dec::apply::<T, true>(f, T::truncate(r.zext().wrapping_add(1)));
+        }
+        how::NEG => {
+            Neg::apply::<T, true>(f, T::truncate(r.zext().wrapping_neg()));
         }
         how::ADD_REG | how::ADD_IMM => {
             add_with::<T, true>(f, T::truncate(r.zext().wrapping_sub(b.zext())), b, 0);

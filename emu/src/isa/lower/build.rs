@@ -38,8 +38,8 @@ impl Builder<'_> {
     /// Emits a uop that raises an exception at the current instruction.
     fn raise(&mut self, e: Exception) {
         let run = match e {
-            Exception::INVALID_OPCODE => dispatch::last_handler_of(raise_ud),
-            _ => dispatch::last_handler_of(raise_gp),
+            Exception::INVALID_OPCODE => dispatch::last_handler_of::<_, false>(raise_ud),
+            _ => dispatch::last_handler_of::<_, false>(raise_gp),
         };
         let u = Uop { run: Cell::new(Run::new(run)), n: self.n, at: self.extent(), ..filler() };
         self.push(u);

@@ -359,39 +359,32 @@ pub(super) fn leaving<B: Before>(end: End) -> Option<Handler> {
     })
 }
 
-fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> Option<Handler> {
-    match compared {
-        Compared::CmpReg | Compared::CmpImm => {
-            choose!(compared, C in [Compared in compared: CmpReg CmpImm] => {
-                conditions!(condition, CC in [2 3 4 5 6 7 12 13 14 15] => Some(branch::<B, C, CC, FAR>()))
-            })
+/// `branches!(compared, condition, B, FAR, [of CMP] [of TEST])`: what comes before a comparison that is listed and a branch
+/// on one of these conditions; of the comparisons that are less common, on equality alone.
+macro_rules! branches {
+    ($compared:expr, $condition:expr, $B:ty, $FAR:expr, $cmp:tt $test:tt) => {
+        match $compared {
+            Compared::CmpReg | Compared::CmpImm => choose!($compared, C in [Compared in compared: CmpReg CmpImm] => {
+                conditions!($condition, CC in $cmp => Some(branch::<$B, C, CC, { $FAR }>()))
+            }),
+            Compared::TestReg => choose!($compared, C in [Compared in compared: TestReg] => {
+                conditions!($condition, CC in $test => Some(branch::<$B, C, CC, { $FAR }>()))
+            }),
+            _ => choose!($compared, C in [Compared in compared:
+                CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm CmpByteMemReg
+                CmpByteIndexedReg CmpByteIndexedImm TestByte TestByteImm TestByteMemImm
+            ] => conditions!($condition, CC in [4 5] => Some(branch::<$B, C, CC, { $FAR }>()))),
         }
-        Compared::TestReg => choose!(compared, C in [Compared in compared: TestReg] => {
-            conditions!(condition, CC in [4 5 8 9 14 15] => Some(branch::<B, C, CC, FAR>()))
-        }),
-        _ => choose!(compared, C in [Compared in compared:
-            CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm CmpByteMemReg
-            CmpByteIndexedReg CmpByteIndexedImm TestByte TestByteImm TestByteMemImm
-        ] => conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, FAR>()))),
-    }
+    };
 }
 
-/// As [`branching`], for the commonest conditions.
+fn branching<B: Before, const FAR: bool>(compared: Compared, condition: u8) -> Option<Handler> {
+    branches!(compared, condition, B, FAR, [2 3 4 5 6 7 12 13 14 15] [4 5 8 9 14 15])
+}
+
+/// As [`branching`], for the commonest conditions: there are eight times as many of these.
 pub(super) fn commonly_branching<B: Before>(compared: Compared, condition: u8) -> Option<Handler> {
-    choose!(compared, C in [Compared in compared: CmpReg CmpImm] => {
-        conditions!(condition, CC in [2 3 4 5 6 7] => Some(branch::<B, C, CC, false>()))
-    })
-    .or_else(|| {
-        choose!(compared, C in [Compared in compared: TestReg] => {
-            conditions!(condition, CC in [4 5 8 9] => Some(branch::<B, C, CC, false>()))
-        })
-    })
-    .or_else(|| {
-        choose!(compared, C in [Compared in compared:
-        CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm CmpByteMemReg
-        CmpByteIndexedReg CmpByteIndexedImm TestByte TestByteImm TestByteMemImm
-    ] => conditions!(condition, CC in [4 5] => Some(branch::<B, C, CC, false>())))
-    })
+    branches!(compared, condition, B, false, [2 3 4 5 6 7] [4 5 8 9])
 }
 
 /// A comparison of byte register `N`, which was written just before, and the branch behind it.

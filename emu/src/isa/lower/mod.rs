@@ -136,10 +136,7 @@ impl Builder<'_> {
     where
         F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
     {
-        self.emit_rm(i, dispatch::last_handler_of(f));
-        self.opaque();
-        self.done = true;
-        self.last()
+        self.emit_last(i, dispatch::last_handler_of::<F, false>(f))
     }
 
     /// As `call_last`, for one after which the driver has nothing to do as a rule.
@@ -147,7 +144,11 @@ impl Builder<'_> {
     where
         F: Fn(&mut Cpu, &Uop) -> exception::Result<()> + Copy,
     {
-        self.emit_rm(i, dispatch::jump_handler_of(f));
+        self.emit_last(i, dispatch::last_handler_of::<F, true>(f))
+    }
+
+    fn emit_last(&mut self, i: &Insn, run: Handler) -> &mut Uop {
+        self.emit_rm(i, run);
         self.opaque();
         self.done = true;
         self.last()
