@@ -18,6 +18,7 @@ mod muldiv;
 mod operand;
 mod port;
 mod shift;
+mod simd;
 mod stack;
 mod string;
 mod system;

@@ -214,7 +214,7 @@ impl Insn {
     pub(super) fn lower(&self, b: &mut Builder) {
         match self.what {
             What::Row(row) => (row.lower)(b, self),
-            What::Simd(row) => float::simd(b, self, row),
+            What::Simd(row) => super::simd::simd(b, self, row),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! continues at a second entry in the same page, so it needs no state.
 #![allow(unsafe_code)]
 
-use super::tests::{Random, Toy};
+use super::tests::{Random, Toy, encode};
 use super::*;
 
 const PAGE: usize = 4096;
@@ -153,25 +153,6 @@ impl Drop for Code {
 struct Scratch {
     context: Context,
     reset: [u32; 64],
-}
-
-fn encode(row: &Row, insn: &Insn) -> Vec<u8> {
-    let mut code = match row.prefix {
-        Prefix::None | Prefix::Any => vec![],
-        Prefix::P66 => vec![0x66],
-        Prefix::F3 => vec![0xf3],
-        Prefix::F2 => vec![0xf2],
-    };
-    code.extend([0x0f, row.opcode]);
-    if row.has_modrm() {
-        let reg = row.extension.unwrap_or(insn.reg) << 3;
-        // [rdi], or a register.
-        code.push(if insn.memory { reg | 7 } else { 0xc0 | reg | insn.rm });
-    }
-    if row.form.imm {
-        code.push(insn.imm);
-    }
-    code
 }
 
 fn state(random: &mut Random, row: &Row) -> Toy {

@@ -17,7 +17,7 @@ pub mod shuffle;
 pub mod softfloat;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::exception::{Exception, Result};
 pub use mxcsr::Env;

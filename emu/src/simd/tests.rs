@@ -3,6 +3,26 @@
 use super::softfloat::{self, Double, Float, Single};
 use super::*;
 
+/// The bytes of an instruction.
+pub(crate) fn encode(row: &Row, insn: &Insn) -> Vec<u8> {
+    let mut code = match row.prefix {
+        Prefix::None | Prefix::Any => vec![],
+        Prefix::P66 => vec![0x66],
+        Prefix::F3 => vec![0xf3],
+        Prefix::F2 => vec![0xf2],
+    };
+    code.extend([0x0f, row.opcode]);
+    if row.has_modrm() {
+        let reg = row.extension.unwrap_or(insn.reg) << 3;
+        // [edi], [rdi] in 64-bit mode, or a register.
+        code.push(if insn.memory { reg | 7 } else { 0xc0 | reg | insn.rm });
+    }
+    if row.form.imm {
+        code.push(insn.imm);
+    }
+    code
+}
+
 /// A small processor: registers, and 32 bytes of memory whose operand is at an address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Toy {
