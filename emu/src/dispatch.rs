@@ -385,6 +385,8 @@ pub(crate) struct Alone<O, S>(PhantomData<(O, S)>);
 pub(crate) struct Far<O>(PhantomData<O>);
 /// An instruction that does not end its block, with the slow path `S`, and what is behind it.
 pub(crate) struct Then<O, S, W>(PhantomData<(O, S, W)>);
+/// Whatever the uop's own handler does.
+pub(crate) struct Onward;
 /// A conditional branch, whose target is in another page if `FAR`.
 pub(crate) struct Unfused<O, const FAR: bool>(PhantomData<O>);
 /// An instruction that sets flags and the conditional branch behind it, whose target is in another page if `FAR`.
@@ -439,6 +441,14 @@ impl<O: Op, S: Op, W: Work> Work for Then<O, S, W> {
             exec!(O, S, cpu, u, budget, tlb);
             W::run(cpu, u.add(1), budget, tlb)
         }
+    }
+}
+
+impl Work for Onward {
+    #[inline(always)]
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
+        // SAFETY: the caller's promise.
+        unsafe { go(cpu, u, budget, tlb) }
     }
 }
 

@@ -9,6 +9,7 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 
 use super::build::FallThrough;
+use super::frames;
 use super::pairs;
 use super::{Builder, Effect};
 use crate::cpu::regs::Int;
@@ -60,6 +61,7 @@ numbered! {
     Move = Mov<u32, DstReg, SrcReg>,
     MoveImm = Mov<u32, DstReg, SrcImm>,
     Address = Lea<DstReg, Flat>,
+    AddressIndexed = Lea<DstReg, FlatIndexed>,
     PushReg = Push<SrcReg>,
     PushImm = Push<SrcImm>,
     PushMem = Push<SrcMem<Flat>>,
@@ -75,6 +77,7 @@ numbered! {
     SubReg = Two<Sub, u32, DstReg, SrcReg, false>,
     SubRegFlags = Two<Sub, u32, DstReg, SrcReg, true>,
     SubImm = Two<Sub, u32, DstReg, SrcImm, false>,
+    SubImmFlags = Two<Sub, u32, DstReg, SrcImm, true>,
     AndReg = Two<And, u32, DstReg, SrcReg, false>,
     AndRegFlags = Two<And, u32, DstReg, SrcReg, true>,
     AndImm = Two<And, u32, DstReg, SrcImm, false>,
@@ -194,7 +197,7 @@ pub(super) trait Before: 'static {
     type And<W: Work>: Work;
 }
 
-struct Nothing;
+pub(super) struct Nothing;
 
 impl Before for Nothing {
     type And<W: Work> = W;
@@ -217,6 +220,13 @@ pub(super) struct AfterQuick<O, Plain>(PhantomData<(O, Plain)>);
 
 impl<O: Op + 'static, Plain: Op + 'static> Before for AfterQuick<O, Plain> {
     type And<W: Work> = Then<O, Plain, W>;
+}
+
+/// What `B` says, and then an instruction with particular registers.
+pub(super) struct Also<B, O, Plain>(PhantomData<(B, O, Plain)>);
+
+impl<B: Before, O: Op + 'static, Plain: Op + 'static> Before for Also<B, O, Plain> {
+    type And<W: Work> = B::And<Then<O, Plain, W>>;
 }
 
 /// `choose!(what, T in [Enum in module: Names] => expression with T)`: the expression for the operation that
@@ -434,6 +444,12 @@ impl Builder<'_> {
             if let Some(End::Branch { compared, condition, far: true }) = effects[0].end {
                 consider(uops, &|| branching::<Nothing, true>(compared, condition));
             }
+            if let Some((uops, run)) = frames::find(&self.uops[at..], effects) {
+                consider(uops, &|| Some(run));
+            }
+            for n in 4..=frames::LONGEST {
+                consider(n, &|| frames::in_a_row(effects, n));
+            }
             if let [Effect { kind: Some(a), .. }, second, ..] = effects {
                 if let Some(b) = second.kind {
                     if let Some(third) = effects.get(2) {
@@ -442,6 +458,8 @@ impl Builder<'_> {
                         }
                         if let Some(c) = third.kind {
                             consider(3, &|| three(*a, b, c));
+                            let u = &self.uops[at..];
+                            consider(3, &|| pairs::mix((*a, &u[0]), (b, &u[1]), (c, &u[2])));
                         }
                     }
                     consider(2, &|| pairs::pair((*a, &self.uops[at]), (b, &self.uops[at + 1])));

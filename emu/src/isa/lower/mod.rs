@@ -6,6 +6,7 @@
 
 mod build;
 mod flags;
+mod frames;
 mod fuse;
 mod join;
 mod pairs;
@@ -21,7 +22,7 @@ use flags::Effect;
 pub(crate) use flags::Recovery;
 pub(crate) use fuse::{Fuse, Prior};
 pub(crate) use join::{Choice, Compared, End, Kind};
-pub(crate) use select::{AddrKind, by_addr, by_base, by_low, by_octal, by_operand, by_reg};
+pub(crate) use select::{AddrKind, by_addr, by_base, by_data_reg, by_low, by_octal, by_operand, by_reg};
 
 use std::cell::Cell;
 

@@ -11,12 +11,12 @@
 use super::join::{
     AfterQuick, Compared, End, Kind, branching_on_low, choose, commonly_branching, kind, leaving, operations,
 };
-use super::{by_octal, by_reg};
+use super::{by_data_reg, by_octal, by_reg};
 use crate::cpu::regs::{Int, Reg};
 use crate::dispatch::{Alone, Handler, Op, Then, Uop, joined};
 use crate::isa::alu::{Alu, One, Two, Unary};
-use crate::isa::mov::{Extend, Mov};
-use crate::isa::operand::{Addr, Based, Dest, DstReg, Flat, Low, Source, SrcImm, SrcMem, SrcReg};
+use crate::isa::mov::{Extend, Lea, Mov};
+use crate::isa::operand::{Addr, Based, Dest, DstMem, DstReg, Flat, Low, R, Source, SrcImm, SrcMem, SrcReg};
 use crate::isa::shift::{ByImm, Shift};
 
 /// An instruction that writes a register, whichever it is.
@@ -45,6 +45,16 @@ impl<O: Unary, const FLAGS: bool> OnRegister for One<O, u32, DstReg, FLAGS> {
 impl<O: Shift, const FLAGS: bool> OnRegister for ByImm<O, u32, DstReg, FLAGS> {
     type From = SrcImm;
     type On<D: Dest, S: Source> = ByImm<O, u32, D, FLAGS>;
+}
+
+impl<A: Addr> OnRegister for Lea<DstReg, A> {
+    type From = SrcImm;
+    type On<D: Dest, S: Source> = Lea<D, A>;
+}
+
+impl OnRegister for Mov<u32, DstReg, SrcImm> {
+    type From = SrcImm;
+    type On<D: Dest, S: Source> = Mov<u32, D, S>;
 }
 
 impl OnRegister for Mov<u32, DstReg, SrcReg> {
@@ -77,12 +87,27 @@ pub(super) fn pair(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     on_one(a, b).or_else(|| on_two(a, b))
 }
 
+/// The handler of three instructions that compute in one register what rotations and shifts of another are mixed to, as
+/// hashes do.
+pub(super) fn mix(a: (Kind, &Uop), b: (Kind, &Uop), c: (Kind, &Uop)) -> Option<Handler> {
+    type Move = Mov<u32, DstReg, SrcReg>;
+    let d = a.1.dst;
+    if a.0 != Kind::Move || b.1.dst != d || c.1.dst != d || c.1.src == d {
+        return None;
+    }
+    by_data_reg!(d.number(), D => operations!(b.0, B in [RorImm RolImm ShrImm ShlImm] => {
+        operations!(c.0, C in [XorReg AddReg OrReg AndReg] => {
+            Some(joined::<Then<Wrote<Move, D>, Move, Then<Wrote<B, D>, B, Alone<Wrote<C, D>, C>>>> as Handler)
+        })
+    }))
+}
+
 /// Two that write the same register.
 fn on_one(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     if a.1.dst != b.1.dst {
         return None;
     }
-    by_reg!(a.1.dst.number(), D => match a.0 {
+    by_data_reg!(a.1.dst.number(), D => match a.0 {
         Kind::Move => by_reg!(a.1.src.number(), S => moved::<D, S>(b)),
         Kind::Load if a.1.base == Reg::ZERO => None,
         Kind::Load => loaded::<D>(a.1, b.0),
@@ -90,26 +115,86 @@ fn on_one(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     })
 }
 
-/// Two of which the second does not read what the first writes.
+/// Two of which the second does not write what the first writes.
 fn on_two(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     if a.0 == Kind::Store {
-        return operations!(a.0, A in [Store] => then::<A, A>(b));
+        return operations!(a.0, A in [Store] => then_load::<A, A>(b).or_else(|| then_store::<A, A>(b)));
     }
     if [b.1.src, b.1.base, b.1.index].contains(&a.1.dst) {
-        return None;
+        return by_data_reg!(a.1.dst.number(), D => {
+            operations!(a.0, A in [Load Move AddImm Address AddressIndexed] => of_that::<Wrote<A, D>, A, D>(a.1.dst, b))
+        });
     }
-    operations!(a.0, A in [Load Move LoadByte AddImm] => {
-        by_reg!(a.1.dst.number(), D => then::<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>(b))
+    by_data_reg!(a.1.dst.number(), D => match a.0 {
+        Kind::Load | Kind::Move => operations!(a.0, A in [Load Move] => {
+            then_load::<Wrote<A, D>, A>(b)
+                .or_else(|| then_address::<Wrote<A, D>, A>(b))
+                .or_else(|| then_store::<Wrote<A, D>, A>(b))
+        }),
+        Kind::LoadByte => operations!(a.0, A in [LoadByte] => {
+            then_load::<Wrote<A, D>, A>(b).or_else(|| then_store::<Wrote<A, D>, A>(b))
+        }),
+        _ => operations!(a.0, A in [AddImm MoveImm Address AddressIndexed] => {
+            then_move::<Wrote<A, D>, A>(b)
+                .or_else(|| then_address::<Wrote<A, D>, A>(b))
+                .or_else(|| then_store::<Wrote<A, D>, A>(b))
+        }),
     })
 }
 
-fn then<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
+/// `A` that writes register `D`, its other operands found by number.
+type Wrote<A, D> = <A as OnRegister>::On<D, <A as OnRegister>::From>;
+
+/// The handler of `A` and of `B`, which writes the register of its uop `b`.
+fn writes<A: Op, Plain: Op, B: OnRegister>(b: &Uop) -> Option<Handler> {
+    by_data_reg!(b.dst.number(), D => Some(joined::<Then<A, Plain, Alone<Wrote<B, D>, B>>> as Handler))
+}
+
+fn then_load<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
     operations!(kind, B in [Load LoadIndexed Move LoadByte LoadByteIndexed LoadWordIndexed AddMem AddMemFlags] => {
-        by_reg!(b.dst.number(), D => {
-            Some(joined::<Then<A, Plain, Alone<<B as OnRegister>::On<D, <B as OnRegister>::From>, B>>> as Handler)
-        })
+        writes::<A, Plain, B>(b)
     })
-    .or_else(|| operations!(kind, B in [Store] => Some(joined::<Then<A, Plain, Alone<B, B>>> as Handler)))
+}
+
+fn then_move<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
+    operations!(kind, B in [Load Move] => writes::<A, Plain, B>(b))
+}
+
+fn then_address<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
+    operations!(kind, B in [Address AddressIndexed] => writes::<A, Plain, B>(b))
+}
+
+fn then_store<A: Op, Plain: Op>((kind, _): (Kind, &Uop)) -> Option<Handler> {
+    operations!(kind, B in [Store] => Some(joined::<Then<A, Plain, Alone<B, B>>> as Handler))
+}
+
+/// `A`, which writes register `D`, and what reads it as `b`'s base or stores it.
+fn of_that<A: Op, Plain: Op, D: Source + General>(d: Reg, (kind, b): (Kind, &Uop)) -> Option<Handler> {
+    type Store<A, S> = Mov<u32, DstMem<A>, S>;
+    match kind {
+        Kind::Store if b.src == d && b.base != d => {
+            Some(joined::<Then<A, Plain, Alone<Store<Flat, D>, Store<Flat, SrcReg>>>>)
+        }
+        Kind::Store if b.base == d && b.src != d => {
+            Some(joined::<Then<A, Plain, Alone<Store<D::Base, SrcReg>, Store<Flat, SrcReg>>>>)
+        }
+        Kind::Load if b.base == d => by_data_reg!(b.dst.number(), E => {
+            Some(joined::<Then<A, Plain, Alone<Mov<u32, E, SrcMem<D::Base>>, kind::Load>>> as Handler)
+        }),
+        Kind::Address if b.base == d => by_data_reg!(b.dst.number(), E => {
+            Some(joined::<Then<A, Plain, Alone<Lea<E, D::Base>, kind::Address>>> as Handler)
+        }),
+        _ => None,
+    }
+}
+
+/// A general register as the base of an address.
+trait General {
+    type Base: Addr;
+}
+
+impl<const N: u8> General for R<N> {
+    type Base = Based<N>;
 }
 
 /// The handler of an instruction and of how the block ends behind it with `last`, if there is one.
@@ -119,11 +204,11 @@ pub(super) fn with_end(a: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler>
         if a.0 == Kind::LoadLow {
             return byte_and_branch(dst, last, compared, condition);
         }
-        return operations!(a.0, A in [Load Move IncReg AddImm] => by_reg!(dst.number(), D => {
+        return operations!(a.0, A in [Load Move IncReg AddImm] => by_data_reg!(dst.number(), D => {
             commonly_branching::<AfterQuick<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>>(compared, condition)
         }));
     }
-    operations!(a.0, A in [Load Move] => by_reg!(dst.number(), D => {
+    operations!(a.0, A in [Load Move] => by_data_reg!(dst.number(), D => {
         leaving::<AfterQuick<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>>(end)
     }))
 }
@@ -152,7 +237,7 @@ fn moved<D: Dest, S: Source>((kind, b): (Kind, &Uop)) -> Option<Handler> {
     ] => Some(both::<D, Move, S, B, SrcReg>()));
     by_immediate.or_else(|| {
         operations!(kind, B in [AddReg SubReg AndReg OrReg XorReg] => {
-            Some(by_reg!(b.src.number(), T => both::<D, Move, S, B, T>()))
+            by_data_reg!(b.src.number(), T => Some(both::<D, Move, S, B, T>()))
         })
     })
 }

@@ -68,6 +68,25 @@ macro_rules! by_reg {
 }
 pub(crate) use by_reg;
 
+/// As [`by_reg`], for what is seldom done with ESP: nothing for that one.
+#[cfg(not(target_family = "wasm"))]
+macro_rules! by_data_reg {
+    ($n:expr, $R:ident => $e:expr) => {
+        $crate::isa::lower::by_data_reg!(@ $n, $R => $e, 0 1 2 3 5 6 7)
+    };
+    (@ $n:expr, $R:ident => $e:expr, $($k:literal)*) => {
+        match $n & 7 {
+            $($k => { type $R = $crate::isa::operand::R<$k>; $e })*
+            _ => None,
+        }
+    };
+}
+#[cfg(target_family = "wasm")]
+macro_rules! by_data_reg {
+    ($n:expr, $R:ident => $e:expr) => { $crate::isa::lower::by_reg!($n, $R => $e) };
+}
+pub(crate) use by_data_reg;
+
 /// As [`by_addr`], with an instance for each base register:
 /// `by_base!(kind, base, A => expression using A)`.
 #[cfg(not(target_family = "wasm"))]
