@@ -145,8 +145,8 @@ pub const KERNELS: &[Kernel] = &[
 
     // jmp to the next instruction
     kernel("block/hit", &[], &[0xeb, 0]),
-    // add eax, ebx; mov [edi], eax; cmp edx, ecx; jz to the next instruction: decoded for each pass
-    kernel("block/miss", &[], &[0x01, 0xd8, 0x89, 0x07, 0x39, 0xca, 0x74, 0]).fresh(1000),
+    // add eax, ebx; mov [edi], eax; call the next instruction; pop eax: decoded for each pass
+    kernel("block/miss", &[], &[0x01, 0xd8, 0x89, 0x07, 0xe8, 0, 0, 0, 0, 0x58]).fresh(1000),
     // mov eax, FUNCTION / mov byte [FUNCTION], c3h; call eax
     kernel("block/invalidate", &[0xb8, 0x00, 0x32, 0, 0], &[0xc6, 0x05, 0x00, 0x32, 0, 0, 0xc3, 0xff, 0xd0]),
 

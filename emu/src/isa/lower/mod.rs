@@ -255,13 +255,13 @@ impl Builder<'_> {
         self.done = true;
     }
 
-    /// Adds a link slot for a branch that may be taken to a distance from the block's start. Code goes on behind
-    /// a forward branch more often than not, so the block does, too, if it has not many exits.
+    /// Adds a link slot for a branch that may be taken to a distance from the block's start. The block goes on behind it, if
+    /// it has not many exits: also where a loop ends, for otherwise its last round takes a dispatch more.
     pub fn exit(&mut self, distance: u32) {
         let far = self.is_far(distance);
         self.slot(far);
         self.exits += 1;
-        self.left_open = distance as i32 <= self.next as i32 || self.exits == MAX_EXITS;
+        self.left_open = self.exits == MAX_EXITS;
     }
 
     /// A target at a distance from the block's start is in another page.
