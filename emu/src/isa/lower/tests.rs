@@ -47,7 +47,7 @@ impl Numbers {
         let with = |opcode: &[u8], rest: Vec<u8>| [opcode, &rest].concat();
         let alu = [0x01, 0x29, 0x21, 0x09, 0x31, 0x11, 0x39, 0x85][self.below(8) as usize];
         let shift = [4, 5, 7][self.below(3) as usize];
-        match self.below(45) {
+        match self.below(52) {
             0 | 1 => with(&[0x8b], self.memory(d)),
             2 | 3 => with(&[0x89], self.memory(s)),
             4 => [&[0xc7][..], &self.memory(0), &[imm, 0, 0, 0]].concat(),
@@ -85,10 +85,50 @@ impl Numbers {
             42 => with(&[0x0f, 0xb1], self.memory(s)),
             43 => with(&[0x0f, 0xc1], self.memory(s)),
             44 => vec![0x0f, 0xa5 | imm & 8, 0xc0 | s << 3 | d],
+            // An address and what is there, and the same of what was loaded.
+            45 => [&[0x8d, 0x46 | d << 3, imm & 63][..], &[0x8b - (imm & 2), 0x40 | s << 3 | d, 8]].concat(),
+            46 => [&[0x8b, 0x47 | d << 3, imm & 63][..], &[0x8d - (imm & 6), 0x40 | s << 3 | d, 8]].concat(),
+            47 => [&[0x8b, 0x47 | d << 3, imm & 63][..], &[0x89, 0x46 | d << 3, 8]].concat(),
+            48 => vec![
+                0x89,
+                0xc0 | s << 3 | d,
+                0xc1,
+                0xc0 | (imm >> 5 & 5) << 3 | d,
+                imm & 31,
+                0x31,
+                0xc0 | s << 3 | d,
+            ],
+            49 => (0..4 + imm % 5).map(|n| 0x50 | if imm & 0x80 == 0 { n } else { 8 | d }).collect(),
+            50 => self.prologue(),
+            51 => self.epilogue(),
             // What does nothing.
             23 => vec![0x8d, 0x74, 0x26, 0],
             _ => vec![0x90],
         }
+    }
+
+    /// How a function begins, with some of what there may be.
+    fn prologue(&mut self) -> Vec<u8> {
+        let some: [&[u8]; 8] = [
+            &[0x55],
+            &[0x89, 0xe5],
+            &[0x57],
+            &[0x89, 0xd7],
+            &[0x56],
+            &[0x53],
+            &[0x89, 0xc3],
+            &[0x83, 0xec, 8],
+        ];
+        self.some_of(&some)
+    }
+
+    /// How one ends, but for the return.
+    fn epilogue(&mut self) -> Vec<u8> {
+        self.some_of(&[&[0x83, 0xc4, 8], &[0x5b], &[0x5e], &[0x5f], &[0x5d]])
+    }
+
+    fn some_of(&mut self, pieces: &[&[u8]]) -> Vec<u8> {
+        pieces.iter().filter(|_| self.below(3) != 0).copied().flatten().copied().collect()
     }
 
     /// How a block may end: with a call, with a branch whose last byte says how far it goes, or not at all.
@@ -105,8 +145,16 @@ impl Numbers {
             7 => [&[0xff][..], &self.memory(1)].concat(),
             _ => [&[0x80][..], &self.memory(7), &[imm]].concat(),
         };
-        match self.below(8) {
+        match self.below(9) {
             0 => (vec![0xe8, 0, 0, 0, 0], false),
+            // A call of a function behind a jump over it, which restores what it has saved.
+            8 => {
+                let restored = self.epilogue();
+                let pushed = restored.iter().filter(|byte| **byte & 0xf8 == 0x58).map(|byte| byte - 8);
+                let room = if restored.first() == Some(&0x83) { &[0x83, 0xec, 8][..] } else { &[] };
+                let body = [&pushed.rev().collect::<Vec<_>>(), room, &restored, &[0xc3][..]].concat();
+                ([&[0xe8, 2, 0, 0, 0, 0xeb, body.len() as u8][..], &body].concat(), false)
+            }
             1 => (vec![0xeb, 0], true),
             // A call of the return behind a jump over it.
             2 => (vec![0xe8, 2, 0, 0, 0, 0xeb, 1, 0xc3], false),
