@@ -28,7 +28,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside web-examples web-idle web-speed examples image image-pae bench release deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window image-desktop desktop desktop-test
+.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside web-examples web-idle web-speed examples image image-pae bench release profiled deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window image-desktop desktop desktop-test
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -141,8 +141,13 @@ v86-network: image peers ## The npm package v86 on a network of `env86 network`'
 # With a window where there is a display, and sound where the headers of ALSA are, too: what the window is built
 # from takes nearly as long as all else.
 SOUND = $(shell pkg-config --exists alsa 2> /dev/null && echo --features sound)
+FEATURES = $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(SOUND),--no-default-features --features net,pull)
 release: deps
-	cargo build --release -p env86 $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(SOUND),--no-default-features --features net,pull)
+	cargo build --release -p env86 $(FEATURES)
+
+profiled: image ## A faster program, laid out by what guests execute, in target/profiled: two builds more
+	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
+	@host/profiled $(TARGET) $(BENCH_GUEST) $(IMAGE) $(FEATURES)
 
 # Rust's own linker and C library: nothing else is needed for the guest's architecture.
 guest: std-$(MUSL) ## The service that runs commands in the guest, for the images
@@ -285,7 +290,7 @@ deps: ## Installs what building needs and is missing
 	@images/deps.sh
 	@now=$$({ grep -m 1 -e ^flags -e ^Features /proc/cpuinfo || true; } | cksum); known=$(TARGET)/processor; \
 	if [ -e $$known ] && [ "$$(cat $$known)" != "$$now" ]; then \
-	    echo 'another processor: everything is built anew' >&2; rm -rf $(TARGET)/{debug,release,fast}; \
+	    echo 'another processor: everything is built anew' >&2; rm -rf $(TARGET)/{debug,release,fast,profiled}; \
 	fi; \
 	mkdir -p $(TARGET); echo "$$now" > $$known
 
