@@ -28,7 +28,7 @@ export ENV86_PEERS := $(TARGET)/peers
 # Cargo as rustup installs it, for a shell that has not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: alpine video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside web-examples web-idle web-speed examples image image-pae bench release profiled deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window image-desktop desktop desktop-test
+.PHONY: alpine archive video-beside kills bench-run bench-disk zoo zoo-others v86-network sound-test miri guest demo-state run-many run-speed go-guest cross cross-boot conformance fuzz judges help demo test web web-test web-beside web-examples web-idle web-speed examples image image-pae bench release profiled deps lint wasm clean peers cross-deps bench-count bench-dispatch bench-footprint bench-image figures bench-share bench-create fuzz-net image-net bench-net net-soak bench-window image-desktop desktop desktop-test
 
 help: ## What can be made
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -148,6 +148,9 @@ release: deps
 profiled: image ## A faster program, laid out by what guests execute, in target/profiled: two builds more
 	@benches/guest/build $(ENV86_IMAGE_ROOT) $(TARGET)/images/packages/tools/bin/busybox $(BENCH_GUEST)
 	@host/profiled $(TARGET) $(BENCH_GUEST) $(IMAGE) $(FEATURES)
+
+archive: deps guest web ## The program for other people's computers, in an archive: target/env86-VERSION-x86_64-linux.tar.gz
+	@host/archive $(TARGET) $(GUEST) $(TARGET)/web
 
 # Rust's own linker and C library: nothing else is needed for the guest's architecture.
 guest: std-$(MUSL) ## The service that runs commands in the guest, for the images
