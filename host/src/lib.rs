@@ -22,6 +22,8 @@
 pub mod console;
 pub mod guest;
 pub mod image;
+#[cfg(unix)]
+pub mod level;
 pub mod machine;
 #[cfg(unix)]
 pub mod named;

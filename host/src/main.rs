@@ -3,5 +3,7 @@
 mod cli;
 
 fn main() -> std::process::ExitCode {
+    #[cfg(unix)]
+    env86::level::take_newer();
     cli::main()
 }

@@ -6,6 +6,8 @@ mod cli;
 mod create;
 mod disks;
 mod images;
+#[cfg(unix)]
+mod level;
 mod library;
 mod oci;
 mod pages;

@@ -20,10 +20,13 @@ pub use named::{
 pub use stdin::StdinThread;
 pub use tree::{Change, Found, Node, Room, Time, Tree, read_at};
 
+use std::env;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -31,7 +34,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::stdio;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{self, Handle};
 
 use super::{Attributes, Size, Special};
@@ -122,6 +125,17 @@ pub fn lockers(path: &Path) -> Vec<u32> {
         words.get(4).filter(|_| held)?.parse().ok().filter(|process| *process > 0)
     };
     locks.lines().filter_map(process).collect()
+}
+
+/// Goes on as another program: as the same process, with the same arguments and environment. Comes back only if that
+/// program may not be started; the C library has a shell read what the system does not take for a program.
+pub fn go_on_as(program: &Path) {
+    let mut words = env::args_os();
+    let name = words.next().unwrap_or_default();
+    let _not_started = Command::new(program).arg0(name).args(words).exec();
+    // For the other, SIGPIPE ends the process again. This one wants an error for a write into a closed pipe, as before, so
+    // the signal does something that no one looks at.
+    let _ = signal_hook::flag::register(SIGPIPE, Arc::default());
 }
 
 /// Makes a symbolic link to a directory.
