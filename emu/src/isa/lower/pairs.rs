@@ -87,8 +87,8 @@ pub(super) fn pair(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     on_one(a, b).or_else(|| on_two(a, b))
 }
 
-/// The handler of three instructions that compute in one register what rotations and shifts of another are mixed to, as
-/// hashes do.
+/// The handler of MOV to a register, a rotation or shift of it, and an operation on it with another, if there is one: hashes
+/// are made of these.
 pub(super) fn mix(a: (Kind, &Uop), b: (Kind, &Uop), c: (Kind, &Uop)) -> Option<Handler> {
     type Move = Mov<u32, DstReg, SrcReg>;
     let d = a.1.dst;
@@ -115,7 +115,7 @@ fn on_one(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     })
 }
 
-/// Two of which the second does not write what the first writes.
+/// Two that are not computed in one register: the second reads the first's register in some places only, see [`of_that`].
 fn on_two(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
     if a.0 == Kind::Store {
         return operations!(a.0, A in [Store] => then_load::<A, A>(b).or_else(|| then_store::<A, A>(b)));
