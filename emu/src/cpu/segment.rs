@@ -69,6 +69,8 @@ pub(crate) struct Seg {
     is_flat_data: bool,
     /// Base and limit are those of all 4 GiB.
     is_flat: bool,
+    /// It was loaded in protected mode.
+    protected: bool,
 }
 
 impl Default for Seg {
@@ -99,6 +101,7 @@ impl Seg {
             write_end: if write { end } else { 0 },
             is_flat_data: is_flat && read && write,
             is_flat,
+            protected,
         }
     }
 
@@ -211,7 +214,13 @@ impl Cpu {
 
     /// Replaces a segment register's contents.
     pub(crate) fn set_segment(&mut self, name: SegName, segment: Segment) {
-        self.seg[name as usize] = Seg::new(segment, self.protected());
+        let protected = self.protected();
+        let seg = &mut self.seg[name as usize];
+        // A system call loads what is there already into most of them.
+        if seg.arch == segment && seg.protected == protected {
+            return;
+        }
+        *seg = Seg::new(segment, protected);
         let before = self.mode;
         self.refresh_mode();
         // A block is decoded for its mode.
