@@ -61,9 +61,7 @@ fn is_fast(cx: &Context, a: F80, b: F80) -> bool {
 /// `a + b`.
 #[inline(never)]
 pub fn add(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if is_fast(cx, a, b)
-        && let Some(sum) = add_fast(cx, a, b)
-    {
+    if let Some(sum) = ordinary_add(cx, a, b) {
         return sum;
     }
     add_slow(cx, a, b, false)
@@ -72,17 +70,18 @@ pub fn add(cx: &mut Context, a: F80, b: F80) -> F80 {
 /// `a - b`.
 #[inline(never)]
 pub fn sub(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if is_fast(cx, a, b)
-        && let Some(difference) = add_fast(cx, a, b.negated())
-    {
+    if let Some(difference) = ordinary_add(cx, a, b.negated()) {
         return difference;
     }
     add_slow(cx, a, b, true)
 }
 
-/// As [`add_magnitudes`] and rounding, for normal numbers whose exponents are less than 64 apart.
+/// `a + b` of normal numbers whose exponents are less than 64 apart, rounded to nearest; `None` for all others.
 #[inline(always)]
-fn add_fast(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
+pub(super) fn ordinary_add(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
+    if !is_fast(cx, a, b) {
+        return None;
+    }
     let (a, b) = if (a.exponent(), a.significand) >= (b.exponent(), b.significand) { (a, b) } else { (b, a) };
     let exponent = i32::from(a.exponent());
     let distance = u32::from(a.exponent() - b.exponent());
@@ -185,20 +184,28 @@ fn zero_difference(cx: &Context) -> F80 {
 /// `a * b`.
 #[inline(never)]
 pub fn mul(cx: &mut Context, a: F80, b: F80) -> F80 {
-    if is_fast(cx, a, b) {
-        let (exponent, magnitude) =
-            mul_magnitudes(i32::from(a.exponent()), a.significand, i32::from(b.exponent()), b.significand);
-        if let Some(product) = cx.round_fast(a.is_negative() != b.is_negative(), exponent, magnitude) {
-            return product;
-        }
+    if let Some(product) = ordinary_mul(cx, a, b) {
+        return product;
     }
     mul_slow(cx, a, b)
+}
+
+/// `a * b` of normal numbers, rounded to nearest; `None` for all others.
+#[inline(always)]
+pub(super) fn ordinary_mul(cx: &mut Context, a: F80, b: F80) -> Option<F80> {
+    if !is_fast(cx, a, b) {
+        return None;
+    }
+    let (exponent, magnitude) =
+        mul_magnitudes(i32::from(a.exponent()), a.significand, i32::from(b.exponent()), b.significand);
+    cx.round_fast(a.is_negative() != b.is_negative(), exponent, magnitude)
 }
 
 #[inline(always)]
 fn mul_magnitudes(a_exponent: i32, a: u64, b_exponent: i32, b: u64) -> (i32, u128) {
     let product = u128::from(a) * u128::from(b);
-    let shift = product.leading_zeros() & 1;
+    // Both have their top bits set.
+    let shift = u32::from(product >> 127 == 0);
     (a_exponent + b_exponent - BIAS + 1 - shift as i32, product << shift)
 }
 
@@ -520,19 +527,26 @@ pub fn compare(cx: &mut Context, a: F80, b: F80, quiet: bool) -> Comparison {
 
 #[inline]
 fn compare_magnitudes(a: F80, b: F80) -> Comparison {
-    let magnitudes = (a.exponent(), a.significand).cmp(&(b.exponent(), b.significand));
-    let order = match (a.is_negative(), b.is_negative()) {
-        (false, false) => magnitudes,
-        (true, true) => magnitudes.reverse(),
-        _ if a.significand == 0 && b.significand == 0 => Ordering::Equal,
-        (true, false) => Ordering::Less,
-        (false, true) => Ordering::Greater,
-    };
-    match order {
+    match order(a).cmp(&order(b)) {
         Ordering::Less => Comparison::Less,
         Ordering::Equal => Comparison::Equal,
         Ordering::Greater => Comparison::Greater,
     }
+}
+
+/// A number by which those that are not NaN can be compared: what is negative counts down from zero, and zeros are
+/// the same.
+#[inline(always)]
+pub(super) fn order(a: F80) -> i128 {
+    let magnitude = i128::from(a.exponent()) << 64 | i128::from(a.significand);
+    let mask = -i128::from(a.is_negative() & (a.significand != 0));
+    magnitude ^ mask
+}
+
+/// The condition codes in the status word of a comparison of numbers.
+#[inline(always)]
+pub(super) fn codes(less: bool, equal: bool) -> u16 {
+    u16::from(less) * C0 | u16::from(equal) * C3
 }
 
 #[cold]
@@ -574,6 +588,25 @@ pub fn examine(a: F80, empty: bool) -> u16 {
 /// The constants that FLD1 to FLDZ load, by the low three bits of their ModR/M byte. Those that are
 /// not exact follow rounding control; SDM volume 1, table 8-9.
 pub fn constant(cx: &Context, index: u8) -> F80 {
+    rounded_constant(cx.rounding(), index)
+}
+
+/// As [`constant`], rounded to nearest.
+#[inline(always)]
+pub(super) fn nearest_constant(index: u8) -> F80 {
+    const CONSTANTS: [F80; 8] = {
+        let mut all = [F80::ZERO; 8];
+        let mut i = 0;
+        while i < all.len() {
+            all[i] = rounded_constant(Rounding::Nearest, i as u8);
+            i += 1;
+        }
+        all
+    };
+    CONSTANTS[usize::from(index & 7)]
+}
+
+const fn rounded_constant(rounding: Rounding, index: u8) -> F80 {
     /// A constant as truncated, and whether the nearest value is the next one.
     struct Constant(i32, u64, bool);
     let Constant(exponent, significand, nearest_is_up) = match index {
@@ -586,10 +619,10 @@ pub fn constant(cx: &Context, index: u8) -> F80 {
         5 => Constant(-1, 0xb172_17f7_d1cf_79ab, true),
         _ => return F80::ZERO,
     };
-    let up = match cx.rounding() {
+    let up = match rounding {
         Rounding::Nearest => nearest_is_up,
         Rounding::Up => index != 0,
         Rounding::Down | Rounding::Truncate => false,
     };
-    F80::new(false, (BIAS + exponent) as u16, significand + u64::from(up))
+    F80::new(false, (BIAS + exponent) as u16, significand + up as u64)
 }

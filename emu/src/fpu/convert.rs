@@ -33,13 +33,37 @@ impl Format {
     /// its payload and whether it signals.
     #[inline(always)]
     fn widen(self, cx: &mut Context, bits: u64) -> F80 {
+        if let Some(value) = self.widen_normal(bits) {
+            return value;
+        }
+        let (negative, field, fraction) = self.parts(bits);
+        self.widen_special(cx, negative, field, fraction)
+    }
+
+    /// Exact widening of a normal number.
+    #[inline(always)]
+    fn widen_normal(self, bits: u64) -> Option<F80> {
+        let (negative, field, fraction) = self.parts(bits);
+        let normal = (field.wrapping_sub(1) as u32) < (self.exponent_max() - 1) as u32;
+        normal.then(|| F80::new(negative, (field + BIAS - self.bias()) as u16, fraction | INTEGER_BIT))
+    }
+
+    /// Exact widening of a normal number or zero.
+    #[inline(always)]
+    fn widen_ordinary(self, bits: u64) -> Option<F80> {
+        if let Some(value) = self.widen_normal(bits) {
+            return Some(value);
+        }
+        let (negative, field, fraction) = self.parts(bits);
+        (field == 0 && fraction == 0).then(|| F80::ZERO.with_sign(negative))
+    }
+
+    /// Sign, exponent field, and the fraction where a register has it.
+    #[inline(always)]
+    fn parts(self, bits: u64) -> (bool, i32, u64) {
         let negative = bits >> (self.exponent_bits + self.fraction_bits()) & 1 != 0;
         let field = (bits >> self.fraction_bits()) as i32 & self.exponent_max();
-        let fraction = bits << (64 - self.fraction_bits()) >> 1;
-        if field.wrapping_sub(1) as u32 >= (self.exponent_max() - 1) as u32 {
-            return self.widen_special(cx, negative, field, fraction);
-        }
-        F80::new(negative, (field + BIAS - self.bias()) as u16, fraction | INTEGER_BIT)
+        (negative, field, bits << (64 - self.fraction_bits()) >> 1)
     }
 
     #[cold]
@@ -60,16 +84,30 @@ impl Format {
     /// Rounds a register value to this format's bits.
     #[inline(always)]
     fn narrow(self, cx: &mut Context, a: F80) -> u64 {
-        let dropped = 64 - self.precision;
-        let field = i32::from(a.exponent()) - BIAS + self.bias();
-        if a.significand & INTEGER_BIT != 0
-            && a.significand & ((1 << dropped) - 1) == 0
-            && field.wrapping_sub(1) as u32 <= (self.exponent_max() - 2) as u32
+        if cx.is_nearest()
+            && let Some(bits) = self.narrow_ordinary(cx, a)
         {
-            // A normal number that fits exactly.
-            return self.pack(a.is_negative(), field, a.significand);
+            return bits;
         }
         self.narrow_slow(cx, a)
+    }
+
+    /// Rounds to nearest, if this is a zero or a normal number that stays far enough from overflow.
+    #[inline(always)]
+    fn narrow_ordinary(self, cx: &mut Context, a: F80) -> Option<u64> {
+        const HALF: u64 = 1 << 63;
+        let sign = u64::from(a.is_negative()) << (self.exponent_bits + self.fraction_bits());
+        let field = i32::from(a.exponent()) - BIAS + self.bias();
+        if a.significand & INTEGER_BIT == 0
+            || field.wrapping_sub(1) as u32 >= (self.exponent_max() - 2) as u32
+        {
+            return (a.exponent() == 0 && a.significand == 0).then_some(sign);
+        }
+        let (kept, dropped) = (a.significand >> (64 - self.precision), a.significand << self.precision);
+        let up = (dropped > HALF) | ((dropped == HALF) & (kept & 1 != 0));
+        cx.flags |= (u16::from(dropped != 0) * PE) | (u16::from(up) * C1);
+        // The integer bit adds one to the exponent, and so does a fraction that becomes too large.
+        Some(sign | (((field - 1) as u64) << self.fraction_bits()) + kept + u64::from(up))
     }
 
     fn pack(self, negative: bool, field: i32, significand: u64) -> u64 {
@@ -140,6 +178,18 @@ pub fn from_f64(cx: &mut Context, bytes: [u8; 8]) -> F80 {
     DOUBLE.widen(cx, u64::from_le_bytes(bytes))
 }
 
+/// As [`from_f32`], of a normal number or zero.
+#[inline(always)]
+pub(super) fn from_ordinary_f32(bytes: [u8; 4]) -> Option<F80> {
+    SINGLE.widen_ordinary(u32::from_le_bytes(bytes).into())
+}
+
+/// As [`from_f64`], of a normal number or zero.
+#[inline(always)]
+pub(super) fn from_ordinary_f64(bytes: [u8; 8]) -> Option<F80> {
+    DOUBLE.widen_ordinary(u64::from_le_bytes(bytes))
+}
+
 /// What FLD does beyond widening: raises DE and IE, quiets NaNs.
 #[inline]
 pub fn load_checks(cx: &mut Context, a: F80) -> F80 {
@@ -163,8 +213,20 @@ pub fn to_f64(cx: &mut Context, a: F80) -> [u8; 8] {
     DOUBLE.narrow(cx, a).to_le_bytes()
 }
 
+/// As [`to_f32`], to nearest, of what is not near overflow or underflow.
+#[inline(always)]
+pub(super) fn to_ordinary_f32(cx: &mut Context, a: F80) -> Option<[u8; 4]> {
+    SINGLE.narrow_ordinary(cx, a).map(|bits| (bits as u32).to_le_bytes())
+}
+
+/// As [`to_f64`], to nearest, of what is not near overflow or underflow.
+#[inline(always)]
+pub(super) fn to_ordinary_f64(cx: &mut Context, a: F80) -> Option<[u8; 8]> {
+    DOUBLE.narrow_ordinary(cx, a).map(u64::to_le_bytes)
+}
+
 /// FILD: always exact.
-#[inline]
+#[inline(always)]
 pub fn from_i64(value: i64) -> F80 {
     let magnitude = value.unsigned_abs();
     if magnitude == 0 {

@@ -94,6 +94,12 @@ impl F80 {
         self.significand & INTEGER_BIT != 0 && self.exponent().wrapping_sub(1) < EXPONENT_MAX - 1
     }
 
+    /// A normal number or a zero.
+    #[inline]
+    pub const fn is_normal_or_zero(self) -> bool {
+        self.is_normal() | ((self.exponent() == 0) & (self.significand == 0))
+    }
+
     /// A denormal or pseudo-denormal: what raises the denormal-operand exception.
     #[inline]
     pub const fn is_denormal(self) -> bool {

@@ -10,6 +10,7 @@ pub mod arith;
 pub mod convert;
 mod environment;
 pub mod f80;
+pub(crate) mod ordinary;
 pub mod round;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
@@ -83,7 +84,7 @@ pub enum Outcome {
 
 /// Whether an instruction leaves its traces in the instruction and data pointers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     /// It manages the unit: the pointers stay.
     Control,
     /// It computes or moves values.
@@ -213,20 +214,22 @@ impl Fpu {
         m: &mut M,
     ) -> Result<Outcome> {
         let was_pending = self.pending();
-        let kind = if MEMORY {
-            let kind = self.execute_memory(insn, m)?;
-            if kind == Kind::Operation {
-                (self.ds, self.dp) = (insn.ds, insn.dp);
-            }
-            kind
-        } else {
-            self.execute_register(insn, m)?
-        };
-        if kind == Kind::Operation {
-            (self.cs, self.ip) = (insn.cs, insn.eip);
-            self.opcode = u16::from(insn.opcode & 7) << 8 | u16::from(insn.modrm);
-        }
+        let kind = if MEMORY { self.execute_memory(insn, m)? } else { self.execute_register(insn, m)? };
+        self.trace::<MEMORY>(kind, insn);
         Ok(if self.pending() && !was_pending { Outcome::Pending } else { Outcome::Done })
+    }
+
+    /// What an instruction leaves in the instruction and data pointers.
+    #[inline(always)]
+    pub(crate) fn trace<const MEMORY: bool>(&mut self, kind: Kind, insn: &Insn) {
+        if kind == Kind::Control {
+            return;
+        }
+        if MEMORY {
+            (self.ds, self.dp) = (insn.ds, insn.dp);
+        }
+        (self.cs, self.ip) = (insn.cs, insn.eip);
+        self.opcode = u16::from(insn.opcode & 7) << 8 | u16::from(insn.modrm);
     }
 
     /// Instructions with a memory operand: opcode by ModR/M's reg field.

@@ -36,7 +36,8 @@ pub const EXCEPTIONS: u16 = 0x3f;
 const EXPONENT_WRAP: i32 = 24576;
 
 const CONTROL_PRECISION: u16 = 0x300;
-const CONTROL_ROUNDING: u16 = 0xc00;
+/// The rounding control field of the control word; zero is to nearest.
+pub(super) const CONTROL_ROUNDING: u16 = 0xc00;
 
 /// The rounding control field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::Cpu;
 use crate::cpu::flags::{self, Flags};
 use crate::cpu::regs::{Reg, RegFile, gpr};
 use crate::cpu::{CR0_EM, CR0_MP, CR0_NE, CR0_TS, CR4_OSFXSR, SegName};
-use crate::dispatch::{self, Flow, Op, Step, Stop, Uop, quick};
+use crate::dispatch::{self, Flow, Op, Step, Stop, Uop, step};
 use crate::exception::{Exception, Result};
 use crate::fpu::{self, Outcome};
 use crate::mmu::tlb::Tlb;
@@ -189,23 +189,58 @@ impl Op for AnyX87 {
 impl<const OPCODE: u8, const REG: u8> Op for OnStack<OPCODE, REG> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
-        x87_step(cpu, u, 0, run_quick::<OPCODE, REG, false>)
+        x87_step::<OPCODE, REG, false, SLOW>(cpu, u, 0)
     }
 }
 
 impl<A: Addr, const OPCODE: u8, const REG: u8> Op for OnMemory<A, OPCODE, REG> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
-        let linear = A::linear::<SLOW>(cpu, u, 1, false)?;
-        x87_step(cpu, u, linear, run_quick::<OPCODE, REG, true>)
+        match A::linear::<false>(cpu, u, 1, false) {
+            Ok(linear) => x87_step::<OPCODE, REG, true, SLOW>(cpu, u, linear),
+            Err(_) if SLOW => AnyX87::exec::<true>(cpu, u),
+            Err(stop) => Err(stop),
+        }
     }
 }
 
-/// The unit is there, nothing is pending, and what will be needs no interrupt (CR0.NE).
+/// First the ordinary case alone, where there is one. What is `SLOW` is tried again with an operand that the TLB
+/// has, and then with any.
 #[inline(always)]
-fn x87_step(cpu: &mut Cpu, u: &Uop, linear: u32, run: fn(&mut Cpu, &Uop, u32) -> bool) -> Step {
+fn x87_step<const OPCODE: u8, const REG: u8, const MEMORY: bool, const SLOW: bool>(
+    cpu: &mut Cpu,
+    u: &Uop,
+    linear: u32,
+) -> Step {
+    let ordinary = const { fpu::ordinary::covers(OPCODE, REG, MEMORY) };
+    // The unit is there, nothing is pending, and what will be needs no interrupt (CR0.NE).
     let ready = cpu.cr0 & (CR0_EM | CR0_TS | CR0_NE) == CR0_NE && !cpu.fpu.pending();
-    if ready && run(cpu, u, linear) { Ok(Flow::Next) } else { Err(Stop::Slow) }
+    if !SLOW && ordinary {
+        return if ready && run_ordinary::<OPCODE, REG, MEMORY>(cpu, u, linear) {
+            Ok(Flow::Next)
+        } else {
+            Err(Stop::Slow)
+        };
+    }
+    if (ordinary || !SLOW) && ready && run_quick::<OPCODE, REG, MEMORY>(cpu, u, linear) {
+        return Ok(Flow::Next);
+    }
+    if SLOW { AnyX87::exec::<true>(cpu, u) } else { Err(Stop::Slow) }
+}
+
+/// Executes the instruction if it is an ordinary case, and says whether it did.
+#[inline(always)]
+fn run_ordinary<const OPCODE: u8, const REG: u8, const MEMORY: bool>(
+    cpu: &mut Cpu,
+    u: &Uop,
+    linear: u32,
+) -> bool {
+    let i = u.imm as u8 & 7;
+    let mut m = Quick { tlb: &cpu.tlb, regs: &mut cpu.regs, flags: &mut cpu.flags, linear };
+    let Some(kind) = cpu.fpu.execute_ordinary::<_, OPCODE, REG, MEMORY>(i, &mut m) else { return false };
+    let insn = known_insn::<OPCODE, REG>(cpu, u, linear);
+    cpu.fpu.trace::<MEMORY>(kind, &insn);
+    true
 }
 
 /// Executes the instruction if the TLB has its operand, and says whether it did. It has a frame of its own,
@@ -216,22 +251,27 @@ fn run_quick<const OPCODE: u8, const REG: u8, const MEMORY: bool>(
     u: &Uop,
     linear: u32,
 ) -> bool {
-    let mut insn = x87_insn(cpu, u);
-    insn.opcode = 0xd8 + OPCODE;
-    insn.modrm = insn.modrm & !0x38 | REG << 3;
+    let insn = known_insn::<OPCODE, REG>(cpu, u, linear);
     let mut m = Quick { tlb: &cpu.tlb, regs: &mut cpu.regs, flags: &mut cpu.flags, linear };
     cpu.fpu.execute_form::<_, MEMORY>(&insn, &mut m).is_ok()
+}
+
+/// As [`x87_insn`], of an instruction that is known in part and whose operand is in a flat segment.
+#[inline(always)]
+fn known_insn<const OPCODE: u8, const REG: u8>(cpu: &Cpu, u: &Uop, linear: u32) -> fpu::Insn {
+    let insn = x87_insn(cpu, u);
+    fpu::Insn { opcode: 0xd8 + OPCODE, modrm: insn.modrm & !0x38 | REG << 3, dp: linear, ..insn }
 }
 
 pub(super) fn x87(b: &mut Builder, i: &Insn) {
     let (opcode, reg) = (i.opcode & 7, i.reg());
     let run = match (i.mem, b.addr_kind(i)) {
-        (None, _) => by_octal!(opcode, OP => by_octal!(reg, REG => quick::<OnStack<OP, REG>, AnyX87>)),
+        (None, _) => by_octal!(opcode, OP => by_octal!(reg, REG => step::<OnStack<OP, REG>>)),
         (Some(_), AddrKind::Flat) => {
-            by_octal!(opcode, OP => by_octal!(reg, REG => quick::<OnMemory<Flat, OP, REG>, AnyX87>))
+            by_octal!(opcode, OP => by_octal!(reg, REG => step::<OnMemory<Flat, OP, REG>>))
         }
         (Some(_), AddrKind::Indexed) => {
-            by_octal!(opcode, OP => by_octal!(reg, REG => quick::<OnMemory<FlatIndexed, OP, REG>, AnyX87>))
+            by_octal!(opcode, OP => by_octal!(reg, REG => step::<OnMemory<FlatIndexed, OP, REG>>))
         }
         (Some(_), AddrKind::Segmented) => dispatch::handler_of(x87_run),
     };
