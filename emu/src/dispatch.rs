@@ -438,8 +438,10 @@ impl<O: Op, S: Op, W: Work> Work for Then<O, S, W> {
     unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
         // SAFETY: as for `Alone`; lowering puts together only uops that follow one another.
         unsafe {
-            exec!(O, S, cpu, u, budget, tlb);
-            W::run(cpu, u.add(1), budget, tlb)
+            match exec!(O, S, cpu, u, budget, tlb) {
+                Flow::Jump => jump(cpu, u, budget, tlb),
+                _ => W::run(cpu, u.add(1), budget, tlb),
+            }
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, End, Place, Prior, by_addr, by_reg, raise_ud};
+use super::lower::{Builder, Choice, End, Place, Prior, by_addr, by_reg, raise_ud};
 use super::mov::{Load, by_condition};
-use super::operand::{DstReg, Segmented, Source, SrcMem, SrcReg};
+use super::operand::{Dest, DstReg, Segmented, Source, SrcMem, SrcReg};
 use super::stack::{Leave, Pop};
 use crate::Cpu;
 use crate::cpu::interrupt::Source as InterruptSource;
@@ -235,6 +235,31 @@ fn push_return<const SLOW: bool>(cpu: &mut Cpu, next: u32) -> core::result::Resu
     Ok(())
 }
 
+/// CALL of a function that does no more than load the address it returns to into a register: position-independent code
+/// finds itself so. All of it is done at once if that is what is there still; otherwise it is a CALL.
+pub(super) struct PcThunk<D>(P<D>);
+
+impl<D: Dest> Op for PcThunk<D> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let (next, target) = (cpu.eip.wrapping_add(u.disp), cpu.eip.wrapping_add(u.imm));
+        let esp = cpu.regs.r32(gpr::ESP).wrapping_sub(4);
+        cpu.store::<u32, SLOW>(esp, next)?;
+        if SLOW || cpu.tlb.load(target) != Some(pc_thunk(u.dst.number())) {
+            cpu.regs.set_r32(gpr::ESP, esp);
+            cpu.eip = target;
+            return Ok(Flow::Jump);
+        }
+        D::set::<u32, SLOW>(cpu, u, next)?;
+        Ok(Flow::Next)
+    }
+}
+
+/// MOV from the top of the stack to a register, and RET.
+pub(super) const fn pc_thunk(register: u8) -> [u8; 4] {
+    [0x8b, 0x04 | register << 3, 0x24, 0xc3]
+}
+
 /// The `n`-th link slot behind a uop.
 #[inline(always)]
 fn slot(u: &Uop, n: usize) -> *const Link {
@@ -256,6 +281,15 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) && b.flat_stack() {
         let next = b.next_distance();
         let target = next.wrapping_add(i.imm);
+        if let Some(n) = b.take_pc_thunk() {
+            let choice = by_reg!(n, D => Choice::of::<PcThunk<D>, PcThunk<DstReg>>());
+            let u = b.emit_choice(i, choice);
+            (u.disp, u.imm, u.dst) = (next, target, Reg::dword(n));
+            b.writes(n);
+            b.leaves();
+            b.reads_flags();
+            return;
+        }
         let kept = b.kept();
         let run = match (kept, b.is_far(target)) {
             (true, true) => step_far::<Call<true>>,

@@ -87,6 +87,11 @@ pub struct Insn {
 }
 
 impl Insn {
+    /// CALL to a distance from the next instruction.
+    pub(crate) fn is_near_call(&self) -> bool {
+        self.opcode == 0xe8 && matches!(self.what, What::Row(_))
+    }
+
     /// ModR/M's reg field.
     pub fn reg(&self) -> u8 {
         self.modrm >> 3 & 7

@@ -7,9 +7,11 @@ use super::{Builder, End, MAX_EXITS, PAGE_SIZE, Prior};
 use crate::Cpu;
 use crate::blocks::filler;
 use crate::cpu::mode;
+use crate::cpu::regs::gpr;
 use crate::dispatch::{self, Flow, Op, Run, Step, Uop, step, step_far};
 use crate::exception::{self, Exception};
-use crate::isa::decode::{self, DecodeError, MAX_LEN};
+use crate::isa::branch::pc_thunk;
+use crate::isa::decode::{self, DecodeError, Insn, MAX_LEN};
 
 /// Most instructions in a block.
 const MAX_INSTRUCTIONS: u8 = 64;
@@ -108,6 +110,8 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         done: false,
         left_open: false,
         prior: Prior::Nothing,
+        pc_thunk: None,
+        others: 0,
         alone,
     };
     if limited {
@@ -171,12 +175,18 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
             let end = if page2.is_some() { MAX_LEN as u32 } else { PAGE_SIZE - page_offset };
             looked_at = (b.start + MAX_LEN as u32).min(end);
         }
+        let target = linear.wrapping_add(b.next);
         match &decoded {
-            Ok(i) => i.lower(&mut b),
+            Ok(i) => {
+                if !alone && count + 3 < MAX_INSTRUCTIONS {
+                    b.pc_thunk = pc_thunk_of(cpu, i, target);
+                }
+                i.lower(&mut b);
+            }
             Err(DecodeError::Long | DecodeError::Short) => b.raise(Exception::GP0),
             Err(DecodeError::Invalid) => b.raise(Exception::INVALID_OPCODE),
         }
-        count += 1;
+        count += 1 + std::mem::take(&mut b.others);
         (b.n, b.start) = (count, b.next);
         if alone || page2.is_some() {
             break;
@@ -201,6 +211,20 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         b.uops[0].imm = len;
     }
     Ok(Built { keep, len: len.max(looked_at), page2, links })
+}
+
+/// The register that a function only loads its return address into, if this instruction, with `next` behind it, calls one.
+fn pc_thunk_of(cpu: &Cpu, i: &Insn, next: u32) -> Option<u8> {
+    if !i.is_near_call() {
+        return None;
+    }
+    let target = next.wrapping_add(i.imm);
+    let mut code = [0; 4];
+    cpu.peek(target, &mut code).ok()?;
+    let n = code[1] >> 3 & 7;
+    let places = target..=target.wrapping_add(3);
+    let is_seen = places.into_iter().any(|at| cpu.debugger.ends_block(at));
+    (code == pc_thunk(n) && n != gpr::ESP && !is_seen).then_some(n)
 }
 
 /// Appends up to `count` bytes of a page (memory by offset, or a device's address) from `offset` on.

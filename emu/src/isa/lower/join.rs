@@ -17,7 +17,7 @@ use crate::dispatch::{
     Alone, Decision, Far, Fused, Handler, Op, Run, Then, Unfused, Work, joined, quick, step,
 };
 use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, Not, One, Or, Sub, Test, Two, Xor};
-use crate::isa::branch::{Branch, Call, Condition, Jmp, Ret};
+use crate::isa::branch::{Branch, Call, Condition, Jmp, PcThunk, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
     Dest, DstMem, DstReg, Flat, FlatIndexed, Low, Segmented, Source, SrcImm, SrcMem, SrcReg,
@@ -112,6 +112,7 @@ numbered! {
     StoreIndexed = Mov<u32, DstMem<FlatIndexed>, SrcReg>,
     StoreLowIndexed = Mov<u8, DstMem<FlatIndexed>, SrcReg>,
     StoreByteImm = Mov<u8, DstMem<Flat>, SrcImm>,
+    ThunkCall = PcThunk<DstReg>,
 }
 
 /// A comparison, whatever the condition that is asked of it.

@@ -74,6 +74,10 @@ pub(crate) struct Builder<'a> {
     /// The block ends, and execution runs on into the next.
     left_open: bool,
     prior: Prior,
+    /// The current instruction calls a function that only loads its return address into this register.
+    pc_thunk: Option<u8>,
+    /// Instructions that the current one stands for besides itself.
+    others: u8,
     /// The block is for one execution, outside the cache.
     alone: bool,
 }
@@ -241,6 +245,14 @@ impl Builder<'_> {
     /// PUSH and POP at ESP in a flat stack segment.
     pub fn flat_stack(&self) -> bool {
         self.mode & (mode::FLAT_DATA | mode::STACK32) == mode::FLAT_DATA | mode::STACK32
+    }
+
+    /// The register that the function called here loads its return address into, if it does nothing else. The call then
+    /// stands for that function's two instructions, too.
+    pub fn take_pc_thunk(&mut self) -> Option<u8> {
+        let n = self.pc_thunk.take()?;
+        self.others = 2;
+        Some(n)
     }
 
     /// Distance from the block's start to the next instruction.

@@ -15,6 +15,7 @@ use super::{by_data_reg, by_octal, by_reg};
 use crate::cpu::regs::{Int, Reg};
 use crate::dispatch::{Alone, Handler, Op, Then, Uop, joined};
 use crate::isa::alu::{Alu, One, Two, Unary};
+use crate::isa::branch::PcThunk;
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{Addr, Based, Dest, DstMem, DstReg, Flat, Low, R, Source, SrcImm, SrcMem, SrcReg};
 use crate::isa::shift::{ByImm, Shift};
@@ -45,6 +46,11 @@ impl<O: Unary, const FLAGS: bool> OnRegister for One<O, u32, DstReg, FLAGS> {
 impl<O: Shift, const FLAGS: bool> OnRegister for ByImm<O, u32, DstReg, FLAGS> {
     type From = SrcImm;
     type On<D: Dest, S: Source> = ByImm<O, u32, D, FLAGS>;
+}
+
+impl OnRegister for PcThunk<DstReg> {
+    type From = SrcImm;
+    type On<D: Dest, S: Source> = PcThunk<D>;
 }
 
 impl<A: Addr> OnRegister for Lea<DstReg, A> {
@@ -261,6 +267,11 @@ fn computed<D: Dest>(a: Kind, b: Kind) -> Option<Handler> {
             AddRegFlags SubRegFlags AndRegFlags OrRegFlags XorRegFlags AddImmFlags AndImmFlags ShlImmFlags
             ShrImmFlags
         ] => Some(both::<D, A, SrcReg, B, SrcReg>()))
+    })
+    .or_else(|| {
+        operations!(a, A in [ThunkCall] => {
+            operations!(b, B in [AddImm AddImmFlags] => Some(both::<D, A, SrcReg, B, SrcReg>()))
+        })
     })
     .or_else(|| {
         // A rotation changes two flags, and leaves the others as an addition has made them.

@@ -47,7 +47,7 @@ impl Numbers {
         let with = |opcode: &[u8], rest: Vec<u8>| [opcode, &rest].concat();
         let alu = [0x01, 0x29, 0x21, 0x09, 0x31, 0x11, 0x39, 0x85][self.below(8) as usize];
         let shift = [4, 5, 7][self.below(3) as usize];
-        match self.below(52) {
+        match self.below(54) {
             0 | 1 => with(&[0x8b], self.memory(d)),
             2 | 3 => with(&[0x89], self.memory(s)),
             4 => [&[0xc7][..], &self.memory(0), &[imm, 0, 0, 0]].concat(),
@@ -101,6 +101,14 @@ impl Numbers {
             49 => (0..4 + imm % 5).map(|n| 0x50 | if imm & 0x80 == 0 { n } else { 8 | d }).collect(),
             50 => self.prologue(),
             51 => self.epilogue(),
+            // A call of a function that loads its return address, behind a jump over it, and what is added to that.
+            52 => [
+                &[0xe8, 2, 0, 0, 0, 0xeb, 4, 0x8b, 0x04 | d << 3, 0x24, 0xc3][..],
+                &[0x81, 0xc0 | d, imm, 0, 0, 0],
+            ]
+            .concat(),
+            // A function that is almost like that.
+            53 => vec![0xe8, 2, 0, 0, 0, 0xeb, 4, 0x8b, 0x04 | d << 3, 0x24 | (imm & 1) << 6, 0xc3],
             // What does nothing.
             23 => vec![0x8d, 0x74, 0x26, 0],
             _ => vec![0x90],
@@ -239,4 +247,62 @@ fn a_block_does_what_its_instructions_do_one_by_one() {
             assert_eq!(whole.mem.read_u32(at), single.mem.read_u32(at), "{seed}: {code:02x?} at {at:x}");
         }
     }
+}
+
+/// call of what is at [`HANDLER`]; hlt
+const CALLS: [u8; 6] = [0xe8, 0xfb, 0x0f, 0, 0, HLT];
+/// mov ebx, [esp]; ret
+const THUNK: [u8; 4] = [0x8b, 0x1c, 0x24, 0xc3];
+
+fn calling(thunk: &[u8]) -> Cpu {
+    let mut cpu = machine(&CALLS, &mut Numbers(0));
+    cpu.mem.write(HANDLER, thunk);
+    cpu
+}
+
+fn run_again(cpu: &mut Cpu) {
+    // Not by `set_state`, which would empty the block cache.
+    (cpu.eip, cpu.halted) = (CODE, false);
+    cpu.regs.set_r32(3, 0);
+    cpu.regs.set_r32(4, STACK);
+    assert_eq!(cpu.run(&mut Unconnected, 10_000), Exit::Halted);
+}
+
+#[test]
+fn a_function_that_loads_its_return_address_is_executed_with_its_call() {
+    let mut cpu = calling(&THUNK);
+    // It is a call like others as long as the TLB does not have its page.
+    run_again(&mut cpu);
+    cpu.clear_blocks();
+    run_again(&mut cpu);
+    assert_eq!((cpu.regs.r32(3), cpu.regs.r32(4)), (CODE + 5, STACK));
+    assert_eq!(cpu.mem.read_u32(STACK - 4), CODE + 5);
+    // CALL, MOV, RET and HLT, twice.
+    assert_eq!(cpu.stats.instructions, 8);
+    assert!(cpu.blocks.find(HANDLER, cpu.mode).is_none());
+}
+
+#[test]
+fn another_function_may_take_its_place() {
+    let mut cpu = calling(&THUNK);
+    run_again(&mut cpu);
+    // inc ebx; ret
+    cpu.mem.write(HANDLER, &[0x43, 0xc3]);
+    run_again(&mut cpu);
+    assert_eq!((cpu.regs.r32(3), cpu.regs.r32(4)), (1, STACK));
+    // So may the page that it is in.
+    let mut cpu = calling(&THUNK);
+    run_again(&mut cpu);
+    cpu.mem.write_u32(PAGE_TABLE + (HANDLER >> 12) * 4, 0x8000 | 3);
+    cpu.mem.write(0x8000, &[0x43, 0xc3]);
+    cpu.flush_tlb(true);
+    run_again(&mut cpu);
+    assert_eq!((cpu.regs.r32(3), cpu.regs.r32(4)), (1, STACK));
+}
+
+#[test]
+fn a_breakpoint_in_such_a_function_is_met() {
+    let mut cpu = calling(&THUNK);
+    cpu.set_breakpoint(HANDLER + 3);
+    assert_eq!(cpu.run(&mut Unconnected, 10_000), Exit::Breakpoint { linear: HANDLER + 3 });
 }
