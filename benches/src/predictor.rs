@@ -53,8 +53,8 @@ impl Predictor {
         self.base.0.len() + self.tagged.0.iter().map(Vec::len).sum::<usize>()
     }
 
-    /// The jump at `place` goes to `target`.
-    pub fn jump(&mut self, place: u64, target: u64) {
+    /// The jump at `place` goes to `target`. Says whether that was predicted.
+    pub fn jump(&mut self, place: u64, target: u64) -> bool {
         let (tables, bits) = (&mut self.tagged.0, self.tagged.1);
         let keys = self.ways.map(|way| mix(way ^ place.wrapping_mul(0x2545_f491_4f6c_dd1d)));
         let at = |key: u64| (key & ((1 << bits) - 1)) as usize;
@@ -83,6 +83,7 @@ impl Predictor {
             // A jump has left the way when its bits have been shifted out.
             *way = (*way << (64 / history)) ^ (mix(target) >> (64 - 64 / history));
         }
+        hit
     }
 }
 
@@ -104,7 +105,9 @@ mod tests {
     fn in_a_loop(length: u64) -> f64 {
         let mut predictor = Predictor::new(9, 8);
         let mut jump = |round: u64| {
-            (0..length).for_each(|n| predictor.jump(mix(n.wrapping_sub(1) % length) % 50, mix(n) % 50));
+            (0..length).for_each(|n| {
+                predictor.jump(mix(n.wrapping_sub(1) % length) % 50, mix(n) % 50);
+            });
             if round == 19 {
                 predictor.missed = 0;
             }

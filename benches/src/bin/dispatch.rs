@@ -2,7 +2,7 @@
 //!
 //! GUEST is what benches/guest/build makes. It boots in a machine that repeats, so that the figures are the same
 //! on every host. Of each section the first [`SAMPLE`] dispatches are looked at closely: the commonest handlers,
-//! pairs and triples (TOP of each are shown), and what two sizes of [`Predictor`] make of them. A handler that
+//! pairs and triples and those whose jumps are mispredicted (TOP of each are shown), and what two sizes of [`Predictor`] make of them. A handler that
 //! does two instructions counts as one dispatch.
 
 use std::any::Any;
@@ -68,6 +68,8 @@ struct Section {
     last: u64,
     last_address: u64,
     predictors: [Predictor; SIZES.len()],
+    /// Mispredictions of the larger predictor by the number of the handler that jumps.
+    missed_at: Counts,
 }
 
 impl Section {
@@ -81,6 +83,7 @@ impl Section {
             last: 0,
             last_address: 0,
             predictors: SIZES.map(|(base, tagged)| Predictor::new(base, tagged)),
+            missed_at: Counts::default(),
         }
     }
 
@@ -108,11 +111,15 @@ impl Observer for Section {
         for (n, counts) in self.runs.iter_mut().enumerate() {
             *counts.entry(self.last & ((1 << ((n as u32 + 1) * NUMBER)) - 1)).or_default() += 1;
         }
+        let mut hit = true;
         for predictor in &mut self.predictors {
-            predictor.jump(self.last_address, address);
+            hit = predictor.jump(self.last_address, address);
             if self.dispatches == WARM {
                 predictor.missed = 0;
             }
+        }
+        if !hit && self.dispatches > WARM {
+            *self.missed_at.entry(self.last >> NUMBER & ((1 << NUMBER) - 1)).or_default() += 1;
         }
         self.last_address = address;
     }
@@ -215,15 +222,25 @@ fn show(sections: &[Section], top: usize) {
     }
     for section in sections.iter().filter(|_| top > 0) {
         let names = section.names();
-        for (counts, what) in section.runs.iter().zip(["handlers", "pairs", "triples"]) {
-            println!("\n{}: {what}, percent of dispatches", section.name);
+        let lists = [
+            (&section.runs[0], "handlers, percent of dispatches", section.dispatches.min(SAMPLE)),
+            (&section.runs[1], "pairs, percent of dispatches", section.dispatches.min(SAMPLE)),
+            (&section.runs[2], "triples, percent of dispatches", section.dispatches.min(SAMPLE)),
+            (
+                &section.missed_at,
+                "jumps to the next handler, of 1,000 dispatches mispredicted",
+                section.predicted() / 10,
+            ),
+        ];
+        for (counts, what, of) in lists {
+            println!("\n{}: {what}", section.name);
             let mut counts: Vec<_> = counts.iter().collect();
             counts.sort_by_key(|(run, count)| (u64::MAX - **count, **run));
             for (run, count) in counts.into_iter().take(top) {
                 let numbers = [2, 1, 0].map(|n| run >> (n * NUMBER) & ((1 << NUMBER) - 1));
                 let run: Vec<_> =
                     numbers.iter().filter_map(|number| names.get(number)).map(String::as_str).collect();
-                let percent = 100.0 * *count as f64 / section.dispatches.min(SAMPLE) as f64;
+                let percent = 100.0 * *count as f64 / of as f64;
                 println!("{percent:>8.2}  {}", run.join("; "));
             }
         }

@@ -7,7 +7,7 @@
 use std::marker::PhantomData as P;
 
 use super::decode::{Insn, Rep};
-use super::lower::Builder;
+use super::lower::{Builder, Choice};
 use super::port;
 use crate::Cpu;
 use crate::cpu::SegName;
@@ -22,7 +22,7 @@ const MOST_ELEMENTS: u32 = 1 << 16;
 const ES: u8 = SegName::ES as u8;
 
 /// One string instruction: what an element is, and perhaps how to do many at once.
-trait Element: 'static {
+pub(super) trait Element: 'static {
     /// REPE and REPNE end at an unequal or equal element.
     const COMPARES: bool = false;
     /// What is checked even if the count is zero.
@@ -31,6 +31,12 @@ trait Element: 'static {
     }
     /// One element.
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()>;
+    /// There is a way for what the TLB has.
+    const QUICK: bool = true;
+    /// One element that way, or nothing.
+    fn quick(_: &mut Cpu, _: &Uop) -> core::result::Result<(), Stop> {
+        Err(Stop::Slow)
+    }
     /// Up to `count` elements at once, `count` not 0; how many it did, 0 if it cannot. What compares stops
     /// after the first element that ends the repetition.
     fn many(_: &mut Cpu, _: &Uop, _count: u32, _: Until) -> u32 {
@@ -40,7 +46,7 @@ trait Element: 'static {
 
 /// Repetition.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
+pub(super) enum Until {
     /// The count is spent.
     Count,
     /// ... or ZF is clear (REPE).
@@ -59,6 +65,21 @@ const fn until(constant: u8) -> Until {
         UNEQUAL => Until::Unequal,
         EQUAL => Until::Equal,
         _ => Until::Count,
+    }
+}
+
+/// Without repetition.
+pub(super) struct Once<E>(P<E>);
+
+impl<E: Element> Op for Once<E> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        if SLOW {
+            E::one(cpu, u).map_err(|e| cpu.stop(e))?
+        } else {
+            E::quick(cpu, u)?
+        }
+        Ok(Flow::Next)
     }
 }
 
@@ -137,7 +158,16 @@ fn elements<E: Element, const UNTIL: u8>(cpu: &mut Cpu, u: &Uop) -> Result<bool>
 
 fn lower<E: Element>(b: &mut Builder, i: &Insn) {
     let Some(rep) = i.rep else {
-        b.call(i, E::one);
+        if !E::QUICK {
+            b.call(i, E::one);
+            return;
+        }
+        b.emit_choice(i, Choice::plain::<Once<E>>());
+        b.leaves();
+        [gpr::EAX, gpr::ESI, gpr::EDI].into_iter().for_each(|n| b.writes(n));
+        if E::COMPARES {
+            b.writes_flags(true, None);
+        }
         return;
     };
     let next = b.next_distance();
@@ -151,12 +181,14 @@ fn lower<E: Element>(b: &mut Builder, i: &Insn) {
     b.link(next);
 }
 
+#[inline(always)]
 fn index(cpu: &Cpu, u: &Uop, r: u8) -> u32 {
     let v = cpu.regs.r32(r);
     if u.addr16() { v & 0xffff } else { v }
 }
 
 /// Moves an index register by a number of elements, in the direction of DF.
+#[inline(always)]
 fn advance<T: Int>(cpu: &mut Cpu, u: &Uop, r: u8, elements: u32) {
     let by = T::BYTES.wrapping_mul(elements);
     let old = cpu.regs.r32(r);
@@ -171,6 +203,19 @@ fn source<T: Int>(cpu: &mut Cpu, u: &Uop) -> Result<T> {
 
 fn destination<T: Int>(cpu: &mut Cpu, u: &Uop, write: bool) -> Result<u32> {
     cpu.check_segment(ES, index(cpu, u, gpr::EDI), T::BYTES, write)
+}
+
+/// The element that an index register points to in a segment, as a linear address, if there is nothing to check.
+#[inline(always)]
+fn near<T: Int>(cpu: &Cpu, u: &Uop, seg: u8, r: u8, write: bool) -> core::result::Result<u32, Stop> {
+    let (seg, offset) = (&cpu.seg[usize::from(seg) % 6], index(cpu, u, r));
+    if seg.allows(offset, T::BYTES, write) { Ok(seg.arch.base.wrapping_add(offset)) } else { Err(Stop::Slow) }
+}
+
+#[inline(always)]
+fn near_source<T: Int>(cpu: &mut Cpu, u: &Uop) -> core::result::Result<T, Stop> {
+    let at = near::<T>(cpu, u, u.form & 7, gpr::ESI, false)?;
+    cpu.load::<T, false>(at)
 }
 
 /// The linear address of up to `count` upward elements that stay within a page, the segment and
@@ -201,6 +246,16 @@ impl<T: Int> Element for Movs<T> {
         Ok(())
     }
 
+    #[inline(always)]
+    fn quick(cpu: &mut Cpu, u: &Uop) -> core::result::Result<(), Stop> {
+        let v = near_source::<T>(cpu, u)?;
+        let at = near::<T>(cpu, u, ES, gpr::EDI, true)?;
+        cpu.store::<T, false>(at, v)?;
+        advance::<T>(cpu, u, gpr::ESI, 1);
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+
     fn many(cpu: &mut Cpu, u: &Uop, count: u32, _: Until) -> u32 {
         let Some((from, count)) = run_of::<T>(cpu, u, u.form & 7, gpr::ESI, count, false) else { return 0 };
         let Some((to, count)) = run_of::<T>(cpu, u, ES, gpr::EDI, count, true) else { return 0 };
@@ -219,6 +274,15 @@ impl<T: Int> Element for Stos<T> {
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
         let at = destination::<T>(cpu, u, true)?;
         cpu.write(at, cpu.regs.get::<T>(Reg::dword(gpr::EAX)))?;
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn quick(cpu: &mut Cpu, u: &Uop) -> core::result::Result<(), Stop> {
+        let at = near::<T>(cpu, u, ES, gpr::EDI, true)?;
+        let v = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
+        cpu.store::<T, false>(at, v)?;
         advance::<T>(cpu, u, gpr::EDI, 1);
         Ok(())
     }
@@ -243,6 +307,14 @@ impl<T: Int> Element for Lods<T> {
         advance::<T>(cpu, u, gpr::ESI, 1);
         Ok(())
     }
+
+    #[inline(always)]
+    fn quick(cpu: &mut Cpu, u: &Uop) -> core::result::Result<(), Stop> {
+        let v = near_source::<T>(cpu, u)?;
+        cpu.regs.set(Reg::dword(gpr::EAX), v);
+        advance::<T>(cpu, u, gpr::ESI, 1);
+        Ok(())
+    }
 }
 
 struct Cmps<T>(P<T>);
@@ -254,6 +326,17 @@ impl<T: Int> Element for Cmps<T> {
         let at = destination::<T>(cpu, u, false)?;
         let b = cpu.read::<T>(at)?;
         let a = source::<T>(cpu, u)?;
+        cpu.flags.sub(a, b, 0);
+        advance::<T>(cpu, u, gpr::ESI, 1);
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn quick(cpu: &mut Cpu, u: &Uop) -> core::result::Result<(), Stop> {
+        let at = near::<T>(cpu, u, ES, gpr::EDI, false)?;
+        let b = cpu.load::<T, false>(at)?;
+        let a = near_source::<T>(cpu, u)?;
         cpu.flags.sub(a, b, 0);
         advance::<T>(cpu, u, gpr::ESI, 1);
         advance::<T>(cpu, u, gpr::EDI, 1);
@@ -272,13 +355,23 @@ impl<T: Int> Element for Cmps<T> {
     }
 }
 
-struct Scas<T>(P<T>);
+pub(super) struct Scas<T>(P<T>);
 
 impl<T: Int> Element for Scas<T> {
     const COMPARES: bool = true;
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {
         let at = destination::<T>(cpu, u, false)?;
         let b = cpu.read::<T>(at)?;
+        let a = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
+        cpu.flags.sub(a, b, 0);
+        advance::<T>(cpu, u, gpr::EDI, 1);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn quick(cpu: &mut Cpu, u: &Uop) -> core::result::Result<(), Stop> {
+        let at = near::<T>(cpu, u, ES, gpr::EDI, false)?;
+        let b = cpu.load::<T, false>(at)?;
         let a = cpu.regs.get::<T>(Reg::dword(gpr::EAX));
         cpu.flags.sub(a, b, 0);
         advance::<T>(cpu, u, gpr::EDI, 1);
@@ -303,6 +396,7 @@ fn dx(cpu: &Cpu) -> u16 {
 struct Ins<T>(P<T>);
 
 impl<T: Int> Element for Ins<T> {
+    const QUICK: bool = false;
     fn check(cpu: &mut Cpu) -> Result<()> {
         cpu.check_io(dx(cpu), T::BYTES)
     }
@@ -328,6 +422,7 @@ impl<T: Int> Element for Ins<T> {
 struct Outs<T>(P<T>);
 
 impl<T: Int> Element for Outs<T> {
+    const QUICK: bool = false;
     fn check(cpu: &mut Cpu) -> Result<()> {
         cpu.check_io(dx(cpu), T::BYTES)
     }

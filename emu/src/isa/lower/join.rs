@@ -24,6 +24,7 @@ use crate::isa::operand::{
 };
 use crate::isa::shift::{ByImm, Rol, Ror, Sar, Shl, Shr};
 use crate::isa::stack::{Pop, Push};
+use crate::isa::string::{Once, Scas};
 
 /// Gives each of some operations a number and a name that stands for its type.
 macro_rules! numbered {
@@ -113,6 +114,7 @@ numbered! {
     StoreLowIndexed = Mov<u8, DstMem<FlatIndexed>, SrcReg>,
     StoreByteImm = Mov<u8, DstMem<Flat>, SrcImm>,
     ThunkCall = PcThunk<DstReg>,
+    ScasByte = Once<Scas<u8>>,
 }
 
 /// A comparison, whatever the condition that is asked of it.
@@ -326,7 +328,7 @@ fn one_and_end(a: Kind, end: End) -> Option<Handler> {
             Load LoadIndexed LoadSegmented LoadByte LoadLow Store Move MoveImm Address AddImm AddReg IncReg
             DecReg ExtendByte StoreLow
         ] => branching::<After<A>, false>(compared, condition)),
-        End::Condition(condition) => operations!(a, A in [ShrImmFlags SubSegmentedFlags] => {
+        End::Condition(condition) => operations!(a, A in [ShrImmFlags SubSegmentedFlags ScasByte] => {
             conditions!(condition, CC in [2 3 4 5] => Some(joined::<Then<A, A, Jcc<CC>>> as Handler))
         }),
         _ => operations!(a, A in [
