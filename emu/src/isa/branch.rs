@@ -200,6 +200,9 @@ pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
         let u = b.emit(i, run);
         u.src = u.dst;
         b.leaves();
+        if i.mem.is_none() {
+            b.ends(End::JumpTo);
+        }
         b.end();
         return;
     }

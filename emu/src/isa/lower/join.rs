@@ -185,6 +185,8 @@ pub(crate) enum End {
     FallThrough {
         far: bool,
     },
+    /// A jump to the address in a register.
+    JumpTo,
     /// A branch on flags that are there.
     Condition(u8),
     /// A comparison and the branch behind it. Only the handlers made here know that it is far.
@@ -361,7 +363,7 @@ fn two_and_end(a: Kind, b: Kind, end: End) -> Option<Handler> {
 
 pub(super) fn leaving<B: Before>(end: End) -> Option<Handler> {
     Some(match end {
-        End::Branch { .. } | End::Condition(_) => return None,
+        End::Branch { .. } | End::Condition(_) | End::JumpTo => return None,
         End::Return => joined::<B::And<Alone<Ret, Ret>>> as Handler,
         End::Call { far: false } => joined::<B::And<Alone<Call<true>, Call<true>>>>,
         End::Call { far: true } => joined::<B::And<Far<Call<true>>>>,
@@ -457,6 +459,10 @@ impl Builder<'_> {
                 if let Some(b) = second.kind {
                     if let Some(third) = effects.get(2) {
                         if let Some(end) = third.end {
+                            let u = &self.uops[at..];
+                            consider(2 + third.uops.max(1), &|| {
+                                pairs::switch((*a, &u[0]), (b, &u[1]), &u[2], end)
+                            });
                             consider(2 + third.uops.max(1), &|| two_and_end(*a, b, end));
                         }
                         if let Some(c) = third.kind {

@@ -15,7 +15,7 @@ use super::{by_data_reg, by_octal, by_reg};
 use crate::cpu::regs::{Int, Reg};
 use crate::dispatch::{Alone, Handler, Op, Then, Uop, joined};
 use crate::isa::alu::{Alu, One, Two, Unary};
-use crate::isa::branch::PcThunk;
+use crate::isa::branch::{JmpTo, PcThunk};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{Addr, Based, Dest, DstMem, DstReg, Flat, Low, R, Source, SrcImm, SrcMem, SrcReg};
 use crate::isa::shift::{ByImm, Shift};
@@ -206,6 +206,12 @@ impl<const N: u8> General for R<N> {
 /// The handler of an instruction and of how the block ends behind it with `last`, if there is one.
 pub(super) fn with_end(a: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler> {
     let dst = a.1.dst;
+    if let End::JumpTo = end {
+        return operations!(a.0, A in [Load LoadIndexed AddReg AddRegFlags] => by_data_reg!(dst.number(), D => {
+            let same = last.src == dst;
+            same.then_some(joined::<Then<Wrote<A, D>, A, Alone<JmpTo<D>, JmpTo<SrcReg>>>> as Handler)
+        }));
+    }
     if let End::Branch { compared, condition, far: false } = end {
         if a.0 == Kind::LoadLow {
             return byte_and_branch(dst, last, compared, condition);
@@ -217,6 +223,17 @@ pub(super) fn with_end(a: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler>
     operations!(a.0, A in [Load Move] => by_data_reg!(dst.number(), D => {
         leaving::<AfterQuick<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>>(end)
     }))
+}
+
+/// The jump to one of many cases: a distance is loaded from a table and added to where the code finds itself.
+pub(super) fn switch(a: (Kind, &Uop), b: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler> {
+    let dst = a.1.dst;
+    if !matches!(end, End::JumpTo) || b.1.dst != dst || last.src != dst || b.1.src == dst {
+        return None;
+    }
+    operations!(a.0, A in [LoadIndexed] => operations!(b.0, B in [AddReg AddRegFlags] => by_data_reg!(dst.number(), D => {
+        Some(joined::<Then<Wrote<A, D>, A, Then<Wrote<B, D>, B, Alone<JmpTo<D>, JmpTo<SrcReg>>>>> as Handler)
+    })))
 }
 
 /// The load of a byte and a branch: AL, CL, DL and BL are read and written as the whole registers, see [`Low`].

@@ -47,7 +47,7 @@ impl Numbers {
         let with = |opcode: &[u8], rest: Vec<u8>| [opcode, &rest].concat();
         let alu = [0x01, 0x29, 0x21, 0x09, 0x31, 0x11, 0x39, 0x85][self.below(8) as usize];
         let shift = [4, 5, 7][self.below(3) as usize];
-        match self.below(54) {
+        match self.below(55) {
             0 | 1 => with(&[0x8b], self.memory(d)),
             2 | 3 => with(&[0x89], self.memory(s)),
             4 => [&[0xc7][..], &self.memory(0), &[imm, 0, 0, 0]].concat(),
@@ -107,6 +107,25 @@ impl Numbers {
                 &[0x81, 0xc0 | d, imm, 0, 0, 0],
             ]
             .concat(),
+            // The jump to one of two cases, by a table of how far they are from where the code finds itself.
+            54 => {
+                let (index, base) = (self.below(2) as u8, 3 - (d & 1) * 2);
+                let table = [30, 0, 0, 0, 32, 0, 0, 0];
+                let find = [
+                    &[0xe8, 2, 0, 0, 0, 0xeb, 4, 0x8b, 0x04 | base << 3, 0x24, 0xc3][..],
+                    &[0xba, index, 0, 0, 0],
+                ];
+                // mov eax, [base + edx * 4 + where the table is]; add eax, base; jmp eax
+                let add = [0x01, 0xc0 | base << 3];
+                let jump = [
+                    &[0x8b, 0x84, 0x90 | base, 22, 0, 0, 0][..],
+                    &add,
+                    &[0xff, 0xe0],
+                    &table,
+                    &[0x40, 0x90, 0x41],
+                ];
+                [find.concat(), jump.concat()].concat()
+            }
             // A function that is almost like that.
             53 => vec![0xe8, 2, 0, 0, 0, 0xeb, 4, 0x8b, 0x04 | d << 3, 0x24 | (imm & 1) << 6, 0xc3],
             // What does nothing.
