@@ -546,7 +546,7 @@ pub(super) fn order(a: F80) -> i128 {
 /// The condition codes in the status word of a comparison of numbers.
 #[inline(always)]
 pub(super) fn codes(less: bool, equal: bool) -> u16 {
-    u16::from(less) * C0 | u16::from(equal) * C3
+    (u16::from(less) * C0) | (u16::from(equal) * C3)
 }
 
 #[cold]

@@ -107,7 +107,8 @@ impl Format {
         let up = (dropped > HALF) | ((dropped == HALF) & (kept & 1 != 0));
         cx.flags |= (u16::from(dropped != 0) * PE) | (u16::from(up) * C1);
         // The integer bit adds one to the exponent, and so does a fraction that becomes too large.
-        Some(sign | (((field - 1) as u64) << self.fraction_bits()) + kept + u64::from(up))
+        let magnitude = (((field - 1) as u64) << self.fraction_bits()) + kept + u64::from(up);
+        Some(sign | magnitude)
     }
 
     fn pack(self, negative: bool, field: i32, significand: u64) -> u64 {
