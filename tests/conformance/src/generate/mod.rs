@@ -184,6 +184,8 @@ pub fn case(form: &Form, patterns: &Patterns, rng: &mut Rng, image: &mut Image) 
     let base = b.code_base();
     let Builder { bytes, mut regs, undefined, undefined_on_the_way, pushes_selector, .. } = b;
     patch(image, regs.eip, &bytes);
+    // What was put where other segments lead may be right behind the instruction.
+    patch(image, regs.eip.wrapping_add(bytes.len() as u32), &[MARKER; 8]);
     regs.eip -= base;
     Case { bytes, regs, undefined, undefined_on_the_way, pushes_selector }
 }
