@@ -383,7 +383,8 @@ pub(crate) trait Work {
 pub(crate) struct Alone<O, S>(PhantomData<(O, S)>);
 /// One that ends its block and has a link slot for another page.
 pub(crate) struct Far<O>(PhantomData<O>);
-/// An instruction that does not end its block, with the slow path `S`, and what is behind it.
+/// An instruction with the slow path `S`, and what is behind it, unless it jumps after all: what ends its block as a rule
+/// is not put in front of anything.
 pub(crate) struct Then<O, S, W>(PhantomData<(O, S, W)>);
 /// Whatever the uop's own handler does.
 pub(crate) struct Onward;

@@ -2,8 +2,8 @@
 //!
 //! GUEST is what benches/guest/build makes. It boots in a machine that repeats, so that the figures are the same
 //! on every host. Of each section the first [`SAMPLE`] dispatches are looked at closely: the commonest handlers,
-//! pairs and triples and those whose jumps are mispredicted (TOP of each are shown), and what two sizes of [`Predictor`] make of them. A handler that
-//! does two instructions counts as one dispatch.
+//! pairs and triples, those whose jumps are mispredicted most (TOP of each are shown), and what two sizes of
+//! [`Predictor`] make of them. A handler that does two instructions counts as one dispatch.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -240,8 +240,8 @@ fn show(sections: &[Section], top: usize) {
                 let numbers = [2, 1, 0].map(|n| run >> (n * NUMBER) & ((1 << NUMBER) - 1));
                 let run: Vec<_> =
                     numbers.iter().filter_map(|number| names.get(number)).map(String::as_str).collect();
-                let percent = 100.0 * *count as f64 / of as f64;
-                println!("{percent:>8.2}  {}", run.join("; "));
+                let share = 100.0 * *count as f64 / of as f64;
+                println!("{share:>8.2}  {}", run.join("; "));
             }
         }
     }

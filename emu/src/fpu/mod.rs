@@ -4,7 +4,8 @@
 //! [`transcendental`]) knows neither stack nor memory: each operation takes a [`Context`], which
 //! holds the control word and collects exceptions, and gives a value. Whether an unmasked exception
 //! keeps that value from its register is decided here. Nothing is written before memory has been
-//! accessed, so that a page fault leaves the unit as it was.
+//! accessed, so that a page fault leaves the unit as it was. `ordinary` is a shorter way for the
+//! commonest instructions while all exceptions are masked.
 
 pub mod arith;
 pub mod convert;

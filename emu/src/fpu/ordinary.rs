@@ -258,45 +258,15 @@ impl Fpu {
     }
 }
 
-#[cfg(test)]
+// Beside the tests against the host's x87, whose `World` it has.
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
-    use crate::exception::Result;
     use crate::fpu::Insn;
     use crate::fpu::f80::{BIAS, INTEGER_BIT};
+    use crate::fpu::tests::World;
     use crate::isa::lower::by_octal;
     use crate::state::FpuState;
-
-    /// What is outside the unit.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    struct World {
-        memory: [u8; 8],
-        ax: u16,
-        /// ZF, PF and CF.
-        flags: (bool, bool, bool),
-    }
-
-    impl Operands for World {
-        fn load<const N: usize>(&mut self) -> Result<[u8; N]> {
-            Ok(core::array::from_fn(|i| self.memory[i]))
-        }
-        fn store<const N: usize>(&mut self, bytes: [u8; N]) -> Result<()> {
-            self.memory[..N].copy_from_slice(&bytes);
-            Ok(())
-        }
-        fn probe_store<const N: usize>(&mut self) -> Result<()> {
-            Ok(())
-        }
-        fn set_ax(&mut self, value: u16) {
-            self.ax = value;
-        }
-        fn eflags(&self) -> u32 {
-            0
-        }
-        fn set_eflags(&mut self, zf: bool, pf: bool, cf: bool) {
-            self.flags = (zf, pf, cf);
-        }
-    }
 
     /// Numbers that are the same each time.
     struct Numbers(u64);
@@ -341,7 +311,9 @@ mod tests {
                 2 => sign << 63 | (exponent.wrapping_add(1023) & 0x7ff) << 52 | significand << 1 >> 12,
                 _ => sign << 31 | (exponent.wrapping_add(127) & 0xff) << 23 | significand << 1 >> 41,
             };
-            World { memory: memory.to_le_bytes(), ax: 0, flags: (false, false, false) }
+            let mut world = World { memory: [0; _], ax: 0, flags: 0 };
+            world.memory[..8].copy_from_slice(&memory.to_le_bytes());
+            world
         }
     }
 

@@ -32,10 +32,10 @@ core::arch::global_asm!(
 
 /// What an instruction sees and leaves behind outside the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct World {
-    memory: [u8; 112],
-    flags: u64,
-    ax: u16,
+pub(super) struct World {
+    pub(super) memory: [u8; 112],
+    pub(super) flags: u64,
+    pub(super) ax: u16,
 }
 
 impl Operands for World {
