@@ -116,6 +116,9 @@ impl RegFile {
     #[inline(always)]
     pub fn set<T: Int>(&mut self, r: Reg, v: T) {
         debug_assert!(r != Reg::ZERO);
+        if T::BITS < 32 {
+            return self.merge(r.0 >> 2, u32::from(r.0 & 3) * 8, v);
+        }
         // SAFETY: as in `get`.
         unsafe { (&raw mut self.words).cast::<u8>().add(r.0 as usize).cast::<T>().write_unaligned(v) }
     }
@@ -140,12 +143,21 @@ impl RegFile {
         T::truncate(unsafe { (&raw const self.words[n as usize & 7]).read_volatile() })
     }
 
-    /// Replaces the low bits of a 32-bit register by number (0 to 7), all of which are written: what reads it may
-    /// read all, and no processor hands on the store of a part to that.
+    /// Replaces the low bits of a 32-bit register by number (0 to 7).
     #[inline(always)]
     pub fn set_low<T: Int>(&mut self, n: u8, v: T) {
-        let mask = u32::MAX >> (32 - T::BITS);
-        self.set_r32(n, self.r32(n) & !mask | v.zext());
+        self.merge(n, 0, v);
+    }
+
+    /// Replaces the bits of a 32-bit register by number (0 to 7) from `shift` on. All of it is written, for what comes
+    /// next may read all, and processors do not hand on the store of a part to that: it would wait for the cache.
+    #[inline(always)]
+    fn merge<T: Int>(&mut self, n: u8, shift: u32, v: T) {
+        let mask = u32::MAX >> (32 - T::BITS) << shift;
+        let word = &raw mut self.words[n as usize & 7];
+        // SAFETY: it is one of `words`, which are borrowed here. The accesses are volatile because the compiler
+        // would make the store of a part of them.
+        unsafe { word.write_volatile(word.read_volatile() & !mask | v.zext() << shift) }
     }
 
     /// The eight general registers.
