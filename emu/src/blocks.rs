@@ -126,7 +126,7 @@ impl Blocks {
         let id = self.blocks.len() as u32;
         let Some(chunk) = self.chunks.last_mut() else { unreachable!("a chunk was just made") };
         let start = chunk.len();
-        chunk.push(Slot { header: Header { page: host_page, block: id } });
+        chunk.push(Slot { header: Header { code: host_page + (physical & 0xfff) as usize, block: id } });
         chunk.extend(uops.iter().map(|u| Slot { uop: ManuallyDrop::new(u.clone()) }));
         let base = chunk.as_mut_ptr().cast::<Uop>();
         // SAFETY: `start + 1` is inside the chunk, which never grows beyond its capacity and so
@@ -243,7 +243,8 @@ pub(crate) fn link_slot(far: bool) -> Uop {
 
 /// The latest calls: where to they return, and the slots that lead there.
 pub(crate) struct Calls {
-    next: u8,
+    /// Where the next call goes, beyond multiples of the size.
+    next: usize,
     entries: [(u64, *const Link); Self::SIZE],
 }
 
@@ -257,7 +258,7 @@ impl Calls {
     /// Remembers a call that returns to `linear`, where `slot` of a live block leads.
     #[inline(always)]
     pub fn push(&mut self, linear: u32, mode: u32, slot: *const Link) {
-        self.entries[usize::from(self.next) % Self::SIZE] = (key(linear, mode), slot);
+        self.entries[self.next % Self::SIZE] = (key(linear, mode), slot);
         self.next = self.next.wrapping_add(1);
     }
 
@@ -265,7 +266,7 @@ impl Calls {
     #[inline(always)]
     pub fn pop(&mut self, linear: u32, mode: u32) -> Option<*const Link> {
         self.next = self.next.wrapping_sub(1);
-        let (tag, slot) = self.entries[usize::from(self.next) % Self::SIZE];
+        let (tag, slot) = self.entries[self.next % Self::SIZE];
         (tag == key(linear, mode)).then_some(slot)
     }
 
@@ -319,15 +320,15 @@ impl Jumps {
 }
 
 impl Cpu {
-    /// Whether the block with this first uop is in the page that is mapped at the current EIP.
+    /// Whether the block with this first uop is what is mapped at the current EIP.
     ///
     /// # Safety
     /// `entry` is the first uop of a block that the cache has not freed.
     #[inline(always)]
     pub(crate) unsafe fn is_mapped(&self, entry: *const Uop) -> bool {
         // SAFETY: a header stands before every first uop.
-        let page = unsafe { (*entry.sub(1).cast::<Header>()).page };
-        self.tlb.read(self.linear_eip() & !0xfff, 1) == Some(page)
+        let code = unsafe { (*entry.sub(1).cast::<Header>()).code };
+        self.tlb.read(self.linear_eip(), 1) == Some(code)
     }
 
     /// As [`Cpu::is_mapped`], with a walk through the page tables.

@@ -156,8 +156,8 @@ pub(crate) struct Link {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Header {
-    /// Host address of the page that the block's code is in.
-    pub page: usize,
+    /// Host address of the block's code.
+    pub code: usize,
     /// Index of the block in the cache.
     pub block: u32,
 }
@@ -182,6 +182,8 @@ pub(crate) enum Flow {
     Link(usize),
     /// To whatever block is at `Cpu::eip`, found through the jump cache.
     Jump,
+    /// As `Jump`; most likely it is the block that the link slot this many uops on led to the last time.
+    Again(usize),
     /// Back to the block at `Cpu::eip`, most likely behind the last call.
     Return,
 }
@@ -415,6 +417,7 @@ impl<O: Op, S: Op> Work for Alone<O, S> {
                 Flow::Next => next(cpu, u, budget, tlb),
                 Flow::Link(slot) => follow(cpu, u, budget, tlb, slot),
                 Flow::Jump => jump(cpu, u, budget, tlb),
+                Flow::Again(slot) => jump_again(cpu, u, budget, tlb, slot),
                 Flow::Return => go_back(cpu, u, budget, tlb),
             }
         }
@@ -517,7 +520,7 @@ unsafe extern "C-unwind" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i3
             Ok(Flow::Next) => next(cpu, u, budget, tlb),
             Ok(_) if cpu.attention => leave(cpu, budget - cost(u), Why::Attention),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, tlb, slot),
-            Ok(Flow::Jump | Flow::Return) => jump(cpu, u, budget, tlb),
+            Ok(Flow::Jump | Flow::Again(_) | Flow::Return) => jump(cpu, u, budget, tlb),
             Err(_) => fault(cpu, u, budget),
         }
     }
@@ -609,6 +612,42 @@ unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret 
         }
         match cpu.jumps.get(cpu.linear_eip(), cpu.mode) {
             Some(entry) if cpu.is_mapped(entry) => go(cpu, entry, budget, tlb),
+            Some(entry) => missed_jump(cpu, entry, budget, tlb),
+            None => leave(cpu, budget, Why::Lookup),
+        }
+    }
+}
+
+/// As [`jump`], to where a link slot led the last time, if that is what is at `eip` now.
+#[inline(always)]
+unsafe fn jump_again(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected, slot: usize) -> Ret {
+    // SAFETY: as in `follow_far`.
+    unsafe {
+        cpu.tlb.has_selected(tlb);
+        let budget = budget - cost(u);
+        let link = u.add(slot).cast::<Link>();
+        let dest = (*link).dest;
+        if budget < 0 {
+            spent(cpu, budget)
+        } else if !dest.is_null() && cpu.is_mapped(dest) {
+            go(cpu, dest, budget, tlb)
+        } else {
+            jump_elsewhere(cpu, link.cast(), budget, tlb)
+        }
+    }
+}
+
+/// To the block that the jump cache has, where the link slot leads the next time.
+#[inline(never)]
+unsafe extern "C-unwind" fn jump_elsewhere(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
+    // SAFETY: as in `jump`; `u` is a link slot of a live block, or of the one that is executed now.
+    unsafe {
+        cpu.tlb.has_selected(tlb);
+        match cpu.jumps.get(cpu.linear_eip(), cpu.mode) {
+            Some(entry) if cpu.is_mapped(entry) => {
+                (*u.cast::<Link>().cast_mut()).dest = entry;
+                go(cpu, entry, budget, tlb)
+            }
             Some(entry) => missed_jump(cpu, entry, budget, tlb),
             None => leave(cpu, budget, Why::Lookup),
         }

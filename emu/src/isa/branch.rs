@@ -3,9 +3,9 @@
 use std::marker::PhantomData as P;
 
 use super::decode::Insn;
-use super::lower::{Builder, Choice, End, Place, Prior, by_addr, by_reg, raise_ud};
+use super::lower::{AddrKind, Builder, Callee, Choice, End, Place, Prior, by_addr, by_reg, raise_ud};
 use super::mov::{Load, by_condition};
-use super::operand::{Dest, DstReg, Segmented, Source, SrcMem, SrcReg};
+use super::operand::{Dest, DstReg, Flat, Segmented, Source, SrcMem, SrcReg};
 use super::stack::{Leave, Pop};
 use crate::Cpu;
 use crate::cpu::interrupt::Source as InterruptSource;
@@ -186,6 +186,17 @@ impl<S: Source> Op for JmpTo<S> {
     }
 }
 
+/// As [`JmpTo`], with a slot behind it for where it led the last time.
+pub(super) struct JmpAgain<S>(P<S>);
+
+impl<S: Source> Op for JmpAgain<S> {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        cpu.eip = S::get::<u32, SLOW>(cpu, u)?;
+        Ok(Flow::Again(1))
+    }
+}
+
 fn target_operand(cpu: &mut Cpu, u: &Uop) -> Result<u32> {
     if u.op16() { cpu.get_rm::<u16>(u).map(u32::from) } else { cpu.get_rm::<u32>(u) }
 }
@@ -193,7 +204,10 @@ fn target_operand(cpu: &mut Cpu, u: &Uop) -> Result<u32> {
 pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) {
         let kind = b.addr_kind(i);
+        // What is loaded from one place is the same each time as a rule; a table of cases is indexed.
+        let again = kind == AddrKind::Flat && b.kept();
         let run = match i.place(0) {
+            Place::Mem if again => step::<JmpAgain<SrcMem<Flat>>>,
             Place::Mem => by_addr!(kind, A => step::<JmpTo<SrcMem<A>>>),
             _ => step::<JmpTo<SrcReg>>,
         };
@@ -203,7 +217,11 @@ pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
         if i.mem.is_none() {
             b.ends(End::JumpTo);
         }
-        b.end();
+        if again {
+            b.link_jump();
+        } else {
+            b.end();
+        }
         return;
     }
     b.call_last(i, |cpu: &mut Cpu, u: &Uop| {
@@ -263,6 +281,33 @@ pub(super) const fn pc_thunk(register: u8) -> [u8; 4] {
     [0x8b, 0x04 | register << 3, 0x24, 0xc3]
 }
 
+/// CALL of an entry of a procedure linkage table, which is a JMP through memory ([`JmpAgain`]) and has the uop behind this
+/// one; if something else is there by now, it is a CALL. `disp` is that of the JMP.
+pub(super) struct CallEntry;
+
+impl Op for CallEntry {
+    #[inline(always)]
+    fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
+        let (next, target) = (cpu.next_eip(u), cpu.eip.wrapping_add(u.imm));
+        push_return::<SLOW>(cpu, next)?;
+        cpu.calls.push(next, cpu.mode, slot(u, 3));
+        cpu.eip = target;
+        let entry = linkage_entry(u.base, u.disp);
+        // The load is of eight bytes, for entries are aligned so.
+        let is_there = cpu.tlb.load(target).is_some_and(|code| u64::from_le_bytes(code) << 16 == entry << 16);
+        Ok(if SLOW || !is_there { Flow::Jump } else { Flow::Next })
+    }
+}
+
+/// What the entry consists of.
+pub(super) type EntryJmp = JmpAgain<SrcMem<Flat>>;
+
+/// The code of JMP through memory: relative to EBX in position-independent programs, at an address in others.
+pub(super) fn linkage_entry(base: Reg, disp: u32) -> u64 {
+    let modrm = if base == Reg::ZERO { 0x25 } else { 0xa3 };
+    u64::from(disp) << 16 | modrm << 8 | 0xff
+}
+
 /// The `n`-th link slot behind a uop.
 #[inline(always)]
 fn slot(u: &Uop, n: usize) -> *const Link {
@@ -284,14 +329,32 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
     if b.links_allowed(i) && b.flat_stack() {
         let next = b.next_distance();
         let target = next.wrapping_add(i.imm);
-        if let Some(n) = b.take_pc_thunk() {
-            let choice = by_reg!(n, D => Choice::of::<PcThunk<D>, PcThunk<DstReg>>());
-            let u = b.emit_choice(i, choice);
-            (u.disp, u.imm, u.dst) = (next, target, Reg::dword(n));
-            b.writes(n);
-            b.leaves();
-            b.reads_flags();
-            return;
+        match b.take_callee() {
+            Some(Callee::PcThunk(n)) => {
+                let choice = by_reg!(n, D => Choice::of::<PcThunk<D>, PcThunk<DstReg>>());
+                let u = b.emit_choice(i, choice);
+                (u.disp, u.imm, u.dst) = (next, target, Reg::dword(n));
+                b.writes(n);
+                b.leaves();
+                b.reads_flags();
+                return;
+            }
+            Some(Callee::LinkageEntry { base, disp }) => {
+                let both = if cfg!(target_family = "wasm") {
+                    step::<CallEntry>
+                } else {
+                    pair::<CallEntry, CallEntry, EntryJmp, EntryJmp>
+                };
+                let u = b.emit(i, both);
+                (u.disp, u.imm, u.base) = (disp, target, base);
+                b.leaves();
+                b.ends(End::CallEntry);
+                b.jump_of_entry(base, disp, step::<EntryJmp>);
+                b.link_jump();
+                b.link_return();
+                return;
+            }
+            None => {}
         }
         let kept = b.kept();
         let run = match (kept, b.is_far(target)) {

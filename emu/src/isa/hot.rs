@@ -14,7 +14,7 @@
 use super::alu::{
     Add, And, Cmp, CompareBranch, Dec, Inc, Neg, Not, One, OpBranch, Or, Sbb, Sub, Test, Two, Xor,
 };
-use super::branch::{Branch, Call, CallTo, Condition, Jmp, JmpTo, PcThunk, Ret};
+use super::branch::{Branch, Call, CallEntry, CallTo, Condition, EntryJmp, Jmp, JmpTo, PcThunk, Ret};
 use super::lower::FallThrough;
 use super::mov::{Cmov, Extend, Lea, Load, Mov, Set};
 use super::muldiv::Imul;
@@ -340,7 +340,7 @@ hot! {
     step::<Set<LowDest, 4>>, step::<Set<LowDest, 5>>,
     step::<Jmp>, step::<Call<true>>, step::<Ret>, step::<FallThrough>,
     quick::<PcThunk<R>, PcThunk<DstReg>>, step_far::<Jmp>, step_far::<Call<true>>, step_far::<FallThrough>,
-    step::<JmpTo<SrcReg>>, step::<JmpTo<SrcMem<Flat>>>, step::<JmpTo<SrcMem<FlatIndexed>>>,
+    step::<CallEntry>, step::<JmpTo<SrcReg>>, step::<EntryJmp>, step::<JmpTo<SrcMem<FlatIndexed>>>,
     step::<CallTo<SrcReg, true>>, step::<CallTo<SrcMem<Flat>, true>>,
     far_link, guard_page,
 }
@@ -435,6 +435,8 @@ mod tests {
         lowering.lower(0x1000, &[&[0xe8, 8, 0, 0, 0]]);
         // call, of: mov eax, [esp]; ret
         lowering.lower(0x1000, &[&[0xe8, 1, 0, 0, 0, HLT, 0x8b, 0x04, 0x24, 0xc3]]);
+        // call, of: jmp [12345678h]
+        lowering.lower(0x1000, &[&[0xe8, 1, 0, 0, 0, HLT, 0xff, 0x25, 0x78, 0x56, 0x34, 0x12]]);
         // jmp, back to a place in the same page
         lowering.lower(0x1100, &[&[0xeb, 0x80]]);
         // push eax; mov eax, ecx

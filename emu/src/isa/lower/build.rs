@@ -3,14 +3,14 @@
 use std::cell::Cell;
 
 use super::flags::Effect;
-use super::{Builder, End, MAX_EXITS, PAGE_SIZE, Prior};
+use super::{Builder, Callee, End, LINKAGE_ENTRY, MAX_EXITS, PAGE_SIZE, Prior};
 use crate::Cpu;
 use crate::blocks::filler;
 use crate::cpu::mode;
-use crate::cpu::regs::gpr;
+use crate::cpu::regs::{Reg, gpr};
 use crate::dispatch::{self, Flow, Op, Run, Step, Uop, step, step_far};
 use crate::exception::{self, Exception};
-use crate::isa::branch::pc_thunk;
+use crate::isa::branch::{linkage_entry, pc_thunk};
 use crate::isa::decode::{self, DecodeError, Insn, MAX_LEN};
 
 /// Most instructions in a block.
@@ -110,7 +110,7 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         done: false,
         left_open: false,
         prior: Prior::Nothing,
-        pc_thunk: None,
+        callee: None,
         others: 0,
         alone,
     };
@@ -179,7 +179,7 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         match &decoded {
             Ok(i) => {
                 if !alone && count + 3 < MAX_INSTRUCTIONS {
-                    b.pc_thunk = pc_thunk_of(cpu, i, target);
+                    b.callee = callee(cpu, i, target);
                 }
                 i.lower(&mut b);
             }
@@ -213,18 +213,27 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
     Ok(Built { keep, len: len.max(looked_at), page2, links })
 }
 
-/// The register that a function only loads its return address into, if this instruction, with `next` behind it, calls one.
-fn pc_thunk_of(cpu: &Cpu, i: &Insn, next: u32) -> Option<u8> {
+/// What this instruction, with `next` behind it, calls, if it is a CALL of what is executed with it.
+fn callee(cpu: &Cpu, i: &Insn, next: u32) -> Option<Callee> {
     if !i.is_near_call() {
         return None;
     }
     let target = next.wrapping_add(i.imm);
-    let mut code = [0; 4];
+    let mut code = [0; LINKAGE_ENTRY];
     cpu.peek(target, &mut code).ok()?;
+    if (0..LINKAGE_ENTRY as u32).any(|n| cpu.debugger.ends_block(target.wrapping_add(n))) {
+        return None;
+    }
+    let [head @ .., _, _] = code;
     let n = code[1] >> 3 & 7;
-    let places = target..=target.wrapping_add(3);
-    let is_seen = places.into_iter().any(|at| cpu.debugger.ends_block(at));
-    (code == pc_thunk(n) && n != gpr::ESP && !is_seen).then_some(n)
+    if head == pc_thunk(n) && n != gpr::ESP {
+        return Some(Callee::PcThunk(n));
+    }
+    let [_, _, disp @ ..] = code;
+    let disp = u32::from_le_bytes(disp);
+    let entry = |base: &Reg| linkage_entry(*base, disp).to_le_bytes()[..LINKAGE_ENTRY] == code;
+    let base = [Reg::dword(gpr::EBX), Reg::ZERO].into_iter().find(entry)?;
+    Some(Callee::LinkageEntry { base, disp })
 }
 
 /// Appends up to `count` bytes of a page (memory by offset, or a device's address) from `offset` on.

@@ -17,7 +17,7 @@ use crate::dispatch::{
     Alone, Decision, Far, Fused, Handler, Op, Run, Then, Unfused, Work, joined, quick, step,
 };
 use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, Not, One, Or, Sub, Test, Two, Xor};
-use crate::isa::branch::{Branch, Call, Condition, Jmp, PcThunk, Ret};
+use crate::isa::branch::{Branch, Call, CallEntry, Condition, EntryJmp, Jmp, PcThunk, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
     Dest, DstMem, DstReg, Flat, FlatIndexed, Low, Segmented, Source, SrcImm, SrcMem, SrcReg,
@@ -185,6 +185,8 @@ pub(crate) enum End {
     FallThrough {
         far: bool,
     },
+    /// A call of an entry of a procedure linkage table, which is a jump.
+    CallEntry,
     /// A jump to the address in a register.
     JumpTo,
     /// A branch on flags that are there.
@@ -344,7 +346,7 @@ fn one_and_end(a: Kind, end: End) -> Option<Handler> {
 
 fn two_and_end(a: Kind, b: Kind, end: End) -> Option<Handler> {
     match end {
-        End::Branch { far: true, .. } | End::Condition(_) | End::FallThrough { .. } => None,
+        End::Branch { far: true, .. } | End::Condition(_) | End::FallThrough { .. } | End::CallEntry => None,
         End::Branch { compared, condition, far: false } => operations!(a, A in [Load Move Store AddImm] => {
             operations!(b, B in [Load Move Store AddImm] => match compared {
                 Compared::TestReg | Compared::CmpReg => choose!(compared, C in [Compared in compared: TestReg CmpReg] => {
@@ -365,6 +367,7 @@ pub(super) fn leaving<B: Before>(end: End) -> Option<Handler> {
     Some(match end {
         End::Branch { .. } | End::Condition(_) | End::JumpTo => return None,
         End::Return => joined::<B::And<Alone<Ret, Ret>>> as Handler,
+        End::CallEntry => joined::<B::And<Then<CallEntry, CallEntry, Alone<EntryJmp, EntryJmp>>>>,
         End::Call { far: false } => joined::<B::And<Alone<Call<true>, Call<true>>>>,
         End::Call { far: true } => joined::<B::And<Far<Call<true>>>>,
         End::Jump { far: false } => joined::<B::And<Alone<Jmp, Jmp>>>,

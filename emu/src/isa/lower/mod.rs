@@ -50,6 +50,28 @@ pub(crate) enum Place {
     Imm,
 }
 
+/// Bytes of a JMP through memory.
+const LINKAGE_ENTRY: usize = 6;
+
+/// What a CALL leads to, if it is short and common enough to be executed with the call.
+#[derive(Clone, Copy)]
+pub(crate) enum Callee {
+    /// A function that only loads its return address into this register.
+    PcThunk(u8),
+    /// An entry of a procedure linkage table: JMP through memory, at an address or relative to EBX.
+    LinkageEntry { base: Reg, disp: u32 },
+}
+
+impl Callee {
+    /// How many instructions it has.
+    fn instructions(self) -> u8 {
+        match self {
+            Self::PcThunk(_) => 2,
+            Self::LinkageEntry { .. } => 1,
+        }
+    }
+}
+
 /// A block under construction.
 pub(crate) struct Builder<'a> {
     uops: &'a mut Vec<Uop>,
@@ -74,8 +96,8 @@ pub(crate) struct Builder<'a> {
     /// The block ends, and execution runs on into the next.
     left_open: bool,
     prior: Prior,
-    /// The current instruction calls a function that only loads its return address into this register.
-    pc_thunk: Option<u8>,
+    /// What the current instruction calls, if that is executed with it.
+    callee: Option<Callee>,
     /// Instructions that the current one stands for besides itself.
     others: u8,
     /// The block is for one execution, outside the cache.
@@ -247,12 +269,23 @@ impl Builder<'_> {
         self.mode & (mode::FLAT_DATA | mode::STACK32) == mode::FLAT_DATA | mode::STACK32
     }
 
-    /// The register that the function called here loads its return address into, if it does nothing else. The call then
-    /// stands for that function's two instructions, too.
-    pub fn take_pc_thunk(&mut self) -> Option<u8> {
-        let n = self.pc_thunk.take()?;
-        self.others = 2;
-        Some(n)
+    /// What is called here, if the call is to stand for that, too.
+    pub fn take_callee(&mut self) -> Option<Callee> {
+        let callee = self.callee.take()?;
+        self.others = callee.instructions();
+        Some(callee)
+    }
+
+    /// The uop of the JMP in an entry of a procedure linkage table that is called. Whatever executes it has set EIP to the
+    /// entry's address.
+    pub fn jump_of_entry(&mut self, base: Reg, disp: u32, run: Handler) {
+        let mut at = Extent::new(0, LINKAGE_ENTRY as u32);
+        at.set_first();
+        let (n, form) = (self.n + 1, form::MEM | SegName::DS as u8);
+        self.push(Uop { run: Cell::new(Run::new(run)), disp, base, form, n, at, ..filler() });
+        self.effect().leaves = true;
+        let call = self.effects.len() - 2;
+        self.effects[call].uops = 2;
     }
 
     /// Distance from the block's start to the next instruction.
@@ -279,6 +312,12 @@ impl Builder<'_> {
     /// A target at a distance from the block's start is in another page.
     pub fn is_far(&self, distance: u32) -> bool {
         self.page_offset.wrapping_add(distance) >= PAGE_SIZE
+    }
+
+    /// Adds a link slot for where an indirect jump led the last time, and ends the block.
+    pub fn link_jump(&mut self) {
+        self.slot(true);
+        self.done = true;
     }
 
     /// Adds a link slot for where a call returns to. Whatever happens in between, it must be checked.

@@ -10,6 +10,10 @@ const CODE: u32 = 0x1000;
 const HANDLER: u32 = 0x2000;
 const PAGE_DIRECTORY: u32 = 0x3000;
 const PAGE_TABLE: u32 = 0x4000;
+/// The address of a function, and behind it two: inc ecx; ret, and inc edx; ret.
+const LINKAGE: u32 = 0x5000;
+const FUNCTION: u32 = LINKAGE + 0x10;
+const ANOTHER: u32 = LINKAGE + 0x20;
 /// Registers point to places around the end of this page, and the one behind it is absent.
 const DATA: u32 = 0x6000;
 const ABSENT: u32 = 0x7000;
@@ -47,7 +51,7 @@ impl Numbers {
         let with = |opcode: &[u8], rest: Vec<u8>| [opcode, &rest].concat();
         let alu = [0x01, 0x29, 0x21, 0x09, 0x31, 0x11, 0x39, 0x85][self.below(8) as usize];
         let shift = [4, 5, 7][self.below(3) as usize];
-        match self.below(55) {
+        match self.below(56) {
             0 | 1 => with(&[0x8b], self.memory(d)),
             2 | 3 => with(&[0x89], self.memory(s)),
             4 => [&[0xc7][..], &self.memory(0), &[imm, 0, 0, 0]].concat(),
@@ -125,6 +129,11 @@ impl Numbers {
                     &[0x40, 0x90, 0x41],
                 ];
                 [find.concat(), jump.concat()].concat()
+            }
+            // A call of a jump through memory, behind a jump over it. Now and then that memory is absent.
+            55 => {
+                let at = if imm < 16 { ABSENT } else { LINKAGE };
+                [&[0xe8, 2, 0, 0, 0, 0xeb, 6, 0xff, 0x25][..], &at.to_le_bytes()].concat()
             }
             // A function that is almost like that.
             53 => vec![0xe8, 2, 0, 0, 0, 0xeb, 4, 0x8b, 0x04 | d << 3, 0x24 | (imm & 1) << 6, 0xc3],
@@ -207,7 +216,16 @@ impl Numbers {
         }
         for branch in branches {
             let over = self.below(12) as usize;
-            let distance = pieces[branch + 1..].iter().take(over).flatten().count();
+            // No further than a byte can say, for beyond it is back.
+            let lengths = pieces[branch + 1..].iter().take(over).map(Vec::len);
+            let distance = lengths
+                .scan(0, |sum, len| {
+                    *sum += len;
+                    Some(*sum)
+                })
+                .take_while(|sum| *sum < 0x80)
+                .last();
+            let distance = distance.unwrap_or(0);
             *pieces[branch].last_mut().unwrap() = distance as u8;
         }
         pieces.push(vec![HLT]);
@@ -220,6 +238,9 @@ fn machine(code: &[u8], numbers: &mut Numbers) -> Cpu {
     let mut cpu = flat(&[]);
     cpu.mem.write(CODE, code);
     cpu.mem.write(HANDLER, &[HLT]);
+    cpu.mem.write_u32(LINKAGE, FUNCTION);
+    cpu.mem.write(FUNCTION, &[0x41, 0xc3]);
+    cpu.mem.write(ANOTHER, &[0x42, 0xc3]);
     for vector in [0, 13, 14] {
         cpu.mem.write_u32(IDT + vector * 8, 8 << 16 | HANDLER);
         cpu.mem.write_u32(IDT + vector * 8 + 4, 0x8e00);
@@ -317,6 +338,78 @@ fn another_function_may_take_its_place() {
     cpu.flush_tlb(true);
     run_again(&mut cpu);
     assert_eq!((cpu.regs.r32(3), cpu.regs.r32(4)), (1, STACK));
+}
+
+/// jmp [ebx + LINKAGE], and jmp [LINKAGE]
+const ENTRIES: [[u8; 6]; 2] = [[0xff, 0xa3, 0, 0x50, 0, 0], [0xff, 0x25, 0, 0x50, 0, 0]];
+
+/// How often the two functions have been called, when they are called once more.
+fn called(cpu: &mut Cpu) -> (u32, u32) {
+    run_again(cpu);
+    assert_eq!(cpu.regs.r32(4), STACK);
+    assert_eq!(cpu.mem.read_u32(STACK - 4), CODE + 5);
+    (cpu.regs.r32(1), cpu.regs.r32(2))
+}
+
+fn calling_entry(entry: &[u8]) -> Cpu {
+    let mut cpu = calling(entry);
+    cpu.regs.set_r32(1, 0);
+    cpu.regs.set_r32(2, 0);
+    cpu
+}
+
+#[test]
+fn an_entry_of_a_linkage_table_is_executed_with_its_call() {
+    for entry in ENTRIES {
+        let mut cpu = calling_entry(&entry);
+        assert_eq!(called(&mut cpu), (1, 0));
+        cpu.clear_blocks();
+        assert_eq!(called(&mut cpu), (2, 0));
+        assert!(cpu.blocks.find(HANDLER, cpu.mode).is_none());
+        assert_eq!(called(&mut cpu), (3, 0));
+        // CALL, JMP, INC, RET and HLT, three times.
+        assert_eq!(cpu.stats.instructions, 15);
+        // Functions are found when they are called first.
+        cpu.mem.write_u32(LINKAGE, ANOTHER);
+        assert_eq!(called(&mut cpu), (3, 1));
+        assert_eq!(called(&mut cpu), (3, 2));
+    }
+}
+
+#[test]
+fn something_else_may_take_the_place_of_an_entry() {
+    for entry in ENTRIES {
+        let mut cpu = calling_entry(&entry);
+        assert_eq!(called(&mut cpu), (1, 0));
+        cpu.mem.write_u32(LINKAGE + 4, ANOTHER);
+        cpu.mem.write(HANDLER + 2, &[4]);
+        assert_eq!(called(&mut cpu), (1, 1));
+        cpu.mem.write(HANDLER, &[0x41, 0xc3]);
+        assert_eq!(called(&mut cpu), (2, 1));
+    }
+}
+
+#[test]
+fn the_memory_that_an_entry_jumps_through_may_be_absent() {
+    let mut cpu = calling_entry(&ENTRIES[0]);
+    assert_eq!(called(&mut cpu), (1, 0));
+    cpu.mem.write_u32(PAGE_TABLE + (LINKAGE >> 12) * 4, 0);
+    cpu.mem.write(0x8000, &[HLT]);
+    cpu.mem.write_u32(IDT + 14 * 8, 8 << 16 | 0x8000);
+    cpu.flush_tlb(true);
+    run_again(&mut cpu);
+    // The call is done: it is the entry that faults, with EIP there on the stack.
+    assert_eq!(cpu.regs.r32(4), STACK - 20);
+    assert_eq!(cpu.mem.read_u32(STACK - 4), CODE + 5);
+    assert_eq!(cpu.mem.read_u32(STACK - 16), HANDLER);
+    assert_eq!(cpu.state().cr2, LINKAGE);
+}
+
+#[test]
+fn a_breakpoint_in_an_entry_is_met() {
+    let mut cpu = calling_entry(&ENTRIES[1]);
+    cpu.set_breakpoint(HANDLER);
+    assert_eq!(cpu.run(&mut Unconnected, 10_000), Exit::Breakpoint { linear: HANDLER });
 }
 
 #[test]
