@@ -61,9 +61,9 @@ pub(crate) struct Uop {
     pub src: Reg,
     pub base: Reg,
     pub index: Reg,
-    /// Segment (bits 0-2), scale (3-4) and [`form`] bits of the memory operand.
+    /// Segment (bits 0-2), scale (6-7) and [`form`] bits of the memory operand.
     pub form: u8,
-    /// Number of instructions in the block before this one, and [`uop_mark`]s.
+    /// Number of instructions in the block up to this one, itself included, and [`uop_mark`]s.
     pub n: u8,
     pub at: Extent,
 }
@@ -101,14 +101,16 @@ impl Extent {
     }
 }
 
-/// Bits of [`Uop::form`] above segment and scale.
+/// Bits of [`Uop::form`] between segment and scale.
 pub(crate) mod form {
     /// Offsets wrap at 64 KiB.
-    pub const ADDR16: u8 = 1 << 5;
+    pub const ADDR16: u8 = 1 << 3;
     /// The r/m operand is in memory.
-    pub const MEM: u8 = 1 << 6;
+    pub const MEM: u8 = 1 << 4;
     /// Operand size is 16 bits.
-    pub const OP16: u8 = 1 << 7;
+    pub const OP16: u8 = 1 << 5;
+    /// Where the scale is: on top, so that it takes nothing but a shift to have it.
+    pub const SCALE: u32 = 6;
 }
 
 /// Bits of [`Uop::n`] above the count. No uop that ends a block has one.
@@ -122,7 +124,7 @@ pub(crate) mod uop_mark {
 }
 
 impl Uop {
-    /// Number of instructions in the block before this one.
+    /// Number of instructions in the block up to this one, itself included.
     pub fn count(&self) -> u8 {
         self.n & uop_mark::COUNT
     }
@@ -530,7 +532,7 @@ unsafe extern "C-unwind" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i3
 #[inline(always)]
 unsafe fn cost(u: *const Uop) -> i32 {
     // SAFETY: as in `step`.
-    unsafe { i32::from((*u).n) + 1 }
+    unsafe { i32::from((*u).n) }
 }
 
 #[inline(always)]
@@ -688,7 +690,7 @@ unsafe extern "C-unwind" fn fault(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
     unsafe {
         cpu.recover_flags(u, false);
         cpu.eip = cpu.eip.wrapping_add((*u).at.start());
-        leave(cpu, budget - i32::from((*u).count()), Why::Fault)
+        leave(cpu, budget - i32::from((*u).count()) + 1, Why::Fault)
     }
 }
 
@@ -700,7 +702,7 @@ unsafe extern "C-unwind" fn after(cpu: &mut Cpu, u: *const Uop, budget: i32) -> 
     unsafe {
         cpu.recover_flags(u, true);
         cpu.eip = cpu.eip.wrapping_add((*u).at.end());
-        leave(cpu, budget - i32::from((*u).count()) - 1, Why::Attention)
+        leave(cpu, budget - i32::from((*u).count()), Why::Attention)
     }
 }
 

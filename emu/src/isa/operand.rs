@@ -5,7 +5,7 @@
 
 use crate::Cpu;
 use crate::cpu::regs::{Int, Reg};
-use crate::dispatch::{Stop, Uop};
+use crate::dispatch::{Stop, Uop, form};
 use crate::exception::Result;
 
 /// How a memory operand's address is made.
@@ -262,7 +262,7 @@ impl Cpu {
     /// `index * scale`.
     #[inline(always)]
     fn scaled_index(&self, u: &Uop) -> u32 {
-        self.regs.get::<u32>(u.index) << (u.form >> 3 & 3)
+        self.regs.get::<u32>(u.index) << (u.form >> form::SCALE)
     }
 
     /// The memory operand's offset in its segment.

@@ -142,6 +142,20 @@ impl List {
     }
 }
 
+/// An address as the host adds it. Its upper half is zero as soon as it is computed, but the compiler forgets that at the
+/// comparison with a tag, and would have it made zero once more behind that.
+#[inline(always)]
+fn wide(linear: u32) -> usize {
+    #[allow(unused_mut)]
+    let mut at = linear as usize;
+    #[cfg(all(target_arch = "x86_64", not(debug_assertions)))]
+    // SAFETY: no instruction, of which the compiler knows nothing.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+    }
+    at
+}
+
 fn index(linear: u32) -> usize {
     (linear >> 12) as usize % ENTRIES
 }
@@ -207,16 +221,17 @@ impl Tlb {
     /// The host address for reading `bytes` bytes.
     #[inline(always)]
     pub fn read(&self, linear: u32, bytes: u32) -> Option<usize> {
-        let e = self.entry(linear);
-        (e.read == linear.wrapping_add(bytes - 1) & PAGE_MASK).then(|| e.addend.wrapping_add(linear as usize))
+        let at = wide(linear);
+        let e = self.entry(at as u32);
+        (e.read == (at as u32).wrapping_add(bytes - 1) & PAGE_MASK).then(|| e.addend.wrapping_add(at))
     }
 
     /// The host address for reading and writing `bytes` bytes.
     #[inline(always)]
     pub fn write(&self, linear: u32, bytes: u32) -> Option<usize> {
-        let e = self.entry(linear);
-        (e.write == linear.wrapping_add(bytes - 1) & PAGE_MASK)
-            .then(|| e.addend.wrapping_add(linear as usize))
+        let at = wide(linear);
+        let e = self.entry(at as u32);
+        (e.write == (at as u32).wrapping_add(bytes - 1) & PAGE_MASK).then(|| e.addend.wrapping_add(at))
     }
 
     /// `N` bytes at an address that can be read.

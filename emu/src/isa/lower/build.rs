@@ -8,13 +8,13 @@ use crate::Cpu;
 use crate::blocks::filler;
 use crate::cpu::mode;
 use crate::cpu::regs::{Reg, gpr};
-use crate::dispatch::{self, Flow, Op, Run, Step, Uop, step, step_far};
+use crate::dispatch::{self, Flow, Op, Run, Step, Uop, step, step_far, uop_mark};
 use crate::exception::{self, Exception};
 use crate::isa::branch::{linkage_entry, pc_thunk};
 use crate::isa::decode::{self, DecodeError, Insn, MAX_LEN};
 
-/// Most instructions in a block.
-const MAX_INSTRUCTIONS: u8 = 64;
+/// Most instructions in a block: what uops have room for.
+const MAX_INSTRUCTIONS: u8 = uop_mark::COUNT;
 
 // A block's link slots fit the bits that they have: each conditional branch has one, the end has two, and two
 // uops may stand before the first instruction's.
@@ -43,7 +43,7 @@ impl Builder<'_> {
             Exception::INVALID_OPCODE => dispatch::last_handler_of::<_, false>(raise_ud),
             _ => dispatch::last_handler_of::<_, false>(raise_gp),
         };
-        let u = Uop { run: Cell::new(Run::new(run)), n: self.n, at: self.extent(), ..filler() };
+        let u = Uop { run: Cell::new(Run::new(run)), n: self.n + 1, at: self.extent(), ..filler() };
         self.push(u);
         self.opaque();
         self.end();
@@ -196,7 +196,7 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         let len = b.next;
         let far = b.is_far(len);
         let run = if far { step_far::<FallThrough> } else { step::<FallThrough> };
-        let end = Uop { run: Cell::new(Run::new(run)), imm: len, n: count - 1, at: b.extent(), ..filler() };
+        let end = Uop { run: Cell::new(Run::new(run)), imm: len, n: count, at: b.extent(), ..filler() };
         b.push(end);
         b.ends(End::FallThrough { far });
         b.link(len);

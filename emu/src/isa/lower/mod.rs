@@ -78,7 +78,7 @@ pub(crate) struct Builder<'a> {
     effects: &'a mut Vec<Effect>,
     /// See [`mode`].
     mode: u32,
-    /// Number of the current instruction.
+    /// Number of instructions before the current one.
     n: u8,
     /// Offsets of the current instruction and of the next from the block's start.
     start: u32,
@@ -183,7 +183,7 @@ impl Builder<'_> {
 
     fn uop(&self, i: &Insn, run: Handler) -> Uop {
         let mut u =
-            Uop { run: Cell::new(Run::new(run)), imm: i.imm, n: self.n, at: self.extent(), ..filler() };
+            Uop { run: Cell::new(Run::new(run)), imm: i.imm, n: self.n + 1, at: self.extent(), ..filler() };
         if i.op16 {
             u.form |= form::OP16;
         }
@@ -194,7 +194,7 @@ impl Builder<'_> {
             u.disp = m.disp;
             u.base = m.base.map_or(Reg::ZERO, Reg::dword);
             u.index = m.index.map_or(Reg::ZERO, Reg::dword);
-            u.form |= form::MEM | m.segment as u8 | m.scale << 3;
+            u.form |= form::MEM | m.segment as u8 | m.scale << form::SCALE;
         } else {
             u.form |= i.segment.unwrap_or(SegName::DS) as u8;
         }
@@ -281,7 +281,7 @@ impl Builder<'_> {
     pub fn jump_of_entry(&mut self, base: Reg, disp: u32, run: Handler) {
         let mut at = Extent::new(0, LINKAGE_ENTRY as u32);
         at.set_first();
-        let (n, form) = (self.n + 1, form::MEM | SegName::DS as u8);
+        let (n, form) = (self.n + 2, form::MEM | SegName::DS as u8);
         self.push(Uop { run: Cell::new(Run::new(run)), disp, base, form, n, at, ..filler() });
         self.effect().leaves = true;
         let call = self.effects.len() - 2;
