@@ -13,7 +13,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::ManuallyDrop;
 
 use crate::Cpu;
-use crate::dispatch::{Extent, Header, Link, Run, Slot, Uop, forward, resolve, stale};
+use crate::dispatch::{Extent, Handler, Header, Link, Run, Slot, Uop, forward, stale};
 
 /// Uops in an arena chunk.
 const CHUNK: usize = 16 << 10;
@@ -235,10 +235,9 @@ pub(crate) unsafe fn init_links(first: *mut Uop, mut links: u128) {
     }
 }
 
-/// An unresolved link slot.
-pub(crate) fn link_slot(far: bool) -> Uop {
-    let run = if far { Run::new(crate::dispatch::resolve_far) } else { Run::new(resolve) };
-    Uop { run: Cell::new(run), ..filler() }
+/// A link slot that leads nowhere yet, and what is run then.
+pub(crate) fn link_slot(run: Handler) -> Uop {
+    Uop { run: Cell::new(Run::new(run)), ..filler() }
 }
 
 /// The latest calls: where to they return, and the slots that lead there.

@@ -184,8 +184,6 @@ pub(crate) enum Flow {
     Link(usize),
     /// To whatever block is at `Cpu::eip`, found through the jump cache.
     Jump,
-    /// As `Jump`; most likely it is the block that the link slot this many uops on led to the last time.
-    Again(usize),
     /// Back to the block at `Cpu::eip`, most likely behind the last call.
     Return,
 }
@@ -385,7 +383,7 @@ pub(crate) trait Work {
 
 /// One instruction, with the slow path `S`.
 pub(crate) struct Alone<O, S>(PhantomData<(O, S)>);
-/// One that ends its block and has a link slot for another page.
+/// One that ends its block and has a link slot for another page, or for where it led the last time.
 pub(crate) struct Far<O>(PhantomData<O>);
 /// An instruction with the slow path `S`, and what is behind it, unless it jumps after all: what ends its block as a rule
 /// is not put in front of anything.
@@ -419,7 +417,6 @@ impl<O: Op, S: Op> Work for Alone<O, S> {
                 Flow::Next => next(cpu, u, budget, tlb),
                 Flow::Link(slot) => follow(cpu, u, budget, tlb, slot),
                 Flow::Jump => jump(cpu, u, budget, tlb),
-                Flow::Again(slot) => jump_again(cpu, u, budget, tlb, slot),
                 Flow::Return => go_back(cpu, u, budget, tlb),
             }
         }
@@ -522,7 +519,7 @@ unsafe extern "C-unwind" fn slow<O: Op>(cpu: &mut Cpu, u: *const Uop, budget: i3
             Ok(Flow::Next) => next(cpu, u, budget, tlb),
             Ok(_) if cpu.attention => leave(cpu, budget - cost(u), Why::Attention),
             Ok(Flow::Link(slot)) => follow(cpu, u, budget, tlb, slot),
-            Ok(Flow::Jump | Flow::Again(_) | Flow::Return) => jump(cpu, u, budget, tlb),
+            Ok(Flow::Jump | Flow::Return) => jump(cpu, u, budget, tlb),
             Err(_) => fault(cpu, u, budget),
         }
     }
@@ -605,49 +602,22 @@ unsafe fn go_back(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> R
 
 #[inline(always)]
 unsafe fn jump(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
-    // SAFETY: as in `step`; the jump cache holds only first uops of live blocks.
+    // SAFETY: as in `step`.
     unsafe {
-        cpu.tlb.has_selected(tlb);
         let budget = budget - cost(u);
-        if budget < 0 {
-            return spent(cpu, budget);
-        }
-        match cpu.jumps.get(cpu.linear_eip(), cpu.mode) {
-            Some(entry) if cpu.is_mapped(entry) => go(cpu, entry, budget, tlb),
-            Some(entry) => missed_jump(cpu, entry, budget, tlb),
-            None => leave(cpu, budget, Why::Lookup),
-        }
+        if budget < 0 { spent(cpu, budget) } else { look_up(cpu, budget, tlb, |_| {}) }
     }
 }
 
-/// As [`jump`], to where a link slot led the last time, if that is what is at `eip` now.
+/// To whatever block is at `eip`, of which `seen` is told if the jump cache has it.
 #[inline(always)]
-unsafe fn jump_again(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected, slot: usize) -> Ret {
-    // SAFETY: as in `follow_far`.
-    unsafe {
-        cpu.tlb.has_selected(tlb);
-        let budget = budget - cost(u);
-        let link = u.add(slot).cast::<Link>();
-        let dest = (*link).dest;
-        if budget < 0 {
-            spent(cpu, budget)
-        } else if !dest.is_null() && cpu.is_mapped(dest) {
-            go(cpu, dest, budget, tlb)
-        } else {
-            jump_elsewhere(cpu, link.cast(), budget, tlb)
-        }
-    }
-}
-
-/// To the block that the jump cache has, where the link slot leads the next time.
-#[inline(never)]
-unsafe extern "C-unwind" fn jump_elsewhere(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
-    // SAFETY: as in `jump`; `u` is a link slot of a live block, or of the one that is executed now.
+unsafe fn look_up(cpu: &mut Cpu, budget: i32, tlb: Selected, seen: impl FnOnce(*const Uop)) -> Ret {
+    // SAFETY: as in `step`; the jump cache holds only first uops of live blocks.
     unsafe {
         cpu.tlb.has_selected(tlb);
         match cpu.jumps.get(cpu.linear_eip(), cpu.mode) {
             Some(entry) if cpu.is_mapped(entry) => {
-                (*u.cast::<Link>().cast_mut()).dest = entry;
+                seen(entry);
                 go(cpu, entry, budget, tlb)
             }
             Some(entry) => missed_jump(cpu, entry, budget, tlb),
@@ -948,6 +918,17 @@ pub(crate) unsafe extern "C-unwind" fn far_link(
         let dest = (*u.cast::<Link>()).dest;
         if cpu.is_mapped(dest) { go(cpu, dest, budget, tlb) } else { missed_link(cpu, u, budget, tlb) }
     }
+}
+
+/// The link slot of a jump that finds its target itself, when that is not where the slot leads: it leads there from now on.
+pub(crate) unsafe extern "C-unwind" fn lead_elsewhere(
+    cpu: &mut Cpu,
+    u: *const Uop,
+    budget: i32,
+    tlb: Selected,
+) -> Ret {
+    // SAFETY: as in `step`; nothing refers to the slot, and the jump cache holds only what a destination may be.
+    unsafe { look_up(cpu, budget, tlb, |entry| (*u.cast::<Link>().cast_mut()).dest = entry) }
 }
 
 /// The first uop of a block that is no longer valid.

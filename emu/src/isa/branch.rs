@@ -10,7 +10,7 @@ use super::stack::{Leave, Pop};
 use crate::Cpu;
 use crate::cpu::interrupt::Source as InterruptSource;
 use crate::cpu::regs::{Reg, gpr};
-use crate::dispatch::{self, Flow, Link, Op, Step, Stop, Uop, pair, step, step_far, trio};
+use crate::dispatch::{self, Far, Flow, Link, Op, Step, Stop, Then, Uop, joined, pair, step, step_far, trio};
 use crate::exception::{Exception, Result};
 
 /// The condition of a conditional branch.
@@ -193,7 +193,7 @@ impl<S: Source> Op for JmpAgain<S> {
     #[inline(always)]
     fn exec<const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Step {
         cpu.eip = S::get::<u32, SLOW>(cpu, u)?;
-        Ok(Flow::Again(1))
+        Ok(Flow::Link(1))
     }
 }
 
@@ -207,7 +207,7 @@ pub(super) fn jmp_indirect(b: &mut Builder, i: &Insn) {
         // What is loaded from one place is the same each time as a rule; a table of cases is indexed.
         let again = kind == AddrKind::Flat && b.kept();
         let run = match i.place(0) {
-            Place::Mem if again => step::<JmpAgain<SrcMem<Flat>>>,
+            Place::Mem if again => step_far::<JmpAgain<SrcMem<Flat>>>,
             Place::Mem => by_addr!(kind, A => step::<JmpTo<SrcMem<A>>>),
             _ => step::<JmpTo<SrcReg>>,
         };
@@ -302,6 +302,9 @@ impl Op for CallEntry {
 /// What the entry consists of.
 pub(super) type EntryJmp = JmpAgain<SrcMem<Flat>>;
 
+/// Bytes of a JMP through memory.
+pub(super) const LINKAGE_ENTRY: usize = 6;
+
 /// The code of JMP through memory: relative to EBX in position-independent programs, at an address in others.
 pub(super) fn linkage_entry(base: Reg, disp: u32) -> u64 {
     let modrm = if base == Reg::ZERO { 0x25 } else { 0xa3 };
@@ -343,13 +346,13 @@ pub(super) fn call(b: &mut Builder, i: &Insn) {
                 let both = if cfg!(target_family = "wasm") {
                     step::<CallEntry>
                 } else {
-                    pair::<CallEntry, CallEntry, EntryJmp, EntryJmp>
+                    joined::<Then<CallEntry, CallEntry, Far<EntryJmp>>>
                 };
                 let u = b.emit(i, both);
                 (u.disp, u.imm, u.base) = (disp, target, base);
                 b.leaves();
                 b.ends(End::CallEntry);
-                b.jump_of_entry(base, disp, step::<EntryJmp>);
+                b.jump_of_entry(base, disp, step_far::<EntryJmp>);
                 b.link_jump();
                 b.link_return();
                 return;

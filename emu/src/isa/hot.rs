@@ -340,7 +340,7 @@ hot! {
     step::<Set<LowDest, 4>>, step::<Set<LowDest, 5>>,
     step::<Jmp>, step::<Call<true>>, step::<Ret>, step::<FallThrough>,
     quick::<PcThunk<R>, PcThunk<DstReg>>, step_far::<Jmp>, step_far::<Call<true>>, step_far::<FallThrough>,
-    step::<CallEntry>, step::<JmpTo<SrcReg>>, step::<EntryJmp>, step::<JmpTo<SrcMem<FlatIndexed>>>,
+    step::<CallEntry>, step::<JmpTo<SrcReg>>, step_far::<EntryJmp>, step::<JmpTo<SrcMem<FlatIndexed>>>,
     step::<CallTo<SrcReg, true>>, step::<CallTo<SrcMem<Flat>, true>>,
     far_link, guard_page,
 }

@@ -3,14 +3,14 @@
 use std::cell::Cell;
 
 use super::flags::Effect;
-use super::{Builder, Callee, End, LINKAGE_ENTRY, MAX_EXITS, PAGE_SIZE, Prior};
+use super::{Builder, Callee, End, MAX_EXITS, PAGE_SIZE, Prior};
 use crate::Cpu;
 use crate::blocks::filler;
 use crate::cpu::mode;
 use crate::cpu::regs::{Reg, gpr};
 use crate::dispatch::{self, Flow, Op, Run, Step, Uop, step, step_far, uop_mark};
 use crate::exception::{self, Exception};
-use crate::isa::branch::{linkage_entry, pc_thunk};
+use crate::isa::branch::{LINKAGE_ENTRY, linkage_entry, pc_thunk};
 use crate::isa::decode::{self, DecodeError, Insn, MAX_LEN};
 
 /// Most instructions in a block: what uops have room for.

@@ -367,7 +367,7 @@ pub(super) fn leaving<B: Before>(end: End) -> Option<Handler> {
     Some(match end {
         End::Branch { .. } | End::Condition(_) | End::JumpTo => return None,
         End::Return => joined::<B::And<Alone<Ret, Ret>>> as Handler,
-        End::CallEntry => joined::<B::And<Then<CallEntry, CallEntry, Alone<EntryJmp, EntryJmp>>>>,
+        End::CallEntry => joined::<B::And<Then<CallEntry, CallEntry, Far<EntryJmp>>>>,
         End::Call { far: false } => joined::<B::And<Alone<Call<true>, Call<true>>>>,
         End::Call { far: true } => joined::<B::And<Far<Call<true>>>>,
         End::Jump { far: false } => joined::<B::And<Alone<Jmp, Jmp>>>,

@@ -26,6 +26,7 @@ pub(crate) use select::{AddrKind, by_addr, by_base, by_data_reg, by_low, by_octa
 
 use std::cell::Cell;
 
+use super::branch;
 use super::decode::{Insn, What};
 use super::mov::Nop;
 use super::table::Spec;
@@ -49,9 +50,6 @@ pub(crate) enum Place {
     Mem,
     Imm,
 }
-
-/// Bytes of a JMP through memory.
-const LINKAGE_ENTRY: usize = 6;
 
 /// What a CALL leads to, if it is short and common enough to be executed with the call.
 #[derive(Clone, Copy)]
@@ -279,7 +277,7 @@ impl Builder<'_> {
     /// The uop of the JMP in an entry of a procedure linkage table that is called. Whatever executes it has set EIP to the
     /// entry's address.
     pub fn jump_of_entry(&mut self, base: Reg, disp: u32, run: Handler) {
-        let mut at = Extent::new(0, LINKAGE_ENTRY as u32);
+        let mut at = Extent::new(0, branch::LINKAGE_ENTRY as u32);
         at.set_first();
         let (n, form) = (self.n + 2, form::MEM | SegName::DS as u8);
         self.push(Uop { run: Cell::new(Run::new(run)), disp, base, form, n, at, ..filler() });
@@ -314,9 +312,9 @@ impl Builder<'_> {
         self.page_offset.wrapping_add(distance) >= PAGE_SIZE
     }
 
-    /// Adds a link slot for where an indirect jump led the last time, and ends the block.
+    /// Adds a link slot for where a jump that finds its target itself led the last time, and ends the block.
     pub fn link_jump(&mut self) {
-        self.slot(true);
+        self.push_slot(dispatch::lead_elsewhere);
         self.done = true;
     }
 
@@ -327,8 +325,12 @@ impl Builder<'_> {
     }
 
     fn slot(&mut self, far: bool) {
+        self.push_slot(if far { dispatch::resolve_far } else { dispatch::resolve });
+    }
+
+    fn push_slot(&mut self, run: Handler) {
         self.links |= 1 << self.uops.len();
-        self.push(link_slot(far));
+        self.push(link_slot(run));
     }
 
     /// The block stays in the cache, so that pointers into it can be kept.
