@@ -103,6 +103,8 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         n: 0,
         start: 0,
         next: 0,
+        len: 0,
+        repeats: false,
         page_offset,
         reach: code.len() as u32,
         links: 0,
@@ -170,6 +172,7 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
             break;
         }
         b.next = b.start + len;
+        b.len = b.len.max(b.next);
         if decoded.is_err() {
             // Any byte that was looked at could make an instruction of it.
             let end = if page2.is_some() { MAX_LEN as u32 } else { PAGE_SIZE - page_offset };
@@ -193,20 +196,20 @@ pub(crate) fn build(cpu: &mut Cpu, scratch: &mut Scratch, alone: bool) -> except
         }
     }
     if !b.done {
-        let len = b.next;
-        let far = b.is_far(len);
+        let next = b.next;
+        let far = b.is_far(next);
         let run = if far { step_far::<FallThrough> } else { step::<FallThrough> };
-        let end = Uop { run: Cell::new(Run::new(run)), imm: len, n: count, at: b.extent(), ..filler() };
+        let end = Uop { run: Cell::new(Run::new(run)), imm: next, n: count, at: b.extent(), ..filler() };
         b.push(end);
         b.ends(End::FallThrough { far });
-        b.link(len);
+        b.link(next);
     }
     b.uops[first].at.set_first();
     b.drop_dead_flags();
     if !alone && !cfg!(target_family = "wasm") {
         b.join();
     }
-    let (len, links) = (b.next, b.links);
+    let (len, links) = (b.len, b.links);
     if limited {
         b.uops[0].imm = len;
     }

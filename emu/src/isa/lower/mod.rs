@@ -42,6 +42,9 @@ const PAGE_SIZE: u32 = 0x1000;
 /// Most conditional branches in a block.
 const MAX_EXITS: u8 = 8;
 
+/// Most instructions that a block may have when it goes back to some of them.
+const MAX_REPEATED: u8 = 16;
+
 /// Where an operand is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -81,6 +84,10 @@ pub(crate) struct Builder<'a> {
     /// Offsets of the current instruction and of the next from the block's start.
     start: u32,
     next: u32,
+    /// Bytes of code so far.
+    len: u32,
+    /// It has gone back once, to what it has already.
+    repeats: bool,
     /// Offset of the block's start in its page.
     page_offset: u32,
     /// Bytes of code that can be decoded.
@@ -218,10 +225,13 @@ impl Builder<'_> {
     }
 
     /// Goes on with the code at a distance from the block's start, if it is in reach: the jump there has no uop then,
-    /// as an instruction that does nothing has none.
+    /// as an instruction that does nothing has none. A short loop that ends with a jump back is so had twice.
     pub fn skip_to(&mut self, distance: u32) -> bool {
-        let in_reach = !self.alone && self.next <= distance && distance < self.reach;
+        let back = distance < self.next;
+        let may = if back { !self.repeats && self.n <= MAX_REPEATED } else { distance < self.reach };
+        let in_reach = may && !self.alone;
         if in_reach {
+            self.repeats |= back;
             self.next = distance;
         }
         in_reach

@@ -14,6 +14,8 @@ const PAGE_TABLE: u32 = 0x4000;
 const LINKAGE: u32 = 0x5000;
 const FUNCTION: u32 = LINKAGE + 0x10;
 const ANOTHER: u32 = LINKAGE + 0x20;
+/// How often a loop is still to be run.
+const LOOPS: u32 = LINKAGE + 0x30;
 /// Registers point to places around the end of this page, and the one behind it is absent.
 const DATA: u32 = 0x6000;
 const ABSENT: u32 = 0x7000;
@@ -51,7 +53,7 @@ impl Numbers {
         let with = |opcode: &[u8], rest: Vec<u8>| [opcode, &rest].concat();
         let alu = [0x01, 0x29, 0x21, 0x09, 0x31, 0x11, 0x39, 0x85][self.below(8) as usize];
         let shift = [4, 5, 7][self.below(3) as usize];
-        match self.below(56) {
+        match self.below(57) {
             0 | 1 => with(&[0x8b], self.memory(d)),
             2 | 3 => with(&[0x89], self.memory(s)),
             4 => [&[0xc7][..], &self.memory(0), &[imm, 0, 0, 0]].concat(),
@@ -134,6 +136,14 @@ impl Numbers {
             55 => {
                 let at = if imm < 16 { ABSENT } else { LINKAGE };
                 [&[0xe8, 2, 0, 0, 0, 0xeb, 6, 0xff, 0x25][..], &at.to_le_bytes()].concat()
+            }
+            // A loop that ends with a jump back: dec byte [LOOPS]; js behind it; something; jmp
+            56 => {
+                let body = self.instruction();
+                let start = [&[0xc6, 0x05][..], &LOOPS.to_le_bytes(), &[imm & 7]].concat();
+                let test = [&[0xfe, 0x0d][..], &LOOPS.to_le_bytes(), &[0x78, body.len() as u8 + 2]].concat();
+                let back = (test.len() + body.len() + 2) as u8;
+                [start, test, body, vec![0xeb, back.wrapping_neg()]].concat()
             }
             // A function that is almost like that.
             53 => vec![0xe8, 2, 0, 0, 0, 0xeb, 4, 0x8b, 0x04 | d << 3, 0x24 | (imm & 1) << 6, 0xc3],
