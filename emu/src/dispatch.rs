@@ -394,6 +394,8 @@ pub(crate) struct Onward;
 pub(crate) struct Unfused<O, const FAR: bool>(PhantomData<O>);
 /// An instruction that sets flags and the conditional branch behind it, whose target is in another page if `FAR`.
 pub(crate) struct Decision<F, const FAR: bool>(PhantomData<F>);
+/// As [`Decision`], and what is behind the branch unless it is taken.
+pub(crate) struct Otherwise<F, W>(PhantomData<(F, W)>);
 
 /// Executes one uop. Returns from the caller what the slow path or the driver gives, if it is for them.
 macro_rules! exec {
@@ -768,6 +770,22 @@ impl<F: Fused, const FAR: bool> Work for Decision<F, FAR> {
                 Ok(true) if FAR => follow_taken_far(cpu, branch, budget, tlb),
                 Ok(true) => follow_taken(cpu, branch, budget, tlb),
                 Ok(false) => not_taken(cpu, branch, budget, tlb),
+                Err(_) => slow::<F::First>(cpu, u, budget, tlb),
+            }
+        }
+    }
+}
+
+impl<F: Fused, W: Work> Work for Otherwise<F, W> {
+    #[inline(always)]
+    unsafe fn run(cpu: &mut Cpu, u: *const Uop, budget: i32, tlb: Selected) -> Ret {
+        // SAFETY: as for `Decision`; what the branch is followed by is behind its slot.
+        unsafe {
+            let branch = u.add(1);
+            cpu.tlb.has_selected(tlb);
+            match F::test(cpu, &*u) {
+                Ok(true) => follow_taken(cpu, branch, budget, tlb),
+                Ok(false) => W::run(cpu, branch.add(2), budget, tlb),
                 Err(_) => slow::<F::First>(cpu, u, budget, tlb),
             }
         }

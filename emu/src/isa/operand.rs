@@ -121,6 +121,10 @@ pub(crate) trait Dest: 'static {
 pub(crate) struct SrcReg;
 /// `Uop::imm`.
 pub(crate) struct SrcImm;
+/// `Uop::disp`, as an immediate.
+pub(crate) struct SrcDisp;
+/// The sum of the register `Uop::src` and of `Uop::imm`: one of the two where the other is zero.
+pub(crate) struct SrcSum;
 /// The memory operand, read.
 pub(crate) struct SrcMem<A>(std::marker::PhantomData<A>);
 /// The register `Uop::dst`.
@@ -162,6 +166,22 @@ impl Source for SrcImm {
     #[inline(always)]
     fn get<T: Int, const SLOW: bool>(_: &mut Cpu, u: &Uop) -> Result<T, Stop> {
         Ok(T::truncate(u.imm))
+    }
+}
+
+impl Source for SrcDisp {
+    type Plain = Self;
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(_: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        Ok(T::truncate(u.disp))
+    }
+}
+
+impl Source for SrcSum {
+    type Plain = Self;
+    #[inline(always)]
+    fn get<T: Int, const SLOW: bool>(cpu: &mut Cpu, u: &Uop) -> Result<T, Stop> {
+        Ok(T::truncate(cpu.regs.get::<u32>(u.src).wrapping_add(u.imm)))
     }
 }
 

@@ -298,7 +298,7 @@ impl<T: Int> Element for Stos<T> {
     }
 }
 
-struct Lods<T>(P<T>);
+pub(super) struct Lods<T>(P<T>);
 
 impl<T: Int> Element for Lods<T> {
     fn one(cpu: &mut Cpu, u: &Uop) -> Result<()> {

@@ -24,12 +24,14 @@ pub(super) struct Effect {
     pub(super) writes: u8,
     /// What the instruction is to [`join`](super::join), if it does not end its block.
     pub(super) kind: Option<Kind>,
+    /// The same where [`Kind::general`] takes several kinds as one.
+    pub(super) general: Option<Kind>,
     /// How the block ends, from this uop on.
     pub(super) end: Option<End>,
     /// How many uops the handler executes, if more than one.
     pub(super) uops: u8,
-    /// How many handlers it takes from here to the end of the block.
-    pub(super) left: u8,
+    /// How many handlers it takes from here to the end of the block, in 256ths: see [`join`](super::join).
+    pub(super) left: u16,
 }
 
 /// Flags as a function of registers after the instruction.

@@ -6,9 +6,9 @@
 //! the arguments that came in registers.
 
 use super::flags::Effect;
-use super::join::{Also, Before, End, Kind, Nothing, choose, kind, operations};
+use super::join::{Also, Before, End, Kind, Nothing, choose, kind, leaving, operations};
 use crate::cpu::regs::{Reg, gpr};
-use crate::dispatch::{Alone, Handler, Onward, Then, Uop, joined};
+use crate::dispatch::{Alone, Handler, Onward, Op, Then, Uop, joined};
 use crate::isa::alu::{Add, Sub, Two};
 use crate::isa::branch::Ret;
 use crate::isa::mov::{Lea, Mov};
@@ -62,7 +62,7 @@ pub(super) fn find(uops: &[Uop], effects: &[Effect]) -> Found {
 /// The longest row that [`in_a_row`] has a handler for.
 pub(super) const LONGEST: u8 = 7;
 
-/// The handler of `n` PUSHes or POPs in a row, of any registers: an operating system saves and restores all of them.
+/// The handler of `n` PUSHes or POPs in a row, of any registers or immediates: an operating system saves and restores all of them.
 pub(super) fn in_a_row(effects: &[Effect], n: u8) -> Option<Handler> {
     type One<O> = Alone<O, O>;
     type And<O, W> = Then<O, O, W>;
@@ -70,17 +70,42 @@ pub(super) fn in_a_row(effects: &[Effect], n: u8) -> Option<Handler> {
     type Five<O> = And<O, Four<O>>;
     type Six<O> = And<O, Five<O>>;
     let row = effects.get(..n.into())?;
-    let kind = row[0].kind?;
-    if row.iter().any(|e| e.kind != Some(kind)) {
+    let kind = row[0].general?;
+    if row.iter().any(|e| e.general != Some(kind)) {
         return None;
     }
-    operations!(kind, O in [PushReg PopReg] => Some(match n {
+    operations!(kind, O in [PushAny PopReg] => Some(match n {
         4 => joined::<Four<O>> as Handler,
         5 => joined::<Five<O>>,
         6 => joined::<Six<O>>,
         LONGEST => joined::<And<O, Six<O>>>,
         _ => return None,
     }))
+}
+
+/// The handler of a call with three to five PUSHes before it, or of a return with as many POPs of any registers: with fewer
+/// they are joined as others are.
+pub(super) fn call_or_return(effects: &[Effect]) -> Found {
+    let kind = effects.first()?.general?;
+    let row = effects.iter().take_while(|e| e.general == Some(kind)).count();
+    let last = effects.get(row)?;
+    let run = match (kind, last.end?) {
+        (Kind::PushAny, end @ (End::Call { .. } | End::CallEntry)) => row_and_end::<kind::PushAny>(row, end),
+        (Kind::PopReg, end @ End::Return) => row_and_end::<kind::PopReg>(row, end),
+        _ => None,
+    };
+    Some((row as u8 + last.uops.max(1), run?))
+}
+
+fn row_and_end<O: Op + 'static>(row: usize, end: End) -> Option<Handler> {
+    type And<B, O> = Also<B, O, O>;
+    type Three<O> = And<And<And<Nothing, O>, O>, O>;
+    match row {
+        3 => leaving::<Three<O>>(end),
+        4 => leaving::<And<Three<O>, O>>(end),
+        5 => leaving::<And<And<Three<O>, O>, O>>(end),
+        _ => None,
+    }
 }
 
 /// Functions that each take the POP of one register, if it is next.

@@ -12,19 +12,19 @@ use super::build::FallThrough;
 use super::frames;
 use super::pairs;
 use super::{Builder, Effect};
-use crate::cpu::regs::Int;
+use crate::cpu::regs::{Int, Reg};
 use crate::dispatch::{
-    Alone, Decision, Far, Fused, Handler, Op, Run, Then, Unfused, Work, joined, quick, step,
+    Alone, Decision, Far, Fused, Handler, Op, Otherwise, Run, Then, Unfused, Uop, Work, joined, quick, step,
 };
 use crate::isa::alu::{Add, And, Cmp, Compare, CompareBranch, Dec, Inc, Not, One, Or, Sub, Test, Two, Xor};
 use crate::isa::branch::{Branch, Call, CallEntry, Condition, EntryJmp, Jmp, PcThunk, Ret};
 use crate::isa::mov::{Extend, Lea, Mov};
 use crate::isa::operand::{
-    Dest, DstMem, DstReg, Flat, FlatIndexed, Low, Segmented, Source, SrcImm, SrcMem, SrcReg,
+    Dest, DstMem, DstReg, Flat, FlatIndexed, Low, Segmented, Source, SrcDisp, SrcImm, SrcMem, SrcReg, SrcSum,
 };
 use crate::isa::shift::{ByImm, Rol, Ror, Sar, Shl, Shr};
 use crate::isa::stack::{Pop, Push};
-use crate::isa::string::{Once, Scas};
+use crate::isa::string::{Lods, Once, Scas};
 
 /// Gives each of some operations a number and a name that stands for its type.
 macro_rules! numbered {
@@ -114,7 +114,44 @@ numbered! {
     StoreLowIndexed = Mov<u8, DstMem<FlatIndexed>, SrcReg>,
     StoreByteImm = Mov<u8, DstMem<Flat>, SrcImm>,
     ThunkCall = PcThunk<DstReg>,
+    LodsByte = Once<Lods<u8>>,
     ScasByte = Once<Scas<u8>>,
+    // What no instruction is, but several are in general.
+    AddOwn = Two<Add, u32, DstReg, SrcDisp, false>,
+    PushAny = Push<SrcSum>,
+    StoreAny = Mov<u32, DstMem<Flat>, SrcSum>,
+}
+
+impl Kind {
+    /// What an instruction is in general: MOV of a register or of an immediate is LEA, and so is what makes a register
+    /// zero; INC, DEC and SUB of an immediate are ADD of one, if they set no flags; what is stored or pushed is the sum of a
+    /// register and an immediate, of which one is zero. Handlers of several instructions are made for these, or there
+    /// would be many times as many. The uop's operands are put where such handlers look for them, and stay where its own does.
+    fn general(self, u: &mut Uop) -> Self {
+        let (kind, base, disp) = match self {
+            Self::Move => (Self::Address, u.src, 0),
+            Self::MoveImm => (Self::Address, Reg::ZERO, u.imm),
+            Self::XorReg | Self::SubReg if u.src == u.dst => (Self::Address, Reg::ZERO, 0),
+            Self::AddImm => (Self::AddOwn, u.dst, u.imm),
+            Self::SubImm => (Self::AddOwn, u.dst, u.imm.wrapping_neg()),
+            Self::IncReg => (Self::AddOwn, u.dst, 1),
+            Self::DecReg => (Self::AddOwn, u.dst, u32::MAX),
+            Self::AddReg => {
+                (u.base, u.index) = (u.dst, u.src);
+                return Self::AddressIndexed;
+            }
+            Self::PushReg | Self::PushImm => return Self::PushAny,
+            Self::Store | Self::StoreImm => return Self::StoreAny,
+            other => return other,
+        };
+        (u.base, u.disp) = (base, disp);
+        kind
+    }
+
+    /// The same for handlers that find registers by number, for which a sum with the own register is one as others are.
+    fn by_number(self) -> Self {
+        if self == Self::AddOwn { Self::Address } else { self }
+    }
 }
 
 /// A comparison, whatever the condition that is asked of it.
@@ -268,23 +305,21 @@ pub(super) use {choose, operations};
 
 // The sets that are combined are what `make bench-dispatch` shows. All with all would be ten times as many.
 //
-// What writes a register is joined here with a block's end and nothing else, but for POP: handlers for particular registers
-// pass a value on to the next without delay, and those that find their registers by number do not. Its pairs are
-// those of [`pairs`].
+// What writes a register is joined here with a block's end or with what is behind a branch, and nothing else but for POP:
+// handlers for particular registers pass a value on to the next without delay, and those that find their registers by
+// number do not. Its pairs are those of [`pairs`].
 
 /// What is joined with anything.
 macro_rules! common {
     ($kind:expr, $T:ident => $e:expr) => {
-        operations!($kind, $T in [Store PushReg] => $e)
+        operations!($kind, $T in [StoreAny PushAny] => $e)
     };
 }
 
 /// What is joined with what is common.
 macro_rules! other {
     ($kind:expr, $T:ident => $e:expr) => {
-        operations!($kind, $T in [
-            StoreLow StoreImm PushImm PushMem StoreIndexed StoreLowIndexed StoreByteImm
-        ] => $e)
+        operations!($kind, $T in [StoreLow PushMem StoreIndexed StoreLowIndexed StoreByteImm] => $e)
     };
 }
 
@@ -313,9 +348,9 @@ fn three(a: Kind, b: Kind, c: Kind) -> Option<Handler> {
                 Some(joined::<Then<A, A, Then<Pop<DstReg>, Pop<DstReg>, Alone<Pop<DstReg>, Pop<DstReg>>>>> as Handler)
             })
         }
-        _ => operations!(a, A in [Store PushReg] => {
-            operations!(b, B in [Store PushReg] => {
-                operations!(c, C in [Store PushReg] => {
+        _ => common!(a, A => {
+            common!(b, B => {
+                common!(c, C => {
                     Some(joined::<Then<A, A, Then<B, B, Alone<C, C>>>> as Handler)
                 })
             })
@@ -326,29 +361,31 @@ fn three(a: Kind, b: Kind, c: Kind) -> Option<Handler> {
 fn one_and_end(a: Kind, end: End) -> Option<Handler> {
     match end {
         End::Branch { compared, condition, far: true } => {
-            operations!(a, A in [Load Move] => branching::<After<A>, true>(compared, condition))
+            operations!(a, A in [Load Address] => branching::<After<A>, true>(compared, condition))
         }
         End::Branch { compared, condition, far: false } => operations!(a, A in [
-            Load LoadIndexed LoadSegmented LoadByte LoadLow Store Move MoveImm Address AddImm AddReg IncReg
-            DecReg ExtendByte StoreLow
+            Load LoadIndexed LoadSegmented LoadByte LoadLow StoreAny StoreLow Address AddressIndexed ExtendByte
         ] => branching::<After<A>, false>(compared, condition)),
         End::Condition(condition) => operations!(a, A in [ShrImmFlags SubSegmentedFlags ScasByte] => {
             conditions!(condition, CC in [2 3 4 5] => Some(joined::<Then<A, A, Jcc<CC>>> as Handler))
         }),
         _ => operations!(a, A in [
-            Load LoadIndexed LoadSegmented LoadByte LoadLow Store StoreLow StoreImm Move MoveImm Address
-            PushReg PushImm PushMem PopReg
-            AddImm SubImm XorReg AddImmFlags
-            IncRegFlags DecRegFlags AndImmFlags ShrImmFlags ExtendByte StoreLowIndexed StoreByteImm
+            Load LoadIndexed LoadSegmented LoadByte LoadLow StoreAny StoreLow StoreLowIndexed StoreByteImm
+            Address AddressIndexed PushAny PushMem PopReg
+            XorReg AddImmFlags IncRegFlags DecRegFlags AndImmFlags ShrImmFlags ExtendByte
         ] => leaving::<After<A>>(end)),
     }
 }
 
 fn two_and_end(a: Kind, b: Kind, end: End) -> Option<Handler> {
     match end {
-        End::Branch { far: true, .. } | End::Condition(_) | End::FallThrough { .. } | End::CallEntry => None,
-        End::Branch { compared, condition, far: false } => operations!(a, A in [Load Move Store AddImm] => {
-            operations!(b, B in [Load Move Store AddImm] => match compared {
+        // How strings are compared.
+        End::Condition(5) if (a, b) == (Kind::LodsByte, Kind::ScasByte) => {
+            Some(joined::<<AfterTwo<kind::LodsByte, kind::ScasByte> as Before>::And<Jcc<5>>>)
+        }
+        End::Branch { far: true, .. } | End::Condition(_) | End::FallThrough { .. } => None,
+        End::Branch { compared, condition, far: false } => operations!(a, A in [Load Address StoreAny] => {
+            operations!(b, B in [Load Address StoreAny] => match compared {
                 Compared::TestReg | Compared::CmpReg => choose!(compared, C in [Compared in compared: TestReg CmpReg] => {
                     conditions!(condition, CC in [4 5] => Some(branch::<AfterTwo<A, B>, C, CC, false>()))
                 }),
@@ -357,8 +394,8 @@ fn two_and_end(a: Kind, b: Kind, end: End) -> Option<Handler> {
                 }),
             })
         }),
-        _ => operations!(a, A in [Load Move Store PushReg Address MoveImm] => {
-            operations!(b, B in [Load Move Store PushReg Address MoveImm] => leaving::<AfterTwo<A, B>>(end))
+        _ => operations!(a, A in [Load Address StoreAny PushAny] => {
+            operations!(b, B in [Load Address StoreAny PushAny] => leaving::<AfterTwo<A, B>>(end))
         }),
     }
 }
@@ -388,9 +425,12 @@ macro_rules! branches {
             Compared::TestReg => choose!($compared, C in [Compared in compared: TestReg] => {
                 conditions!($condition, CC in $test => Some(branch::<$B, C, CC, { $FAR }>()))
             }),
+            Compared::TestByte => choose!($compared, C in [Compared in compared: TestByte] => {
+                conditions!($condition, CC in [4 5 8 9 12 13] => Some(branch::<$B, C, CC, { $FAR }>()))
+            }),
             _ => choose!($compared, C in [Compared in compared:
                 CmpMem CmpMemReg CmpMemImm CmpByteImm CmpByteMem CmpByteMemImm CmpByteMemReg
-                CmpByteIndexedReg CmpByteIndexedImm TestByte TestByteImm TestByteMemImm
+                CmpByteIndexedReg CmpByteIndexedImm TestByteImm TestByteMemImm
             ] => conditions!($condition, CC in [4 5] => Some(branch::<$B, C, CC, { $FAR }>()))),
         }
     };
@@ -418,6 +458,56 @@ pub(super) fn branching_on_low<B: Before, const N: u8>(compared: Compared, condi
     }
 }
 
+/// The handler of a comparison, the branch behind it and what is behind that.
+pub(super) fn otherwise<W: Work + 'static>(compared: Compared, condition: u8) -> Option<Handler> {
+    match compared {
+        Compared::CmpReg | Compared::CmpImm => {
+            choose!(compared, C in [Compared in compared: CmpReg CmpImm] => {
+                conditions!(condition, CC in [2 3 4 5 6 7] => Some(conditional::<C, CC, W>()))
+            })
+        }
+        Compared::TestReg | Compared::CmpByteImm => {
+            choose!(compared, C in [Compared in compared: TestReg CmpByteImm] => {
+                conditions!(condition, CC in [4 5 7 8 9] => Some(conditional::<C, CC, W>()))
+            })
+        }
+        _ => choose!(compared, C in [Compared in compared:
+            CmpMem CmpMemReg CmpMemImm CmpByteMemImm TestByte TestByteImm TestByteMemImm
+        ] => conditions!(condition, CC in [4 5] => Some(conditional::<C, CC, W>()))),
+    }
+}
+
+fn conditional<C: Comparison, const CC: u8, W: Work>() -> Handler {
+    joined::<Otherwise<C::Branch<CC>, W>>
+}
+
+/// Two comparisons for equality in a row, each with its branch.
+fn two_branches((a, on_a): (Compared, u8), (b, on_b): (Compared, u8)) -> Option<Handler> {
+    choose!(a, A in [Compared in compared: CmpReg CmpImm CmpByteImm TestReg] => conditions!(on_a, CC in [4 5] => {
+        choose!(b, B in [Compared in compared: CmpReg CmpImm CmpByteImm TestReg] => conditions!(on_b, DD in [4 5] => {
+            Some(conditional::<A, CC, Decision<<B as Comparison>::Branch<DD>, false>>())
+        }))
+    }))
+}
+
+/// A comparison, its branch, and an instruction behind that.
+fn branch_or(compared: Compared, condition: u8, next: Kind) -> Option<Handler> {
+    operations!(next, B in [
+        Load LoadByte Address StoreAny PushAny StoreLow StoreLowIndexed IncRegFlags XorRegFlags
+    ] => otherwise::<Alone<B, B>>(compared, condition))
+}
+
+/// A comparison, its branch, and a jump or a call behind that.
+fn branch_or_leave(compared: Compared, condition: u8, end: End) -> Option<Handler> {
+    match end {
+        End::Jump { far: false } => otherwise::<Alone<Jmp, Jmp>>(compared, condition),
+        End::Jump { far: true } => otherwise::<Far<Jmp>>(compared, condition),
+        End::Call { far: false } => otherwise::<Alone<Call<true>, Call<true>>>(compared, condition),
+        End::Call { far: true } => otherwise::<Far<Call<true>>>(compared, condition),
+        _ => None,
+    }
+}
+
 /// A branch on flags that are there.
 type Jcc<const CC: u8> = Unfused<Branch<Condition<CC>>, false>;
 
@@ -425,68 +515,134 @@ fn branch<B: Before, C: Comparison, const CC: u8, const FAR: bool>() -> Handler 
     joined::<B::And<Decision<C::Branch<CC>, FAR>>>
 }
 
+/// An instruction that may be joined with its neighbours.
+#[derive(Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    pub kind: Kind,
+    /// See [`Kind::general`].
+    pub general: Kind,
+    pub uop: &'a Uop,
+}
+
+/// What a handler costs in [`Effect::left`].
+const HANDLER: u16 = 256;
+
+/// What is left of a cost behind a conditional branch, of which nothing is known: it is taken as often as not.
+fn perhaps(cost: u16) -> u16 {
+    cost / 2
+}
+
+/// What is best for a uop so far.
+struct Best {
+    /// See [`Effect::left`].
+    left: u16,
+    /// The handler for it, if it is not the uop's own.
+    run: Option<Handler>,
+}
+
+impl Best {
+    /// Takes what `find` gives, if it is better to have only `left`.
+    fn consider(&mut self, left: u16, find: impl FnOnce() -> Option<Handler>) {
+        if left < self.left
+            && let Some(run) = find()
+        {
+            *self = Self { left, run: Some(run) };
+        }
+    }
+}
+
 impl Builder<'_> {
     /// Has neighbours executed by one handler where there is one for them, so that it takes as few handlers as
     /// can be from each instruction to the end of the block.
     pub(super) fn join(&mut self) {
-        let is_far = |e: &Effect| matches!(e.end, Some(End::Branch { far: true, .. }));
         let any_far = self.effects.iter().any(is_far);
+        for (u, e) in self.uops.iter_mut().zip(self.effects.iter_mut()) {
+            e.general = e.kind.map(|kind| kind.general(u));
+        }
         for at in (0..self.uops.len()).rev() {
-            let effects = &self.effects[at..];
-            let left = |uops: u8| 1 + effects.get(usize::from(uops)).map_or(0, |e| e.left);
-            let uops = effects[0].uops.max(1);
-            if effects[0].kind.is_none() && !any_far {
-                self.effects[at].left = left(uops);
+            if self.links >> at & 1 != 0 {
+                self.effects[at].left = perhaps(self.left(at + 1));
                 continue;
             }
-            // A branch to another page takes another handler to get there, unless its own is made here.
-            let far = any_far && effects.iter().take(uops.into()).any(is_far);
-            let mut best = (left(uops) + u8::from(far), None);
-            let mut consider = |uops: u8, find: &dyn Fn() -> Option<Handler>| {
-                if left(uops) < best.0
-                    && let Some(run) = find()
-                {
-                    best = (left(uops), Some(run));
-                }
-            };
-            if let Some(End::Branch { compared, condition, far: true }) = effects[0].end {
-                consider(uops, &|| branching::<Nothing, true>(compared, condition));
-            }
-            if let Some((uops, run)) = frames::find(&self.uops[at..], effects) {
-                consider(uops, &|| Some(run));
-            }
-            for n in 4..=frames::LONGEST {
-                consider(n, &|| frames::in_a_row(effects, n));
-            }
-            if let [Effect { kind: Some(a), .. }, second, ..] = effects {
-                if let Some(b) = second.kind {
-                    if let Some(third) = effects.get(2) {
-                        if let Some(end) = third.end {
-                            let u = &self.uops[at..];
-                            consider(2 + third.uops.max(1), &|| {
-                                pairs::switch((*a, &u[0]), (b, &u[1]), &u[2], end)
-                            });
-                            consider(2 + third.uops.max(1), &|| two_and_end(*a, b, end));
-                        }
-                        if let Some(c) = third.kind {
-                            consider(3, &|| three(*a, b, c));
-                            let u = &self.uops[at..];
-                            consider(3, &|| pairs::mix((*a, &u[0]), (b, &u[1]), (c, &u[2])));
-                        }
-                    }
-                    consider(2, &|| pairs::pair((*a, &self.uops[at]), (b, &self.uops[at + 1])));
-                    consider(2, &|| two(*a, b));
-                }
-                if let Some(end) = second.end {
-                    let (first, last) = (&self.uops[at], &self.uops[at + 1]);
-                    consider(1 + second.uops.max(1), &|| pairs::with_end((*a, first), last, end));
-                    consider(1 + second.uops.max(1), &|| one_and_end(*a, end));
-                }
-            }
-            self.effects[at].left = best.0;
-            if let Some(run) = best.1 {
+            let best = self.best(at, any_far);
+            self.effects[at].left = best.left;
+            if let Some(run) = best.run {
                 self.uops[at].run.set(Run::new(run));
             }
         }
     }
+
+    /// What it costs from a uop on.
+    fn left(&self, at: usize) -> u16 {
+        self.effects.get(at).map_or(0, |e| e.left)
+    }
+
+    /// Where what is behind a uop is known. `any_far`: some branch of the block leads to another page.
+    fn best(&self, at: usize, any_far: bool) -> Best {
+        let (u, effects) = (&self.uops[at..], &self.effects[at..]);
+        let left = |uops: u8| HANDLER + self.left(at + usize::from(uops));
+        let uops = effects[0].uops.max(1);
+        // A branch to another page takes another handler to get there, unless its own is made here.
+        let far = any_far && effects.iter().take(uops.into()).any(is_far);
+        let mut best = Best { left: left(uops) + if far { perhaps(HANDLER) } else { 0 }, run: None };
+        match effects[0].end {
+            Some(End::Branch { compared, condition, far: true }) => {
+                best.consider(left(uops), || branching::<Nothing, true>(compared, condition));
+            }
+            Some(End::Branch { compared, condition, far: false }) => {
+                self.consider_behind(at, compared, condition, &mut best);
+            }
+            _ => {}
+        }
+        if effects[0].kind.is_none() {
+            return best;
+        }
+        for (uops, run) in [frames::find(u, effects), frames::call_or_return(effects)].into_iter().flatten() {
+            best.consider(left(uops), || Some(run));
+        }
+        for n in 4..=frames::LONGEST {
+            best.consider(left(n), || frames::in_a_row(effects, n));
+        }
+        let candidate = |n: usize| {
+            let e = effects.get(n)?;
+            Some(Candidate { kind: e.kind?, general: e.general?, uop: &u[n] })
+        };
+        let end = |n: usize| effects.get(n).and_then(|e| Some((n as u8 + e.uops.max(1), e.end?)));
+        let Some(a) = candidate(0) else { return best };
+        if let Some(b) = candidate(1) {
+            if let Some((uops, end)) = end(2) {
+                best.consider(left(uops), || pairs::switch(a, b, &u[2], end));
+                best.consider(left(uops), || two_and_end(a.general.by_number(), b.general.by_number(), end));
+            }
+            if let Some(c) = candidate(2) {
+                best.consider(left(3), || three(a.general, b.general, c.general));
+                best.consider(left(3), || pairs::mix(a, b, c));
+            }
+            best.consider(left(2), || pairs::pair(a, b));
+            best.consider(left(2), || two(a.general, b.general));
+        }
+        if let Some((uops, end)) = end(1) {
+            best.consider(left(uops), || pairs::with_end(a, &u[1], end));
+            best.consider(left(uops), || one_and_end(a.general.by_number(), end));
+        }
+        best
+    }
+
+    /// What is behind a comparison, its branch, and the branch's slot.
+    fn consider_behind(&self, at: usize, compared: Compared, condition: u8, best: &mut Best) {
+        let Some(behind) = self.effects.get(at + 3) else { return };
+        let left = |uops: usize| HANDLER + perhaps(self.left(at + uops));
+        match (behind.general, behind.end) {
+            (Some(next), _) => best.consider(left(4), || branch_or(compared, condition, next.by_number())),
+            (_, Some(End::Branch { compared: second, condition: on, far: false })) => {
+                best.consider(left(5), || two_branches((compared, condition), (second, on)));
+            }
+            (_, Some(end)) => best.consider(left(4), || branch_or_leave(compared, condition, end)),
+            _ => {}
+        }
+    }
+}
+
+fn is_far(e: &Effect) -> bool {
+    matches!(e.end, Some(End::Branch { far: true, .. }))
 }

@@ -9,16 +9,20 @@
 //! once, where two handlers store, load and store it.
 
 use super::join::{
-    AfterQuick, Compared, End, Kind, branching_on_low, choose, commonly_branching, kind, leaving, operations,
+    AfterQuick, Candidate, Compared, End, Kind, branching_on_low, choose, commonly_branching, kind, leaving,
+    operations,
 };
 use super::{by_data_reg, by_octal, by_reg};
-use crate::cpu::regs::{Int, Reg};
+use crate::cpu::regs::{Int, Reg, gpr};
 use crate::dispatch::{Alone, Handler, Op, Then, Uop, joined};
 use crate::isa::alu::{Alu, One, Two, Unary};
 use crate::isa::branch::{JmpTo, PcThunk};
 use crate::isa::mov::{Extend, Lea, Mov};
-use crate::isa::operand::{Addr, Based, Dest, DstMem, DstReg, Flat, Low, R, Source, SrcImm, SrcMem, SrcReg};
+use crate::isa::operand::{
+    Addr, Based, Dest, DstMem, DstReg, Flat, Low, R, Source, SrcDisp, SrcImm, SrcMem, SrcReg, SrcSum,
+};
 use crate::isa::shift::{ByImm, Shift};
+use crate::isa::stack::Push;
 
 /// An instruction that writes a register, whichever it is.
 trait OnRegister: Op + 'static {
@@ -31,6 +35,11 @@ trait OnRegister: Op + 'static {
 impl<O: Alu, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcImm, FLAGS> {
     type From = SrcImm;
     type On<D: Dest, S: Source> = Two<O, u32, D, SrcImm, FLAGS>;
+}
+
+impl<O: Alu, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcDisp, FLAGS> {
+    type From = SrcDisp;
+    type On<D: Dest, S: Source> = Two<O, u32, D, SrcDisp, FLAGS>;
 }
 
 impl<O: Alu, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcReg, FLAGS> {
@@ -78,6 +87,11 @@ impl<N: Int, A: Addr> OnRegister for Extend<u32, N, DstReg, SrcMem<A>, false> {
     type On<D: Dest, S: Source> = Extend<u32, N, D, S, false>;
 }
 
+impl<N: Int> OnRegister for Extend<u32, N, DstReg, SrcReg, false> {
+    type From = SrcReg;
+    type On<D: Dest, S: Source> = Extend<u32, N, D, S, false>;
+}
+
 impl<O: Alu, A: Addr, const FLAGS: bool> OnRegister for Two<O, u32, DstReg, SrcMem<A>, FLAGS> {
     type From = SrcMem<A>;
     type On<D: Dest, S: Source> = Two<O, u32, D, S, FLAGS>;
@@ -89,63 +103,74 @@ fn both<D: Dest, A: OnRegister, S: Source, B: OnRegister, T: Source>() -> Handle
 }
 
 /// The handler of two instructions of these kinds, if there is one.
-pub(super) fn pair(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
+pub(super) fn pair(a: Candidate, b: Candidate) -> Option<Handler> {
     on_one(a, b).or_else(|| on_two(a, b))
 }
 
 /// The handler of MOV to a register, a rotation or shift of it, and an operation on it with another, if there is one: hashes
 /// are made of these.
-pub(super) fn mix(a: (Kind, &Uop), b: (Kind, &Uop), c: (Kind, &Uop)) -> Option<Handler> {
+pub(super) fn mix(a: Candidate, b: Candidate, c: Candidate) -> Option<Handler> {
     type Move = Mov<u32, DstReg, SrcReg>;
-    let d = a.1.dst;
-    if a.0 != Kind::Move || b.1.dst != d || c.1.dst != d || c.1.src == d {
+    let d = a.uop.dst;
+    if a.kind != Kind::Move || b.uop.dst != d || c.uop.dst != d || c.uop.src == d {
         return None;
     }
-    by_data_reg!(d.number(), D => operations!(b.0, B in [RorImm RolImm ShrImm ShlImm] => {
-        operations!(c.0, C in [XorReg AddReg OrReg AndReg] => {
+    by_data_reg!(d.number(), D => operations!(b.kind, B in [RorImm RolImm ShrImm ShlImm] => {
+        operations!(c.kind, C in [XorReg AddReg OrReg AndReg] => {
             Some(joined::<Then<Wrote<Move, D>, Move, Then<Wrote<B, D>, B, Alone<Wrote<C, D>, C>>>> as Handler)
         })
     }))
 }
 
 /// Two that write the same register.
-fn on_one(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
-    if a.1.dst != b.1.dst {
+fn on_one(a: Candidate, b: Candidate) -> Option<Handler> {
+    if a.uop.dst != b.uop.dst {
         return None;
     }
-    by_data_reg!(a.1.dst.number(), D => match a.0 {
-        Kind::Move => by_reg!(a.1.src.number(), S => moved::<D, S>(b)),
-        Kind::Load if a.1.base == Reg::ZERO => None,
-        Kind::Load => loaded::<D>(a.1, b.0),
-        _ => computed::<D>(a.0, b.0),
+    by_data_reg!(a.uop.dst.number(), D => match a.kind {
+        Kind::Move => by_reg!(a.uop.src.number(), S => moved::<D, S>(b)),
+        Kind::Load if a.uop.base == Reg::ZERO => None,
+        Kind::Load => loaded::<D>(a.uop, b.kind),
+        _ => computed::<D>(a.kind, b.kind),
     })
 }
 
 /// Two that are not computed in one register: the second reads the first's register in some places only, see [`of_that`].
-fn on_two(a: (Kind, &Uop), b: (Kind, &Uop)) -> Option<Handler> {
-    if a.0 == Kind::Store {
-        return operations!(a.0, A in [Store] => then_load::<A, A>(b).or_else(|| then_store::<A, A>(b)));
+fn on_two(a: Candidate, b: Candidate) -> Option<Handler> {
+    let dst = a.uop.dst;
+    if matches!(a.general, Kind::StoreAny | Kind::PushAny) {
+        return operations!(a.general, A in [StoreAny PushAny] => then_any::<A, A>(b));
     }
-    if [b.1.src, b.1.base, b.1.index].contains(&a.1.dst) {
-        return by_data_reg!(a.1.dst.number(), D => {
-            operations!(a.0, A in [Load Move AddImm Address AddressIndexed] => of_that::<Wrote<A, D>, A, D>(a.1.dst, b))
+    if dst == Reg::dword(gpr::ESP) {
+        return moved_stack(a, b);
+    }
+    if [b.uop.src, b.uop.base, b.uop.index].contains(&dst) {
+        return by_data_reg!(dst.number(), D => {
+            match a.general {
+                Kind::LoadSegmented => operations!(a.general, A in [LoadSegmented] => stored::<Wrote<A, D>, A, D>(dst, b)),
+                Kind::ExtendByte => operations!(a.general, A in [ExtendByte] => indexed::<Wrote<A, D>, A>(b)),
+                _ => operations!(a.general, A in [Load Address AddOwn AddressIndexed] => {
+                    of_that::<Wrote<A, D>, A, D>(dst, b).or_else(|| indexed::<Wrote<A, D>, A>(b))
+                }),
+            }
         });
     }
-    by_data_reg!(a.1.dst.number(), D => match a.0 {
-        Kind::Load | Kind::Move => operations!(a.0, A in [Load Move] => {
-            then_load::<Wrote<A, D>, A>(b)
-                .or_else(|| then_address::<Wrote<A, D>, A>(b))
-                .or_else(|| then_store::<Wrote<A, D>, A>(b))
-        }),
-        Kind::LoadByte => operations!(a.0, A in [LoadByte] => {
-            then_load::<Wrote<A, D>, A>(b).or_else(|| then_store::<Wrote<A, D>, A>(b))
-        }),
-        _ => operations!(a.0, A in [AddImm MoveImm Address AddressIndexed] => {
-            then_move::<Wrote<A, D>, A>(b)
-                .or_else(|| then_address::<Wrote<A, D>, A>(b))
-                .or_else(|| then_store::<Wrote<A, D>, A>(b))
-        }),
-    })
+    by_data_reg!(dst.number(), D => operations!(a.general, A in [Load LoadByte Address AddOwn AddressIndexed] => {
+        then_any::<Wrote<A, D>, A>(b)
+    }))
+}
+
+/// What makes room on the stack or takes arguments from it, and any of the commonest.
+fn moved_stack(a: Candidate, b: Candidate) -> Option<Handler> {
+    type Esp = R<{ gpr::ESP }>;
+    let of_that = if b.uop.base == a.uop.dst {
+        operations!(a.general, A in [AddOwn] => of_that::<Wrote<A, Esp>, A, Esp>(a.uop.dst, b))
+    } else {
+        None
+    };
+    of_that.or_else(
+        || operations!(a.general, A in [AddOwn AddImmFlags SubImmFlags] => then_any::<Wrote<A, Esp>, A>(b)),
+    )
 }
 
 /// `A` that writes register `D`, its other operands found by number.
@@ -156,42 +181,47 @@ fn writes<A: Op, Plain: Op, B: OnRegister>(b: &Uop) -> Option<Handler> {
     by_data_reg!(b.dst.number(), D => Some(joined::<Then<A, Plain, Alone<Wrote<B, D>, B>>> as Handler))
 }
 
-fn then_load<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
-    operations!(kind, B in [Load LoadIndexed Move LoadByte LoadByteIndexed LoadWordIndexed AddMem AddMemFlags] => {
-        writes::<A, Plain, B>(b)
+/// `A`, and any of the commonest.
+fn then_any<A: Op, Plain: Op>(b: Candidate) -> Option<Handler> {
+    let written = operations!(b.general, B in [
+        Load LoadIndexed LoadByte LoadByteIndexed LoadWordIndexed Address AddOwn AddressIndexed AddMem AddMemFlags
+    ] => writes::<A, Plain, B>(b.uop));
+    written.or_else(|| {
+        operations!(b.general, B in [StoreAny PushAny PushMem] => {
+            Some(joined::<Then<A, Plain, Alone<B, B>>> as Handler)
+        })
     })
 }
 
-fn then_move<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
-    operations!(kind, B in [Load Move] => writes::<A, Plain, B>(b))
-}
-
-fn then_address<A: Op, Plain: Op>((kind, b): (Kind, &Uop)) -> Option<Handler> {
-    operations!(kind, B in [Address AddressIndexed] => writes::<A, Plain, B>(b))
-}
-
-fn then_store<A: Op, Plain: Op>((kind, _): (Kind, &Uop)) -> Option<Handler> {
-    operations!(kind, B in [Store] => Some(joined::<Then<A, Plain, Alone<B, B>>> as Handler))
-}
-
 /// `A`, which writes register `D`, and what reads it as `b`'s base or stores it.
-fn of_that<A: Op, Plain: Op, D: Source + General>(d: Reg, (kind, b): (Kind, &Uop)) -> Option<Handler> {
-    type Store<A, S> = Mov<u32, DstMem<A>, S>;
+fn of_that<A: Op, Plain: Op, D: Source + General>(d: Reg, b: Candidate) -> Option<Handler> {
+    type Store<A> = Mov<u32, DstMem<A>, SrcSum>;
+    let (kind, u) = (b.general, b.uop);
     match kind {
-        Kind::Store if b.src == d && b.base != d => {
-            Some(joined::<Then<A, Plain, Alone<Store<Flat, D>, Store<Flat, SrcReg>>>>)
+        Kind::StoreAny if u.src == d => stored::<A, Plain, D>(d, b),
+        Kind::StoreAny if u.base == d && u.src != d => {
+            Some(joined::<Then<A, Plain, Alone<Store<D::Base>, Store<Flat>>>>)
         }
-        Kind::Store if b.base == d && b.src != d => {
-            Some(joined::<Then<A, Plain, Alone<Store<D::Base, SrcReg>, Store<Flat, SrcReg>>>>)
-        }
-        Kind::Load if b.base == d => by_data_reg!(b.dst.number(), E => {
+        Kind::PushAny => Some(joined::<Then<A, Plain, Alone<Push<D>, Push<SrcReg>>>>),
+        Kind::Load if u.base == d => by_data_reg!(u.dst.number(), E => {
             Some(joined::<Then<A, Plain, Alone<Mov<u32, E, SrcMem<D::Base>>, kind::Load>>> as Handler)
         }),
-        Kind::Address if b.base == d => by_data_reg!(b.dst.number(), E => {
+        Kind::Address | Kind::AddOwn if u.base == d => by_data_reg!(u.dst.number(), E => {
             Some(joined::<Then<A, Plain, Alone<Lea<E, D::Base>, kind::Address>>> as Handler)
         }),
         _ => None,
     }
+}
+
+/// `A`, which writes register `D`, and what stores it.
+fn stored<A: Op, Plain: Op, D: Source>(d: Reg, b: Candidate) -> Option<Handler> {
+    let is_stored = b.general == Kind::StoreAny && b.uop.src == d && b.uop.base != d;
+    is_stored.then_some(joined::<Then<A, Plain, Alone<Mov<u32, DstMem<Flat>, D>, kind::Store>>>)
+}
+
+/// `A`, and what makes an address with an index of that.
+fn indexed<A: Op, Plain: Op>(b: Candidate) -> Option<Handler> {
+    operations!(b.general, B in [AddressIndexed] => writes::<A, Plain, B>(b.uop))
 }
 
 /// A general register as the base of an address.
@@ -204,34 +234,34 @@ impl<const N: u8> General for R<N> {
 }
 
 /// The handler of an instruction and of how the block ends behind it with `last`, if there is one.
-pub(super) fn with_end(a: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler> {
-    let dst = a.1.dst;
+pub(super) fn with_end(a: Candidate, last: &Uop, end: End) -> Option<Handler> {
+    let dst = a.uop.dst;
     if let End::JumpTo = end {
-        return operations!(a.0, A in [Load LoadIndexed AddReg AddRegFlags] => by_data_reg!(dst.number(), D => {
+        return operations!(a.kind, A in [Load LoadIndexed AddReg AddRegFlags] => by_data_reg!(dst.number(), D => {
             let same = last.src == dst;
             same.then_some(joined::<Then<Wrote<A, D>, A, Alone<JmpTo<D>, JmpTo<SrcReg>>>> as Handler)
         }));
     }
     if let End::Branch { compared, condition, far: false } = end {
-        if a.0 == Kind::LoadLow {
+        if a.kind == Kind::LoadLow {
             return byte_and_branch(dst, last, compared, condition);
         }
-        return operations!(a.0, A in [Load Move IncReg AddImm] => by_data_reg!(dst.number(), D => {
-            commonly_branching::<AfterQuick<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>>(compared, condition)
+        return operations!(a.general, A in [Load Address AddOwn] => by_data_reg!(dst.number(), D => {
+            commonly_branching::<AfterQuick<Wrote<A, D>, A>>(compared, condition)
         }));
     }
-    operations!(a.0, A in [Load Move] => by_data_reg!(dst.number(), D => {
-        leaving::<AfterQuick<<A as OnRegister>::On<D, <A as OnRegister>::From>, A>>(end)
+    operations!(a.general, A in [Load Address AddOwn] => by_data_reg!(dst.number(), D => {
+        leaving::<AfterQuick<Wrote<A, D>, A>>(end)
     }))
 }
 
 /// The jump to one of many cases: a distance is loaded from a table and added to where the code finds itself.
-pub(super) fn switch(a: (Kind, &Uop), b: (Kind, &Uop), last: &Uop, end: End) -> Option<Handler> {
-    let dst = a.1.dst;
-    if !matches!(end, End::JumpTo) || b.1.dst != dst || last.src != dst || b.1.src == dst {
+pub(super) fn switch(a: Candidate, b: Candidate, last: &Uop, end: End) -> Option<Handler> {
+    let dst = a.uop.dst;
+    if !matches!(end, End::JumpTo) || b.uop.dst != dst || last.src != dst || b.uop.src == dst {
         return None;
     }
-    operations!(a.0, A in [LoadIndexed] => operations!(b.0, B in [AddReg AddRegFlags] => by_data_reg!(dst.number(), D => {
+    operations!(a.kind, A in [LoadIndexed] => operations!(b.kind, B in [AddReg AddRegFlags] => by_data_reg!(dst.number(), D => {
         Some(joined::<Then<Wrote<A, D>, A, Then<Wrote<B, D>, B, Alone<JmpTo<D>, JmpTo<SrcReg>>>>> as Handler)
     })))
 }
@@ -253,16 +283,17 @@ fn byte_and_branch(dst: Reg, last: &Uop, compared: Compared, condition: u8) -> O
 }
 
 /// MOV to `D` from `S`, and `b` on `D`.
-fn moved<D: Dest, S: Source>((kind, b): (Kind, &Uop)) -> Option<Handler> {
+fn moved<D: Dest, S: Source>(Candidate { kind, uop: b, .. }: Candidate) -> Option<Handler> {
     type Move = Mov<u32, DstReg, SrcReg>;
-    let by_immediate = operations!(kind, B in [
-        AddImm SubImm AndImm OrImm XorImm ShlImm ShrImm SarImm RolImm RorImm NotReg AndImmFlags ShrImmFlags
-    ] => Some(both::<D, Move, S, B, SrcReg>()));
-    by_immediate.or_else(|| {
-        operations!(kind, B in [AddReg SubReg AndReg OrReg XorReg] => {
+    match kind {
+        Kind::SubReg | Kind::XorReg => operations!(kind, B in [SubReg XorReg] => {
             by_data_reg!(b.src.number(), T => Some(both::<D, Move, S, B, T>()))
-        })
-    })
+        }),
+        _ => operations!(kind, B in [
+            AddImm SubImm AndImm OrImm XorImm ShlImm ShrImm SarImm RolImm RorImm NotReg AndImmFlags ShrImmFlags
+            AddReg AndReg OrReg
+        ] => Some(both::<D, Move, S, B, SrcReg>())),
+    }
 }
 
 /// The load of `D`, and an operation on it.
@@ -276,24 +307,44 @@ fn loaded<D: Dest>(a: &Uop, b: Kind) -> Option<Handler> {
 
 /// Two operations on `D`.
 fn computed<D: Dest>(a: Kind, b: Kind) -> Option<Handler> {
-    operations!(a, A in [
-        AddReg SubReg AndReg OrReg XorReg AddImm AndImm ShlImm ShrImm SarImm RolImm RorImm NotReg
-    ] => {
+    common_operations::<D>(a, b).or_else(|| match (a, b) {
+        // What hashes are made of.
+        (Kind::AddReg | Kind::XorReg, Kind::RolImm | Kind::RorImm) => {
+            operations!(a, A in [AddReg XorReg] => operations!(b, B in [RolImm RorImm] => both_on::<D, A, B>()))
+        }
+        (Kind::RolImm | Kind::RorImm, _) => operations!(a, A in [RolImm RorImm] => {
+            operations!(b, B in [AddReg XorReg AddRegFlags] => both_on::<D, A, B>())
+        }),
+        (Kind::NotReg, _) => operations!(a, A in [NotReg] => {
+            operations!(b, B in [AndReg OrReg AndImm AddRegFlags AndRegFlags] => both_on::<D, A, B>())
+        }),
+        (Kind::XorReg, _) => operations!(a, A in [XorReg] => operations!(b, B in [NotReg] => both_on::<D, A, B>())),
+        // A rotation changes two flags, and leaves the others as an addition has made them.
+        (Kind::AddRegFlags, _) => operations!(a, A in [AddRegFlags] => {
+            operations!(b, B in [RolImmFlags RorImmFlags] => both_on::<D, A, B>())
+        }),
+        (Kind::SubReg, _) => operations!(a, A in [SubReg] => operations!(b, B in [SarImm] => both_on::<D, A, B>())),
+        (Kind::ShrImm, _) => {
+            operations!(a, A in [ShrImm] => operations!(b, B in [ExtendByte] => both_on::<D, A, B>()))
+        }
+        (Kind::ThunkCall, _) => operations!(a, A in [ThunkCall] => {
+            operations!(b, B in [AddImm AddImmFlags] => both_on::<D, A, B>())
+        }),
+        _ => None,
+    })
+}
+
+fn common_operations<D: Dest>(a: Kind, b: Kind) -> Option<Handler> {
+    operations!(a, A in [AddReg SubReg AndReg OrReg XorReg AddImm AndImm ShlImm ShrImm] => {
         operations!(b, B in [
-            AddReg SubReg AndReg OrReg XorReg AddImm SubImm AndImm ShlImm ShrImm SarImm RolImm RorImm NotReg
+            AddReg SubReg AndReg OrReg XorReg AddImm SubImm AndImm ShlImm ShrImm
             AddRegFlags SubRegFlags AndRegFlags OrRegFlags XorRegFlags AddImmFlags AndImmFlags ShlImmFlags
             ShrImmFlags
-        ] => Some(both::<D, A, SrcReg, B, SrcReg>()))
+        ] => both_on::<D, A, B>())
     })
-    .or_else(|| {
-        operations!(a, A in [ThunkCall] => {
-            operations!(b, B in [AddImm AddImmFlags] => Some(both::<D, A, SrcReg, B, SrcReg>()))
-        })
-    })
-    .or_else(|| {
-        // A rotation changes two flags, and leaves the others as an addition has made them.
-        operations!(a, A in [AddRegFlags] => {
-            operations!(b, B in [RolImmFlags RorImmFlags] => Some(both::<D, A, SrcReg, B, SrcReg>()))
-        })
-    })
+}
+
+/// Both on `D`, their other operands found by number.
+fn both_on<D: Dest, A: OnRegister, B: OnRegister>() -> Option<Handler> {
+    Some(both::<D, A, SrcReg, B, SrcReg>())
 }
