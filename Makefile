@@ -289,13 +289,16 @@ figures: image peers ## What saved states cost, against v86 in turns
 	cargo test -p env86-tests figures:: -- --ignored --nocapture --test-threads 1
 
 # What was built for one processor (.cargo/config.toml) may not run on another, and cargo does not see that it is another.
+# Several may run at a time, so that the file is only written where it says something else.
 deps: ## Installs what building needs and is missing
 	@images/deps.sh
 	@now=$$({ grep -m 1 -e ^flags -e ^Features /proc/cpuinfo || true; } | cksum); known=$(TARGET)/processor; \
-	if [ -e $$known ] && [ "$$(cat $$known)" != "$$now" ]; then \
-	    echo 'another processor: everything is built anew' >&2; rm -rf $(TARGET)/{debug,release,fast,profiled}; \
-	fi; \
-	mkdir -p $(TARGET); echo "$$now" > $$known
+	if [ "$$(cat $$known 2> /dev/null || true)" != "$$now" ]; then \
+	    if [ -e $$known ]; then \
+	        echo 'another processor: everything is built anew' >&2; rm -rf $(TARGET)/{debug,release,fast,profiled}; \
+	    fi; \
+	    mkdir -p $(TARGET); echo "$$now" > $$known; \
+	fi
 
 clean: ## Removes everything that was built
 	cargo clean
