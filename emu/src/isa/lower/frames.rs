@@ -62,7 +62,8 @@ pub(super) fn find(uops: &[Uop], effects: &[Effect]) -> Found {
 /// The longest row that [`in_a_row`] has a handler for.
 pub(super) const LONGEST: u8 = 7;
 
-/// The handler of `n` PUSHes or POPs in a row, of any registers or immediates: an operating system saves and restores all of them.
+/// The handler of `n` PUSHes or POPs in a row, of any registers, and immediates among what is pushed: an operating system
+/// saves and restores all registers, and a call has arguments.
 pub(super) fn in_a_row(effects: &[Effect], n: u8) -> Option<Handler> {
     type One<O> = Alone<O, O>;
     type And<O, W> = Then<O, O, W>;

@@ -145,7 +145,7 @@ impl Numbers {
                 let back = (test.len() + body.len() + 2) as u8;
                 [start, test, body, vec![0xeb, back.wrapping_neg()]].concat()
             }
-            // A function that is almost like that.
+            // A call of a function that almost loads its return address alone.
             53 => vec![0xe8, 2, 0, 0, 0, 0xeb, 4, 0x8b, 0x04 | d << 3, 0x24 | (imm & 1) << 6, 0xc3],
             // What does nothing.
             23 => vec![0x8d, 0x74, 0x26, 0],
